@@ -1,0 +1,65 @@
+"""Recommendations from collaborative-filtering embeddings.
+
+The public names are loaded on first use, so that `import recsys_embed` imports neither torch nor mlflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.datasets.catalog import Catalog, load_dataset
+    from recsys_embed.evaluation.protocol import evaluate
+    from recsys_embed.experiment import run_experiment
+    from recsys_embed.ratings.splits import split_leave_last, split_random, split_time
+    from recsys_embed.ratings.table import Ratings
+    from recsys_embed.ratings.vocab import Vocab
+    from recsys_embed.recommend.recommender import Recommender
+    from recsys_embed.train.loop import fit
+
+_HOMES = {
+    "Catalog": "datasets.catalog",
+    "DataConfig": "config",
+    "ModelConfig": "config",
+    "Ratings": "ratings.table",
+    "Recommender": "recommend.recommender",
+    "RunConfig": "config",
+    "TrainConfig": "config",
+    "Vocab": "ratings.vocab",
+    "evaluate": "evaluation.protocol",
+    "fit": "train.loop",
+    "load_dataset": "datasets.catalog",
+    "run_experiment": "experiment",
+    "split_leave_last": "ratings.splits",
+    "split_random": "ratings.splits",
+    "split_time": "ratings.splits",
+}
+
+__all__ = [
+    "Catalog",
+    "DataConfig",
+    "ModelConfig",
+    "Ratings",
+    "Recommender",
+    "RunConfig",
+    "TrainConfig",
+    "Vocab",
+    "__version__",
+    "evaluate",
+    "fit",
+    "load_dataset",
+    "run_experiment",
+    "split_leave_last",
+    "split_random",
+    "split_time",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,148 @@
+"""recsys recommend, similar and predict: they need numpy, polars and a model folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recsys_embed.cli.options import JSON, MODEL, K
+from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.errors import SettingError
+
+if TYPE_CHECKING:
+    from recsys_embed.ratings.vocab import Id
+    from recsys_embed.recommend.recommender import Recommender
+
+
+def load(model: str | None) -> tuple[Recommender, Path]:
+    """Load the named model, or the newest one."""
+    from recsys_embed.recommend.bundle import newest
+    from recsys_embed.recommend.recommender import Recommender
+
+    folder = Path(model) if model else newest()
+    return Recommender.load(folder), folder
+
+
+def recommend(
+    user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File with a user id in each line.")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model.")] = False,
+    k: K = 10,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Show what the user has rated too.")] = False,
+    hide_test: Annotated[bool, typer.Option("--hide-test", help="Leave out held-out ratings of the user as well.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
+    model: MODEL = None,
+    json: JSON = False,
+) -> None:
+    """Recommend items to a user, or to many.
+
+    Example: recsys recommend --user 42
+    """
+    if (user is not None) + (users is not None) + all_users != 1:
+        raise SettingError("say whom to recommend to: one of --user ID, --users FILE or --all-users")
+    if k < 1:
+        raise SettingError(f"--k must be at least 1, got {k}")
+    recommender, folder = load(model)
+    options: dict[str, Any] = {"include_seen": include_seen, "hide_held": hide_test}
+    if user is not None and out is None:
+        return _one(recommender, folder, recommender.users.ids(recommender.users.rows([user]))[0], k, options, json)
+    if out is None:
+        raise SettingError("lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl)")
+    from recsys_embed.recommend.output import write_lists
+
+    rows = None
+    if user is not None:
+        rows = recommender.users.rows([user])
+    elif users is not None:
+        rows = recommender.users.rows(_read_ids(users))
+    written = write_lists(recommender, out, rows, k, options)
+    if json:
+        return say_json({"out": str(out), "rows": written, "model": str(folder)})
+    return say(f"{written:,} rows written to {out}   model {folder}")
+
+
+def _one(recommender: Recommender, folder: Path, user: Id, k: int, options: dict[str, Any], json: bool) -> None:
+    begin = time.perf_counter()
+    table = recommender.recommend(user, k, **options)
+    took = time.perf_counter() - begin
+    reasons = recommender.reasons(user, table["item_id"].to_list())
+    titles = dict(zip(recommender.table["item_id"].to_list(), recommender.table["title"].to_list(), strict=True))
+    if json:
+        rows = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
+        why = [[{"item": i, "title": titles[i]} for i in near] for near in reasons]
+        items = [{**row, "why": reason} for row, reason in zip(rows, why, strict=True)]
+        return say_json({"user": user, "items": items, "model": str(folder)})
+    row = int(recommender.users.rows([user])[0])
+    seen, held = len(recommender.seen[row]), len(recommender.held[row])
+    run = recommender.facts.get("run_id")
+    say(f"Top {table.height} for user {user}   model {folder}" + (f" (run {run[:8]})" if run else "") + f"   {1000 * took:.1f} ms")
+    shown = "shown too" if options["include_seen"] else "hidden"
+    kept = f"; {held:,} more were held out for test and {'are hidden' if options['hide_held'] else 'may appear (--hide-test)'}"
+    say(f"history: {seen:,} rated items, {shown}" + (kept if held else ""))
+    if not table.height:
+        return say("nothing is left to recommend: the user has rated every item")
+    named = [", ".join(titles[i] for i in near) for near in reasons]
+    rows = [[r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", w] for r, w in zip(table.to_dicts(), named, strict=True)]
+    return say_table(["#", "item", "title", "score", "near to what the user rated"], rows, "# item score")
+
+
+def _read_ids(path: Path) -> list[str]:
+    from recsys_embed.errors import DataError
+
+    try:
+        lines = [line.strip().split(",")[0] for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as a list of user ids: {error}") from None
+    ids = [line for line in lines if line]
+    if ids and ids[0] in ("user_id", "userId", "user"):
+        ids = ids[1:]
+    if not ids:
+        raise DataError(f"{path} names no user; it needs one id a line")
+    return ids
+
+
+def similar(
+    item: Annotated[str, typer.Option(help="An item's id or title.")],
+    k: K = 10,
+    model: MODEL = None,
+    json: JSON = False,
+) -> None:
+    """Show the items whose vectors are nearest to an item's.
+
+    Example: recsys similar --item "Toy Story"
+    """
+    recommender, folder = load(model)
+    id_ = recommender.find_item(item)
+    table = recommender.similar(id_, k)
+    if json:
+        items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
+        return say_json({"item": id_, "items": items, "model": str(folder)})
+    row = int(recommender.items.rows([id_])[0])
+    say(f"Nearest to {id_} {recommender.table['title'][row]}   ({int(recommender.counts[row]):,} ratings)   model {folder}")
+    counts = recommender.counts[recommender.items.rows(table["item_id"])]
+    rows = [
+        [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", f"{n:,}"] for r, n in zip(table.to_dicts(), counts, strict=True)
+    ]
+    return say_table(["#", "item", "title", "cosine", "ratings"], rows, "# item cosine ratings")
+
+
+def predict(
+    user: Annotated[str, typer.Option(help="A user's id.")],
+    item: Annotated[str, typer.Option(help="An item's id or title.")],
+    model: MODEL = None,
+    json: JSON = False,
+) -> None:
+    """Say what a user is expected to make of an item: stars, a chance, or a ranking score, as the loss has it."""
+    recommender, folder = load(model)
+    user_id = recommender.users.ids(recommender.users.rows([user]))[0]
+    item_id = recommender.find_item(item)
+    value = float(recommender.predict(user_id, item_id)[0])
+    unit = recommender.plain.link
+    title = recommender.table["title"][int(recommender.items.rows([item_id])[0])]
+    if json:
+        return say_json({"user": user_id, "item": item_id, "title": title, "value": value, "unit": unit, "model": str(folder)})
+    meaning = {"stars": "stars", "chance": "chance", "score": "ranking score (no unit; train with --loss mse for stars)"}
+    return say(f"user {user_id}, item {item_id} {title}: {value:.3f} {meaning[unit]}   model {folder}")

@@ -1,0 +1,66 @@
+"""recsys: the program. Each command group is a file of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from recsys_embed import __version__
+from recsys_embed.cli import answers, data, models, training
+from recsys_embed.cli.output import clean, start_logging
+from recsys_embed.errors import RecsysError
+
+app = typer.Typer(
+    name="recsys",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"recsys-embed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def recsys(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr, only warnings.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Recommendations from embeddings: train on a ratings file, evaluate honestly, answer, and track every run."""
+    start_logging(quiet)
+
+
+app.command()(training.train)
+app.command()(training.evaluate)
+app.command()(answers.recommend)
+app.command()(answers.similar)
+app.command()(answers.predict)
+app.command("models")(models.list_models)
+app.command()(models.ui)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Run the program; an error that is the input's fault is one line on stderr and an exit code of its own."""
+    # Threads of a parallel region that wait by spinning make training 20 times slower while another program runs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except RecsysError as error:
+        print(f"error: {clean(error)}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"error: {clean(error)}", file=sys.stderr)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

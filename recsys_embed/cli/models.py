@@ -1,0 +1,62 @@
+"""recsys models and recsys ui."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recsys_embed.cli.options import JSON
+from recsys_embed.cli.output import say, say_json, say_table
+
+
+def list_models(
+    folder: Annotated[Path, typer.Option(help="Where the models are.")] = Path("models"),
+    json: JSON = False,
+) -> None:
+    """List the trained models of this folder, the newest first."""
+    from recsys_embed.recommend.bundle import facts_of, listed
+
+    found: list[dict[str, Any]] = []
+    for path in listed(folder):
+        facts = facts_of(path)
+        chosen, metrics = facts.get("settings", {}), facts.get("metrics", {})
+        found.append(
+            {
+                "model": str(path),
+                "created": facts.get("created"),
+                "dataset": facts.get("dataset"),
+                "loss": chosen.get("loss"),
+                "dim": chosen.get("dim"),
+                "ndcg_at_10": (metrics.get("test") or {}).get("ndcg_at_10"),
+            }
+        )
+    found.sort(key=lambda m: str(m["created"]), reverse=True)
+    if json:
+        return say_json({"models": found})
+    if not found:
+        return say(f"there is no model in {folder}/ yet: recsys train makes one")
+    names = list(found[0])
+    rows = [[f"{v:.4f}" if isinstance(v, float) else str(v or "")[:60] for v in m.values()] for m in found]
+    return say_table(names, rows, "dim ndcg_at_10")
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    uri: Annotated[str | None, typer.Option("--tracking-uri", help="MLflow store. (default: as in train)")] = None,
+) -> None:
+    """Open the MLflow pages on this folder's runs, at 127.0.0.1 only. Ctrl-C ends them."""
+    import subprocess
+    import sys
+
+    from recsys_embed.track.mlflow import DEFAULT_STORE
+
+    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    say(f"http://127.0.0.1:{port}   store {store}")
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
+    try:
+        raise typer.Exit(subprocess.run(command, check=False).returncode)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None

@@ -1,0 +1,58 @@
+"""The bridge from settings to options: every field of a config class becomes one, and none is written twice."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+
+from recsys_embed import config
+
+JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
+MODEL = Annotated[str | None, typer.Option("--model", help="Model folder. (default: the newest in models/)")]
+K = Annotated[int, typer.Option("--k", help="Length of a list.")]
+
+PANELS = {"DataConfig": "Data", "ModelConfig": "Model", "TrainConfig": "Training", "RunConfig": "Report"}
+
+
+def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for every field of the config classes; it is called with one config for each name.
+
+    @with_settings(data=DataConfig) turns `def command(data: DataConfig, json: JSON)` into a command with
+    --dataset, --items, … and --json. A value that a config refuses ends the program with one line and code 2.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.name not in configs]
+        fields = {name: [f for f, _, _ in config.options(kind)] for name, kind in configs.items()}
+        parameters = [_parameter(*option, PANELS[kind.__name__]) for kind in configs.values() for option in config.options(kind)]
+        parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+
+        @wraps(command)
+        def run(**values: Any) -> None:
+            built = {name: kind(**{f.name: values.pop(f.name) for f in fields[name]}) for name, kind in configs.items()}
+            command(**built, **values)
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(field: Any, kind: Any, text: str, panel: str) -> inspect.Parameter:
+    flag = f"--{field.name.replace('_', '-')}"
+    shown = text[0].upper() + text[1:] + "."
+    option = typer.Option(
+        f"{flag}/--no-{flag[2:]}" if kind is bool and field.name != "offline" else flag,
+        help=shown,
+        rich_help_panel=panel,
+        show_default=field.default is not None,
+    )
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option]
+    )

@@ -1,0 +1,124 @@
+"""recsys train and recsys evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recsys_embed.cli.options import JSON, MODEL, with_settings
+from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.errors import SettingError
+
+if TYPE_CHECKING:
+    from recsys_embed.recommend.recommender import Recommender
+
+_SHOWN = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_10", "coverage_at_10", "rmse")
+
+
+@with_settings(data=DataConfig, model=ModelConfig, train=TrainConfig, run=RunConfig)
+def train(
+    data: DataConfig, model: ModelConfig, train: TrainConfig, run: RunConfig, json: JSON = False
+) -> None:
+    """Train a model on ratings, measure it beside baselines, save it under models/ and track it in MLflow.
+
+    Example: recsys train --dataset movielens
+    """
+    from recsys_embed.experiment import run_experiment
+
+    _, report = run_experiment(data, model, train, run)
+    if json:
+        return say_json(report)
+    metrics, seconds = report["metrics"], report["seconds"]
+    if metrics["test"]:
+        say(f"test, {metrics['test']['users']:,} users (all items ranked, those fitted on left out)")
+        _say_metrics({"this model": metrics["test"], **metrics["baselines"]})
+        _say_liked(metrics)
+    say(
+        f"{report['epochs']} epochs; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
+        f"evaluation {seconds['evaluate']:.1f} s"
+    )
+    say(f"model  {report['model']}")
+    if report["run_id"]:
+        say(f"run    {report['run_id']}   (recsys ui shows it)")
+    return None
+
+
+def _say_metrics(rows: dict[str, dict[str, Any]]) -> None:
+    names = [n for n in _SHOWN if any(n in values for values in rows.values())]
+    first = next(iter(rows.values()))
+    low, high = first["intervals"].get("ndcg_at_10", (None, None))
+    table = [[row, *(f"{v[n]:.4f}" if n in v else "" for n in names)] for row, v in rows.items()]
+    say_table(["", *names], table, " ".join(names))
+    if low is not None:
+        say(f"95 % interval of this model's ndcg_at_10: {low:.4f} to {high:.4f}")
+
+
+def _say_liked(metrics: dict[str, Any]) -> None:
+    liked = metrics["liked"]
+    if not liked:
+        return
+    others = ", ".join(
+        f"{name} {values['liked_ndcg_at_10']:.4f}"
+        for name, values in metrics["baselines"].items()
+        if "liked_ndcg_at_10" in values
+    )
+    say(f"liked (rated {liked['threshold']:g} or more): ndcg_at_10 {liked['ndcg_at_10']:.4f}" + (f" ({others})" if others else ""))
+
+
+def evaluate(
+    dataset: Annotated[str | None, typer.Option(help="Data set or file. (default: what the model was trained on)")] = None,
+    test: Annotated[str | None, typer.Option(help="File of test ratings. (default: the model's own split)")] = None,
+    ks: Annotated[str, typer.Option(help="List lengths that the metrics are taken at.")] = "5,10,20,50",
+    per_user: Annotated[str | None, typer.Option(help="Write every user's metrics to this Parquet or CSV file.")] = None,
+    model: MODEL = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
+    json: JSON = False,
+) -> None:
+    """Measure a model on held-out ratings: all items ranked, everything that it was fitted on left out.
+
+    Without options it scores the test part of the split that the model was trained with.
+    """
+    from recsys_embed.cli.answers import load
+    from recsys_embed.datasets.catalog import load_dataset
+    from recsys_embed.evaluation.protocol import evaluate, onto
+
+    recommender, folder = load(model)
+    data = _own_data(recommender)
+    if dataset is not None:
+        data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
+    data = dataclasses.replace(data, test=test or data.test, offline=offline)
+    split = load_dataset(data.dataset, data).split(data)
+    rows, dropped = onto(recommender, split.test)
+    if data.min_rating is not None:
+        rows = rows.take(rows.value >= data.min_rating)
+    if not len(rows):
+        raise SettingError("there is no test rating of a user and an item that the model knows")
+    report = evaluate(recommender, rows, RunConfig(ks=ks).lengths)
+    if per_user:
+        from recsys_embed.recommend.output import write_table
+
+        write_table(report.per_user, Path(per_user))
+    if json:
+        return say_json({"model": str(folder), "dataset": data.dataset, "unknown": dropped, "metrics": report.summary()})
+    say(f"model {folder}   data {data.dataset}   {report.users:,} users, {report.rows:,} test ratings")
+    if dropped or report.left_out:
+        say(f"left out: {dropped:,} of unknown users or items, {report.left_out:,} of items without a training rating")
+    value = {n: f"{v:.4f}" for n, v in report.metrics.items()}
+    rows_ = [[n, v, _span(report.low.get(n), report.high.get(n))] for n, v in value.items()]
+    say_table(["metric", "value", "95 % interval"], rows_, "value")
+    return None
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None else f"{low:.4f} to {high:.4f}"
+
+
+def _own_data(recommender: Recommender) -> DataConfig:
+    """Return the data settings that the model was trained with."""
+    kept = recommender.facts.get("settings", {})
+    names = {f.name for f in dataclasses.fields(DataConfig)}
+    return DataConfig(**{name: value for name, value in kept.items() if name in names})

@@ -1,0 +1,194 @@
+"""Every setting, written once: command-line options, JSON, MLflow parameters and checks follow from these fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from recsys_embed.errors import SettingError
+
+SplitName = Literal["random", "leave-last", "time"]
+ScorerName = Literal["dot", "mlp"]
+LossName = Literal["softmax", "sampled-softmax", "bpr", "logistic", "mse"]
+SamplerName = Literal["uniform", "popularity"]
+DeviceName = Literal["auto", "cpu", "cuda"]
+DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
+WeightName = Literal["none", "rating"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the ratings come from, what their columns are, and how they are split."""
+
+    dataset: Annotated[str, "name of a data set, or path of a ratings file (CSV, TSV, ::, Parquet, .gz)"] = "movielens"
+    valid: Annotated[str | None, "file of validation ratings, instead of a split"] = None
+    test: Annotated[str | None, "file of test ratings, instead of a split"] = None
+    items: Annotated[str | None, "file with one row an item: its id, title, …"] = None
+    columns: Annotated[str | None, "names of the columns of a file without a header: user,item,rating,timestamp"] = None
+    item_columns: Annotated[str | None, "names of the columns of --items without a header: id,title,…"] = None
+    user_col: Annotated[str | None, "name of the user column, where it is unusual"] = None
+    item_col: Annotated[str | None, "name of the item column, where it is unusual"] = None
+    rating_col: Annotated[str | None, "name of the rating column, where it is unusual"] = None
+    time_col: Annotated[str | None, "name of the time column, where it is unusual"] = None
+    duplicates: Annotated[DuplicatesName, "what several rows of one user and item become"] = "last"
+    split: Annotated[SplitName, "how ratings are held out"] = "random"
+    valid_share: Annotated[float, "share of the ratings held out for validation"] = 0.1
+    test_share: Annotated[float, "share of the ratings held out for test"] = 0.1
+    split_seed: Annotated[int | None, "seed of the random split (default: --seed)"] = None
+    min_rating: Annotated[float | None, "ratings from here on are positives (default: every rating is one)"] = None
+    liked: Annotated[float | None, "ratings from here on count as liked in metrics.liked (default: 4 of 5)"] = None
+    data_dir: Annotated[str | None, "folder of downloads (default: $RECSYS_DATA, ./data, or the user's cache)"] = None
+    offline: Annotated[bool, "never use the network"] = False
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name in ("valid_share", "test_share"):
+            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+        _check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model is. None means: as the recipe of the loss and scorer has it (`RECIPES`)."""
+
+    dim: Annotated[int | None, "width of every embedding"] = None
+    scorer: Annotated[ScorerName, "how two vectors become a score"] = "dot"
+    cosine: Annotated[bool, "score by the cosine instead of the dot product"] = False
+    temperature: Annotated[float | None, "the dot product is divided by this (default: 1, with --cosine 0.15)"] = None
+    hidden: Annotated[str, "layer sizes of the mlp scorer"] = "64,32"
+    biases: Annotated[bool, "give every user and item a bias"] = True
+    init_scale: Annotated[float | None, "standard deviation of the first vectors' length"] = None
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check(self.dim is None or 1 <= self.dim <= 65_536, "dim", self.dim, "from 1 to 65536")
+        _check(self.temperature is None or self.temperature > 0, "temperature", self.temperature, "above 0")
+        parts = self.hidden.split(",")
+        _check(all(p.strip().isdigit() and int(p) > 0 for p in parts), "hidden", self.hidden, "sizes such as 64,32")
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layer sizes of the mlp scorer."""
+        return tuple(int(size) for size in self.hidden.split(","))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained. None means: as the recipe of the loss and scorer has it (`RECIPES`)."""
+
+    loss: Annotated[LossName | None, "what is minimised (default: softmax, or sampled-softmax for many items)"] = None
+    epochs: Annotated[int | None, "epochs at most; early stopping may end sooner"] = None
+    batch_size: Annotated[int | None, "ratings a step"] = None
+    lr: Annotated[float | None, "learning rate of Adam"] = None
+    user_decay: Annotated[float | None, "decoupled weight decay of the users' vectors: a step shrinks them by lr x this"] = None
+    item_decay: Annotated[float | None, "the same of the items' vectors and of dense weights"] = None
+    bias_decay: Annotated[float | None, "the same of biases"] = None
+    balance: Annotated[float | None, "a rating weighs (ratings of its user) to the power of minus this"] = None
+    dropout: Annotated[float | None, "share of the vectors' numbers left out in a step"] = None
+    negatives: Annotated[int | None, "items a positive is compared with (sampled losses)"] = None
+    sampler: Annotated[SamplerName, "how negatives are drawn"] = "uniform"
+    weight: Annotated[WeightName, "what weighs a rating in the loss"] = "none"
+    clip: Annotated[float | None, "largest norm of a step's gradient (default: no limit)"] = None
+    patience: Annotated[int, "epochs without a better validation metric before the end; 0: never stop early"] = 8
+    refit: Annotated[bool, "fit again on train and validation for the best number of epochs"] = True
+    seed: Annotated[int, "seed of everything random"] = 0
+    device: Annotated[DeviceName, "where the tables live"] = "auto"
+    threads: Annotated[int | None, "CPU threads (default: all cores)"] = None
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("negatives", 1), ("patience", 0), ("seed", 0), ("threads", 1)):
+            value = getattr(self, name)
+            _check(value is None or value >= least, name, value, f"at least {least}")
+        for name in ("lr", "clip"):
+            value = getattr(self, name)
+            _check(value is None or 0 < value < math.inf, name, value, "above 0")
+        for name in ("user_decay", "item_decay", "bias_decay", "balance"):
+            value = getattr(self, name)
+            _check(value is None or 0 <= value < math.inf, name, value, "0 or more")
+        _check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What is measured, kept and reported of a training."""
+
+    ks: Annotated[str, "list lengths that the metrics are taken at"] = "5,10,20,50"
+    resamples: Annotated[int, "bootstrap resamples of the users behind the 95 % intervals"] = 1000
+    baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
+    out: Annotated[str | None, "folder of the model (default: models/DATASET-LOSS-TIME)"] = None
+    track: Annotated[bool, "record the run in MLflow"] = True
+    tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
+    experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
+
+    def __post_init__(self) -> None:
+        good = all(p.strip().isdigit() and int(p) > 0 for p in self.ks.split(","))
+        _check(good, "ks", self.ks, "list lengths such as 5,10,20")
+        _check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The list lengths; 10 is always among them, since early stopping looks at it."""
+        return tuple(sorted({10, *(int(k) for k in self.ks.split(","))}))
+
+
+# Beyond this many items the softmax is sampled: a step over all items would cost more than it teaches.
+FULL_SOFTMAX_ITEMS = 20_000
+
+# What a loss was tuned to, on validation data (experiments/LOG.md). A setting that is given wins over its recipe.
+RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+    ("softmax", "dot"): {
+        "dim": 128, "epochs": 12, "batch_size": 8192, "lr": 0.03, "user_decay": 6.0, "item_decay": 1.0, "bias_decay": 0.0,
+        "balance": 0.5, "dropout": 0.0, "init_scale": 0.1,
+    },
+}  # fmt: skip
+
+
+def recipe(model: ModelConfig, train: TrainConfig, items: int) -> tuple[ModelConfig, TrainConfig]:
+    """Return both settings with every None filled from the recipe of the loss and scorer."""
+    loss = train.loss or default_loss(model.scorer, items)
+    known = RECIPES.get((loss, model.scorer))
+    if known is None:
+        raise SettingError(f"loss {loss} and scorer {model.scorer} have no recipe")
+    temperature = model.temperature or (0.15 if model.cosine else 1.0)
+    filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature}
+
+    def fill(config: Any) -> Any:
+        missing = {f.name: filled[f.name] for f in fields(config) if getattr(config, f.name) is None and f.name in filled}
+        return replace(config, **missing)
+
+    return fill(model), fill(train)
+
+
+def default_loss(scorer: str, items: int) -> str:
+    """Return the loss that is taken when none is named."""
+    return "softmax" if scorer == "dot" and items <= FULL_SOFTMAX_ITEMS else "sampled-softmax"
+
+
+def settings(*configs: Any) -> dict[str, Any]:
+    """Return the settings of several configs as one flat dict, for JSON and MLflow."""
+    return {f.name: getattr(config, f.name) for config in configs for f in fields(config)}
+
+
+def options(config: type) -> Iterator[tuple[Field[Any], Any, str]]:
+    """Yield (field, type, help) of every setting of a config class."""
+    hints = get_type_hints(config, include_extras=True)
+    for field in fields(config):
+        kind, text = get_args(hints[field.name])
+        yield field, kind, text
+
+
+def _check(good: bool, name: str, value: object, expected: str) -> None:
+    if not good:
+        raise SettingError(f"{name.replace('_', '-')} must be {expected}, got {value}")
+
+
+def _check_choices(config: Any) -> None:
+    """Refuse a name that its Literal does not have."""
+    for field, kind, _ in options(type(config)):
+        value = getattr(config, field.name)
+        choices = [c for k in (kind, *get_args(kind)) for c in get_args(k) if isinstance(c, str)]
+        if choices and value is not None and value not in choices:
+            raise SettingError(f"{field.name.replace('_', '-')} must be one of {', '.join(choices)}, got {value!r}")

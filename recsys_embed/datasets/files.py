@@ -1,0 +1,174 @@
+"""Rating and item files: CSV, TSV, `::`, LightGCN's lists and Parquet, plain or gzipped, read with polars."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from recsys_embed.errors import DataError
+from recsys_embed.ratings.table import COLUMN_NAMES
+
+log = logging.getLogger("recsys_embed")
+
+# Not in any text file that people write, so it can stand for a separator of two characters.
+_UNIT = "\x1f"
+_PARQUET = b"PAR1"
+# RecBole's atomic files say a column's type behind its name.
+_TYPED_NAME = re.compile(r":(?:token|float)(?:_seq)?$")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+# The columns that a table of numbers without a header is taken to have.
+_USUAL = ("user", "item", "rating", "timestamp")
+
+
+class Table(NamedTuple):
+    """A file as a frame. `text`: all its columns are text. `first_row`: the line of its first row in the file."""
+
+    frame: pl.DataFrame
+    text: bool
+    first_row: int
+
+
+def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = ()) -> Table:
+    """Read a file of ratings or items.
+
+    The separator is found in the first line: `::`, tab, comma, semicolon, `|`, or blanks; lines of blanks whose
+    first number is a user and whose other numbers are items (LightGCN's form) become (user, item) rows.
+    columns: comma-separated names for a file without a header. Without it the first line is the header,
+        unless it is all numbers: then the columns are user, item, rating, timestamp, and the log says so.
+    known: column names that mark a first line as a header.
+    Raises DataError, with the line where one is to blame.
+    """
+    data = _read_bytes(path)
+    if data[:4] == _PARQUET:
+        return Table(_read_parquet(path, data), text=False, first_row=1)
+    names = [n.strip() for n in columns.split(",")] if columns else None
+    head = data[:65_536].decode("latin-1").removeprefix("ï»¿").splitlines()
+    first = next((line for line in head if line.strip()), "")
+    if not first:
+        raise DataError(f"{path} is empty")
+    separator = _separator(first)
+    if separator == " " and not names and _is_lists(head):
+        return Table(_read_lists(data, path), text=True, first_row=1)
+    fields = [_TYPED_NAME.sub("", f.strip().strip('"')) for f in first.split(separator)]
+    header = names is None and not (all(map(_NUMBER.fullmatch, fields)) and not set(fields) & set(known))
+    if not header and names is None:
+        if not 2 <= len(fields) <= len(_USUAL):
+            raise DataError(f"{path} has no header and {len(fields)} columns: name them with --columns")
+        names = list(_USUAL[: len(fields)])
+        log.info("%s has no header: its columns are taken to be %s (--columns says otherwise)", path, ", ".join(names))
+    if names and len(names) != len(fields):
+        raise DataError(f"{path} has {len(fields)} columns ({first[:60]}), but --columns names {len(names)}")
+    frame = _read_csv(data, separator, header, path)
+    frame.columns = names or [_TYPED_NAME.sub("", c.strip()) for c in frame.columns]
+    blank = pl.all_horizontal(pl.all().is_null())
+    return Table(frame.filter(~blank), text=True, first_row=1 + header)
+
+
+def _read_bytes(path: Path) -> bytes:
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; a file of ratings is needed")
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise DataError(f"{path} is no whole gzip file: it may have been cut short; fetch it again") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read_parquet(path: Path, data: bytes) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(data)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{path} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _separator(line: str) -> str:
+    return next((s for s in ("::", "\t", ",", ";", "|") if s in line), " ")
+
+
+def _is_lists(lines: list[str]) -> bool:
+    sizes = {len(line.split()) for line in lines[:-1] or lines}
+    return len(sizes) > 1 or max(sizes) > len(_USUAL)
+
+
+def _read_csv(data: bytes, separator: str, header: bool, path: Path) -> pl.DataFrame:
+    if len(separator) == 2:
+        data = data.replace(separator.encode(), _UNIT.encode())
+    byte = _UNIT if len(separator) == 2 else separator
+    options = {
+        "separator": byte,
+        "has_header": header,
+        "infer_schema": False,
+        # `::`, tab and `|` files do not quote: a title may begin with a quotation mark.
+        "quote_char": '"' if separator in ",;" else None,
+    }
+    try:
+        return pl.read_csv(data, **options)  # type: ignore[arg-type]
+    except pl.exceptions.ComputeError as error:
+        if "utf-8" not in str(error):
+            raise _ragged(data, byte, path, error) from None
+    log.info("%s is not UTF-8; it was read as Latin-1", path)
+    try:
+        return pl.read_csv(data.decode("latin-1").encode(), **options)  # type: ignore[arg-type]
+    except pl.exceptions.ComputeError as error:
+        raise _ragged(data, byte, path, error) from None
+
+
+def _ragged(data: bytes, separator: str, path: Path, error: Exception) -> DataError:
+    lines = data.decode("latin-1").splitlines()
+    width = lines[0].count(separator)
+    for number, line in enumerate(lines, 1):
+        if line.count(separator) > width and '"' not in line:
+            return DataError(f"{path}: line {number} has {line.count(separator) + 1} fields, not {width + 1}: {line[:80]}")
+    return DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}")
+
+
+def _read_lists(data: bytes, path: Path) -> pl.DataFrame:
+    try:
+        lines = pl.Series("line", data.decode().splitlines()).str.strip_chars()
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is neither a table nor lists of ids: it is not text") from None
+    frame = (
+        pl.DataFrame({"ids": lines.str.split(" ")})
+        .with_columns(user=pl.col("ids").list.first(), item=pl.col("ids").list.slice(1))
+        .filter(pl.col("item").list.len() > 0)
+    )
+    return frame.select("user", "item").explode("item").filter(pl.col("item") != "")
+
+
+ITEM_NAMES = {
+    "title": ("title", "movie_title", "name"),
+    "year": ("year", "release_year"),
+    "genres": ("genres", "genre", "class", "categories"),
+}
+
+
+def read_items(path: Path, columns: str | None = None, id_column: str | None = None) -> pl.DataFrame:
+    """Read an item table: `item_id` as in the file (text, or a Parquet integer), then its other columns.
+
+    The columns title, year and genres are known by their usual names too (`ITEM_NAMES`).
+    """
+    names = (*COLUMN_NAMES["item"], "id", "asin")
+    table = read_table(path, columns, names)
+    key = id_column or next((n for n in names if n in table.frame.columns), None)
+    if key is None or key not in table.frame.columns:
+        raise DataError(
+            f"{path} has no column for the item id ({', '.join(table.frame.columns)}): name it with --item-col, "
+            "or, without a header, all of them with --item-columns id,title,genres"
+        )
+    renamed = {key: "item_id"}
+    for role, usual in ITEM_NAMES.items():
+        found = next((n for n in usual if n in table.frame.columns), None)
+        if found:
+            renamed[found] = role
+    frame = table.frame.rename(renamed)
+    return frame.select("item_id", pl.exclude("item_id"))

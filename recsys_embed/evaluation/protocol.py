@@ -1,0 +1,155 @@
+"""How good a model is, honestly: full ranking, seen items masked, every user with a test rating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from recsys_embed.errors import DataError
+from recsys_embed.evaluation import metrics
+from recsys_embed.model.plain import Floats, PlainModel
+from recsys_embed.ratings.table import Ratings, Seen
+from recsys_embed.ratings.vocab import Rows
+from recsys_embed.recommend.index import ExactIndex, Index
+from recsys_embed.recommend.recommender import Recommender
+
+# Users ranked at once: what bounds the memory, together with the index' own blocks.
+USERS = 8192
+
+
+def onto(recommender: Recommender, ratings: Ratings) -> tuple[Ratings, int]:
+    """Put ratings onto a recommender's vocabularies; return them and how many rows had an unknown user or item.
+
+    Raises DataError where the recommender was fitted on some of the rows.
+    """
+    user = recommender.users.rows(ratings.users.ids(ratings.user), missing="negative")
+    item = recommender.items.rows(ratings.items.ids(ratings.item), missing="negative")
+    known = (user >= 0) & (item >= 0)
+    kept = replace(ratings.take(known), users=recommender.users, items=recommender.items, user=user[known], item=item[known])
+    width = len(recommender.items)
+    users, items = recommender.seen.of_users(np.arange(len(recommender.users)))
+    fitted = int(np.isin(kept.user * width + kept.item, users * width + items).sum())
+    if fitted:
+        raise DataError(
+            f"the model was fitted on {fitted:,} of the {len(kept):,} test ratings: the metrics would be too good; "
+            "test it on ratings that were held out of its training"
+        )
+    return kept, int((~known).sum())
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Anything that ranks items for users: what to ask, and whom with. `queries` maps user rows [b] to [b, d]."""
+
+    index: Index
+    queries: Callable[[Rows], Floats]
+
+    @classmethod
+    def of(cls, model: PlainModel) -> Ranker:
+        """Rank as the model scores."""
+        return cls(ExactIndex.of(model), model.queries)
+
+    def lists(self, users: Rows, k: int, seen: Seen) -> Iterator[tuple[Rows, Rows]]:
+        """Yield (users [b], their k best unseen items [b, k'])."""
+        for start in range(0, len(users), USERS):
+            block = users[start : start + USERS]
+            yield block, self.index.search(self.queries(block), k, exclude=seen.of_users(block))[1]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation came to.
+
+    metrics: means over users by name ("ndcg_at_10"), and "coverage_at_k", "popularity_at_k". low, high: ends of
+    the 95 % intervals of those that are means over users. users: how many took part. left_out: test rows of items
+    that have no training rating. per_user: one row a user, one column a metric.
+    """
+
+    metrics: dict[str, float]
+    low: dict[str, float]
+    high: dict[str, float]
+    users: int
+    rows: int
+    left_out: int
+    per_user: pl.DataFrame
+
+    def table(self) -> pl.DataFrame:
+        """Return one row a metric: its name, value and interval."""
+        names = list(self.metrics)
+        return pl.DataFrame(
+            {
+                "metric": names,
+                "value": [self.metrics[n] for n in names],
+                "low": [self.low.get(n) for n in names],
+                "high": [self.high.get(n) for n in names],
+            }
+        )
+
+    def summary(self) -> dict[str, object]:
+        """Return the metrics with their counts and intervals, for JSON."""
+        ends = {name: [self.low[name], self.high[name]] for name in self.low}
+        return {**self.metrics, "users": self.users, "rows": self.rows, "left_out": self.left_out, "intervals": ends}
+
+
+def evaluate(
+    recommender: Recommender, test: Ratings, ks: Sequence[int] = (5, 10, 20, 50), resamples: int = 1000
+) -> Report:
+    """Rank all items for every user of `test`, hide what the recommender was fitted on, and measure.
+
+    test: held-out ratings over the recommender's vocabularies, all of them relevant. For a model of stars, RMSE
+    and MAE over the test rows stand in the metrics too.
+    """
+    model = recommender.plain
+    report = rank_metrics(Ranker.of(model), test, recommender.seen, recommender.counts, ks, resamples)
+    return report if model.link != "stars" else with_errors(report, model, test)
+
+
+def with_errors(report: Report, model: PlainModel, test: Ratings) -> Report:
+    """Add RMSE and MAE over all test rows to a report."""
+    predicted = model.predict(test.user, test.item)
+    errors = {"rmse": metrics.rmse(predicted, test.value), "mae": metrics.mae(predicted, test.value)}
+    return Report(**{**vars(report), "metrics": {**report.metrics, **errors}})
+
+
+def rank_metrics(
+    ranker: Ranker, test: Ratings, seen: Seen, counts: Rows, ks: Sequence[int] = (10,), resamples: int = 0
+) -> Report:
+    """Measure the lists of a ranker against test ratings.
+
+    seen: what is hidden from each user's list. counts: training ratings of each item, int64 [items]; test rows of
+    items that have none are left out and counted. A user counts once, whatever the number of test rows.
+    """
+    warm = counts[test.item] > 0
+    relevant = Seen.of(test.user[warm], test.item[warm], len(test.users))
+    users = np.flatnonzero(relevant.count)
+    names = [f"{name}_at_{k}" for name in metrics.METRICS for k in ks]
+    values = np.zeros((len(users), len(names)))
+    shown = {k: np.zeros(len(counts), bool) for k in ks}
+    popularity = dict.fromkeys(ks, 0.0)
+    listed = dict.fromkeys(ks, 0)
+    at = 0
+    for block, ranked in ranker.lists(users, max(ks), seen):
+        hit = metrics.hits(ranked, relevant, block)
+        columns = [f(hit, relevant.count[block], k) for f in metrics.METRICS.values() for k in ks]
+        values[at : at + len(block)] = np.column_stack(columns)
+        at += len(block)
+        for k in ks:
+            items = ranked[:, :k][ranked[:, :k] >= 0]
+            shown[k][items] = True
+            popularity[k] += float(counts[items].sum())
+            listed[k] += len(items)
+    low, high = metrics.interval(values, resamples)
+    means = values.mean(axis=0) if len(users) else np.full(len(names), np.nan)
+    measured = dict(zip(names, means.tolist(), strict=True))
+    for k in ks:
+        measured[f"coverage_at_{k}"] = float(shown[k].sum() / max(1, (counts > 0).sum()))
+        measured[f"popularity_at_{k}"] = popularity[k] / max(1, listed[k])
+    ends = {} if not resamples else {"low": low, "high": high}
+    bounds = {end: dict(zip(names, ends[end].tolist(), strict=True)) if ends else {} for end in ("low", "high")}
+    per_user = pl.DataFrame({"user_id": test.users.ids(users)} | dict(zip(names, values.T, strict=True)))
+    return Report(
+        measured, bounds["low"], bounds["high"], len(users), int(warm.sum()), int((~warm).sum()), per_user
+    )

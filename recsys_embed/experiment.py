@@ -1,0 +1,305 @@
+"""One training from file to report: load, split, fit, refit, evaluate, compare, save, track."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys_embed import __version__
+from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig, recipe, settings
+from recsys_embed.datasets.catalog import Catalog, load_dataset
+from recsys_embed.datasets.movielens import TERMS
+from recsys_embed.evaluation import baselines
+from recsys_embed.evaluation.metrics import rmse
+from recsys_embed.evaluation.protocol import Ranker, Report, rank_metrics, with_errors
+from recsys_embed.model.plain import PlainModel
+from recsys_embed.ratings.checks import check_apart, check_trainable
+from recsys_embed.ratings.splits import Split
+from recsys_embed.ratings.table import Ratings
+from recsys_embed.recommend import pyfunc
+from recsys_embed.recommend.bundle import jsonable
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.track.mlflow import MLflowTracker
+from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
+
+log = logging.getLogger("recsys_embed")
+
+
+def run_experiment(
+    data: DataConfig | None = None,
+    model: ModelConfig | None = None,
+    train: TrainConfig | None = None,
+    run: RunConfig | None = None,
+    catalog: Catalog | None = None,
+) -> tuple[Recommender, dict[str, Any]]:
+    """Train on a data set as the settings say; return the recommender, saved, and the report.
+
+    catalog: the data, where it is at hand already; by default `data.dataset` is loaded.
+    The report is what `recsys train --json` prints: model, run_id, dataset, settings, metrics, seconds, epochs.
+    """
+    data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
+    clock = Clock()
+    with clock("data"):
+        data = replace(data, split_seed=train.seed if data.split_seed is None else data.split_seed)
+        catalog = catalog or load_dataset(data.dataset, data)
+        split = catalog.split(data)
+        _check(split)
+        _describe(catalog, split)
+    model, train = recipe(model, train, len(catalog.ratings.items))
+    device = _start_torch(train)
+    folder = Path(run.out) if run.out else _folder(data, train)
+    facts = {"dataset": data.dataset, "digest": catalog.ratings.digest(), "settings": settings(data, model, train, run)}
+    if "movielens" in data.dataset:
+        facts["terms"] = TERMS
+    with _tracker(run, data, facts, device) as tracker:
+        with BarTracker() as bar, clock("fit"):
+            recommender, valid = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
+        with clock("evaluate"):
+            metrics = {"valid": valid} | _measure(recommender, split, data, train, run)
+        recommender.facts |= {**facts, "metrics": metrics, "device": device, "run_id": tracker.run_id}
+        recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
+        recommender.save(folder)
+        tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
+        _hand_over(tracker, recommender, folder, split, data)
+    report = {
+        "model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "settings": facts["settings"],
+        "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.facts["epochs"],
+    }  # fmt: skip
+    return recommender, jsonable(report)
+
+
+class Clock:
+    """Adds up the seconds of named phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time a phase."""
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
+
+
+def _check(split: Split) -> None:
+    check_trainable(split.train)
+    check_apart(split.train, split.valid, "validation")
+    check_apart(split.train, split.test, "test")
+    check_apart(split.valid, split.test, "test")
+
+
+def _describe(catalog: Catalog, split: Split) -> None:
+    ratings = catalog.ratings
+    if ratings.merged:
+        log.warning("%s rows repeated a user and item; one of each was kept (--duplicates says which)", f"{ratings.merged:,}")
+    log.info(
+        "%s users, %s items; %s ratings to train, %s to validate, %s to test",
+        *(f"{n:,}" for n in (len(ratings.users), len(ratings.items), *map(len, split))),
+    )
+
+
+def _start_torch(train: TrainConfig) -> str:
+    import torch
+
+    from recsys_embed.train.loop import choose_device
+
+    if train.threads:
+        torch.set_num_threads(train.threads)
+    device, reason = choose_device(train.device)
+    log.info("training on %s (%s)", device, reason)
+    return device
+
+
+def _folder(data: DataConfig, train: TrainConfig) -> Path:
+    """Return models/DATASET-LOSS-TIME, a folder that is not there yet."""
+    name = Path(data.dataset.partition(":")[0]).name.split(".")[0] or "ratings"
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    first = Path("models") / f"{name}-{train.loss}-{stamp}"
+    folder, n = first, 1
+    while folder.exists():
+        n += 1
+        folder = first.with_name(f"{first.name}-{n}")
+    return folder
+
+
+def _positives(ratings: Ratings, data: DataConfig) -> Ratings:
+    return ratings if data.min_rating is None else ratings.take(ratings.value >= data.min_rating)
+
+
+def _fit(
+    catalog: Catalog, split: Split, configs: tuple[DataConfig, ModelConfig, TrainConfig, RunConfig], tracker: Tracker
+) -> tuple[Recommender, dict[str, Any] | None]:
+    """Fit on train with early stopping, then again on train and validation; return the last and the first's metrics."""
+    data, model, train, run = configs
+    stars = train.loss == "mse"
+    better = ("rmse", -1) if stars else ("ndcg_at_10", 1)
+    train_rows, valid = split.train, _positives(split.valid, data)
+    recommender = Recommender(model, train)
+    tracker.params(settings(data, model, train, run))
+    if not len(valid):
+        held = _union(split.valid, split.test)
+        recommender.fit(train_rows, catalog.items, held=held, min_rating=data.min_rating, tracker=tracker)
+        return recommender, None
+    seen, counts = train_rows.seen(), _positives(train_rows, data).counts
+
+    def validate(plain: PlainModel) -> dict[str, float]:
+        if stars:
+            return {"rmse": rmse(plain.predict(split.valid.user, split.valid.item), split.valid.value)}
+        return {"ndcg_at_10": rank_metrics(Ranker.of(plain), valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
+
+    recommender.fit(
+        train_rows, catalog.items, held=_union(split.valid, split.test), min_rating=data.min_rating,
+        validate=validate, better=better, tracker=tracker,
+    )  # fmt: skip
+    first = recommender.fitted
+    report = _report(recommender, valid, run, split.valid)
+    log.info(
+        "best epoch %d of %d (%s): validation %s %.4f",
+        first.epochs, len(first.history), first.stopped, better[0], first.history[first.epochs - 1][better[0]],
+    )  # fmt: skip
+    if train.refit and first.stopped != "interrupted":
+        log.info("fitting again on train and validation for %d epochs", first.epochs)
+        recommender.fit(
+            _union(train_rows, split.valid), catalog.items, held=split.test, min_rating=data.min_rating,
+            epochs=first.epochs, tracker=Quiet(tracker),
+        )  # fmt: skip
+        recommender.fitted.history = first.history
+    return recommender, report.summary()
+
+
+class Quiet(Tracker):
+    """Hands on progress alone: the refit's loss must not stand among the first fit's."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.progress = tracker.progress  # type: ignore[method-assign]
+
+
+def _union(one: Ratings, other: Ratings) -> Ratings:
+    time_ = None if one.time is None or other.time is None else np.concatenate((one.time, other.time))
+    return replace(
+        one,
+        user=np.concatenate((one.user, other.user)),
+        item=np.concatenate((one.item, other.item)),
+        value=np.concatenate((one.value, other.value)),
+        time=time_,
+    )
+
+
+def _report(recommender: Recommender, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
+    ranker = Ranker.of(recommender.plain)
+    report = rank_metrics(ranker, positives, recommender.seen, recommender.counts, run.lengths, run.resamples)
+    return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
+
+
+def _measure(
+    recommender: Recommender, split: Split, data: DataConfig, train: TrainConfig, run: RunConfig
+) -> dict[str, Any]:
+    """Score the test set, once; the liked part of it for explicit data; and the baselines, fitted on the same rows."""
+    test = _positives(split.test, data)
+    if not len(test):
+        return {"test": None, "liked": None, "baselines": {}}
+    result: dict[str, Any] = {"test": _report(recommender, test, run, split.test).summary(), "liked": None}
+    fitted = split.train if len(recommender.seen) == len(split.train) else _union(split.train, split.valid)
+    liked = None
+    if fitted.explicit:
+        threshold = 0.8 * float(fitted.value.max()) if data.liked is None else data.liked
+        liked = split.test.take(split.test.value >= threshold)
+        if len(liked):
+            measured = rank_metrics(
+                Ranker.of(recommender.plain), liked, recommender.seen, recommender.counts, run.lengths, run.resamples
+            )
+            result["liked"] = {"threshold": threshold, **measured.summary()}
+    result["baselines"] = {}
+    if run.baselines:
+        for name, ranker in _baselines(_positives(fitted, data), split, data):
+            report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
+            result["baselines"][name] = report.metrics
+            if liked is not None and len(liked):
+                part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
+                result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
+    return result
+
+
+def _baselines(fitted: Ratings, split: Split, data: DataConfig) -> Iterator[tuple[str, Ranker]]:
+    yield "popularity", baselines.popularity(fitted)
+    if fitted.time is not None:
+        yield "recent_popularity", baselines.recent_popularity(fitted)
+    if len(fitted.items) <= baselines.EASE_ITEMS:
+        regularization = 200.0
+        if len(split.valid):
+            regularization = baselines.choose_ease(_positives(split.train, data), _positives(split.valid, data))
+        yield "ease", baselines.ease(fitted, regularization)
+    else:
+        log.info("EASE was not measured: %s items are too many for its closed form", f"{len(fitted.items):,}")
+
+
+def _flat(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics of all parts as one level: "test/ndcg_at_10", "baselines/ease/ndcg_at_10"."""
+    flat: dict[str, float] = {}
+
+    def walk(prefix: str, values: dict[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                if name != "intervals":
+                    walk(f"{prefix}{name}/", value)
+            elif isinstance(value, int | float):
+                flat[prefix + name] = float(value)
+
+    walk("", metrics)
+    return flat
+
+
+def _tracker(run: RunConfig, data: DataConfig, facts: dict[str, Any], device: str) -> Tracker:
+    if not run.track:
+        return Tracker()
+    tags = {
+        "dataset": data.dataset,
+        "dataset_digest": facts["digest"],
+        "device": device,
+        "seed": str(facts["settings"]["seed"]),
+        "recsys_embed": __version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "numpy", "polars")},
+    }
+    commit = _git("rev-parse", "HEAD")
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    experiment = run.experiment or Path(data.dataset.partition(":")[0]).name
+    return MLflowTracker(run.tracking_uri, experiment, tags)
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+def _git(*words: str) -> str:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+    return ""
+
+
+def _hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig) -> None:
+    """Give the tracker what a finished training leaves: the data, the model, its card and its facts."""
+    parts = dict(zip(("training", "validation", "test"), split, strict=True))
+    name = Path(data.dataset.partition(":")[0]).name
+    tracker.inputs({part: rows.frame() for part, rows in parts.items()}, name, data.dataset)
+    tracker.describe(recommender.card())
+    for page in ("README.md", "model.json"):
+        tracker.artifact(folder / page)
+    asked = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})
+    requirements = [f"recsys-embed=={__version__}", *(f"{n}=={_version(n)}" for n in ("numpy", "polars", "pandas"))]
+    tracker.model(folder, Path(pyfunc.__file__), (asked, pyfunc.answer(recommender, asked)), requirements)

@@ -1,0 +1,78 @@
+"""PlainModel: a trained model as plain numpy arrays. It answers without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_embed.ratings.vocab import Rows
+
+Floats = NDArray[np.float32]
+Link = Literal["score", "stars", "chance"]
+
+
+@dataclass(frozen=True)
+class PlainModel:
+    """Vectors, biases and the scorer of a trained model.
+
+    users [U, d], items [I, d]: vectors without biases; a cosine scorer's are of unit length already, users'
+        times 1 / temperature. user_bias [U], item_bias [I], offset: added to a pair's score.
+    layers: (weight [out, in], bias [out]) of an MLP scorer; none for a dot product. The first layer's input is
+        the user's vector, then the item's.
+    link: what a score means: a "score" of no unit, "stars" (clipped to `scale`), or the log-odds of a "chance".
+    """
+
+    users: Floats
+    items: Floats
+    user_bias: Floats
+    item_bias: Floats
+    offset: float = 0.0
+    link: Link = "score"
+    scale: tuple[float, float] = (0.0, 1.0)
+    layers: list[tuple[Floats, Floats]] = field(default_factory=list)
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.users.shape[1]
+
+    def queries(self, users: Rows) -> Floats:
+        """Return the users' vectors with their biases folded in as two more columns, [b, d + 2]."""
+        return np.column_stack((self.users[users], self.user_bias[users] + np.float32(self.offset), np.ones(len(users), np.float32)))
+
+    def keys(self) -> Floats:
+        """Return the items' vectors with their biases folded in, [I, d + 2]: query @ key is the score."""
+        return np.column_stack((self.items, np.ones(len(self.items), np.float32), self.item_bias))
+
+    def score(self, queries: Floats, keys: Floats) -> Floats:
+        """Return the scores [b, n] of every query [b, d + 2] with every key [n, d + 2]."""
+        if not self.layers:
+            return queries @ keys.T
+        d = self.dim
+        (first, bias), *rest = self.layers
+        hidden = (queries[:, :d] @ first[:, :d].T)[:, None] + (keys[:, :d] @ first[:, d:].T + bias)
+        for weight, bias in rest:
+            hidden = np.maximum(hidden, 0) @ weight.T + bias
+        return hidden[..., 0] + queries[:, d, None] * keys[:, d] + keys[:, d + 1]
+
+    def pairs(self, users: Rows, items: Rows) -> Floats:
+        """Return the scores of (user, item) pairs, [n]."""
+        u, v = self.users[users], self.items[items]
+        if self.layers:
+            hidden = np.concatenate((u, v), axis=1)
+            for at, (weight, bias) in enumerate(self.layers):
+                hidden = (np.maximum(hidden, 0) if at else hidden) @ weight.T + bias
+            score = hidden[:, 0]
+        else:
+            score = np.einsum("nd,nd->n", u, v)
+        return score + self.user_bias[users] + self.item_bias[items] + np.float32(self.offset)
+
+    def predict(self, users: Rows, items: Rows) -> Floats:
+        """Return what is expected of (user, item) pairs, [n], in the unit of `link`."""
+        score = self.pairs(users, items)
+        if self.link == "stars":
+            return np.clip(score, *self.scale)
+        return 1 / (1 + np.exp(-score)) if self.link == "chance" else score

@@ -1,0 +1,108 @@
+"""Negatives: which items a positive is compared with, and which of them the user knows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recsys_embed.ratings.table import Seen
+
+
+class Sampler:
+    """Draws items with a fixed chance each. chance: float [I], sums to 1; every item has some."""
+
+    def __init__(self, chance: Tensor) -> None:
+        self.chance = chance / chance.sum()
+        self.edges = torch.cumsum(self.chance.double(), 0).clamp_(max=1.0)
+
+    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw item rows with replacement, int64 [*shape]."""
+        point = torch.rand(shape, generator=generator, device=self.chance.device, dtype=torch.float64)
+        return torch.searchsorted(self.edges, point, right=True).clamp_(max=len(self.edges) - 1)
+
+    def draw_distinct(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw min(k, I) distinct items; return them and log of the chance with which each was among them, [k].
+
+        One exponential race: the items whose clock rings first are a draw without replacement. The chance of an
+        item is 1 - exp(-q t), where t is the time of the first clock that came too late (Rosén, 1997).
+        """
+        k = min(k, len(self.chance))
+        clock = torch.empty(len(self.chance), device=self.chance.device).exponential_(generator=generator) / self.chance
+        if k == len(self.chance):
+            rows = torch.arange(k, device=clock.device)
+            return rows, torch.zeros(k, device=clock.device)
+        first, rows = torch.topk(clock, k + 1, largest=False)
+        rows = rows[:k].sort().values
+        return rows, torch.log(-torch.expm1(-self.chance[rows] * first[k]))
+
+
+def uniform(counts: Tensor) -> Sampler:
+    """Every item is as likely as any other."""
+    return Sampler(torch.ones_like(counts, dtype=torch.float32))
+
+
+def popularity(counts: Tensor) -> Sampler:
+    """Items are drawn by their number of ratings to the power 0.75 (Mikolov et al., 2013), unrated ones as if rated once."""
+    return Sampler(counts.clamp(min=1).float() ** 0.75)
+
+
+SAMPLERS = {"uniform": uniform, "popularity": popularity}
+
+
+class Known:
+    """The items that each user is known to like, on a device: they are no negatives.
+
+    start: int64 [users + 1], item: int64 [n], as in `Seen`.
+    """
+
+    def __init__(self, seen: Seen, items: int, device: torch.device) -> None:
+        self.items = items
+        self.start = torch.from_numpy(seen.start).to(device)
+        self.item = torch.from_numpy(seen.item).to(device)
+        count = self.start.diff()
+        self.pair = torch.repeat_interleave(torch.arange(len(count), device=device), count) * items + self.item
+
+    def mask(self, users: Tensor, items: Tensor | None = None) -> Tensor:
+        """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct, or all items."""
+        count = (self.start[users + 1] - self.start[users]).long()
+        which = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
+        offset = torch.arange(len(which), device=users.device) - (count.cumsum(0) - count)[which]
+        item = self.item[self.start[users][which] + offset]
+        if items is None:
+            width, column = self.items, item
+        else:
+            width = len(items)
+            place = torch.full((self.items,), -1, device=users.device)
+            place[items] = torch.arange(width, device=users.device)
+            column = place[item]
+            which, column = which[column >= 0], column[column >= 0]
+        known = torch.zeros(len(users), width, dtype=torch.bool, device=users.device)
+        known[which, column] = True
+        return known
+
+    def has(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return whether each user knows each item beside it, bool of the broadcast shape."""
+        if not len(self.pair):
+            return torch.zeros_like(users + items, dtype=torch.bool)
+        pair = users * self.items + items
+        place = torch.searchsorted(self.pair, pair).clamp_(max=len(self.pair) - 1)
+        return self.pair[place] == pair
+
+
+def draw_unknown(
+    sampler: Sampler, known: Known, users: Tensor, k: int, generator: torch.Generator, rounds: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Draw k negatives for each user; return them, [B, k], row b for users[b], and which are known all the same.
+
+    A known item is drawn again, `rounds` times at most: a user who knows nearly everything keeps a few, which
+    the caller leaves out by the mask, bool [B, k].
+    """
+    rows = sampler.draw((len(users), k), generator)
+    known_rows = known.has(users[:, None], rows)
+    for _ in range(rounds):
+        again = known_rows.nonzero(as_tuple=True)
+        if not len(again[0]):
+            break
+        rows[again] = sampler.draw((len(again[0]),), generator)
+        known_rows[again] = known.has(users[again[0]], rows[again])
+    return rows, known_rows

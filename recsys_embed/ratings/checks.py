@@ -1,0 +1,32 @@
+"""What is wrong with this data: what stops training, and what people should know."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys_embed.errors import DataError
+from recsys_embed.ratings.table import Ratings
+
+
+def check_trainable(ratings: Ratings) -> None:
+    """Raise DataError where nothing can be learnt from the ratings."""
+    users, items = len(np.unique(ratings.user)), len(np.unique(ratings.item))
+    if users < 2 or items < 2:
+        raise DataError(
+            f"there are {len(ratings):,} training ratings of {users:,} user{'s' * (users != 1)} and {items:,} "
+            f"item{'s' * (items != 1)}; at least two of each are needed to learn who likes what"
+        )
+
+
+def check_apart(train: Ratings, other: Ratings, name: str) -> None:
+    """Raise DataError where (user, item) pairs of train stand in a held-out part too: that would be leakage."""
+    if train.users != other.users or train.items != other.items:
+        raise DataError(f"train and {name} do not share their vocabularies")
+    width = len(train.items)
+    shared = np.intersect1d(train.user * width + train.item, other.user * width + other.item)
+    if len(shared):
+        user, item = train.users.ids(shared[:1] // width)[0], train.items.ids(shared[:1] % width)[0]
+        raise DataError(
+            f"{len(shared):,} user-item pairs of train stand in {name} too, e.g. user {user} and item {item}: "
+            "the metrics would be wrong; take them out of one of the files"
+        )

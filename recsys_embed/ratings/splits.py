@@ -1,0 +1,82 @@
+"""Splits: pure functions from Ratings to (train, valid, test), made of `Ratings.take` alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.ratings.table import Ratings
+from recsys_embed.ratings.vocab import Rows
+
+
+class Split(NamedTuple):
+    """Three parts of one table, with the same vocabularies; no row is in two of them."""
+
+    train: Ratings
+    valid: Ratings
+    test: Ratings
+
+
+def _shares(valid: float, test: float) -> None:
+    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
+        raise SettingError(f"the shares of valid ({valid}) and test ({test}) must be from 0 to 1 and sum to less than 1")
+
+
+def _within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
+    """Return each row's place among its user's rows in the given order, and its user's number of rows."""
+    count = np.bincount(user)
+    start = np.cumsum(count) - count
+    place = np.empty(len(user), np.int64)
+    place[order] = np.arange(len(user)) - start[user[order]]
+    return place, count[user]
+
+
+def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
+    """Split each user's rows at random: the nearest whole number to the given shares, and one row stays in train."""
+    _shares(valid, test)
+    if not len(ratings):
+        return Split(ratings, ratings, ratings)
+    random = np.random.default_rng(seed).random(len(ratings))
+    place, count = _within_user(ratings.user, np.lexsort((random, ratings.user)))
+    n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
+    n_valid = np.minimum(np.floor(count * valid + 0.5), count - 1 - n_test)
+    is_test = place < n_test
+    is_valid = ~is_test & (place < n_test + n_valid)
+    return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
+
+
+def split_leave_last(ratings: Ratings) -> Split:
+    """Hold out each user's last rating for test and the one before for validation.
+
+    Ratings of one second keep their order in the table. Users of fewer than three ratings stay in train.
+    """
+    if ratings.time is None:
+        raise DataError("leave-last needs times, and this data has none: name the column with --time-col")
+    if not len(ratings):
+        return Split(ratings, ratings, ratings)
+    place, count = _within_user(ratings.user, np.lexsort((np.arange(len(ratings)), ratings.time, ratings.user)))
+    from_end = np.where(count >= 3, count - 1 - place, 2)
+    return Split(ratings.take(from_end >= 2), ratings.take(from_end == 1), ratings.take(from_end == 0))
+
+
+def split_time(ratings: Ratings, valid: float = 0.1, test: float = 0.1) -> Split:
+    """Split at two points in time that hold for everybody: the newest share is test, the one before is validation.
+
+    Rows of one second are never parted. Users and items may appear in test that have no row in train.
+    """
+    _shares(valid, test)
+    if ratings.time is None:
+        raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
+    if not len(ratings):
+        return Split(ratings, ratings, ratings)
+    ordered = np.sort(ratings.time)
+    last = len(ordered) - 1
+    cuts = []
+    for share in (valid + test, test):
+        at = round(len(ordered) * (1 - share))
+        cuts.append(ordered[at] if at <= last else ordered[last] + 1)
+    is_test = ratings.time >= cuts[1]
+    is_valid = (ratings.time >= cuts[0]) & ~is_test
+    return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))

@@ -1,0 +1,259 @@
+"""Ratings: who rated what how, as columns of one length; and Seen, the same by user."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_embed.errors import DataError
+from recsys_embed.ratings.vocab import Rows, Vocab, id_column, listed_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Duplicates = Literal["last", "first", "mean", "sum", "error"]
+
+# Names that a column may have when nobody says otherwise, in the order of preference.
+COLUMN_NAMES: dict[str, tuple[str, ...]] = {
+    "user": ("user_id", "userId", "user", "user_procid"),
+    "item": ("item_id", "itemId", "movieId", "item", "item_procid"),
+    "rating": ("rating", "value"),
+    "time": ("timestamp", "time"),
+}
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings of items by users; every row is one (user, item) pair and every pair has one row at most.
+
+    users, items: the vocabularies. user, item: their rows, int64 [n]. value: float32 [n], 1.0 where the data
+    has no ratings. time: int64 [n], seconds since 1970, or None. `merged` counts rows that were duplicates.
+    """
+
+    users: Vocab
+    items: Vocab
+    user: Rows
+    item: Rows
+    value: NDArray[np.float32]
+    time: Rows | None = None
+    merged: int = 0
+
+    def __post_init__(self) -> None:
+        columns = [self.user, self.item, self.value, *([] if self.time is None else [self.time])]
+        if len({len(c) for c in columns}) != 1:
+            raise DataError(f"the columns of Ratings differ in length: {[len(c) for c in columns]}")
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pl.DataFrame | pd.DataFrame,
+        user: str | None = None,
+        item: str | None = None,
+        rating: str | None = None,
+        time: str | None = None,
+        duplicates: Duplicates = "last",
+        *,
+        vocabs: tuple[Vocab, Vocab] | None = None,
+        from_text: bool = False,
+        first_row: int = 1,
+    ) -> Ratings:
+        """Make Ratings of a polars or pandas frame.
+
+        user, item, rating, time: column names; by default the usual ones (`COLUMN_NAMES`) are looked for.
+            Without a rating column every row is a positive of value 1; without a time column `time` is None.
+        duplicates: what becomes of several rows of one user and item: the "last" one (in time, else in file
+            order), the "first", their "mean", their "sum" (time is the last), or an "error".
+        vocabs: the users and items, where several frames share them. By default they are made of this frame.
+        from_text: the frame was read from text, so ids that are all integers become integers.
+        first_row: the number of the frame's first row in error messages.
+        Raises DataError for missing columns, empty frames, and values that are missing or not finite.
+        """
+        data = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
+        names = find_columns(data.columns, {"user": user, "item": item, "rating": rating, "time": time})
+        if data.is_empty():
+            raise DataError("there are no ratings: the data has a header but no row")
+        columns = {
+            "user": id_column(data[names["user"]], "user", from_text, first_row),
+            "item": id_column(data[names["item"]], "item", from_text, first_row),
+            "value": _values(data[names["rating"]], first_row)
+            if "rating" in names
+            else pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True),
+        }
+        if "time" in names:
+            columns["time"] = _times(data[names["time"]], first_row)
+        table, merged = _merge(pl.DataFrame(columns), duplicates, first_row)
+        users, items = vocabs or (Vocab.of(table["user"], "user"), Vocab.of(table["item"], "item"))
+        return cls(
+            users=users,
+            items=items,
+            user=users.rows(table["user"]),
+            item=items.rows(table["item"]),
+            value=table["value"].to_numpy(),
+            time=table["time"].to_numpy() if "time" in names else None,
+            merged=merged,
+        )
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __repr__(self) -> str:
+        return f"Ratings({len(self):,} rows, {len(self.users):,} users, {len(self.items):,} items)"
+
+    def take(self, rows: Rows | NDArray[np.bool_]) -> Ratings:
+        """Return the given rows (numbers or a mask) with the same vocabularies; all splits are made of this."""
+        return replace(
+            self,
+            user=self.user[rows],
+            item=self.item[rows],
+            value=self.value[rows],
+            time=None if self.time is None else self.time[rows],
+            merged=0,
+        )
+
+    @property
+    def explicit(self) -> bool:
+        """True where the values differ, so that they say how much an item was liked."""
+        return len(self) > 0 and float(self.value.min()) != float(self.value.max())
+
+    @property
+    def counts(self) -> Rows:
+        """Ratings an item has, int64 [items]."""
+        return np.bincount(self.item, minlength=len(self.items))
+
+    def seen(self) -> Seen:
+        """Return the items of each user."""
+        return Seen.of(self.user, self.item, len(self.users))
+
+    def digest(self) -> str:
+        """Return 16 hex digits that are equal for equal ratings, whatever the machine."""
+        sha = hashlib.sha256()
+        for vocab in (self.users, self.items):
+            sha.update("\x1f".join(map(str, vocab.series.to_list())).encode() + b"\x1e")
+        for column in (self.user, self.item, self.value, self.time):
+            sha.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
+        return sha.hexdigest()[:16]
+
+    def frame(self) -> pl.DataFrame:
+        """Return the ratings in outside ids: user_id, item_id, rating and, where known, timestamp."""
+        columns: dict[str, Any] = {
+            "user_id": self.users.ids(self.user),
+            "item_id": self.items.ids(self.item),
+            "rating": self.value,
+        }
+        return pl.DataFrame(columns if self.time is None else {**columns, "timestamp": self.time})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The items of each user: those of user u are `item[start[u]:start[u + 1]]`, ascending.
+
+    start: int64 [users + 1]. item: int64 [n].
+    """
+
+    start: Rows
+    item: Rows
+
+    @classmethod
+    def of(cls, user: Rows, item: Rows, users: int) -> Seen:
+        """Sort (user, item) rows by user and item."""
+        order = np.lexsort((item, user))
+        return cls(np.concatenate(([0], np.cumsum(np.bincount(user, minlength=users)))), item[order])
+
+    @classmethod
+    def nothing(cls, users: int) -> Seen:
+        """Nobody has seen anything."""
+        return cls(np.zeros(users + 1, np.int64), np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def __getitem__(self, user: int) -> Rows:
+        return self.item[self.start[user] : self.start[user + 1]]
+
+    @cached_property
+    def count(self) -> Rows:
+        """Items a user has, int64 [users]."""
+        return np.diff(self.start)
+
+    def of_users(self, users: Rows) -> tuple[Rows, Rows]:
+        """Return (position in `users`, item) of everything that the given users have seen, both int64 [n]."""
+        count = self.count[users]
+        which = np.repeat(np.arange(len(users)), count)
+        offset = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
+        return which, self.item[self.start[users][which] + offset]
+
+    def union(self, other: Seen) -> Seen:
+        """Return what is in one or the other; the two must not overlap."""
+        users = np.arange(len(self.start) - 1)
+        user, item = (np.concatenate(c) for c in zip(self.of_users(users), other.of_users(users), strict=True))
+        return Seen.of(user, item, len(users))
+
+
+def find_columns(columns: list[str], named: dict[str, str | None]) -> dict[str, str]:
+    """Return the column of each role: the one that is named, else the first usual name that is there."""
+    found = {}
+    for role, name in named.items():
+        if name is not None and name not in columns:
+            raise DataError(f"there is no column {name!r} for the {role}; the columns are {', '.join(columns)}")
+        name = name or next((n for n in COLUMN_NAMES[role] if n in columns), None)
+        if name is None and role in ("user", "item"):
+            raise DataError(
+                f"no column for the {role} among {', '.join(columns)}: name it with --{role}-col, or, "
+                "for a file without a header, all of them with --columns user,item,rating,timestamp"
+            )
+        if name is not None:
+            found[role] = name
+    return found
+
+
+def _values(column: pl.Series, first_row: int) -> pl.Series:
+    values = column.cast(pl.Float32, strict=False) if column.dtype != pl.Boolean else column.cast(pl.Float32)
+    broken = values.is_null() & column.is_not_null()
+    if broken.any():
+        example = column.filter(broken)[0]
+        raise DataError(f"rating {example!r} is not a number in {listed_rows(broken, first_row)}")
+    if values.null_count():
+        raise DataError(f"rating is missing in {listed_rows(values.is_null(), first_row)}")
+    if not values.is_finite().all():
+        raise DataError(f"rating is NaN or infinite in {listed_rows(~values.is_finite(), first_row)}")
+    return values
+
+
+def _times(column: pl.Series, first_row: int) -> pl.Series:
+    if column.dtype.is_temporal():
+        times = column.cast(pl.Datetime("ms")).dt.epoch("s")
+    elif column.dtype == pl.String:
+        times = column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        if times.null_count():
+            times = column.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC").dt.epoch("s")
+    else:
+        times = column.cast(pl.Int64, strict=False)
+    if times.null_count():
+        example = column.filter(times.is_null())[0]
+        raise DataError(
+            f"time {example!r} is neither seconds since 1970 nor a date in {listed_rows(times.is_null(), first_row)}"
+        )
+    return times.cast(pl.Int64)
+
+
+def _merge(table: pl.DataFrame, duplicates: Duplicates, first_row: int) -> tuple[pl.DataFrame, int]:
+    """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
+    repeated = table.select(pl.struct("user", "item").is_duplicated()).to_series()
+    if not repeated.any():
+        return table, 0
+    if duplicates == "error":
+        raise DataError(f"a user rated an item more than once in {listed_rows(repeated, first_row)}")
+    ordered = table.sort("time", maintain_order=True) if "time" in table.columns else table
+    rest = [pl.col("time").last()] if "time" in table.columns else []
+    if duplicates in ("last", "first"):
+        kept = ordered.unique(["user", "item"], keep=duplicates, maintain_order=True)
+    else:
+        value = pl.col("value").mean() if duplicates == "mean" else pl.col("value").sum()
+        kept = ordered.group_by("user", "item", maintain_order=True).agg(value, *rest)
+    return kept, table.height - kept.height

@@ -1,0 +1,161 @@
+"""Vocab: outside ids (integers or text) <-> rows 0..n-1."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_embed.errors import DataError, UnknownId
+
+Id = int | str
+Rows = NDArray[np.int64]
+
+# Text that an integer prints as, within int64: "42" and "-7" are, "007", "+5" and "1.0" are not.
+CANONICAL_INTEGER = r"^(?:0|-?[1-9][0-9]{0,17})$"
+
+# Below this many ids a dict is asked; above, one join maps them all.
+_FEW = 10_000
+
+
+def id_column(column: pl.Series, name: str, from_text: bool = False, first_row: int = 1) -> pl.Series:
+    """Return the ids of a column as Int64 or String, never by way of a float.
+
+    With `from_text` (a text file, where everything is text) a column whose every value is the canonical
+    text of an integer becomes integers; one "007" in it keeps the whole column text.
+    Raises DataError for floats, nulls and other types.
+    """
+    if column.dtype.is_integer() and column.dtype != pl.UInt64:
+        ids = column.cast(pl.Int64)
+    elif column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.UInt64):
+        ids = column.cast(pl.String)
+        if from_text and ids.drop_nulls().unique().str.contains(CANONICAL_INTEGER).all() and len(ids.drop_nulls()):
+            ids = ids.cast(pl.Int64)
+    elif column.dtype.is_float():
+        raise DataError(
+            f"column {column.name!r} holds floats, but {name} ids must be integers or text: "
+            "cast it first (a missing value may have turned integers into floats)"
+        )
+    else:
+        raise DataError(f"column {column.name!r} holds {column.dtype}, but {name} ids must be integers or text")
+    if ids.null_count():
+        raise DataError(f"{name} id is missing in {listed_rows(ids.is_null(), first_row)}")
+    return ids
+
+
+def listed_rows(bad: pl.Series, first: int = 1) -> str:
+    """Name the rows where `bad` is true, counted from `first`: "rows 3, 9 and 12" or "rows 1, 2, 3, … (812 in all)"."""
+    rows = bad.arg_true().to_numpy() + first
+    word = "row" if len(rows) == 1 else "rows"
+    if len(rows) <= 5:
+        return f"{word} {', '.join(map(str, rows))}"
+    return f"{word} {', '.join(map(str, rows[:5]))}, … ({len(rows)} in all)"
+
+
+class Vocab:
+    """The users or the items: outside ids, each with a row 0..n-1. Equal if the ids are equal, in order.
+
+    ids: distinct integers (kept as int64) or distinct strings.
+    name: what one of them is called in messages, "user" or "item".
+    """
+
+    def __init__(self, ids: Sequence[Id] | NDArray[np.int64] | pl.Series, name: str) -> None:
+        series = ids if isinstance(ids, pl.Series) else pl.Series("id", ids if len(ids) else [], strict=True)
+        self.series = id_column(series.alias("id"), name) if len(series) else pl.Series("id", [], dtype=pl.Int64)
+        self.name = name
+        if self.series.n_unique() != len(self.series):
+            raise DataError(f"{name} ids are not distinct")
+
+    @classmethod
+    def of(cls, column: pl.Series, name: str) -> Vocab:
+        """Build the vocabulary of the distinct ids of a column, in sorted order, so that row order never matters."""
+        return cls(column.unique().sort(), name)
+
+    @property
+    def is_text(self) -> bool:
+        """True where the ids are text, False where they are integers."""
+        return self.series.dtype == pl.String
+
+    @cached_property
+    def _row_of(self) -> dict[Id, int]:
+        return {id_: row for row, id_ in enumerate(self.series.to_list())}
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def __contains__(self, id_: object) -> bool:
+        return isinstance(id_, int | str | np.integer) and self._cast(id_) in self._row_of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocab) and self.series.equals(other.series)
+
+    def __hash__(self) -> int:
+        return hash((self.name, len(self)))
+
+    def __repr__(self) -> str:
+        return f"Vocab({len(self):,} {self.name}s, {'text' if self.is_text else 'integer'} ids)"
+
+    def _cast(self, id_: object) -> Id | None:
+        """Give an id the type of this vocabulary: 42 and "42" name the same user, "007" is only ever text."""
+        if isinstance(id_, bool) or not isinstance(id_, int | str | np.integer):
+            raise UnknownId(f"{self.name} {id_!r} is a {type(id_).__name__}; ids are integers or text")
+        if self.is_text:
+            return str(id_)
+        text = str(id_)
+        if text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text:
+            return int(text)
+        return None
+
+    def rows(
+        self, ids: Iterable[Id] | NDArray[np.int64] | pl.Series, missing: Literal["raise", "negative"] = "raise"
+    ) -> Rows:
+        """Map outside ids to rows, int64 [n].
+
+        missing: "raise" an UnknownId that names the nearest known ids, or give "negative", -1.
+        """
+        if isinstance(ids, np.ndarray):
+            ids = pl.Series("id", ids)
+        if isinstance(ids, pl.Series) and len(ids) > _FEW:
+            rows = self._join(id_column(ids, self.name))
+        else:
+            if isinstance(ids, str):
+                raise TypeError(f"rows() takes several ids; for one, write rows([{ids!r}])")
+            given = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
+            known = self._row_of
+            rows = np.fromiter((known.get(self._cast(i), -1) for i in given), np.int64, len(given))  # type: ignore[arg-type]
+            if missing == "raise" and (rows < 0).any():
+                raise self.unknown(given[int(np.argmax(rows < 0))])
+        if missing == "raise" and (rows < 0).any():
+            raise self.unknown(pl.Series(ids)[int(np.argmax(rows < 0))])
+        return rows
+
+    def _join(self, ids: pl.Series) -> Rows:
+        ids = ids.cast(pl.String) if self.is_text else ids.cast(pl.Int64, strict=False)
+        table = pl.DataFrame({"id": self.series, "row": np.arange(len(self), dtype=np.int64)})
+        joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
+        return joined["row"].fill_null(-1).to_numpy()
+
+    def ids(self, rows: Rows | Sequence[int]) -> pl.Series:
+        """Map rows to outside ids, a polars Series [n] of integers or text."""
+        return self.series.gather(np.asarray(rows, dtype=np.int64)) if len(rows) else self.series.head(0)
+
+    def unknown(self, id_: object) -> UnknownId:
+        """Build the error for an id that is not known; it names the nearest ones."""
+        near = ", ".join(map(str, self.nearest(id_)))
+        return UnknownId(f"{self.name} {id_} is not known; {len(self):,} {self.name}s are, e.g. {near}")
+
+    def nearest(self, id_: object, n: int = 3) -> list[Id]:
+        """Return the n known ids nearest to one that is not known: by number, or by spelling."""
+        if self.is_text:
+            # Spelling distance is slow, so at most 5,000 ids take part: those that begin alike come first.
+            alike = self.series.filter(self.series.str.starts_with(str(id_)[:1])).head(5_000).to_list()
+            return difflib.get_close_matches(str(id_), alike, n=n, cutoff=0.5) or self.series.head(n).to_list()
+        number = self._cast(id_) if isinstance(id_, int | str | np.integer) else None
+        if number is None or abs(int(number)) >= 2**62:
+            return self.series.head(n).to_list()
+        return sorted(self.series.gather((self.series - int(number)).abs().arg_sort()[:n]).to_list())

@@ -1,0 +1,189 @@
+"""The folder on disk: written whole or not at all, checked when it is read, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_embed.errors import BundleError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass
+class Bundle:
+    """What a model folder holds, by file name: arrays (.safetensors), frames (.parquet), facts (.json), pages (.md)."""
+
+    arrays: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write everything into a temporary folder beside `folder`, then rename it.
+
+        A model that stands there is replaced in one step; anything else that stands there is refused.
+        """
+        folder = Path(folder)
+        if folder.exists() and not _is_replaceable(folder):
+            raise BundleError(f"{folder} is there already and is no model: choose another --out")
+        fresh: Path | None = None
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            fresh.chmod(0o755)
+            self._fill(fresh)
+            _swap(fresh, folder)
+        except OSError as error:
+            raise BundleError(f"the model could not be written to {folder}: {error.strerror or error}") from None
+        finally:
+            if fresh is not None:
+                shutil.rmtree(fresh, ignore_errors=True)
+
+    def _fill(self, folder: Path) -> None:
+        from safetensors.numpy import save
+
+        for name, arrays in self.arrays.items():
+            _put(folder / name, save({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
+        for name, frame in self.frames.items():
+            frame.write_parquet(folder / name)
+            _sync(folder / name)
+        for name, facts in self.facts.items():
+            _put(folder / name, (json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        for name, page in self.pages.items():
+            _put(folder / name, page.encode())
+        files = {f.name: {"size": f.stat().st_size, "sha256": _digest(f)} for f in sorted(folder.iterdir())}
+        _put(folder / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1).encode() + b"\n")
+        _sync(folder)
+
+    @classmethod
+    def read(cls, folder: Path) -> Bundle:
+        """Read a folder and compare every file with the manifest. Raises BundleError."""
+        from safetensors.numpy import load
+
+        folder = Path(folder)
+        manifest = _manifest(folder)
+        bundle = cls()
+        for name, entry in manifest["files"].items():
+            if Path(name).name != name:
+                raise BundleError(f"{folder}: the manifest names {name!r}, which is no file of this folder")
+            try:
+                data = (folder / name).read_bytes()
+            except OSError as error:
+                raise BundleError(f"{folder}: {name} cannot be read ({error.strerror}); the model is incomplete") from None
+            if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                raise BundleError(f"{folder}: {name} was changed after it was written; train again or restore the folder")
+            if name.endswith(".safetensors"):
+                bundle.arrays[name] = load(data)
+            elif name.endswith(".parquet"):
+                bundle.frames[name] = pl.read_parquet(data)
+            elif name.endswith(".json"):
+                bundle.facts[name] = json.loads(data)
+            else:
+                bundle.pages[name] = data.decode()
+        return bundle
+
+
+def facts_of(folder: Path, name: str = "model.json") -> dict[str, Any]:
+    """Read one JSON file of a model folder, without the rest; for lists of models."""
+    _manifest(folder)
+    try:
+        facts: dict[str, Any] = json.loads((folder / name).read_text())
+        return facts
+    except (OSError, ValueError):
+        raise BundleError(f"{folder}: {name} cannot be read") from None
+
+
+def newest(models: Path = Path("models")) -> Path:
+    """Return the newest model folder in `models`; raise BundleError where there is none."""
+    found = sorted(listed(models), key=lambda folder: str(facts_of(folder).get("created")))
+    if not found:
+        raise BundleError(f"there is no model in {models}/: train one with `recsys train`, or name it with --model")
+    return found[-1]
+
+
+def listed(models: Path = Path("models")) -> list[Path]:
+    """Return the model folders in `models`, by name."""
+    return sorted(m.parent for m in models.glob(f"[!.]*/{MANIFEST}") if (m.parent / "model.json").exists())
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise BundleError(f"there is no model folder {folder}")
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        version, files = manifest["format"], manifest["files"]
+        good = all(isinstance(e["size"], int) and isinstance(e["sha256"], str) for e in files.values())
+    except OSError:
+        raise BundleError(f"{folder} is no model folder: it has no {MANIFEST}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BundleError(f"{folder}: {MANIFEST} is broken") from None
+    if version != FORMAT or not good:
+        raise BundleError(f"{folder} has format {version}; this version of recsys-embed reads format {FORMAT}")
+    return manifest
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    """Put `fresh` where `folder` is: a reader finds the old one or the new one."""
+    if not folder.exists():
+        fresh.rename(folder)
+    else:
+        aside = folder.with_name(f".{folder.name}-old-{os.getpid()}")
+        folder.rename(aside)
+        fresh.rename(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+    _sync(folder.parent)
+
+
+def _put(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    # Folders cannot be opened on every system; there the rename is all there is.
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with everything that JSON cannot hold (NaN, infinity) as None."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): clean(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(v) for v in value]
+        if isinstance(value, float | np.floating):
+            return float(value) if np.isfinite(value) else None
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {str(k): clean(v) for k, v in values.items()}

@@ -1,0 +1,98 @@
+"""Lists of many users, written to a file a block at a time: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import polars as pl
+
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.ratings.vocab import Rows
+
+if TYPE_CHECKING:
+    from recsys_embed.recommend.recommender import Recommender
+
+Append = Callable[[pl.DataFrame], None]
+
+
+@contextlib.contextmanager
+def _csv(file: BinaryIO) -> Iterator[Append]:
+    first = True
+
+    def append(frame: pl.DataFrame) -> None:
+        nonlocal first
+        frame.write_csv(file, include_header=first)
+        first = False
+
+    yield append
+
+
+@contextlib.contextmanager
+def _jsonl(file: BinaryIO) -> Iterator[Append]:
+    yield lambda frame: frame.write_ndjson(file)
+
+
+@contextlib.contextmanager
+def _parquet(file: BinaryIO) -> Iterator[Append]:
+    import pyarrow.parquet
+
+    writer = None
+
+    def append(frame: pl.DataFrame) -> None:
+        nonlocal writer
+        table = frame.to_arrow()
+        writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+
+    yield append
+    if writer is not None:
+        writer.close()
+
+
+FORMATS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Append]:
+    """Give a function that appends frames; the file appears under its name when all went well, and not before."""
+    if path.suffix not in FORMATS:
+        raise SettingError(f"{path} must end in one of {', '.join(FORMATS)}")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}") from None
+    fresh = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with FORMATS[path.suffix](file) as append:
+                yield append
+            if not file.closed:
+                file.flush()
+                os.fsync(file.fileno())
+        fresh.chmod(0o644)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write one frame as .parquet, .csv or .jsonl."""
+    with writing(path) as append:
+        append(frame)
+
+
+def write_lists(recommender: Recommender, path: Path, users: Rows | None, k: int, options: dict[str, Any]) -> int:
+    """Write user_id, item_id, score, rank of the given user rows (None: all) and return the number of rows."""
+    written = 0
+    rows = np.arange(len(recommender.users)) if users is None else users
+    with writing(path) as append:
+        for frame in recommender.blocks(rows, k, **options):
+            append(frame.select("user_id", "item_id", "score", "rank"))
+            written += frame.height
+    return written

@@ -1,0 +1,314 @@
+"""Recommender: a trained model with its vocabularies. It answers in outside ids."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_embed.config import ModelConfig, TrainConfig, recipe, settings
+from recsys_embed.errors import BundleError, SettingError
+from recsys_embed.model.plain import Floats, PlainModel
+from recsys_embed.ratings.table import Ratings, Seen
+from recsys_embed.ratings.vocab import Id, Rows, Vocab
+from recsys_embed.recommend.bundle import Bundle, jsonable
+from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.recommend.titles import find_item
+
+if TYPE_CHECKING:
+    from recsys_embed.track.tracker import Tracker
+    from recsys_embed.train.loop import Fitted
+
+_USERS = 8192  # users ranked at once
+
+
+class Recommender:
+    """Fit on ratings, or load from a folder; then recommend, similar, predict, save.
+
+    Attributes, once fitted or loaded: `users`, `items` (Vocab); `table`, one row an item (item_id, title, …);
+    `plain` (PlainModel); `seen` and `held`, what each user's model was fitted on and what was held out (Seen);
+    `counts`, ratings of each item; `facts`, a dict of settings and metrics that is saved with the model.
+    """
+
+    users: Vocab
+    items: Vocab
+    table: pl.DataFrame
+    plain: PlainModel
+    seen: Seen
+    held: Seen
+    counts: Rows
+    facts: dict[str, Any]
+
+    def __init__(self, model: ModelConfig | None = None, train: TrainConfig | None = None) -> None:
+        self.model, self.train = model or ModelConfig(), train or TrainConfig()
+
+    def fit(
+        self,
+        ratings: Ratings,
+        items: pl.DataFrame | None = None,
+        *,
+        held: Ratings | None = None,
+        min_rating: float | None = None,
+        validate: Callable[[PlainModel], dict[str, float]] | None = None,
+        better: tuple[str, int] = ("ndcg_at_10", 1),
+        epochs: int | None = None,
+        tracker: Tracker | None = None,
+    ) -> Recommender:
+        """Train on ratings; without `validate` for all epochs of the settings, or for `epochs` of them.
+
+        items: what is known of the items: `item_id`, `title`, … held: ratings that were held out, of the same
+        vocabularies; `recommend(hide_held=True)` hides them. min_rating: only ratings from here on are positives;
+        all are hidden. validate, better, tracker: as in `train.loop.fit`; what it came to is in `self.fitted`.
+        """
+        from recsys_embed.model.model import build
+        from recsys_embed.train.loop import choose_device, fit
+
+        model, train = recipe(self.model, self.train, len(ratings.items))
+        device, _ = choose_device(train.device)
+        train = TrainConfig(**{**settings(train), "device": device})
+        positives = ratings if min_rating is None else ratings.take(ratings.value >= min_rating)
+        net = build(model, len(ratings.users), len(ratings.items), train.seed)
+        self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
+        self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
+        self.seen, self.counts = ratings.seen(), positives.counts
+        self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
+        self.table = aligned(items, ratings.items)
+        self.facts = {"settings": settings(model, train), "epochs": self.fitted.epochs, "metrics": {}}
+        return self
+
+    @cached_property
+    def index(self) -> ExactIndex:
+        """The items, ready to be ranked."""
+        return ExactIndex.of(self.plain)
+
+    def recommend(
+        self,
+        users: Id | Iterable[Id] | None = None,
+        k: int = 10,
+        *,
+        include_seen: bool = False,
+        hide_held: bool = False,
+        among: Sequence[Id] | None = None,
+        exclude: Sequence[Id] = (),
+    ) -> pl.DataFrame:
+        """Return the k best items of one user, of several, or of all (None), as one long table.
+
+        Columns: user_id, item_id, title, score, rank (from 1). Every user gets exactly min(k, items left) rows.
+        include_seen: rank what the model was fitted on too. hide_held: leave out held-out ratings as well.
+        among: item ids to choose from; exclude: item ids to leave out.
+        Raises UnknownId for users and items that are not known.
+        """
+        rows = self._user_rows(users)
+        frames = list(self.blocks(rows, k, include_seen, hide_held, among, exclude))
+        return pl.concat(frames)
+
+    def blocks(
+        self,
+        users: Rows,
+        k: int = 10,
+        include_seen: bool = False,
+        hide_held: bool = False,
+        among: Sequence[Id] | None = None,
+        exclude: Sequence[Id] = (),
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
+        if k < 1:
+            raise SettingError(f"k must be at least 1, got {k}")
+        allowed = self._allowed(among, exclude)
+        hidden = Seen.nothing(len(self.users)) if include_seen else self.seen
+        if hide_held:
+            hidden = hidden.union(self.held)
+        for start in range(0, max(1, len(users)), _USERS):
+            block = users[start : start + _USERS]
+            scores, items = self.index.search(self.plain.queries(block), k, allowed, hidden.of_users(block))
+            found = items >= 0
+            which, rank = np.nonzero(found)
+            yield pl.DataFrame(
+                {
+                    "user_id": self.users.ids(block[which]),
+                    "item_id": self.items.ids(items[found]),
+                    "title": self.table["title"].gather(items[found]),
+                    "score": scores[found],
+                    "rank": rank + 1,
+                }
+            )
+
+    def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
+        """Return the k items whose vectors point most nearly the way of an item's (or of each of several).
+
+        Columns: of, item_id, title, score (the cosine), rank. Biases take no part, nor does the item itself.
+        """
+        if k < 1:
+            raise SettingError(f"k must be at least 1, got {k}")
+        rows = self._rows(self.items, items)
+        queries = self._directions[rows]
+        own = (np.arange(len(rows)), rows)
+        scores, found = ExactIndex(self._directions).search(queries, k, exclude=own)
+        good = found >= 0
+        which, rank = np.nonzero(good)
+        return pl.DataFrame(
+            {
+                "of": self.items.ids(rows[which]),
+                "item_id": self.items.ids(found[good]),
+                "title": self.table["title"].gather(found[good]),
+                "score": scores[good],
+                "rank": rank + 1,
+            }
+        )
+
+    def predict(self, users: Id | Iterable[Id], items: Id | Iterable[Id]) -> NDArray[np.float32]:
+        """Return what each user is expected to make of the item beside it, float32 [n].
+
+        Stars within the scale of the ratings for squared error, a chance for the logistic loss, and a score
+        without a unit for ranking losses: higher is better, for one user at a time.
+        """
+        rows = self._rows(self.users, users), self._rows(self.items, items)
+        if len(rows[0]) != len(rows[1]):
+            raise SettingError(f"predict takes one item for each user; it was given {len(rows[0])} and {len(rows[1])}")
+        return self.plain.predict(*rows)
+
+    def find_item(self, text: str) -> Id:
+        """Return the id of the item with this id or title; see `titles.find_item`."""
+        found: Id = self.items.ids([find_item(text, self.items, self.table["title"])])[0]
+        return found
+
+    def reasons(self, user: Id, items: Sequence[Id], n: int = 2) -> list[list[Id]]:
+        """Return, for each item, the n nearest items by cosine that the user has seen."""
+        own = self.seen[int(self.users.rows([user])[0])]
+        if not len(own) or not len(items):
+            return [[] for _ in items]
+        near = ExactIndex(self._directions[own]).search(self._directions[self.items.rows(items)], n)[1]
+        return [self.items.ids(own[line[line >= 0]]).to_list() for line in near]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model to a folder, whole or not at all, and return it. See `docs/bundle.md`."""
+        plain = self.plain
+        vectors = {"users": plain.users, "items": plain.items, "user_bias": plain.user_bias, "item_bias": plain.item_bias}
+        for at, (weight, bias) in enumerate(plain.layers):
+            vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
+        seen = {
+            f"{name}.{part}": getattr(rows, part)
+            for name, rows in (("seen", self.seen), ("held", self.held))
+            for part in ("start", "item")
+        }
+        from recsys_embed import __version__
+
+        self.facts.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat())
+        facts = {"package": __version__, "offset": plain.offset, "link": plain.link, "scale": list(plain.scale)}
+        bundle = Bundle(
+            arrays={"vectors.safetensors": vectors, "seen.safetensors": seen},
+            frames={
+                "users.parquet": pl.DataFrame({"user_id": self.users.series}),
+                "items.parquet": self.table.with_columns(ratings=self.counts),
+            },
+            facts={"model.json": jsonable({**facts, **self.facts})},
+            pages={"README.md": self.card()},
+        )
+        bundle.write(Path(folder))
+        return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Recommender:
+        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
+        bundle = Bundle.read(Path(folder))
+        try:
+            facts = bundle.facts["model.json"]
+            arrays, seen = bundle.arrays["vectors.safetensors"], bundle.arrays["seen.safetensors"]
+            depth = sum(name.endswith(".weight") for name in arrays)
+            loaded = cls()
+            loaded.plain = PlainModel(
+                **{name: arrays[name] for name in ("users", "items", "user_bias", "item_bias")},
+                offset=facts["offset"],
+                link=facts["link"],
+                scale=(facts["scale"][0], facts["scale"][1]),
+                layers=[(arrays[f"layer.{at}.weight"], arrays[f"layer.{at}.bias"]) for at in range(depth)],
+            )
+            loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
+            table = bundle.frames["items.parquet"]
+            loaded.users = Vocab(bundle.frames["users.parquet"]["user_id"], "user")
+            loaded.items = Vocab(table["item_id"], "item")
+        except KeyError as missing:
+            raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
+        loaded.table, loaded.counts = table.drop("ratings"), table["ratings"].to_numpy()
+        loaded.facts = {k: v for k, v in facts.items() if k not in ("package", "offset", "link", "scale")}
+        return loaded
+
+    def card(self) -> str:
+        """Return the model card, in Markdown."""
+        chosen = self.facts.get("settings", {})
+        lines = [
+            f"# Recommendations from {self.facts.get('dataset', 'ratings')}",
+            "",
+            f"{len(self.users):,} users, {len(self.items):,} items, {len(self.seen):,} ratings; "
+            f"vectors of {self.plain.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
+            f"{self.facts.get('epochs')} epochs, seed {chosen.get('seed')}.",
+            "",
+            f"A score means: {_MEANINGS[self.plain.link]}.",
+        ]
+        metrics = self.facts.get("metrics", {})
+        rows = {"this model": metrics.get("test"), **metrics.get("baselines", {})}
+        if metrics.get("test"):
+            names = [n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in metrics["test"]]
+            lines += ["", "On held-out test ratings (all items ranked, those fitted on left out):", ""]
+            lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+            for row, values in rows.items():
+                cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
+                lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines += [
+            "",
+            "Read it with `recsys_embed.Recommender.load(folder)` or `recsys recommend --model FOLDER`. The vectors stand in",
+            "`vectors.safetensors`, the ids in `users.parquet` and `items.parquet`; nothing here is executed when it is read.",
+        ]
+        if self.facts.get("terms"):
+            lines += ["", f"Data: {self.facts['terms']}"]
+        return "\n".join(lines) + "\n"
+
+    @cached_property
+    def _directions(self) -> Floats:
+        """The items' vectors at unit length; zeros stay zeros."""
+        length = np.linalg.norm(self.plain.items, axis=1, keepdims=True)
+        return self.plain.items / np.where(length > 0, length, 1)
+
+    def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
+        return vocab.rows([ids] if isinstance(ids, int | str | np.integer) else ids)
+
+    def _user_rows(self, users: Id | Iterable[Id] | None) -> Rows:
+        return np.arange(len(self.users)) if users is None else self._rows(self.users, users)
+
+    def _allowed(self, among: Sequence[Id] | None, exclude: Sequence[Id]) -> NDArray[np.bool_] | None:
+        if among is None and not len(exclude):
+            return None
+        allowed = np.full(len(self.items), among is None)
+        if among is not None:
+            allowed[self.items.rows(among)] = True
+        allowed[self.items.rows(exclude)] = False
+        return allowed
+
+
+_MEANINGS = {
+    "score": "higher is better, for one user at a time; it has no unit",
+    "stars": "the predicted rating",
+    "chance": "log-odds that the user takes the item",
+}
+
+
+def aligned(items: pl.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
+    """Return an item table with one row for each item of the vocabulary, in its order; the id is the title if need be."""
+    ids = vocab.series.alias("item_id")
+    table = pl.DataFrame({"item_id": ids})
+    if items is not None:
+        key = items["item_id"].cast(pl.String) if vocab.is_text else items["item_id"].cast(pl.Int64, strict=False)
+        known = items.with_columns(item_id=key).filter(key.is_not_null()).unique("item_id", keep="first")
+        table = table.join(known, on="item_id", how="left", maintain_order="left")
+    name = pl.col("item_id").cast(pl.String)
+    if "title" not in table.columns:
+        return table.with_columns(title=name).select("item_id", "title", pl.exclude("item_id", "title"))
+    return table.with_columns(title=pl.col("title").cast(pl.String).fill_null(name)).drop("ratings", strict=False)
+
+

@@ -1,0 +1,48 @@
+"""Finding an item by what people call it: its id, or its title without regard to case, year and leading article."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import polars as pl
+
+from recsys_embed.errors import UnknownId
+from recsys_embed.ratings.vocab import Vocab
+
+_YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
+_ARTICLE = re.compile(r"^(.*), (the|a|an)$")
+
+
+def canonical(title: str) -> tuple[str, str]:
+    """Return (name, year or ""): "Matrix, The (1999)" and "the matrix (1999)" are both ("the matrix", "1999")."""
+    year = _YEAR.search(title)
+    name = " ".join(_YEAR.sub("", title).casefold().split())
+    moved = _ARTICLE.match(name)
+    return (f"{moved[2]} {moved[1]}" if moved else name), (year[1] if year else "")
+
+
+def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
+    """Return the row of the item with this id, else with this title.
+
+    Raises UnknownId: with the candidates where several items bear the title, with similar ones where none does.
+    """
+    if text in vocab:
+        return int(vocab.rows([text])[0])
+    name, year = canonical(text)
+    known = [canonical(t) for t in titles.to_list()]
+    same = [row for row, (n, y) in enumerate(known) if n == name and (not year or y == year)]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise UnknownId(f"{len(same)} items are called {text!r}: {_named(same, vocab, titles)}; give the id, or the year")
+    near = [row for row, (n, _) in enumerate(known) if name and name in n][:5]
+    if not near:
+        by_name = {n: row for row, (n, _) in enumerate(known)}
+        near = [by_name[n] for n in difflib.get_close_matches(name, by_name, n=3, cutoff=0.6)]
+    hint = f"; did you mean {_named(near, vocab, titles)}?" if near else f"; {len(vocab):,} items are known"
+    raise UnknownId(f"no item has the id or the title {text!r}{hint}")
+
+
+def _named(rows: list[int], vocab: Vocab, titles: pl.Series) -> str:
+    return ", ".join(f"{vocab.ids([row])[0]} {titles[row]}" for row in rows[:8])

@@ -1,0 +1,160 @@
+"""MLflowTracker: a training as an MLflow run. Whatever MLflow does, the training goes on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec
+
+import polars as pl
+
+from recsys_embed.track.tracker import Tracker
+
+log = logging.getLogger("recsys_embed")
+
+DEFAULT_STORE = "sqlite:///mlflow.db"
+_BATCH = 1000  # metrics that MLflow takes in one call
+_EVERY = 5.0  # seconds between two deliveries, so that a long run can be watched
+_LONGEST = 6000  # characters of a parameter's value
+
+P = ParamSpec("P")
+
+
+def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[Concatenate[MLflowTracker, P], None]:
+    """Let a method fail once, with one warning, and do nothing from then on."""
+
+    @wraps(method)
+    def safe(self: MLflowTracker, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.alive:
+            try:
+                method(self, *args, **kwargs)
+            except Exception as error:  # any failure of the store, its driver or its server
+                self.alive = False
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                log.warning("MLflow failed (%s): this training goes on untracked from here", reason[0][:300])
+
+    return safe
+
+
+class MLflowTracker(Tracker):
+    """Records one training as one run. Nothing happens before `with`.
+
+    uri: of the store; by default $MLFLOW_TRACKING_URI, else mlflow.db in the current folder.
+    experiment: its name. tags: of the run.
+    """
+
+    def __init__(self, uri: str | None, experiment: str, tags: Mapping[str, str]) -> None:
+        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+        self.experiment, self.tags = experiment, dict(tags)
+        self.alive = True
+        self.waiting: list[Any] = []
+        self.delivered = time.monotonic()
+
+    def __enter__(self) -> MLflowTracker:
+        self._start()
+        return self
+
+    @_safely
+    def _start(self) -> None:
+        # A server that is down must cost seconds, not MLflow's default of minutes; a setting of the user's stands.
+        for name, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
+            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self.mlflow = mlflow
+        self.client = mlflow.MlflowClient(self.uri)
+        known = self.client.get_experiment_by_name(self.experiment)
+        self.experiment_id = known.experiment_id if known else self.client.create_experiment(self.experiment)
+        self.run_id = self.client.create_run(self.experiment_id, tags=self.tags).info.run_id
+
+    @_safely
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record the settings."""
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)[:_LONGEST]) for name, value in values.items()]
+        for start in range(0, len(params), 100):
+            self.client.log_batch(self.run_id, params=params[start : start + 100])
+
+    @_safely
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers, a batch at a time; those that are not finite would break MLflow and are left out."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self.waiting += [Metric(n, float(v), now, step or 0) for n, v in values.items() if math.isfinite(v)]
+        if time.monotonic() - self.delivered > _EVERY or len(self.waiting) >= _BATCH:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for start in range(0, len(waiting), _BATCH):
+            self.client.log_batch(self.run_id, metrics=waiting[start : start + _BATCH])
+        self.delivered = time.monotonic()
+
+    @_safely
+    def artifact(self, path: Path) -> None:
+        """Upload a file."""
+        self.client.log_artifact(self.run_id, str(path))
+
+    @_safely
+    def describe(self, text: str) -> None:
+        """Set the run's description, in Markdown."""
+        self.client.set_tag(self.run_id, "mlflow.note.content", text)
+
+    @_safely
+    def inputs(self, frames: Mapping[str, pl.DataFrame], name: str, source: str) -> None:
+        """Record the data: one frame for each of "training", "validation", "test"."""
+        from mlflow.data.code_dataset_source import CodeDatasetSource
+        from mlflow.data.polars_dataset import PolarsDataset
+        from mlflow.entities import DatasetInput, InputTag
+
+        origin = CodeDatasetSource({"recsys_embed.dataset": source})
+        found = [
+            DatasetInput(PolarsDataset(frame, origin, name=name)._to_mlflow_entity(), [InputTag("mlflow.data.context", part)])
+            for part, frame in frames.items()
+            if not frame.is_empty()
+        ]
+        self.client.log_inputs(self.run_id, datasets=found)
+
+    @_safely
+    def model(self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]) -> None:
+        """Log a bundle as a model that `mlflow.pyfunc.load_model` and `mlflow models serve` answer with.
+
+        code: the models-from-code file around the bundle. example: an input and its output.
+        """
+        mlflow = self.mlflow
+        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+        mlflow.set_tracking_uri(self.uri)
+        try:
+            given, answered = (frame.to_pandas() for frame in example)
+            with mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
+                mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(code),
+                    artifacts={"bundle": str(bundle)},
+                    signature=mlflow.models.infer_signature(given, answered),
+                    input_example=given,
+                    pip_requirements=requirements,
+                )
+        finally:
+            mlflow.set_tracking_uri(before)
+
+    @_safely
+    def _end(self, status: str) -> None:
+        self._deliver()
+        self.client.set_terminated(self.run_id, status)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")

@@ -1,0 +1,1 @@
+"""Numbers move: the optimizer, the step and the loop."""

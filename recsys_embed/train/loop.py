@@ -1,0 +1,185 @@
+"""fit(): the one loop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from recsys_embed.config import TrainConfig
+from recsys_embed.errors import SettingError, TrainingError
+from recsys_embed.model.losses import LOSSES
+from recsys_embed.model.model import Model
+from recsys_embed.model.plain import PlainModel
+from recsys_embed.model.samplers import Known
+from recsys_embed.ratings.table import Ratings
+from recsys_embed.track.tracker import Tracker
+from recsys_embed.train.step import AutogradStep, Batch
+
+log = logging.getLogger("recsys_embed")
+
+Validate = Callable[[PlainModel], dict[str, float]]
+
+
+@dataclass
+class Fitted:
+    """What a training came to.
+
+    model: plain arrays of the best epoch. epochs: the best epoch's number, from 1. history: the metrics of every
+    epoch. seconds: of the loop. stopped: why it ended: "epochs", "patience" or "interrupted".
+    """
+
+    model: PlainModel
+    epochs: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str = "epochs"
+
+
+def fit(
+    model: Model,
+    ratings: Ratings,
+    config: TrainConfig,
+    tracker: Tracker | None = None,
+    validate: Validate | None = None,
+    better: tuple[str, int] = ("ndcg_at_10", 1),
+    epochs: int | None = None,
+) -> Fitted:
+    """Train a model on ratings and return it as plain arrays.
+
+    config: with every None filled (`config.recipe`). The learning rate falls along a half cosine to zero over
+        `config.epochs`; `epochs` ends the training sooner, on the same curve.
+    validate: called with the model after each epoch; with it, the best epoch's model is kept and training ends
+        after `config.patience` epochs without a better one. better: the metric that decides, and +1 where more
+        is better or -1 where less is.
+    Ctrl-C ends the training and keeps the best model so far; before the first epoch's end it is passed on.
+    Raises TrainingError when the loss is not finite.
+    """
+    tracker = tracker or Tracker()
+    total, lr, size = config.epochs or 1, config.lr or 0.0, config.batch_size or len(ratings)
+    device = torch.device("cuda" if config.device == "cuda" else "cpu")
+    model.to(device)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    objective = LOSSES[config.loss or "softmax"]
+    stars = objective.link == "stars"
+    scale = (float(ratings.value.min()), float(ratings.value.max()))
+    if stars:
+        model.offset.fill_(float(ratings.value.mean(dtype=np.float64)))
+    elif model.item_bias is not None and objective.negatives != "each":
+        # A softmax over biases alone is popularity: it begins there.
+        popularity = np.log((ratings.counts + 1) / (ratings.counts + 1).mean())
+        model.item_bias.weight.data[:, 0] = torch.from_numpy(popularity)
+    columns = _columns(ratings, config, device)
+    known = Known(ratings.seen(), len(ratings.items), device)
+    step = AutogradStep(model, config, known, torch.from_numpy(ratings.counts).to(device), generator)
+
+    def read() -> PlainModel:
+        step.flush()
+        return _silence_unrated(model.plain(objective.link, scale), ratings, objective.negatives)
+
+    best: Fitted | None = None
+    history: list[dict[str, float]] = []
+    begin, name, sign = time.perf_counter(), better[0], better[1]
+    stopped = "epochs"
+    try:
+        for epoch in range(1, (epochs or total) + 1):
+            start = time.perf_counter()
+            order = torch.randperm(len(ratings), generator=generator, device=device)
+            batches = order.split(size)
+            losses = torch.zeros(len(batches), device=device)
+            for at, rows in enumerate(batches):
+                step.optimizer.lr = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1 + at / len(batches)) / total))
+                losses[at] = step(Batch(*(c[rows] for c in columns)))
+                if at % 64 == 0:
+                    tracker.progress(epoch - 1 + at / len(batches), epochs or total, _note(history))
+            values = losses.cpu()  # the epoch's one synchronisation
+            if not values.isfinite().all():
+                raise _diverged(values, epoch, config)
+            seconds = time.perf_counter() - start
+            facts = {"loss": float(values.mean()), "samples_per_s": len(ratings) / seconds}
+            last = epoch == (epochs or total)
+            if validate or last:
+                plain = read()
+                if validate:
+                    facts |= validate(plain)
+                    if not math.isfinite(facts[name]):
+                        raise SettingError(f"the validation metric {name} is {facts[name]}: is there validation data?")
+            history.append(facts)
+            tracker.metrics(facts, epoch)
+            tracker.progress(epoch, epochs or total, _note(history))
+            if validate is None:
+                if last:
+                    best = Fitted(plain, epoch)
+            elif best is None or sign * facts[name] > sign * history[best.epochs - 1][name]:
+                best = Fitted(plain, epoch)
+            elif config.patience and epoch - best.epochs >= config.patience:
+                stopped = "patience"
+                break
+    except KeyboardInterrupt:
+        if not history:
+            raise
+        best = best or Fitted(read(), len(history))
+        stopped = "interrupted"
+        log.warning("interrupted in epoch %d: the model of epoch %d is kept", len(history) + 1, best.epochs)
+    assert best is not None
+    best.history, best.seconds, best.stopped = history, time.perf_counter() - begin, stopped
+    return best
+
+
+def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
+    """Put the columns on the device, once. Weights are 1 on average: by rating, and by how much a user has rated."""
+    weight = np.ones(len(ratings))
+    if config.weight == "rating":
+        if ratings.value.min() < 0 or not ratings.value.any():
+            raise SettingError("--weight rating needs ratings from 0 up, and one above 0")
+        weight = ratings.value.astype(float)
+    if config.balance:
+        weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance
+    weight = (weight / weight.mean()).astype(np.float32)
+    arrays = (ratings.user, ratings.item, ratings.value, weight)
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+
+
+def _silence_unrated(model: PlainModel, ratings: Ratings, negatives: str) -> PlainModel:
+    """Set vectors that no rating has moved to zero: they then score the bias alone, and not their random start.
+
+    An unrated item of a loss with negatives was moved all the same: it was somebody's negative.
+    """
+    model.users[np.bincount(ratings.user, minlength=len(model.users)) == 0] = 0
+    if negatives == "none":
+        model.items[ratings.counts == 0] = 0
+    return model
+
+
+def _note(history: list[dict[str, float]]) -> str:
+    if not history:
+        return ""
+    return "  ".join(
+        f"{name} {value:,.0f}" if name == "samples_per_s" else f"{name} {value:.4f}"
+        for name, value in history[-1].items()
+        if name in ("loss", "samples_per_s", "ndcg_at_10", "rmse")
+    )
+
+
+def _diverged(losses: torch.Tensor, epoch: int, config: TrainConfig) -> TrainingError:
+    batch = int((~losses.isfinite()).nonzero()[0]) + 1
+    hint = f"lower --lr (now {config.lr:g}), or bound the step with --clip 1"
+    if config.loss == "mse":
+        hint += ", or scale the ratings"
+    return TrainingError(f"the loss became {losses[batch - 1]:g} in epoch {epoch}, batch {batch}: {hint}")
+
+
+def choose_device(name: str) -> tuple[str, str]:
+    """Return the device to train on, "cpu" or "cuda", and why. Raises SettingError for a cuda that is not there."""
+    if name == "cpu":
+        return "cpu", "as asked"
+    if torch.cuda.is_available():
+        return "cuda", f"{torch.cuda.get_device_name()}, {'as asked' if name == 'cuda' else 'found'}"
+    if name == "cuda":
+        raise SettingError("--device cuda: this torch finds no CUDA device; --device cpu trains without one")
+    return "cpu", "no CUDA device was found"

@@ -1,0 +1,128 @@
+"""Row-lazy Adam for embedding tables: what it means, in plain torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Group:
+    """Parameters that share a weight decay. `shrunk`: the sum over all steps of log(1 - lr * weight_decay)."""
+
+    parameters: list[nn.Parameter]
+    weight_decay: float = 0.0
+    shrunk: float = 0.0
+
+
+@dataclass
+class _State:
+    """What is remembered of a table: two moments of its shape, and for each row its steps and its shrinkage so far."""
+
+    mean: Tensor
+    square: Tensor
+    count: Tensor
+    shrunk: Tensor
+
+
+@dataclass
+class RowLazyAdam:
+    """Adam (Kingma and Ba, ICLR 2015) with decoupled weight decay (Loshchilov and Hutter, ICLR 2019), row by row.
+
+    Only the rows of a step's gradient move, and with them their two moments:
+
+    * the bias correction counts a row's own steps, so a rarely seen row makes a first step of lr and no more;
+    * every step shrinks every row by 1 - lr * weight_decay. A row that was away for n steps is shrunk n times
+      when it is next touched, or by `flush()`, which must be called before the table is read;
+    * rows that stand twice in a gradient are summed first.
+
+    With every row touched at every step it is torch.optim.AdamW to rounding, and so it serves dense weights too:
+    a dense gradient touches all rows. A row is an index of the first dimension. lr may change between steps.
+
+    (It is no torch.optim.Optimizer: that class alone makes torch import its compiler, seconds before the first step.)
+    """
+
+    groups: list[Group]
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    state: dict[nn.Parameter, _State] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for group in self.groups:
+            if not 0 <= self.lr * group.weight_decay < 1:
+                raise ValueError(f"lr * weight_decay must be from 0 to below 1, got {self.lr} * {group.weight_decay}")
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for group in self.groups:
+            for parameter in group.parameters:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the rows that the gradients name."""
+        for group in self.groups:
+            group.shrunk += math.log1p(-self.lr * group.weight_decay)
+            for table in group.parameters:
+                if table.grad is None:
+                    continue
+                if table.grad.layout == torch.sparse_coo:
+                    summed = table.grad.coalesce()
+                    self._move(table, summed.indices()[0], summed.values(), group)
+                else:
+                    self._move(table, slice(None), table.grad, group)
+
+    def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
+        beta1, beta2 = self.betas
+        state = self._state(table)
+        mean = state.mean[rows].lerp_(gradient, 1 - beta1)
+        square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        count = state.count[rows] + 1
+        weights = table[rows]
+        if group.shrunk:
+            weights = weights * torch.exp(group.shrunk - state.shrunk[rows]).to(weights.dtype)
+            state.shrunk[rows] = group.shrunk
+        size = (square / (1 - beta2**count)).sqrt_().add_(self.eps)
+        table[rows] = weights - self.lr * (mean / (1 - beta1**count)) / size
+        state.mean[rows], state.square[rows], state.count[rows] = mean, square, count
+
+    def _state(self, table: nn.Parameter) -> _State:
+        if table not in self.state:
+            column = (len(table), *[1] * (table.ndim - 1))
+            self.state[table] = _State(
+                mean=torch.zeros_like(table),
+                square=torch.zeros_like(table),
+                count=torch.zeros(column, device=table.device),
+                # Doubles: a sum of small logarithms over many steps must keep its last digits.
+                shrunk=torch.zeros(column, device=table.device, dtype=torch.float64),
+            )
+        return self.state[table]
+
+    @torch.no_grad()
+    def flush(self) -> None:
+        """Shrink every row by the weight decay that it still owes; reading a table before this reads old rows."""
+        for group in self.groups:
+            for table in group.parameters if group.shrunk else ():
+                state = self._state(table)
+                table.mul_(torch.exp(group.shrunk - state.shrunk).to(table.dtype))
+                state.shrunk.fill_(group.shrunk)
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
+    """Scale all gradients, sparse ones too, so that their joint norm is at most `most`; return the norm before."""
+    graded = [p for p in parameters if p.grad is not None]
+    for parameter in graded:
+        if parameter.grad is not None and parameter.grad.layout == torch.sparse_coo:
+            parameter.grad = parameter.grad.coalesce()
+    values = [p.grad.values() if p.grad.layout == torch.sparse_coo else p.grad for p in graded]  # type: ignore[union-attr]
+    norm = float(torch.stack([v.norm() for v in values]).norm()) if values else 0.0
+    if norm > most:
+        for value in values:
+            value.mul_(most / norm)
+    return norm

@@ -1,0 +1,114 @@
+"""The step: one batch of ratings -> one update. It owns the gradient and the optimizer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recsys_embed.config import TrainConfig
+from recsys_embed.model.losses import LOSSES, Scores
+from recsys_embed.model.model import Model, Side
+from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
+from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
+
+# What a negative scores that is none: so little that no loss sees it, and finite, so that no gradient is NaN.
+NO_NEGATIVE = -1e9
+
+
+class Batch(NamedTuple):
+    """B ratings on the device: user rows, item rows, values, and weights that are 1 on average."""
+
+    user: Tensor
+    item: Tensor
+    value: Tensor
+    weight: Tensor
+
+
+class AutogradStep:
+    """The step for any towers, scorer and loss, by autograd.
+
+    Each tower is asked once, for its distinct rows. All parameters move by row-lazy Adam.
+    """
+
+    def __init__(self, model: Model, config: TrainConfig, known: Known, counts: Tensor, generator: torch.Generator) -> None:
+        self.model, self.config, self.known, self.generator = model, config, known, generator
+        self.objective = LOSSES[config.loss or "softmax"]
+        self.sampler = SAMPLERS[config.sampler](counts)
+        self.items = len(counts)
+        decay = {"user": config.user_decay, "item": config.item_decay, "bias": config.bias_decay}
+        groups = [Group(parameters, decay.get(kind) or 0.0) for kind, parameters in _partition(model).items()]
+        self.optimizer = RowLazyAdam(groups, config.lr or 0.0)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Update the model with a batch and return its loss, a detached scalar on the device."""
+        with torch.autocast(batch.user.device.type, torch.bfloat16, enabled=batch.user.is_cuda):
+            loss = self.objective.loss(self.scores(batch))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip:
+            clip_gradients(list(self.model.parameters()), self.config.clip)
+        self.optimizer.step()
+        return loss.detach()
+
+    def scores(self, batch: Batch) -> Scores:
+        """Score the batch's pairs and their negatives."""
+        for tower in (self.model.users, self.model.items):
+            tower.prepare(training=True)
+        users, user_at = batch.user.unique(return_inverse=True)
+        u = self._drop(self.model.user(users))
+        kind, k = self.objective.negatives, self.config.negatives or 0
+        if kind in ("all", "shared"):
+            return self._shared(batch, users, u, user_at, k)
+        rows = batch.item[:, None]
+        known = None
+        if kind == "each":
+            drawn, known = draw_unknown(self.sampler, self.known, batch.user, k, self.generator)
+            rows = torch.cat((rows, drawn), 1)
+        items, item_at = rows.unique(return_inverse=True)
+        v = self._drop(self.model.item(items))
+        all_scores = self.model.score(u.at(user_at[:, None]), v.at(item_at)).float()
+        pos, neg = all_scores[:, 0], all_scores[:, 1:]
+        if known is not None:
+            neg = neg.masked_fill(known, NO_NEGATIVE)
+        row = torch.arange(len(pos), device=pos.device)
+        return Scores(pos, neg, row, batch.value, batch.weight)
+
+    def _shared(self, batch: Batch, users: Tensor, u: Side, user_at: Tensor, k: int) -> Scores:
+        """One matrix product of the batch's distinct users with the shared negatives, or with all items."""
+        if self.objective.negatives == "all":
+            negatives, v = None, self._drop(self.model.item(torch.arange(self.items, device=users.device)))
+            neg, item_at = self.model.matrix(u, v).float(), batch.item
+        else:
+            negatives, log_chance = self.sampler.draw_distinct(k, self.generator)
+            items, places = torch.cat((negatives, batch.item)).unique(return_inverse=True)
+            v = self._drop(self.model.item(items))
+            neg = self.model.matrix(u, v.at(places[: len(negatives)])).float()
+            item_at = places[len(negatives) :]
+            if self.objective.log_q:
+                neg = neg - log_chance
+        neg = neg.masked_fill(self.known.mask(users, negatives), NO_NEGATIVE)
+        pos = self.model.score(u.at(user_at), v.at(item_at)).float()
+        return Scores(pos, neg, user_at, batch.value, batch.weight)
+
+    def _drop(self, side: Side) -> Side:
+        """Leave a share of the vectors' numbers out of this step, one mask a distinct row; scale up the rest."""
+        share = self.config.dropout
+        if not share:
+            return side
+        kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
+        return Side(side.vectors * kept / (1 - share), side.bias)
+
+    def flush(self) -> None:
+        """Bring every row up to date; needed before the model is read."""
+        self.optimizer.flush()
+
+
+def _partition(model: Model) -> dict[str, list[nn.Parameter]]:
+    """Return every parameter by the weight decay it takes: "user", "item", "bias" tables; the scorer's are "item" too."""
+    parts: dict[str, list[nn.Parameter]] = {"user": [], "item": [], "bias": []}
+    for name, parameter in model.named_parameters():
+        room = name.partition(".")[0]
+        parts["user" if room == "users" else "bias" if room.endswith("_bias") else "item"].append(parameter)
+    return parts
