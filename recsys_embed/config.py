@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, replace
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from recsys_embed.errors import SettingError
 
@@ -82,7 +82,9 @@ class TrainConfig:
     epochs: Annotated[int | None, "epochs at most; early stopping may end sooner"] = None
     batch_size: Annotated[int | None, "ratings a step"] = None
     lr: Annotated[float | None, "learning rate of Adam"] = None
-    user_decay: Annotated[float | None, "decoupled weight decay of the users' vectors: a step shrinks them by lr x this"] = None
+    user_decay: Annotated[
+        float | None, "decoupled weight decay of the users' vectors: a step shrinks them by lr x this"
+    ] = None
     item_decay: Annotated[float | None, "the same of the items' vectors and of dense weights"] = None
     bias_decay: Annotated[float | None, "the same of biases"] = None
     balance: Annotated[float | None, "a rating weighs (ratings of its user) to the power of minus this"] = None
@@ -99,7 +101,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("negatives", 1), ("patience", 0), ("seed", 0), ("threads", 1)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("negatives", 1),
+            ("patience", 0),
+            ("seed", 0),
+            ("threads", 1),
+        ):
             value = getattr(self, name)
             _check(value is None or value >= least, name, value, f"at least {least}")
         for name in ("lr", "clip"):
@@ -134,37 +143,82 @@ class RunConfig:
         return tuple(sorted({10, *(int(k) for k in self.ks.split(","))}))
 
 
-# Beyond this many items the softmax is sampled: a step over all items would cost more than it teaches.
-FULL_SOFTMAX_ITEMS = 20_000
+# Scores that a step of the full softmax may hold: 256 MB. A world of more pairs gets the sampled softmax.
+FULL_SOFTMAX_PAIRS = 64_000_000
 
 # What a loss was tuned to, on validation data (experiments/LOG.md). A setting that is given wins over its recipe.
-RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("softmax", "dot"): {
-        "dim": 128, "epochs": 12, "batch_size": 8192, "lr": 0.03, "user_decay": 6.0, "item_decay": 1.0, "bias_decay": 0.0,
-        "balance": 0.5, "dropout": 0.0, "init_scale": 0.1,
-    },
+# batch_size is the least one; batch_share is the share of the ratings that a step takes when that is more, so that
+# an epoch has about ten steps whatever the size: what counts is the number of steps and not of ratings.
+_SOFTMAX = {
+    "dim": 128, "epochs": 12, "batch_size": 8192, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
+    "user_decay": 6.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.5,
 }  # fmt: skip
+_PAIRS = {
+    "dim": 64, "epochs": 40, "batch_size": 8192, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.0,
+}  # fmt: skip
+_MLP = {
+    "dim": 32, "epochs": 30, "batch_size": 4096, "batch_share": 0.0, "lr": 0.005, "init_scale": 0.5, "dropout": 0.1,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.0,
+}  # fmt: skip
+RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+    ("softmax", "dot"): _SOFTMAX,
+    ("sampled-softmax", "dot"): {**_SOFTMAX, "epochs": 15, "negatives": 512},
+    ("bpr", "dot"): {**_PAIRS, "negatives": 4},
+    ("logistic", "dot"): {**_PAIRS, "negatives": 8},
+    ("mse", "dot"): {
+        **_PAIRS,
+        "epochs": 15,
+        "batch_size": 1024,
+        "user_decay": 1.5,
+        "item_decay": 1.5,
+        "bias_decay": 0.1,
+    },
+    ("softmax", "mlp"): {**_MLP, "batch_size": 2048},
+    ("sampled-softmax", "mlp"): {**_MLP, "batch_size": 2048, "negatives": 128},
+    ("bpr", "mlp"): {**_MLP, "negatives": 4},
+    ("logistic", "mlp"): {**_MLP, "negatives": 8},
+    ("mse", "mlp"): {**_MLP, "epochs": 20, "batch_size": 1024, "lr": 0.003, "bias_decay": 0.1},
+}
 
 
-def recipe(model: ModelConfig, train: TrainConfig, items: int) -> tuple[ModelConfig, TrainConfig]:
+class Size(NamedTuple):
+    """How large a data set is: its users, items and training ratings."""
+
+    users: int
+    items: int
+    ratings: int
+
+
+def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelConfig, TrainConfig]:
     """Return both settings with every None filled from the recipe of the loss and scorer."""
-    loss = train.loss or default_loss(model.scorer, items)
+    loss = train.loss or default_loss(model.scorer, size)
     known = RECIPES.get((loss, model.scorer))
     if known is None:
-        raise SettingError(f"loss {loss} and scorer {model.scorer} have no recipe")
+        pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
+        raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
+    batch = max(known["batch_size"], round(size.ratings * known["batch_share"]))
+    if loss == "softmax":
+        batch = max(1, min(batch, FULL_SOFTMAX_PAIRS // size.items))
     temperature = model.temperature or (0.15 if model.cosine else 1.0)
-    filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature}
+    filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature, "batch_size": batch}
 
     def fill(config: Any) -> Any:
-        missing = {f.name: filled[f.name] for f in fields(config) if getattr(config, f.name) is None and f.name in filled}
+        missing = {
+            f.name: filled[f.name] for f in fields(config) if getattr(config, f.name) is None and f.name in filled
+        }
         return replace(config, **missing)
 
-    return fill(model), fill(train)
+    model, train = fill(model), fill(train)
+    for name in ("user_decay", "item_decay", "bias_decay"):
+        product = (train.lr or 0) * getattr(train, name)
+        _check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
+    return model, train
 
 
-def default_loss(scorer: str, items: int) -> str:
+def default_loss(scorer: str, size: Size) -> str:
     """Return the loss that is taken when none is named."""
-    return "softmax" if scorer == "dot" and items <= FULL_SOFTMAX_ITEMS else "sampled-softmax"
+    return "softmax" if scorer == "dot" and size.users * size.items <= FULL_SOFTMAX_PAIRS else "sampled-softmax"
 
 
 def settings(*configs: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import __version__
-from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig, recipe, settings
+from recsys_embed.config import DataConfig, ModelConfig, RunConfig, Size, TrainConfig, recipe, settings
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.datasets.movielens import TERMS
 from recsys_embed.evaluation import baselines
@@ -57,7 +57,8 @@ def run_experiment(
         split = catalog.split(data)
         _check(split)
         _describe(catalog, split)
-    model, train = recipe(model, train, len(catalog.ratings.items))
+    size = Size(len(catalog.ratings.users), len(catalog.ratings.items), len(split.train))
+    model, train = recipe(model, train, size)
     device = _start_torch(train)
     folder = Path(run.out) if run.out else _folder(data, train)
     facts = {"dataset": data.dataset, "digest": catalog.ratings.digest(), "settings": settings(data, model, train, run)}
@@ -104,7 +105,9 @@ def _check(split: Split) -> None:
 def _describe(catalog: Catalog, split: Split) -> None:
     ratings = catalog.ratings
     if ratings.merged:
-        log.warning("%s rows repeated a user and item; one of each was kept (--duplicates says which)", f"{ratings.merged:,}")
+        log.warning(
+            "%s rows repeated a user and item; one of each was kept (--duplicates says which)", f"{ratings.merged:,}"
+        )
     log.info(
         "%s users, %s items; %s ratings to train, %s to validate, %s to test",
         *(f"{n:,}" for n in (len(ratings.users), len(ratings.items), *map(len, split))),
@@ -238,10 +241,11 @@ def _baselines(fitted: Ratings, split: Split, data: DataConfig) -> Iterator[tupl
     if fitted.time is not None:
         yield "recent_popularity", baselines.recent_popularity(fitted)
     if len(fitted.items) <= baselines.EASE_ITEMS:
-        regularization = 200.0
-        if len(split.valid):
-            regularization = baselines.choose_ease(_positives(split.train, data), _positives(split.valid, data))
-        yield "ease", baselines.ease(fitted, regularization)
+        valid, regularization = _positives(split.valid, data), 300.0
+        if len(valid):
+            train = _positives(split.train, data)
+            regularization = baselines.Ease(train).choose(train, valid)
+        yield "ease", baselines.Ease(fitted).rank(regularization)
     else:
         log.info("EASE was not measured: %s items are too many for its closed form", f"{len(fitted.items):,}")
 

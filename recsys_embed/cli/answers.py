@@ -32,7 +32,9 @@ def recommend(
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model.")] = False,
     k: K = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Show what the user has rated too.")] = False,
-    hide_test: Annotated[bool, typer.Option("--hide-test", help="Leave out held-out ratings of the user as well.")] = False,
+    hide_test: Annotated[
+        bool, typer.Option("--hide-test", help="Leave out held-out ratings of the user as well.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
     model: MODEL = None,
     json: JSON = False,
@@ -71,22 +73,28 @@ def _one(recommender: Recommender, folder: Path, user: Id, k: int, options: dict
     reasons = recommender.reasons(user, table["item_id"].to_list())
     titles = dict(zip(recommender.table["item_id"].to_list(), recommender.table["title"].to_list(), strict=True))
     if json:
-        rows = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
-        why = [[{"item": i, "title": titles[i]} for i in near] for near in reasons]
-        items = [{**row, "why": reason} for row, reason in zip(rows, why, strict=True)]
+        keys = ("item_id", "title", "score", "rank")
+        items = [dict(zip(("item", *keys[1:]), row, strict=True)) for row in table.select(keys).rows()]
+        for entry, near in zip(items, reasons, strict=True):
+            entry["why"] = [{"item": i, "title": titles[i]} for i in near]
         return say_json({"user": user, "items": items, "model": str(folder)})
     row = int(recommender.users.rows([user])[0])
     seen, held = len(recommender.seen[row]), len(recommender.held[row])
     run = recommender.facts.get("run_id")
-    say(f"Top {table.height} for user {user}   model {folder}" + (f" (run {run[:8]})" if run else "") + f"   {1000 * took:.1f} ms")
-    shown = "shown too" if options["include_seen"] else "hidden"
-    kept = f"; {held:,} more were held out for test and {'are hidden' if options['hide_held'] else 'may appear (--hide-test)'}"
-    say(f"history: {seen:,} rated items, {shown}" + (kept if held else ""))
+    model = f"model {folder}" + (f" (run {run[:8]})" if run else "")
+    say(f"Top {table.height} for user {user}   {model}   {1000 * took:.1f} ms")
+    history = f"history: {seen:,} rated items, {'shown too' if options['include_seen'] else 'hidden'}"
+    if held:
+        history += f"; {held:,} more were held out for test and "
+        history += "are hidden" if options["hide_held"] else "may appear (--hide-test)"
+    say(history)
     if not table.height:
         return say("nothing is left to recommend: the user has rated every item")
-    named = [", ".join(titles[i] for i in near) for near in reasons]
-    rows = [[r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", w] for r, w in zip(table.to_dicts(), named, strict=True)]
-    return say_table(["#", "item", "title", "score", "near to what the user rated"], rows, "# item score")
+    lines = [
+        [rank, item, title, f"{score:.3f}", ", ".join(titles[i] for i in near)]
+        for (item, title, score, rank), near in zip(table.drop("user_id").rows(), reasons, strict=True)
+    ]
+    return say_table(["#", "item", "title", "score", "near to what the user rated"], lines, "# item score")
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -121,10 +129,12 @@ def similar(
         items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
         return say_json({"item": id_, "items": items, "model": str(folder)})
     row = int(recommender.items.rows([id_])[0])
-    say(f"Nearest to {id_} {recommender.table['title'][row]}   ({int(recommender.counts[row]):,} ratings)   model {folder}")
+    title, rated = recommender.table["title"][row], int(recommender.counts[row])
+    say(f"Nearest to {id_} {title}   ({rated:,} ratings)   model {folder}")
     counts = recommender.counts[recommender.items.rows(table["item_id"])]
     rows = [
-        [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", f"{n:,}"] for r, n in zip(table.to_dicts(), counts, strict=True)
+        [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", f"{n:,}"]
+        for r, n in zip(table.to_dicts(), counts, strict=True)
     ]
     return say_table(["#", "item", "title", "cosine", "ratings"], rows, "# item cosine ratings")
 
@@ -143,6 +153,12 @@ def predict(
     unit = recommender.plain.link
     title = recommender.table["title"][int(recommender.items.rows([item_id])[0])]
     if json:
-        return say_json({"user": user_id, "item": item_id, "title": title, "value": value, "unit": unit, "model": str(folder)})
-    meaning = {"stars": "stars", "chance": "chance", "score": "ranking score (no unit; train with --loss mse for stars)"}
+        return say_json(
+            {"user": user_id, "item": item_id, "title": title, "value": value, "unit": unit, "model": str(folder)}
+        )
+    meaning = {
+        "stars": "stars",
+        "chance": "chance",
+        "score": "ranking score (no unit; train with --loss mse for stars)",
+    }
     return say(f"user {user_id}, item {item_id} {title}: {value:.3f} {meaning[unit]}   model {folder}")

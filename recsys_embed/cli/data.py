@@ -28,7 +28,9 @@ def list_(data_dir: _DIR = None, json: JSON = False) -> None:
         sources = ", then ".join(s.name for s in SOURCES.get(own, ())) or "made on the spot"
         rows.append([name, "yes" if own not in SOURCES or here(own, folder) else "no", sources])
     if json:
-        return say_json({"datasets": [{"name": n, "here": h == "yes", "sources": s} for n, h, s in rows], "folder": str(folder)})
+        return say_json(
+            {"datasets": [{"name": n, "here": h == "yes", "sources": s} for n, h, s in rows], "folder": str(folder)}
+        )
     say_table(["name", "here", "source"], rows)
     return say(f"downloads: {folder}")
 
@@ -68,7 +70,11 @@ def check(data: DataConfig, json: JSON = False) -> None:
         "user_ids": "text" if ratings.users.is_text else "integers",
         "item_ids": "text" if ratings.items.is_text else "integers",
         "values": sorted({float(v) for v in np.unique(ratings.value)[:20]}),
-        "ratings_a_user": {"min": int(per_user.min()), "median": float(np.median(per_user)), "max": int(per_user.max())},
+        "ratings_a_user": {
+            "min": int(per_user.min()),
+            "median": float(np.median(per_user)),
+            "max": int(per_user.max()),
+        },
         "ratings_an_item": {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())},
         "users_below_5_ratings": int((per_user < 5).sum()),
         "items_below_5_ratings": int((counts < 5).sum()),

@@ -30,7 +30,9 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def recsys(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr, only warnings.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Recommendations from embeddings: train on a ratings file, evaluate honestly, answer, and track every run."""
     start_logging(quiet)

@@ -55,7 +55,18 @@ def ui(
 
     store = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     say(f"http://127.0.0.1:{port}   store {store}")
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        store,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     try:
         raise typer.Exit(subprocess.run(command, check=False).returncode)
     except KeyboardInterrupt:

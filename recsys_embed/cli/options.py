@@ -29,7 +29,9 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.name not in configs]
         fields = {name: [f for f, _, _ in config.options(kind)] for name, kind in configs.items()}
-        parameters = [_parameter(*option, PANELS[kind.__name__]) for kind in configs.values() for option in config.options(kind)]
+        parameters = [
+            _parameter(*option, PANELS[kind.__name__]) for kind in configs.values() for option in config.options(kind)
+        ]
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
 
         @wraps(command)

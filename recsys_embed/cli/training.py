@@ -20,9 +20,7 @@ _SHOWN = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_
 
 
 @with_settings(data=DataConfig, model=ModelConfig, train=TrainConfig, run=RunConfig)
-def train(
-    data: DataConfig, model: ModelConfig, train: TrainConfig, run: RunConfig, json: JSON = False
-) -> None:
+def train(data: DataConfig, model: ModelConfig, train: TrainConfig, run: RunConfig, json: JSON = False) -> None:
     """Train a model on ratings, measure it beside baselines, save it under models/ and track it in MLflow.
 
     Example: recsys train --dataset movielens
@@ -66,14 +64,21 @@ def _say_liked(metrics: dict[str, Any]) -> None:
         for name, values in metrics["baselines"].items()
         if "liked_ndcg_at_10" in values
     )
-    say(f"liked (rated {liked['threshold']:g} or more): ndcg_at_10 {liked['ndcg_at_10']:.4f}" + (f" ({others})" if others else ""))
+    say(
+        f"liked (rated {liked['threshold']:g} or more): ndcg_at_10 {liked['ndcg_at_10']:.4f}"
+        + (f" ({others})" if others else "")
+    )
 
 
 def evaluate(
-    dataset: Annotated[str | None, typer.Option(help="Data set or file. (default: what the model was trained on)")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set or file. (default: what the model was trained on)")
+    ] = None,
     test: Annotated[str | None, typer.Option(help="File of test ratings. (default: the model's own split)")] = None,
     ks: Annotated[str, typer.Option(help="List lengths that the metrics are taken at.")] = "5,10,20,50",
-    per_user: Annotated[str | None, typer.Option(help="Write every user's metrics to this Parquet or CSV file.")] = None,
+    per_user: Annotated[
+        str | None, typer.Option(help="Write every user's metrics to this Parquet or CSV file.")
+    ] = None,
     model: MODEL = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     json: JSON = False,
@@ -87,12 +92,14 @@ def evaluate(
     from recsys_embed.evaluation.protocol import evaluate, onto
 
     recommender, folder = load(model)
-    data = _own_data(recommender)
+    data = dataclasses.replace(_own_data(recommender), offline=offline)
     if dataset is not None:
         data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
-    data = dataclasses.replace(data, test=test or data.test, offline=offline)
-    split = load_dataset(data.dataset, data).split(data)
-    rows, dropped = onto(recommender, split.test)
+    if test is not None:
+        given = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None)).ratings
+    else:
+        given = load_dataset(data.dataset, data).split(data).test
+    rows, dropped = onto(recommender, given)
     if data.min_rating is not None:
         rows = rows.take(rows.value >= data.min_rating)
     if not len(rows):
@@ -103,8 +110,10 @@ def evaluate(
 
         write_table(report.per_user, Path(per_user))
     if json:
-        return say_json({"model": str(folder), "dataset": data.dataset, "unknown": dropped, "metrics": report.summary()})
-    say(f"model {folder}   data {data.dataset}   {report.users:,} users, {report.rows:,} test ratings")
+        return say_json(
+            {"model": str(folder), "dataset": test or data.dataset, "unknown": dropped, "metrics": report.summary()}
+        )
+    say(f"model {folder}   data {test or data.dataset}   {report.users:,} users, {report.rows:,} test ratings")
     if dropped or report.left_out:
         say(f"left out: {dropped:,} of unknown users or items, {report.left_out:,} of items without a training rating")
     value = {n: f"{v:.4f}" for n, v in report.metrics.items()}

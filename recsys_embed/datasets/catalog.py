@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from recsys_embed.config import DataConfig
@@ -17,7 +18,7 @@ from recsys_embed.datasets.files import Table, read_items, read_table
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.ratings.splits import Split, split_leave_last, split_random, split_time
 from recsys_embed.ratings.table import COLUMN_NAMES, Ratings, find_columns
-from recsys_embed.ratings.vocab import Vocab, id_column
+from recsys_embed.ratings.vocab import Place, Vocab, id_column
 
 # A loader takes (folder of downloads, offline) and gives (ratings, items).
 DATASETS: dict[str, Callable[[Path, bool], tuple[pl.DataFrame, pl.DataFrame]]] = {
@@ -41,26 +42,21 @@ class Catalog(NamedTuple):
     def split(self, config: DataConfig) -> Split:
         """Return (train, valid, test): the files where there are such, else the split that the settings name.
 
-        A validation file alone holds nothing out for test. A test file alone leaves validation to the split,
-        which then carves it out of the training ratings.
+        A validation file alone holds nothing out for test. A test file alone leaves it to the split to carve
+        validation out of the training ratings.
         """
+        nothing = self.ratings.take(np.arange(0))
         if self.valid is not None:
-            return Split(self.ratings, self.valid, self.test if self.test is not None else self.ratings.take(slice_of(0)))
-        if self.test is not None:
-            train, valid, rest = SPLITS[config.split](self.ratings, config, 0.0)
-            return Split(train, valid if len(valid) else rest, self.test)
-        return SPLITS[config.split](self.ratings, config, config.test_share)
+            return Split(self.ratings, self.valid, nothing if self.test is None else self.test)
+        train, valid, test = SPLITS[config.split](self.ratings, config, self.test is None)
+        return Split(train, valid, test if self.test is None else self.test)
 
 
-def slice_of(n: int):  # type: ignore[no-untyped-def]
-    """Return the first n rows, as an index."""
-    return slice(0, n)
-
-
-SPLITS: dict[str, Callable[[Ratings, DataConfig, float], Split]] = {
-    "random": lambda r, c, test: split_random(r, c.valid_share, test, c.split_seed),
-    "leave-last": lambda r, c, test: split_leave_last(r),
-    "time": lambda r, c, test: split_time(r, c.valid_share, test),
+# A split takes (ratings, settings, whether to hold out a test part) and gives (train, valid, test).
+SPLITS: dict[str, Callable[[Ratings, DataConfig, bool], Split]] = {
+    "random": lambda r, c, test: split_random(r, c.valid_share, c.test_share * test, c.split_seed or 0),
+    "leave-last": lambda r, c, test: split_leave_last(r, test),
+    "time": lambda r, c, test: split_time(r, c.valid_share, c.test_share * test),
 }
 
 
@@ -73,16 +69,17 @@ def load_dataset(dataset: str = "movielens", config: DataConfig | None = None, *
     """
     config = config or DataConfig(dataset=dataset, **options)  # type: ignore[arg-type]
     name, _, sizes = dataset.partition(":")
+    items = None
     if name == "synthetic" and sizes:
         ratings, items = synthetic.make(**_sizes(sizes))
     elif dataset in DATASETS:
         ratings, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
     elif Path(dataset).exists() or "." in dataset or "/" in dataset:
-        return _from_files(Path(dataset), config)
+        return _assemble(_read(dataset, config), _items(config), config)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
-    table = Ratings.from_frame(ratings, duplicates=config.duplicates, from_text=True)
-    return Catalog(table, items if config.items is None else _items(config))
+    table = Table(ratings, text=ratings.dtypes[0] == pl.String, place=Place())
+    return _assemble(table, items if config.items is None else _items(config), config)
 
 
 def _sizes(text: str) -> dict[str, int]:
@@ -100,22 +97,29 @@ def _items(config: DataConfig) -> pl.DataFrame | None:
     return read_items(Path(config.items), config.item_columns, config.item_col) if config.items else None
 
 
-def _from_files(path: Path, config: DataConfig) -> Catalog:
-    """Read a ratings file, and the files of the held-out parts, over shared vocabularies."""
-    given = {"user": config.user_col, "item": config.item_col, "rating": config.rating_col, "time": config.time_col}
-    header = tuple(n for names in COLUMN_NAMES.values() for n in names) + tuple(n for n in given.values() if n)
-    tables = [read_table(Path(p), config.columns, header) for p in (path, config.valid, config.test) if p]
-    vocabs = None
+def _roles(config: DataConfig) -> dict[str, str | None]:
+    return {"user": config.user_col, "item": config.item_col, "rating": config.rating_col, "time": config.time_col}
+
+
+def _read(path: str, config: DataConfig) -> Table:
+    usual = tuple(n for names in COLUMN_NAMES.values() for n in names)
+    return read_table(Path(path), config.columns, usual + tuple(n for n in _roles(config).values() if n))
+
+
+def _assemble(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Catalog:
+    """Turn a table of ratings, and the files of the held-out parts, into Ratings over shared vocabularies."""
+    tables = [table, *(_read(path, config) for path in (config.valid, config.test) if path)]
+    roles, vocabs = _roles(config), None
     if len(tables) > 1:
-        vocabs = (_shared_vocab(tables, "user", given["user"]), _shared_vocab(tables, "item", given["item"]))
+        vocabs = (_shared_vocab(tables, "user", roles["user"]), _shared_vocab(tables, "item", roles["item"]))
     parts = [
         Ratings.from_frame(
-            t.frame, **given, duplicates=config.duplicates, vocabs=vocabs, from_text=t.text, first_row=t.first_row
+            t.frame, **roles, duplicates=config.duplicates, vocabs=vocabs, from_text=t.text, place=t.place
         )
         for t in tables
     ]
     test = parts[-1] if config.test else None
-    return Catalog(parts[0], _items(config), parts[1] if config.valid else None, test)
+    return Catalog(parts[0], items, parts[1] if config.valid else None, test)
 
 
 def _shared_vocab(tables: list[Table], side: str, named: str | None) -> Vocab:

@@ -145,7 +145,9 @@ def _download_wheel(requirement: str, scratch: Path) -> Path:
     )  # fmt: skip
     wheels = sorted(scratch.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines() or ["no answer"]
+        said = (
+            [line for line in done.stderr.splitlines() if "ERROR" in line] or done.stderr.splitlines() or ["no answer"]
+        )
         raise OSError(f"pip: {said[-1]}")
     return wheels[0]
 

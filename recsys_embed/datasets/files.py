@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys_embed.errors import DataError
 from recsys_embed.ratings.table import COLUMN_NAMES
+from recsys_embed.ratings.vocab import Place
 
 log = logging.getLogger("recsys_embed")
 
@@ -27,11 +28,11 @@ _USUAL = ("user", "item", "rating", "timestamp")
 
 
 class Table(NamedTuple):
-    """A file as a frame. `text`: all its columns are text. `first_row`: the line of its first row in the file."""
+    """A file as a frame. `text`: all its columns are text. `place`: how its rows are named in messages."""
 
     frame: pl.DataFrame
     text: bool
-    first_row: int
+    place: Place
 
 
 def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = ()) -> Table:
@@ -46,7 +47,7 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     """
     data = _read_bytes(path)
     if data[:4] == _PARQUET:
-        return Table(_read_parquet(path, data), text=False, first_row=1)
+        return Table(_read_parquet(path, data), text=False, place=Place())
     names = [n.strip() for n in columns.split(",")] if columns else None
     head = data[:65_536].decode("latin-1").removeprefix("ï»¿").splitlines()
     first = next((line for line in head if line.strip()), "")
@@ -54,7 +55,7 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
         raise DataError(f"{path} is empty")
     separator = _separator(first)
     if separator == " " and not names and _is_lists(head):
-        return Table(_read_lists(data, path), text=True, first_row=1)
+        return Table(_read_lists(data, path), text=True, place=Place())
     fields = [_TYPED_NAME.sub("", f.strip().strip('"')) for f in first.split(separator)]
     header = names is None and not (all(map(_NUMBER.fullmatch, fields)) and not set(fields) & set(known))
     if not header and names is None:
@@ -67,7 +68,7 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     frame = _read_csv(data, separator, header, path)
     frame.columns = names or [_TYPED_NAME.sub("", c.strip()) for c in frame.columns]
     blank = pl.all_horizontal(pl.all().is_null())
-    return Table(frame.filter(~blank), text=True, first_row=1 + header)
+    return Table(frame.filter(~blank), text=True, place=Place("line", 1 + header))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -128,7 +129,9 @@ def _ragged(data: bytes, separator: str, path: Path, error: Exception) -> DataEr
     width = lines[0].count(separator)
     for number, line in enumerate(lines, 1):
         if line.count(separator) > width and '"' not in line:
-            return DataError(f"{path}: line {number} has {line.count(separator) + 1} fields, not {width + 1}: {line[:80]}")
+            return DataError(
+                f"{path}: line {number} has {line.count(separator) + 1} fields, not {width + 1}: {line[:80]}"
+            )
     return DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}")
 
 

@@ -28,17 +28,17 @@ def make(
     random = np.random.default_rng(seed)
     genre = random.integers(0, len(_GENRES), items)
     centre = random.normal(size=(len(_GENRES), dim))
-    taste_items = centre[genre] + 0.6 * random.normal(size=(items, dim))
-    taste_users = centre[random.integers(0, len(_GENRES), users)] + 0.8 * random.normal(size=(users, dim))
-    popularity = 1.0 / (1 + random.permutation(items)) ** 0.6
+    taste_items = centre[genre] + 0.5 * random.normal(size=(items, dim))
+    taste_users = centre[random.integers(0, len(_GENRES), users)] + 0.5 * random.normal(size=(users, dim))
+    popularity = 1.0 / (1 + random.permutation(items)) ** 0.5
     per_user = _spread(random.pareto(2.0, users) + 0.5, ratings, items // 2 + items % 2)
     rows = []
     for user in range(users):
-        affinity = taste_items @ taste_users[user] / dim
+        affinity = taste_items @ taste_users[user] / dim**0.5
         # Gumbel noise on log weights draws without replacement, in proportion to the weights.
-        key = np.log(popularity) + 0.8 * affinity + random.gumbel(size=items)
+        key = np.log(popularity) + 1.2 * affinity + random.gumbel(size=items)
         chosen = np.argpartition(-key, per_user[user] - 1)[: per_user[user]]
-        stars = np.clip(np.rint(3.4 + 1.1 * affinity[chosen] + 0.6 * random.normal(size=len(chosen))), 1, 5)
+        stars = np.clip(np.rint(3.2 + 0.6 * affinity[chosen] + 0.5 * random.normal(size=len(chosen))), 1, 5)
         rows.append((np.full(len(chosen), user + 1), chosen + 1, stars))
     user_id, item_id, value = (np.concatenate(c) for c in zip(*rows, strict=True))
     order = random.permutation(len(user_id))

@@ -28,7 +28,9 @@ def onto(recommender: Recommender, ratings: Ratings) -> tuple[Ratings, int]:
     user = recommender.users.rows(ratings.users.ids(ratings.user), missing="negative")
     item = recommender.items.rows(ratings.items.ids(ratings.item), missing="negative")
     known = (user >= 0) & (item >= 0)
-    kept = replace(ratings.take(known), users=recommender.users, items=recommender.items, user=user[known], item=item[known])
+    kept = replace(
+        ratings.take(known), users=recommender.users, items=recommender.items, user=user[known], item=item[known]
+    )
     width = len(recommender.items)
     users, items = recommender.seen.of_users(np.arange(len(recommender.users)))
     fitted = int(np.isin(kept.user * width + kept.item, users * width + items).sum())
@@ -150,6 +152,4 @@ def rank_metrics(
     ends = {} if not resamples else {"low": low, "high": high}
     bounds = {end: dict(zip(names, ends[end].tolist(), strict=True)) if ends else {} for end in ("low", "high")}
     per_user = pl.DataFrame({"user_id": test.users.ids(users)} | dict(zip(names, values.T, strict=True)))
-    return Report(
-        measured, bounds["low"], bounds["high"], len(users), int(warm.sum()), int((~warm).sum()), per_user
-    )
+    return Report(measured, bounds["low"], bounds["high"], len(users), int(warm.sum()), int((~warm).sum()), per_user)

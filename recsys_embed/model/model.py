@@ -30,10 +30,15 @@ class Side(NamedTuple):
 class Model(nn.Module):
     """Scores users with items. `offset` is a constant of every score (the mean rating, for squared error)."""
 
-    def __init__(self, users: Tower, items: Tower, scorer: nn.Module, biases: tuple[nn.Embedding, nn.Embedding] | None) -> None:
+    def __init__(
+        self, users: Tower, items: Tower, scorer: nn.Module, biases: tuple[nn.Embedding, nn.Embedding] | None
+    ) -> None:
         super().__init__()
         self.users, self.items, self.scorer = users, items, scorer
-        self.user_bias, self.item_bias = biases or (None, None)
+        self.user_bias: nn.Embedding | None = None
+        self.item_bias: nn.Embedding | None = None
+        if biases:
+            self.user_bias, self.item_bias = biases
         self.register_buffer("offset", torch.zeros(()))
 
     offset: Tensor

@@ -41,7 +41,9 @@ class PlainModel:
 
     def queries(self, users: Rows) -> Floats:
         """Return the users' vectors with their biases folded in as two more columns, [b, d + 2]."""
-        return np.column_stack((self.users[users], self.user_bias[users] + np.float32(self.offset), np.ones(len(users), np.float32)))
+        return np.column_stack(
+            (self.users[users], self.user_bias[users] + np.float32(self.offset), np.ones(len(users), np.float32))
+        )
 
     def keys(self) -> Floats:
         """Return the items' vectors with their biases folded in, [I, d + 2]: query @ key is the score."""
@@ -75,4 +77,4 @@ class PlainModel:
         score = self.pairs(users, items)
         if self.link == "stars":
             return np.clip(score, *self.scale)
-        return 1 / (1 + np.exp(-score)) if self.link == "chance" else score
+        return (1 / (1 + np.exp(-score))).astype(np.float32) if self.link == "chance" else score

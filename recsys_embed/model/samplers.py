@@ -37,12 +37,12 @@ class Sampler:
 
 
 def uniform(counts: Tensor) -> Sampler:
-    """Every item is as likely as any other."""
+    """Draw every item alike."""
     return Sampler(torch.ones_like(counts, dtype=torch.float32))
 
 
 def popularity(counts: Tensor) -> Sampler:
-    """Items are drawn by their number of ratings to the power 0.75 (Mikolov et al., 2013), unrated ones as if rated once."""
+    """Draw by number of ratings to the power 0.75 (Mikolov et al., 2013), unrated items as if rated once."""
     return Sampler(counts.clamp(min=1).float() ** 0.75)
 
 

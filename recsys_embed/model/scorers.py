@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class MLP(nn.Module):
         super().__init__()
         self.dim = dim
         sizes = [2 * dim, *layers, 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Score u [*b, d] with v [*b, d], broadcasting: [*b]."""

@@ -21,7 +21,9 @@ class Split(NamedTuple):
 
 def _shares(valid: float, test: float) -> None:
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
-        raise SettingError(f"the shares of valid ({valid}) and test ({test}) must be from 0 to 1 and sum to less than 1")
+        raise SettingError(
+            f"the shares of valid ({valid}) and test ({test}) must be from 0 to 1 and sum to less than 1"
+        )
 
 
 def _within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
@@ -47,17 +49,18 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
     return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
 
 
-def split_leave_last(ratings: Ratings) -> Split:
+def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
     """Hold out each user's last rating for test and the one before for validation.
 
     Ratings of one second keep their order in the table. Users of fewer than three ratings stay in train.
+    Without `test` the last rating is for validation.
     """
     if ratings.time is None:
         raise DataError("leave-last needs times, and this data has none: name the column with --time-col")
     if not len(ratings):
         return Split(ratings, ratings, ratings)
     place, count = _within_user(ratings.user, np.lexsort((np.arange(len(ratings)), ratings.time, ratings.user)))
-    from_end = np.where(count >= 3, count - 1 - place, 2)
+    from_end = np.where(count >= 3, count - 1 - place, 2) + (not test)
     return Split(ratings.take(from_end >= 2), ratings.take(from_end == 1), ratings.take(from_end == 0))
 
 

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import DataError
-from recsys_embed.ratings.vocab import Rows, Vocab, id_column, listed_rows
+from recsys_embed.ratings.vocab import Place, Rows, Vocab, id_column, listed_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,9 +45,9 @@ class Ratings:
     merged: int = 0
 
     def __post_init__(self) -> None:
-        columns = [self.user, self.item, self.value, *([] if self.time is None else [self.time])]
-        if len({len(c) for c in columns}) != 1:
-            raise DataError(f"the columns of Ratings differ in length: {[len(c) for c in columns]}")
+        lengths = [len(self.user), len(self.item), len(self.value)] + ([] if self.time is None else [len(self.time)])
+        if len(set(lengths)) != 1:
+            raise DataError(f"the columns of Ratings differ in length: {lengths}")
 
     @classmethod
     def from_frame(
@@ -61,7 +61,7 @@ class Ratings:
         *,
         vocabs: tuple[Vocab, Vocab] | None = None,
         from_text: bool = False,
-        first_row: int = 1,
+        place: Place = Place(),  # noqa: B008
     ) -> Ratings:
         """Make Ratings of a polars or pandas frame.
 
@@ -71,7 +71,7 @@ class Ratings:
             order), the "first", their "mean", their "sum" (time is the last), or an "error".
         vocabs: the users and items, where several frames share them. By default they are made of this frame.
         from_text: the frame was read from text, so ids that are all integers become integers.
-        first_row: the number of the frame's first row in error messages.
+        place: how the frame's rows are named in error messages.
         Raises DataError for missing columns, empty frames, and values that are missing or not finite.
         """
         data = frame if isinstance(frame, pl.DataFrame) else pl.from_pandas(frame)
@@ -79,15 +79,15 @@ class Ratings:
         if data.is_empty():
             raise DataError("there are no ratings: the data has a header but no row")
         columns = {
-            "user": id_column(data[names["user"]], "user", from_text, first_row),
-            "item": id_column(data[names["item"]], "item", from_text, first_row),
-            "value": _values(data[names["rating"]], first_row)
+            "user": id_column(data[names["user"]], "user", from_text, place),
+            "item": id_column(data[names["item"]], "item", from_text, place),
+            "value": _values(data[names["rating"]], place)
             if "rating" in names
             else pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True),
         }
         if "time" in names:
-            columns["time"] = _times(data[names["time"]], first_row)
-        table, merged = _merge(pl.DataFrame(columns), duplicates, first_row)
+            columns["time"] = _times(data[names["time"]], place)
+        table, merged = _merge(pl.DataFrame(columns), duplicates, place)
         users, items = vocabs or (Vocab.of(table["user"], "user"), Vocab.of(table["item"], "item"))
         return cls(
             users=users,
@@ -212,43 +212,44 @@ def find_columns(columns: list[str], named: dict[str, str | None]) -> dict[str, 
     return found
 
 
-def _values(column: pl.Series, first_row: int) -> pl.Series:
+def _values(column: pl.Series, place: Place) -> pl.Series:
     values = column.cast(pl.Float32, strict=False) if column.dtype != pl.Boolean else column.cast(pl.Float32)
     broken = values.is_null() & column.is_not_null()
     if broken.any():
         example = column.filter(broken)[0]
-        raise DataError(f"rating {example!r} is not a number in {listed_rows(broken, first_row)}")
+        raise DataError(f"rating {example!r} is not a number in {listed_rows(broken, place)}")
     if values.null_count():
-        raise DataError(f"rating is missing in {listed_rows(values.is_null(), first_row)}")
+        raise DataError(f"rating is missing in {listed_rows(values.is_null(), place)}")
     if not values.is_finite().all():
-        raise DataError(f"rating is NaN or infinite in {listed_rows(~values.is_finite(), first_row)}")
+        raise DataError(f"rating is NaN or infinite in {listed_rows(~values.is_finite(), place)}")
     return values
 
 
-def _times(column: pl.Series, first_row: int) -> pl.Series:
+def _times(column: pl.Series, place: Place) -> pl.Series:
     if column.dtype.is_temporal():
         times = column.cast(pl.Datetime("ms")).dt.epoch("s")
     elif column.dtype == pl.String:
-        times = column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
-        if times.null_count():
+        seconds = column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        times = seconds
+        if seconds.null_count() == len(column):
             times = column.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC").dt.epoch("s")
     else:
         times = column.cast(pl.Int64, strict=False)
     if times.null_count():
         example = column.filter(times.is_null())[0]
         raise DataError(
-            f"time {example!r} is neither seconds since 1970 nor a date in {listed_rows(times.is_null(), first_row)}"
+            f"time {example!r} is neither seconds since 1970 nor a date in {listed_rows(times.is_null(), place)}"
         )
     return times.cast(pl.Int64)
 
 
-def _merge(table: pl.DataFrame, duplicates: Duplicates, first_row: int) -> tuple[pl.DataFrame, int]:
+def _merge(table: pl.DataFrame, duplicates: Duplicates, place: Place) -> tuple[pl.DataFrame, int]:
     """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
     repeated = table.select(pl.struct("user", "item").is_duplicated()).to_series()
     if not repeated.any():
         return table, 0
     if duplicates == "error":
-        raise DataError(f"a user rated an item more than once in {listed_rows(repeated, first_row)}")
+        raise DataError(f"a user rated an item more than once in {listed_rows(repeated, place)}")
     ordered = table.sort("time", maintain_order=True) if "time" in table.columns else table
     rest = [pl.col("time").last()] if "time" in table.columns else []
     if duplicates in ("last", "first"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,14 @@ CANONICAL_INTEGER = r"^(?:0|-?[1-9][0-9]{0,17})$"
 _FEW = 10_000
 
 
-def id_column(column: pl.Series, name: str, from_text: bool = False, first_row: int = 1) -> pl.Series:
+class Place(NamedTuple):
+    """How rows are named in messages: "row" counted from 1 in a frame, "line" from 2 in a file with a header."""
+
+    word: str = "row"
+    first: int = 1
+
+
+def id_column(column: pl.Series, name: str, from_text: bool = False, place: Place = Place()) -> pl.Series:  # noqa: B008
     """Return the ids of a column as Int64 or String, never by way of a float.
 
     With `from_text` (a text file, where everything is text) a column whose every value is the canonical
@@ -44,14 +51,14 @@ def id_column(column: pl.Series, name: str, from_text: bool = False, first_row: 
     else:
         raise DataError(f"column {column.name!r} holds {column.dtype}, but {name} ids must be integers or text")
     if ids.null_count():
-        raise DataError(f"{name} id is missing in {listed_rows(ids.is_null(), first_row)}")
+        raise DataError(f"{name} id is missing in {listed_rows(ids.is_null(), place)}")
     return ids
 
 
-def listed_rows(bad: pl.Series, first: int = 1) -> str:
-    """Name the rows where `bad` is true, counted from `first`: "rows 3, 9 and 12" or "rows 1, 2, 3, … (812 in all)"."""
-    rows = bad.arg_true().to_numpy() + first
-    word = "row" if len(rows) == 1 else "rows"
+def listed_rows(bad: pl.Series, place: Place = Place()) -> str:  # noqa: B008
+    """Name the rows where `bad` is true: "row 3", "lines 3, 9", "rows 1, 2, 3, 4, 5, … (812 in all)"."""
+    rows = bad.arg_true().to_numpy() + place.first
+    word = place.word + "s" * (len(rows) != 1)
     if len(rows) <= 5:
         return f"{word} {', '.join(map(str, rows))}"
     return f"{word} {', '.join(map(str, rows[:5]))}, … ({len(rows)} in all)"

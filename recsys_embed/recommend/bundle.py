@@ -83,9 +83,13 @@ class Bundle:
             try:
                 data = (folder / name).read_bytes()
             except OSError as error:
-                raise BundleError(f"{folder}: {name} cannot be read ({error.strerror}); the model is incomplete") from None
+                raise BundleError(
+                    f"{folder}: {name} cannot be read ({error.strerror}); the model is incomplete"
+                ) from None
             if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise BundleError(f"{folder}: {name} was changed after it was written; train again or restore the folder")
+                raise BundleError(
+                    f"{folder}: {name} was changed after it was written; train again or restore the folder"
+                )
             if name.endswith(".safetensors"):
                 bundle.arrays[name] = load(data)
             elif name.endswith(".parquet"):

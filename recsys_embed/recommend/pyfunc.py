@@ -1,4 +1,4 @@
-"""A bundle as an MLflow model. MLflow runs this file as the model's code ("models from code"); it only reads a bundle."""
+"""A bundle as an MLflow model: MLflow runs this file as the model's code ("models from code"); it reads a bundle."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def answer(recommender: Recommender, asked: pl.DataFrame) -> pl.DataFrame:
     """Answer rows of user_id (text) and k with one long table: user_id, item_id (text), title, score, rank."""
     frames = []
     for (k,), rows in asked.group_by("k", maintain_order=True):
-        table = recommender.recommend(rows["user_id"].cast(pl.String).to_list(), int(k))  # type: ignore[call-overload]
-        frames.append(table.with_columns(pl.col("user_id", "item_id").cast(pl.String), score=pl.col("score").cast(pl.Float64)))
+        table = recommender.recommend(rows["user_id"].cast(pl.String).to_list(), int(k))
+        frames.append(
+            table.with_columns(pl.col("user_id", "item_id").cast(pl.String), score=pl.col("score").cast(pl.Float64))
+        )
     return pl.concat(frames)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.config import ModelConfig, TrainConfig, recipe, settings
+from recsys_embed.config import ModelConfig, Size, TrainConfig, recipe, settings
 from recsys_embed.errors import BundleError, SettingError
 from recsys_embed.model.plain import Floats, PlainModel
 from recsys_embed.ratings.table import Ratings, Seen
@@ -69,7 +69,7 @@ class Recommender:
         from recsys_embed.model.model import build
         from recsys_embed.train.loop import choose_device, fit
 
-        model, train = recipe(self.model, self.train, len(ratings.items))
+        model, train = recipe(self.model, self.train, Size(len(ratings.users), len(ratings.items), len(ratings)))
         device, _ = choose_device(train.device)
         train = TrainConfig(**{**settings(train), "device": device})
         positives = ratings if min_rating is None else ratings.take(ratings.value >= min_rating)
@@ -189,7 +189,12 @@ class Recommender:
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all, and return it. See `docs/bundle.md`."""
         plain = self.plain
-        vectors = {"users": plain.users, "items": plain.items, "user_bias": plain.user_bias, "item_bias": plain.item_bias}
+        vectors = {
+            "users": plain.users,
+            "items": plain.items,
+            "user_bias": plain.user_bias,
+            "item_bias": plain.item_bias,
+        }
         for at, (weight, bias) in enumerate(plain.layers):
             vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
         seen = {
@@ -254,7 +259,9 @@ class Recommender:
         metrics = self.facts.get("metrics", {})
         rows = {"this model": metrics.get("test"), **metrics.get("baselines", {})}
         if metrics.get("test"):
-            names = [n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in metrics["test"]]
+            names = [
+                n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in metrics["test"]
+            ]
             lines += ["", "On held-out test ratings (all items ranked, those fitted on left out):", ""]
             lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
             for row, values in rows.items():
@@ -262,8 +269,8 @@ class Recommender:
                 lines.append(f"| {row} | " + " | ".join(cells) + " |")
         lines += [
             "",
-            "Read it with `recsys_embed.Recommender.load(folder)` or `recsys recommend --model FOLDER`. The vectors stand in",
-            "`vectors.safetensors`, the ids in `users.parquet` and `items.parquet`; nothing here is executed when it is read.",
+            "Read it with `recsys_embed.Recommender.load(folder)` or `recsys recommend --model FOLDER`. The vectors",
+            "stand in `vectors.safetensors`, the ids in `users.parquet` and `items.parquet`; reading executes nothing.",
         ]
         if self.facts.get("terms"):
             lines += ["", f"Data: {self.facts['terms']}"]
@@ -273,7 +280,7 @@ class Recommender:
     def _directions(self) -> Floats:
         """The items' vectors at unit length; zeros stay zeros."""
         length = np.linalg.norm(self.plain.items, axis=1, keepdims=True)
-        return self.plain.items / np.where(length > 0, length, 1)
+        return (self.plain.items / np.where(length > 0, length, 1)).astype(np.float32)
 
     def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
         return vocab.rows([ids] if isinstance(ids, int | str | np.integer) else ids)
@@ -299,7 +306,7 @@ _MEANINGS = {
 
 
 def aligned(items: pl.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
-    """Return an item table with one row for each item of the vocabulary, in its order; the id is the title if need be."""
+    """Return an item table with one row an item, in the order of the vocabulary; a missing title is the id."""
     ids = vocab.series.alias("item_id")
     table = pl.DataFrame({"item_id": ids})
     if items is not None:
@@ -310,5 +317,3 @@ def aligned(items: pl.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
     if "title" not in table.columns:
         return table.with_columns(title=name).select("item_id", "title", pl.exclude("item_id", "title"))
     return table.with_columns(title=pl.col("title").cast(pl.String).fill_null(name)).drop("ratings", strict=False)
-
-

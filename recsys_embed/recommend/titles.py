@@ -35,7 +35,9 @@ def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
     if len(same) == 1:
         return same[0]
     if same:
-        raise UnknownId(f"{len(same)} items are called {text!r}: {_named(same, vocab, titles)}; give the id, or the year")
+        raise UnknownId(
+            f"{len(same)} items are called {text!r}: {_named(same, vocab, titles)}; give the id, or the year"
+        )
     near = [row for row, (n, _) in enumerate(known) if name and name in n][:5]
     if not near:
         by_name = {n: row for row, (n, _) in enumerate(known)}

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -39,7 +40,7 @@ def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[C
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 log.warning("MLflow failed (%s): this training goes on untracked from here", reason[0][:300])
 
-    return safe
+    return safe  # type: ignore[return-value]
 
 
 class MLflowTracker(Tracker):
@@ -120,14 +121,18 @@ class MLflowTracker(Tracker):
 
         origin = CodeDatasetSource({"recsys_embed.dataset": source})
         found = [
-            DatasetInput(PolarsDataset(frame, origin, name=name)._to_mlflow_entity(), [InputTag("mlflow.data.context", part)])
+            DatasetInput(
+                PolarsDataset(frame, origin, name=name)._to_mlflow_entity(), [InputTag("mlflow.data.context", part)]
+            )
             for part, frame in frames.items()
             if not frame.is_empty()
         ]
         self.client.log_inputs(self.run_id, datasets=found)
 
     @_safely
-    def model(self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]) -> None:
+    def model(
+        self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]
+    ) -> None:
         """Log a bundle as a model that `mlflow.pyfunc.load_model` and `mlflow models serve` answer with.
 
         code: the models-from-code file around the bundle. example: an input and its output.
@@ -137,7 +142,9 @@ class MLflowTracker(Tracker):
         mlflow.set_tracking_uri(self.uri)
         try:
             given, answered = (frame.to_pandas() for frame in example)
-            with mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
+            with warnings.catch_warnings(), mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
+                # Its advice is for models that infer their signature, and for integers that may be missing.
+                warnings.simplefilter("ignore")
                 mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code),

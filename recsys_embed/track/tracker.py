@@ -35,7 +35,9 @@ class Tracker(AbstractContextManager["Tracker"]):
     def inputs(self, frames: Mapping[str, pl.DataFrame], name: str, source: str) -> None:
         """Take the data, by what it is used for."""
 
-    def model(self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]) -> None:
+    def model(
+        self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]
+    ) -> None:
         """Take the trained model's folder, the code that answers with it, an example, and what it needs."""
 
     def __exit__(
@@ -88,7 +90,7 @@ class Trackers(Tracker):
 
 
 class BarTracker(Tracker):
-    """A progress bar on stderr with loss, rate, metric and time left; a plain line now and then where no terminal is."""
+    """A progress bar on stderr with loss, rate, metric and time left; plain lines where no terminal is."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -84,40 +84,24 @@ def fit(
 
     best: Fitted | None = None
     history: list[dict[str, float]] = []
-    begin, name, sign = time.perf_counter(), better[0], better[1]
+    begin, (name, sign), last = time.perf_counter(), better, epochs or total
     stopped = "epochs"
     try:
-        for epoch in range(1, (epochs or total) + 1):
-            start = time.perf_counter()
-            order = torch.randperm(len(ratings), generator=generator, device=device)
-            batches = order.split(size)
-            losses = torch.zeros(len(batches), device=device)
-            for at, rows in enumerate(batches):
-                step.optimizer.lr = lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1 + at / len(batches)) / total))
-                losses[at] = step(Batch(*(c[rows] for c in columns)))
-                if at % 64 == 0:
-                    tracker.progress(epoch - 1 + at / len(batches), epochs or total, _note(history))
-            values = losses.cpu()  # the epoch's one synchronisation
-            if not values.isfinite().all():
-                raise _diverged(values, epoch, config)
-            seconds = time.perf_counter() - start
-            facts = {"loss": float(values.mean()), "samples_per_s": len(ratings) / seconds}
-            last = epoch == (epochs or total)
-            if validate or last:
-                plain = read()
-                if validate:
-                    facts |= validate(plain)
-                    if not math.isfinite(facts[name]):
-                        raise SettingError(f"the validation metric {name} is {facts[name]}: is there validation data?")
+        for epoch in range(1, last + 1):
+            facts = _epoch(step, columns, epoch, (lr, size, total, last), tracker, _note(history))
+            if not math.isfinite(facts["loss"]):
+                raise _diverged(int(facts["batch"]), facts["loss"], epoch, config)
+            plain = read() if validate or epoch == last else None
+            if validate and plain:
+                facts |= validate(plain)
+                if not math.isfinite(facts[name]):
+                    raise SettingError(f"the validation metric {name} is {facts[name]}: is there validation data?")
             history.append(facts)
             tracker.metrics(facts, epoch)
-            tracker.progress(epoch, epochs or total, _note(history))
-            if validate is None:
-                if last:
-                    best = Fitted(plain, epoch)
-            elif best is None or sign * facts[name] > sign * history[best.epochs - 1][name]:
+            tracker.progress(epoch, last, _note(history))
+            if plain and (not validate or not best or sign * facts[name] > sign * history[best.epochs - 1][name]):
                 best = Fitted(plain, epoch)
-            elif config.patience and epoch - best.epochs >= config.patience:
+            if validate and best and config.patience and epoch - best.epochs >= config.patience:
                 stopped = "patience"
                 break
     except KeyboardInterrupt:
@@ -129,6 +113,32 @@ def fit(
     assert best is not None
     best.history, best.seconds, best.stopped = history, time.perf_counter() - begin, stopped
     return best
+
+
+def _epoch(
+    step: AutogradStep, columns: Batch, epoch: int, plan: tuple[float, int, int, int], tracker: Tracker, note: str
+) -> dict[str, float]:
+    """Pass once over all ratings in a random order; return the mean loss and the rate.
+
+    plan: the first learning rate, the batch size, and the epochs of the curve and of this training.
+    Where a loss is not finite, the first such loss stands under "loss" and its batch under "batch".
+    """
+    lr, size, total, last = plan
+    n, device = len(columns.user), columns.user.device
+    start = time.perf_counter()
+    batches = torch.randperm(n, generator=step.generator, device=device).split(size)
+    losses = torch.zeros(len(batches), device=device)
+    for at, rows in enumerate(batches):
+        done = epoch - 1 + at / len(batches)
+        step.optimizer.lr = lr * 0.5 * (1 + math.cos(math.pi * done / total))
+        losses[at] = step(Batch(*(column[rows] for column in columns)))
+        if at % 64 == 0:
+            tracker.progress(done, last, note)
+    values = losses.cpu()  # the epoch's one synchronisation
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        return {"loss": float(values[bad[0]]), "batch": float(bad[0]) + 1}
+    return {"loss": float(values.mean()), "samples_per_s": n / (time.perf_counter() - start)}
 
 
 def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
@@ -166,12 +176,11 @@ def _note(history: list[dict[str, float]]) -> str:
     )
 
 
-def _diverged(losses: torch.Tensor, epoch: int, config: TrainConfig) -> TrainingError:
-    batch = int((~losses.isfinite()).nonzero()[0]) + 1
+def _diverged(batch: int, loss: float, epoch: int, config: TrainConfig) -> TrainingError:
     hint = f"lower --lr (now {config.lr:g}), or bound the step with --clip 1"
     if config.loss == "mse":
         hint += ", or scale the ratings"
-    return TrainingError(f"the loss became {losses[batch - 1]:g} in epoch {epoch}, batch {batch}: {hint}")
+    return TrainingError(f"the loss became {loss:g} in epoch {epoch}, batch {batch}: {hint}")
 
 
 def choose_device(name: str) -> tuple[str, str]:

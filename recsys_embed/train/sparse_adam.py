@@ -116,11 +116,15 @@ class RowLazyAdam:
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
     """Scale all gradients, sparse ones too, so that their joint norm is at most `most`; return the norm before."""
-    graded = [p for p in parameters if p.grad is not None]
-    for parameter in graded:
-        if parameter.grad is not None and parameter.grad.layout == torch.sparse_coo:
+    values = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.layout == torch.sparse_coo:
             parameter.grad = parameter.grad.coalesce()
-    values = [p.grad.values() if p.grad.layout == torch.sparse_coo else p.grad for p in graded]  # type: ignore[union-attr]
+            values.append(parameter.grad.values())
+        else:
+            values.append(parameter.grad)
     norm = float(torch.stack([v.norm() for v in values]).norm()) if values else 0.0
     if norm > most:
         for value in values:

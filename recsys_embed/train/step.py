@@ -32,7 +32,9 @@ class AutogradStep:
     Each tower is asked once, for its distinct rows. All parameters move by row-lazy Adam.
     """
 
-    def __init__(self, model: Model, config: TrainConfig, known: Known, counts: Tensor, generator: torch.Generator) -> None:
+    def __init__(
+        self, model: Model, config: TrainConfig, known: Known, counts: Tensor, generator: torch.Generator
+    ) -> None:
         self.model, self.config, self.known, self.generator = model, config, known, generator
         self.objective = LOSSES[config.loss or "softmax"]
         self.sampler = SAMPLERS[config.sampler](counts)
@@ -46,7 +48,7 @@ class AutogradStep:
         with torch.autocast(batch.user.device.type, torch.bfloat16, enabled=batch.user.is_cuda):
             loss = self.objective.loss(self.scores(batch))
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if self.config.clip:
             clip_gradients(list(self.model.parameters()), self.config.clip)
         self.optimizer.step()
@@ -79,17 +81,18 @@ class AutogradStep:
         """One matrix product of the batch's distinct users with the shared negatives, or with all items."""
         if self.objective.negatives == "all":
             negatives, v = None, self._drop(self.model.item(torch.arange(self.items, device=users.device)))
-            neg, item_at = self.model.matrix(u, v).float(), batch.item
+            neg = self.model.matrix(u, v).float()
+            # A pair stands once in a batch, so no two threads add to one place, and the sum has one order.
+            pos = neg.flatten()[user_at * self.items + batch.item]
         else:
             negatives, log_chance = self.sampler.draw_distinct(k, self.generator)
             items, places = torch.cat((negatives, batch.item)).unique(return_inverse=True)
             v = self._drop(self.model.item(items))
             neg = self.model.matrix(u, v.at(places[: len(negatives)])).float()
-            item_at = places[len(negatives) :]
+            pos = self.model.score(u.at(user_at), v.at(places[len(negatives) :])).float()
             if self.objective.log_q:
                 neg = neg - log_chance
         neg = neg.masked_fill(self.known.mask(users, negatives), NO_NEGATIVE)
-        pos = self.model.score(u.at(user_at), v.at(item_at)).float()
         return Scores(pos, neg, user_at, batch.value, batch.weight)
 
     def _drop(self, side: Side) -> Side:
@@ -106,7 +109,7 @@ class AutogradStep:
 
 
 def _partition(model: Model) -> dict[str, list[nn.Parameter]]:
-    """Return every parameter by the weight decay it takes: "user", "item", "bias" tables; the scorer's are "item" too."""
+    """Return every parameter by the weight decay it takes; the scorer's weights take the items'."""
     parts: dict[str, list[nn.Parameter]] = {"user": [], "item": [], "bias": []}
     for name, parameter in model.named_parameters():
         room = name.partition(".")[0]

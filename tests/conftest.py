@@ -1,0 +1,37 @@
+"""Fixtures: a table of ratings, made anew for every test."""
+
+from __future__ import annotations
+
+import os
+
+# Waiting threads must not spin: the suite would take many times longer beside another program.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import numpy as np
+import polars as pl
+import pytest
+from worlds import ITEMS, USERS
+
+from recsys_embed.ratings.table import Ratings
+
+
+@pytest.fixture
+def frame() -> pl.DataFrame:
+    """31 ratings of 7 users and 11 items; ids are not rows: users are 101.., items are "i00"..."""
+    random = np.random.default_rng(5)
+    pairs = random.permutation(USERS * ITEMS)[:31]
+    pairs = np.unique(np.concatenate((pairs, np.arange(USERS) * ITEMS + 3, np.arange(ITEMS))))
+    return pl.DataFrame(
+        {
+            "user_id": 101 + pairs // ITEMS,
+            "item_id": [f"i{i:02d}" for i in pairs % ITEMS],
+            "rating": random.integers(1, 6, len(pairs)).astype(float),
+            "timestamp": random.integers(0, 1000, len(pairs)),
+        }
+    )
+
+
+@pytest.fixture
+def ratings(frame: pl.DataFrame) -> Ratings:
+    return Ratings.from_frame(frame)

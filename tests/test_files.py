@@ -1,0 +1,136 @@
+import gzip
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_embed.config import DataConfig
+from recsys_embed.datasets import load_dataset
+from recsys_embed.datasets.files import read_items, read_table
+from recsys_embed.errors import DataError
+
+ROWS = [("7", "a b", "4.5", "100"), ("7", "c", "3", "200"), ("8", "c", "1", "300")]
+FORMS = {
+    "r.csv": "user_id,item_id,rating,timestamp\n" + "\n".join(",".join(r) for r in ROWS),
+    "r.tsv": "userId\tmovieId\trating\ttime\n" + "\n".join("\t".join(r) for r in ROWS) + "\n\n",
+    "r.dat": "\n".join("::".join(r) for r in ROWS),
+    "atomic.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+    + "\n".join("\t".join(r) for r in ROWS),
+    "bom.csv": "\ufeffuser,item,rating,time\r\n" + "\r\n".join(",".join(r) for r in ROWS),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_form_gives_the_same_ratings(tmp_path, name, packed):
+    path = tmp_path / (name + ".gz" * packed)
+    data = FORMS[name].encode()
+    path.write_bytes(gzip.compress(data) if packed else data)
+    columns = "user,item,rating,timestamp" if name == "r.dat" else None
+    ratings = load_dataset(str(path), columns=columns).ratings
+    assert ratings.frame().sort("timestamp").rows() == [(7, "a b", 4.5, 100), (7, "c", 3.0, 200), (8, "c", 1.0, 300)]
+
+
+def test_parquet_keeps_its_types(tmp_path, frame):
+    frame.write_parquet(tmp_path / "r.parquet")
+    back = load_dataset(str(tmp_path / "r.parquet")).ratings.frame().sort("user_id", "item_id")
+    assert back["item_id"].to_list() == frame.sort("user_id", "item_id")["item_id"].to_list()
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(DataError, match="no readable Parquet"):
+        load_dataset(str(tmp_path / "bad.parquet"))
+
+
+def test_lists_of_items_become_pairs(tmp_path):
+    (tmp_path / "train.txt").write_text("0 5 6 7\n1 6\n2 \n3 5 9 \n")
+    frame = load_dataset(str(tmp_path / "train.txt")).ratings.frame().sort("user_id", "item_id")
+    assert frame.select("user_id", "item_id").rows() == [(0, 5), (0, 6), (0, 7), (1, 6), (3, 5), (3, 9)]
+
+
+def test_latin_1_is_read_and_said(tmp_path, caplog):
+    (tmp_path / "movies.dat").write_bytes("1::Café::Drama\n2::Plain::Comedy\n".encode("latin-1"))
+    with caplog.at_level("INFO"):
+        items = read_items(tmp_path / "movies.dat", "id,title,genres")
+    assert items.rows() == [("1", "Café", "Drama"), ("2", "Plain", "Comedy")]
+    assert "Latin-1" in caplog.text
+
+
+def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
+    (tmp_path / "u.data").write_text("1\t2\t3\t4\n5\t6\t1\t8\n")
+    with caplog.at_level("INFO"):
+        assert load_dataset(str(tmp_path / "u.data")).ratings.time.tolist() == [4, 8]
+    assert "user, item, rating, timestamp" in caplog.text
+    (tmp_path / "wide.csv").write_text("1,2,3,4,5\n")
+    with pytest.raises(DataError, match="5 columns: name them with --columns"):
+        load_dataset(str(tmp_path / "wide.csv"))
+    with pytest.raises(DataError, match="--columns names 2"):
+        load_dataset(str(tmp_path / "u.data"), columns="user,item")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "is empty"),
+        (b"user,item,rating\n", "no row"),
+        (b"user,item,rating\n1,2,3\n1,2,3,4\n", "line 3 has 4 fields, not 3"),
+        (b"user,item,rating\n1,2,3\n1,3,bad\n", "'bad' is not a number in line 3"),
+        (b"user,thing,rating\n1,2,3\n", "no column for the item"),
+        (b"user,item\n1\n", "item id is missing in line 2"),
+    ],
+)
+def test_broken_files_say_where(tmp_path, text, message):
+    (tmp_path / "r.csv").write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(tmp_path / "r.csv"))
+
+
+def test_missing_files_and_cut_archives(tmp_path):
+    with pytest.raises(DataError, match="there is no file"):
+        load_dataset(str(tmp_path / "none.csv"))
+    with pytest.raises(DataError, match="no data set 'movielense'"):
+        load_dataset("movielense")
+    (tmp_path / "r.csv.gz").write_bytes(gzip.compress(b"user,item\n1,2\n" * 50)[:-12])
+    with pytest.raises(DataError, match="no whole gzip"):
+        load_dataset(str(tmp_path / "r.csv.gz"))
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_break_the_reader(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("fuzz") / "r.csv"
+    path.write_bytes(data)
+    try:
+        assert isinstance(read_table(path).frame, pl.DataFrame)
+    except DataError:
+        pass
+
+
+def test_held_out_files_share_the_vocabularies(tmp_path):
+    (tmp_path / "train.csv").write_text("user,item\n1,10\n2,11\n1,12\n")
+    (tmp_path / "valid.csv").write_text("user,item\n1,11\n")
+    (tmp_path / "test.csv").write_text("user,item\n2,10\n3,99\n")
+    config = DataConfig(str(tmp_path / "train.csv"), valid=str(tmp_path / "valid.csv"), test=str(tmp_path / "test.csv"))
+    train, valid, test = load_dataset(config.dataset, config).split(config)
+    assert train.users == valid.users == test.users and train.items == test.items
+    assert test.frame().select("user_id", "item_id").rows() == [(2, 10), (3, 99)]
+    alone = DataConfig(config.dataset, valid=config.valid)
+    assert len(load_dataset(alone.dataset, alone).split(alone).test) == 0
+    tested = DataConfig(config.dataset, test=config.test, valid_share=0.4)
+    train, valid, test = load_dataset(tested.dataset, tested).split(tested)
+    assert (len(train), len(valid), len(test)) == (2, 1, 2)
+
+
+def test_one_text_id_makes_the_ids_of_all_files_text(tmp_path):
+    (tmp_path / "train.csv").write_text("user,item\n1,10\n2,11\n")
+    (tmp_path / "test.csv").write_text("user,item\n007,10\n")
+    config = DataConfig(str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    assert load_dataset(config.dataset, config).ratings.users.series.to_list() == ["007", "1", "2"]
+
+
+def test_synthetic_is_the_same_everywhere_and_takes_sizes():
+    one, other = (load_dataset("synthetic:users=50,items=30,ratings=400,seed=3") for _ in range(2))
+    assert one.ratings.digest() == other.ratings.digest()
+    assert (len(one.ratings.users), len(one.ratings)) == (50, 400)
+    with pytest.raises(ValueError, match="synthetic takes users=N"):
+        load_dataset("synthetic:people=3")
+    with pytest.raises(ValueError, match="holds from 1 to"):
+        load_dataset("synthetic:users=3,items=3,ratings=400")

@@ -1,0 +1,200 @@
+"""Contracts of towers, scorers, losses and samplers: each implementation is a parameter, not a copy."""
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from worlds import BATCH, DIM, ITEMS, USERS, small
+
+from recsys_embed import config
+from recsys_embed.config import RECIPES, ModelConfig, TrainConfig, options
+from recsys_embed.datasets.catalog import SPLITS
+from recsys_embed.model.losses import LOSSES, Scores, take
+from recsys_embed.model.model import build
+from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
+from recsys_embed.model.scorers import SCORERS
+from recsys_embed.model.towers import IdTower
+
+SCORER_CONFIGS = {
+    "dot": ModelConfig(dim=DIM),
+    "cosine": ModelConfig(dim=DIM, cosine=True, temperature=0.2),
+    "mlp": ModelConfig(dim=DIM, scorer="mlp", hidden="9,4"),
+    "deep mlp": ModelConfig(dim=DIM, scorer="mlp", hidden="3"),
+}
+
+
+def scorer_of(name):
+    torch.manual_seed(1)
+    return SCORERS[SCORER_CONFIGS[name].scorer](SCORER_CONFIGS[name])
+
+
+@pytest.mark.parametrize("name", SCORER_CONFIGS)
+class TestScorers:
+    def test_all_call_forms_agree(self, name):
+        scorer = scorer_of(name)
+        u, v = torch.randn(USERS, DIM), torch.randn(ITEMS, DIM)
+        table = scorer.matrix(u, v)
+        assert table.shape == (USERS, ITEMS)
+        torch.testing.assert_close(scorer(u[:, None], v[None]), table)
+        pairs = scorer(u[[0, 3, 6]], v[[10, 2, 5]])
+        torch.testing.assert_close(pairs, table[[0, 3, 6], [10, 2, 5]])
+
+    def test_no_negatives_is_an_empty_table(self, name):
+        scorer = scorer_of(name)
+        assert scorer(torch.randn(BATCH, 1, DIM), torch.randn(BATCH, 0, DIM)).shape == (BATCH, 0)
+
+    def test_gradients_reach_both_sides(self, name):
+        u, v = (torch.randn(n, DIM, requires_grad=True) for n in (USERS, ITEMS))
+        scorer_of(name).matrix(u, v).sum().backward()
+        assert u.grad.abs().sum() > 0 and v.grad.abs().sum() > 0
+
+    def test_plain_arrays_give_the_same_scores(self, name):
+        model = build(ModelConfig(**{**vars(SCORER_CONFIGS[name]), "init_scale": 1.0}), USERS, ITEMS, seed=3)
+        with torch.no_grad():
+            model.user_bias.weight.normal_()
+            model.item_bias.weight.normal_()
+            model.offset.fill_(2.5)
+        plain = model.plain()
+        table = model.matrix(model.user(torch.arange(USERS)), model.item(torch.arange(ITEMS))).detach().numpy()
+        users, items = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
+        np.testing.assert_allclose(plain.pairs(users, items).reshape(USERS, ITEMS), table, rtol=1e-5, atol=1e-5)
+        scores = plain.score(plain.queries(np.arange(USERS)), plain.keys())
+        np.testing.assert_allclose(scores, table, rtol=1e-5, atol=1e-5)
+
+
+def test_an_mlp_is_what_its_layers_say():
+    scorer = scorer_of("mlp")
+    u, v = torch.randn(1, DIM), torch.randn(1, DIM)
+    hidden = torch.cat((u, v), 1)
+    first, second, last = scorer.layers
+    expected = last(torch.relu(second(torch.relu(first(hidden)))))
+    torch.testing.assert_close(scorer(u, v), expected[:, 0])
+
+
+def test_a_tower_gives_rows_of_its_table():
+    tower = IdTower(ITEMS, DIM, 1.0, torch.Generator().manual_seed(0))
+    assert tower(torch.tensor([4, 1])).equal(tower.all()[[4, 1]])
+    assert tower(torch.zeros(0, dtype=torch.long)).shape == (0, DIM)
+    tower(torch.tensor([4, 1])).sum().backward()
+    assert tower.table.weight.grad.coalesce().indices().tolist() == [[1, 4]]
+
+
+def test_equal_seeds_build_equal_models_and_leave_the_global_generator_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    config = ModelConfig(dim=DIM, scorer="mlp", init_scale=0.5)
+    one, other = build(config, USERS, ITEMS, 1), build(config, USERS, ITEMS, 1)
+    assert torch.rand(1).equal(expected)
+    assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not build(config, USERS, ITEMS, 2).users.all().equal(one.users.all())
+
+
+def scores(pos, neg, row, value=None, weight=None):
+    ones = [1.0] * len(pos)
+    return Scores(*map(torch.tensor, (pos, neg, row, value or ones, weight or ones)))
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def test_losses_are_their_formulas():
+    pos, neg, row = [1.0, -0.5, 2.0], [[0.3, 0.1], [-1.0, 0.7]], [0, 1, 0]
+    s = scores(pos, neg, row, weight=[0.5, 1.0, 1.5])
+    softmax = [
+        -math.log(math.exp(p) / (math.exp(p) + sum(map(math.exp, neg[r])))) for p, r in zip(pos, row, strict=True)
+    ]
+    bpr = [sum(-math.log(sigmoid(p - n)) for n in neg[r]) / 2 for p, r in zip(pos, row, strict=True)]
+    bce = [
+        -math.log(sigmoid(p)) + sum(-math.log(1 - sigmoid(n)) for n in neg[r]) / 2
+        for p, r in zip(pos, row, strict=True)
+    ]
+    for name, each in (("softmax", softmax), ("bpr", bpr), ("logistic", bce)):
+        expected = (0.5 * each[0] + each[1] + 1.5 * each[2]) / 3
+        assert LOSSES[name].loss(s).item() == pytest.approx(expected, rel=1e-5), name
+    rated = scores([3.0, 4.0], [[], []], [0, 1], value=[5.0, 4.5])
+    assert LOSSES["mse"].loss(rated).item() == pytest.approx((4 + 0.25) / 2)
+
+
+@pytest.mark.parametrize("name", [n for n, o in LOSSES.items() if o.negatives != "none"])
+def test_a_negative_that_is_none_changes_nothing_and_gives_no_nan(name):
+    pos, neg = torch.zeros(2, requires_grad=True), torch.full((2, 3), -1e9, requires_grad=True)
+    ones = torch.ones(2)
+    LOSSES[name].loss(Scores(pos, neg, torch.arange(2), ones, ones)).backward()
+    assert pos.grad.isfinite().all() and neg.grad.abs().max() == 0
+
+
+def test_take_is_indexing_with_its_gradient():
+    for table in (torch.randn(4, DIM, requires_grad=True), torch.randn(4, requires_grad=True)):
+        rows, weights = torch.tensor([3, 0, 3, 3]), torch.randn(4)
+        taken = take(table, rows)
+        assert taken.equal(table[rows])
+        (taken.reshape(4, -1).sum(1) * weights).sum().backward()
+        expected = torch.zeros(4).index_add_(0, rows, weights)
+        torch.testing.assert_close(table.grad.reshape(4, -1)[:, 0], expected)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+class TestSamplers:
+    def test_items_come_as_often_as_they_should(self, name):
+        counts = torch.tensor([0, 1, 10, 100, 50])
+        sampler = SAMPLERS[name](counts)
+        drawn = sampler.draw((40_000, 2), torch.Generator().manual_seed(0))
+        share = torch.bincount(drawn.flatten(), minlength=5) / drawn.numel()
+        torch.testing.assert_close(share, sampler.chance, atol=0.01, rtol=0)
+        expected = torch.ones(5) if name == "uniform" else counts.clamp(min=1) ** 0.75
+        torch.testing.assert_close(sampler.chance, expected / expected.sum())
+
+    def test_the_distinct_draw_estimates_sums_without_bias(self, name):
+        counts = torch.arange(1, 42)
+        sampler, generator, value = SAMPLERS[name](counts), torch.Generator().manual_seed(0), torch.rand(41)
+        estimates = []
+        for _ in range(4000):
+            rows, log_chance = sampler.draw_distinct(7, generator)
+            assert len(rows.unique()) == 7
+            estimates.append((value[rows] * torch.exp(-log_chance)).sum())
+        assert torch.stack(estimates).mean().item() == pytest.approx(value.sum().item(), rel=0.03)
+
+    def test_all_items_when_more_are_asked_for(self, name):
+        rows, log_chance = SAMPLERS[name](torch.arange(ITEMS)).draw_distinct(99, torch.Generator())
+        assert rows.tolist() == list(range(ITEMS)) and log_chance.abs().max() == 0
+
+
+def test_negatives_of_a_row_belong_to_the_user_of_that_row(ratings):
+    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    users = torch.tensor([6, 0, 6, 2, 5])
+    generator = torch.Generator().manual_seed(0)
+    rows, still = draw_unknown(SAMPLERS["uniform"](torch.ones(ITEMS)), known, users, 50, generator, rounds=30)
+    assert rows.shape == (5, 50)
+    assert still.all(1).tolist() == [False, True, False, False, False]  # user 0 knows every item
+    assert not still[[0, 2, 3, 4]].any()
+    for user, line in [(u, n) for u, n in zip(users.tolist(), rows.tolist(), strict=True) if u]:
+        assert not set(line) & set(ratings.seen()[user].tolist())
+        assert set(line) == set(range(ITEMS)) - set(ratings.seen()[user].tolist())
+
+
+def test_what_a_user_knows_is_masked_by_value(ratings):
+    known, seen = Known(ratings.seen(), ITEMS, torch.device("cpu")), ratings.seen()
+    users, items = torch.tensor([5, 1, 6]), torch.tensor([9, 3, 0, 7])
+    expected = [[i in seen[u] for i in items.tolist()] for u in users.tolist()]
+    assert known.mask(users, items).tolist() == expected
+    assert known.mask(users).tolist() == [[i in seen[u] for i in range(ITEMS)] for u in users.tolist()]
+    assert known.has(users[:, None], items[None]).tolist() == expected
+
+
+def test_the_names_in_the_settings_are_the_names_that_exist():
+    pairs = [
+        (config.LossName, LOSSES),
+        (config.ScorerName, SCORERS),
+        (config.SamplerName, SAMPLERS),
+        (config.SplitName, SPLITS),
+    ]
+    for literal, names in pairs:
+        assert set(get_args(literal)) == set(names)
+    assert set(RECIPES) == {(loss, scorer) for loss in LOSSES for scorer in SCORERS}
+    fields = {f.name for c in (ModelConfig, TrainConfig) for f, _, _ in options(c)} | {"batch_share"}
+    assert all(set(known) <= fields for known in RECIPES.values())
+    assert small("mse")[1].batch_size == 64

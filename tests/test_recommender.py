@@ -1,0 +1,227 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from worlds import checkerboard, small
+
+from recsys_embed.datasets import load_dataset
+from recsys_embed.errors import BundleError, SettingError, UnknownId
+from recsys_embed.ratings.splits import split_random
+from recsys_embed.recommend.bundle import Bundle, listed, newest
+from recsys_embed.recommend.output import write_lists
+from recsys_embed.recommend.recommender import Recommender, aligned
+from recsys_embed.recommend.titles import canonical, find_item
+
+TITLES = ["Toy Story (1995)", "Matrix, The (1999)", "Heat (1995)", "Heat (1986)", "Été (1990)", "Star Wars (1977)"]
+
+
+@pytest.fixture(scope="module", params=["dot", "mlp"])
+def fitted(request):
+    catalog = load_dataset("synthetic:users=50,items=30,ratings=600")
+    train, _, test = split_random(catalog.ratings, 0.0, 0.2)
+    model, config = small("logistic" if request.param == "mlp" else "softmax", request.param, epochs=4)
+    return Recommender(model, config).fit(train, catalog.items, held=test)
+
+
+def test_one_user_or_many_or_all_is_the_same(fitted):
+    everybody = fitted.recommend(k=4)
+    some = fitted.recommend([7, 3], k=4)
+    # One user is a product of a vector with a matrix, many are one of matrices: their last bits differ.
+    assert_frame_equal(some, pl.concat([everybody.filter(user_id=u) for u in (7, 3)]))
+    assert_frame_equal(fitted.recommend(7, k=4), everybody.filter(user_id=7))
+    assert fitted.recommend("7", k=4).equals(fitted.recommend(7, k=4))
+
+
+def test_a_longer_list_begins_with_the_shorter_one(fitted):
+    assert_frame_equal(fitted.recommend(9, k=20).head(5), fitted.recommend(9, k=5))
+
+
+def test_exactly_what_is_available_comes_back(fitted):
+    seen = fitted.seen.count
+    table = fitted.recommend(k=999).group_by("user_id").len().sort("user_id")
+    assert table["len"].to_list() == (30 - seen).tolist()
+    assert fitted.recommend(k=999, include_seen=True).height == 50 * 30
+    scores = fitted.recommend(5, k=999)["score"].to_numpy()
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_nothing_that_was_rated_comes_back(fitted):
+    pairs = set(fitted.recommend(k=999).select("user_id", "item_id").rows())
+    users, items = fitted.seen.of_users(np.arange(50))
+    rated = set(zip(fitted.users.ids(users).to_list(), fitted.items.ids(items).to_list(), strict=True))
+    held_u, held_i = fitted.held.of_users(np.arange(50))
+    held = set(zip(fitted.users.ids(held_u).to_list(), fitted.items.ids(held_i).to_list(), strict=True))
+    assert not pairs & rated and held <= pairs
+    assert not set(fitted.recommend(k=999, hide_held=True).select("user_id", "item_id").rows()) & (rated | held)
+
+
+def test_filters_come_before_the_cut(fitted):
+    left = fitted.recommend(5, k=999)["item_id"].to_list()
+    assert fitted.recommend(5, k=2, among=left[3:7])["item_id"].to_list() == left[3:5]
+    assert fitted.recommend(5, k=2, exclude=left[:3])["item_id"].to_list() == left[3:5]
+    assert fitted.recommend(5, k=2, among=[]).height == 0
+
+
+def test_scores_are_predictions_of_a_dot_model(fitted):
+    table = fitted.recommend(5, k=6)
+    got = fitted.plain.pairs(np.full(6, fitted.users.rows([5])[0]), fitted.items.rows(table["item_id"]))
+    np.testing.assert_allclose(got, table["score"].to_numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_similar_is_the_cosine_without_biases(fitted):
+    vectors = fitted.plain.items
+    item = fitted.items.rows([4])[0]
+    cosine = vectors @ vectors[item] / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors[item])
+    cosine[item] = -2
+    expected = fitted.items.ids(np.argsort(-cosine)[:5]).to_list()
+    assert fitted.similar(4, k=5)["item_id"].to_list() == expected
+    assert_frame_equal(fitted.similar([4, 9], k=5).filter(of=4), fitted.similar(4, k=5))
+
+
+def test_reasons_are_own_items(fitted):
+    table = fitted.recommend(5, k=3)
+    for near in fitted.reasons(5, table["item_id"].to_list()):
+        assert len(near) == 2 and set(near) <= set(fitted.items.ids(fitted.seen[fitted.users.rows([5])[0]]).to_list())
+
+
+def test_unknown_ids_and_bad_lengths_are_refused(fitted):
+    with pytest.raises(UnknownId, match="user 4242 is not known; 50 users are"):
+        fitted.recommend(4242)
+    with pytest.raises(UnknownId, match="item 77 is not known"):
+        fitted.similar(77)
+    with pytest.raises(UnknownId):
+        fitted.recommend(5, among=[77])
+    with pytest.raises(SettingError, match="k must be at least 1"):
+        fitted.recommend(5, k=0)
+    with pytest.raises(SettingError, match="one item for each user"):
+        fitted.predict([1, 2], [1])
+
+
+def test_saved_and_loaded_answers_are_the_same(fitted, tmp_path):
+    fitted.save(tmp_path / "m")
+    loaded = Recommender.load(tmp_path / "m")
+    assert loaded.recommend(k=7).equals(fitted.recommend(k=7))
+    assert loaded.similar(3).equals(fitted.similar(3))
+    assert np.array_equal(loaded.predict(3, 5), fitted.predict(3, 5))
+    assert loaded.recommend(k=99, hide_held=True).equals(fitted.recommend(k=99, hide_held=True))
+    assert loaded.table.equals(fitted.table)
+    loaded.save(tmp_path / "m")  # over itself
+    assert Recommender.load(tmp_path / "m").recommend(3).equals(fitted.recommend(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize(
+    "name", ["vectors.safetensors", "model.json", "users.parquet", "seen.safetensors", "README.md"]
+)
+def test_one_changed_byte_is_noticed(fitted, tmp_path, name):
+    file = fitted.save(tmp_path / "m") / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match=f"{name} was changed"):
+        Recommender.load(tmp_path / "m")
+    file.unlink()
+    with pytest.raises(BundleError, match="incomplete"):
+        Recommender.load(tmp_path / "m")
+
+
+def test_a_manifest_cannot_point_elsewhere(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "m")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (tmp_path / "secret").write_text("x")
+    manifest["files"]["../secret"] = {"size": 1, "sha256": "0"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="no file of this folder"):
+        Recommender.load(folder)
+    (folder / "manifest.json").write_text('{"format": 99, "files": {}}')
+    with pytest.raises(BundleError, match="format 99"):
+        Recommender.load(folder)
+    (folder / "manifest.json").write_text("[1")
+    with pytest.raises(BundleError, match="broken"):
+        Recommender.load(folder)
+
+
+def test_a_failed_write_leaves_the_old_model(fitted, tmp_path, monkeypatch):
+    folder = fitted.save(tmp_path / "m")
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Bundle, "_fill", full)
+    with pytest.raises(BundleError, match="No space left"):
+        fitted.save(folder)
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+    assert Recommender.load(folder).recommend(3).equals(fitted.recommend(3))
+
+
+def test_what_is_no_model_is_never_replaced(fitted, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(BundleError, match="no model"):
+        fitted.save(tmp_path / "notes")
+    assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
+    with pytest.raises(BundleError, match="no manifest"):
+        Recommender.load(tmp_path / "notes")
+    with pytest.raises(BundleError, match="there is no model folder"):
+        Recommender.load(tmp_path / "none")
+
+
+def test_the_newest_model_is_found(fitted, tmp_path):
+    with pytest.raises(BundleError, match="train one with"):
+        newest(tmp_path)
+    for name, created in (("b", "2026-01-01"), ("a", "2026-01-02")):
+        fitted.facts["created"] = created
+        fitted.save(tmp_path / name)
+    (tmp_path / ".hidden").mkdir()
+    del fitted.facts["created"]
+    assert newest(tmp_path).name == "a" and [p.name for p in listed(tmp_path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_lists_for_everybody_are_written_whole(fitted, tmp_path, ending, monkeypatch):
+    monkeypatch.setattr("recsys_embed.recommend.recommender._USERS", 7)
+    path = tmp_path / f"recs.{ending}"
+    assert write_lists(fitted, path, None, 3, {}) == 150
+    back = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}[ending](path)
+    expected = fitted.recommend(k=3).select("user_id", "item_id", "score", "rank")
+    assert back.select("user_id", "item_id", "rank").rows() == expected.select("user_id", "item_id", "rank").rows()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(SettingError, match="must end in"):
+        write_lists(fitted, tmp_path / "recs.xlsx", None, 3, {})
+
+
+def test_titles_are_matched_as_people_write_them():
+    ratings = checkerboard(6)
+    titles = pl.Series(TITLES)
+    same = {
+        "toy story": 0,
+        "Toy Story (1995)": 0,
+        "The Matrix": 1,
+        "matrix, the": 1,
+        "ÉTÉ": 4,
+        "2": 2,
+        "Heat (1986)": 3,
+    }
+    for text, row in same.items():
+        assert find_item(text, ratings.items, titles) == row
+    with pytest.raises(UnknownId, match=r"2 items are called 'heat': 2 Heat \(1995\), 3 Heat \(1986\)"):
+        find_item("heat", ratings.items, titles)
+    with pytest.raises(UnknownId, match=r"did you mean 5 Star Wars \(1977\)"):
+        find_item("Star War", ratings.items, titles)
+    with pytest.raises(UnknownId, match="6 items are known"):
+        find_item("zzzz", ratings.items, titles)
+    assert canonical("A Bug's Life (1998)") == canonical("Bug's Life, A (1998)")
+
+
+def test_item_tables_are_put_in_the_order_of_the_rows():
+    vocab = checkerboard(4).items
+    table = pl.DataFrame(
+        {"item_id": ["2", "0", "9", "x", "2"], "title": ["two", None, "nine", "x", "again"], "genre": list("abcde")}
+    )
+    got = aligned(table, vocab)
+    assert got.columns == ["item_id", "title", "genre"]
+    assert got["title"].to_list() == ["0", "1", "two", "3"] and got["genre"].to_list() == ["b", None, "a", None]
+    assert aligned(None, vocab)["title"].to_list() == ["0", "1", "2", "3"]

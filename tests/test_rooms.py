@@ -1,0 +1,111 @@
+"""The house: imports point one way, heavy parts are loaded where they are used, and nothing is imported by accident."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recsys_embed
+
+ROOT = Path(recsys_embed.__file__).parent
+# In the order in which data flows; a room imports only from rooms that stand before it.
+ROOMS = [
+    "errors",
+    "config",
+    "ratings",
+    "datasets",
+    "model",
+    "track",
+    "train",
+    "recommend",
+    "evaluation",
+    "experiment",
+    "cli",
+]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (
+                [node.module] if node.module != "recsys_embed" else [f"recsys_embed.{a.name}" for a in node.names]
+            )
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+
+
+@pytest.mark.parametrize("path", [p for p in ROOT.rglob("*.py") if p.parent != ROOT or p.stem in ROOMS], ids=str)
+def test_imports_point_one_way(path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for module in imports(path):
+        parts = module.split(".")
+        if parts[0] == "recsys_embed" and len(parts) > 1 and parts[1] in ROOMS:
+            assert ROOMS.index(parts[1]) <= ROOMS.index(room), f"{path.name} imports {module}"
+
+
+def test_every_room_is_known():
+    found = {
+        p.stem if p.is_file() else p.name for p in ROOT.iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert found - {"__init__", "__main__"} == set(ROOMS)
+
+
+def loaded(code):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import recsys_embed", {"torch", "mlflow", "numpy", "polars", "pandas"}),
+        ("import recsys_embed.cli.main", {"torch", "mlflow", "numpy", "polars", "pandas", "scipy", "sklearn"}),
+        ("import recsys_embed.recommend.recommender", {"torch", "mlflow", "pandas", "scipy", "sklearn", "pyarrow"}),
+        ("import recsys_embed.datasets", {"torch", "mlflow", "pandas", "scipy"}),
+        ("import recsys_embed.experiment", {"mlflow", "pandas", "sklearn"}),
+        ("import recsys_embed.train.loop", {"mlflow", "pandas", "sklearn"}),
+    ],
+)
+def test_heavy_parts_stay_out(code, absent):
+    assert not loaded(code) & absent
+
+
+@pytest.mark.parametrize("package", ["typer", "mlflow", "pandas"])
+def test_a_package_has_one_room(package):
+    rooms = {
+        p.relative_to(ROOT).parts[0] for p in ROOT.rglob("*.py") if any(m.split(".")[0] == package for m in imports(p))
+    }
+    assert rooms <= {"typer": {"cli"}, "mlflow": {"track", "recommend"}, "pandas": {"ratings", "recommend"}}[package]
+
+
+def test_every_public_name_is_there():
+    for name in recsys_embed.__all__:
+        assert getattr(recsys_embed, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = recsys_embed.nothing
+
+
+def test_the_launcher_runs_from_anywhere(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT.parent / "cli.py"), "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"recsys-embed {recsys_embed.__version__}"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
+    import zipfile
+
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(ROOT.parent)]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"recsys_embed", f"recsys_embed-{recsys_embed.__version__}.dist-info"}

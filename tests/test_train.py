@@ -1,0 +1,267 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from worlds import BATCH, ITEMS, USERS, checkerboard, checkerboard_stars, small
+
+from recsys_embed.config import RECIPES, ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.errors import SettingError, TrainingError
+from recsys_embed.model.losses import LOSSES
+from recsys_embed.model.model import build
+from recsys_embed.model.samplers import Known, draw_unknown
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.track.tracker import MemoryTracker, Tracker
+from recsys_embed.train.loop import choose_device, fit
+from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
+from recsys_embed.train.step import AutogradStep, Batch, _partition
+
+
+def sparse(rows, values, shape):
+    return torch.sparse_coo_tensor(torch.tensor([rows]), values, shape)
+
+
+class TestRowLazyAdam:
+    def test_one_step_by_hand(self):
+        table = nn.Parameter(torch.tensor([[1.0], [2.0], [3.0]]))
+        adam = RowLazyAdam([Group([table], weight_decay=0.5)], lr=0.1, eps=0.0)
+        table.grad = sparse([2, 0], torch.tensor([[4.0], [-0.5]]), (3, 1))
+        adam.step()
+        # A first step is lr in the direction of the gradient, after the decay of 1 - 0.1 * 0.5.
+        torch.testing.assert_close(table.data, torch.tensor([[0.95 + 0.1], [2.0], [2.85 - 0.1]]))
+        adam.flush()
+        assert table[1].item() == pytest.approx(1.9)
+
+    @pytest.mark.parametrize("layout", ["sparse", "dense"])
+    def test_with_every_row_touched_it_is_adamw(self, layout):
+        torch.manual_seed(0)
+        start = torch.randn(6, 4)
+        ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+        adam = RowLazyAdam([Group([ours], weight_decay=0.1)], lr=0.02, betas=(0.8, 0.95))
+        adamw = torch.optim.AdamW([theirs], lr=0.02, betas=(0.8, 0.95), weight_decay=0.1)
+        for at in range(50):
+            adam.lr = adamw.param_groups[0]["lr"] = 0.02 * (1 - at / 60)
+            gradient = torch.randn(6, 4)
+            theirs.grad = gradient
+            ours.grad = (
+                gradient.clone()
+                if layout == "dense"
+                else sparse([3, 1, 0, 5, 4, 2], gradient[[3, 1, 0, 5, 4, 2]], (6, 4))
+            )
+            adam.step()
+            adamw.step()
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+    def test_a_row_that_was_away_has_decayed_every_step_and_counts_its_own(self):
+        table = nn.Parameter(torch.ones(2, 1))
+        adam = RowLazyAdam([Group([table], weight_decay=0.3)], lr=0.1, eps=0.0)
+        rates = [0.1, 0.05, 0.2, 0.1]
+        for at, adam.lr in enumerate(rates):
+            rows = [0, 1] if at == 3 else [0]
+            table.grad = sparse(rows, torch.ones(len(rows), 1), (2, 1))
+            adam.step()
+        expected = math.prod(1 - r * 0.3 for r in rates) - 0.1  # its first step of its own is lr
+        assert table[1].item() == pytest.approx(expected, rel=1e-6)
+
+    def test_duplicates_are_summed_first(self):
+        twice, once = (nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+        for table, rows, values in ((twice, [1, 1], [[1.0, 2.0], [3.0, -1.0]]), (once, [1], [[4.0, 1.0]])):
+            adam = RowLazyAdam([Group([table])], lr=0.1)
+            for _ in range(2):
+                table.grad = sparse(rows, torch.tensor(values), (3, 2))
+                adam.step()
+        assert twice.equal(once)
+
+    def test_a_decay_that_would_flip_signs_is_refused(self):
+        with pytest.raises(ValueError, match="below 1"):
+            RowLazyAdam([Group([], weight_decay=20.0)], lr=0.1)
+
+
+def test_clipping_bounds_the_joint_norm_of_sparse_and_dense_gradients():
+    table, dense = nn.Parameter(torch.zeros(4, 1)), nn.Parameter(torch.zeros(2))
+    table.grad = sparse([1, 1], torch.tensor([[1.0], [2.0]]), (4, 1))
+    dense.grad = torch.tensor([4.0, 0.0])
+    assert clip_gradients([table, dense], 2.5) == pytest.approx(5.0)
+    assert table.grad.to_dense()[1].item() == pytest.approx(1.5) and dense.grad[0].item() == pytest.approx(2.0)
+    assert clip_gradients([table, dense], 99.0) == pytest.approx(2.5)
+    assert dense.grad[0].item() == pytest.approx(2.0)
+
+
+def step_of(ratings, loss, scorer="dot", **given):
+    model_config, config = small(loss, scorer, **given)
+    model = build(model_config, USERS, ITEMS)
+    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    return model, AutogradStep(model, config, known, torch.from_numpy(ratings.counts), torch.Generator().manual_seed(0))
+
+
+def batch_of(ratings, rows):
+    columns = (ratings.user, ratings.item, ratings.value, np.ones(len(ratings), np.float32))
+    return Batch(*(torch.from_numpy(c)[rows] for c in columns))
+
+
+@pytest.mark.parametrize("scorer", ["dot", "mlp"])
+@pytest.mark.parametrize("loss", LOSSES)
+class TestStep:
+    def test_scores_are_those_of_the_pairs_they_stand_for(self, ratings, loss, scorer):
+        model, step = step_of(ratings, loss, scorer, negatives=4, dropout=0.0)
+        with torch.no_grad():
+            model.item_bias.weight.normal_()
+        batch = batch_of(ratings, torch.arange(BATCH))
+        s = step.scores(batch)
+        table = model.matrix(model.user(torch.arange(USERS)), model.item(torch.arange(ITEMS))).detach()
+        torch.testing.assert_close(s.pos.detach(), table[batch.user, batch.item])
+        kind, drawn = LOSSES[loss].negatives, torch.Generator().manual_seed(0)  # what the step drew, drawn again
+        items, shift = torch.zeros(BATCH, 0, dtype=torch.long), torch.zeros(())
+        if kind == "all":
+            items = torch.arange(ITEMS).expand(BATCH, -1)
+        elif kind == "shared":
+            rows, shift = step.sampler.draw_distinct(4, drawn)
+            items = rows.expand(BATCH, -1)
+        elif kind == "each":
+            items, _ = draw_unknown(step.sampler, step.known, batch.user, 4, drawn)
+        expected = table[batch.user[:, None], items] - shift
+        expected[step.known.has(batch.user[:, None], items)] = -1e9
+        torch.testing.assert_close(s.neg.detach()[s.row], expected)
+
+    def test_every_tower_is_asked_once_for_distinct_rows(self, ratings, loss, scorer):
+        model, step = step_of(ratings, loss, scorer, negatives=3)
+        asked = []
+        for tower in (model.users, model.items):
+            tower.register_forward_hook(lambda _m, args, _out: asked.append(args[0]))
+        step(batch_of(ratings, torch.arange(BATCH)))
+        assert len(asked) == 2 and all(len(rows.unique()) == len(rows) for rows in asked)
+
+    def test_the_same_seed_gives_the_same_bits(self, ratings, loss, scorer):
+        runs = []
+        for _ in range(2):
+            model_config, config = small(loss, scorer, epochs=3, batch_size=BATCH, dropout=0.3, negatives=3)
+            runs.append(fit(build(model_config, USERS, ITEMS), ratings, config).model)
+        assert all(np.array_equal(getattr(runs[0], n), getattr(runs[1], n)) for n in ("users", "items", "item_bias"))
+
+
+def test_rows_that_no_rating_names_are_left_alone_or_silenced(ratings):
+    few = ratings.take((ratings.user != 2) & (ratings.item != 5))
+    for loss in LOSSES:
+        model_config, config = small(loss, epochs=1, negatives=2)
+        plain = fit(build(model_config, USERS, ITEMS), few, config).model
+        assert not plain.users[2].any(), loss
+        assert plain.users[3].any()
+    assert not plain.items[5].any()  # squared error has no negatives
+
+
+def test_every_parameter_has_one_place():
+    model = build(small("softmax", "mlp")[0], USERS, ITEMS)
+    parts = _partition(model)
+    placed = [p for group in parts.values() for p in group]
+    assert len(placed) == len(list(model.parameters())) and len({id(p) for p in placed}) == len(placed)
+    assert parts["user"] == [model.users.table.weight] and parts["bias"] == [
+        model.user_bias.weight,
+        model.item_bias.weight,
+    ]
+
+
+def learnt(ratings, loss, scorer, **given):
+    model, train = small(loss, scorer, items=12, dim=8, **given)
+    return Recommender(model, train).fit(ratings)
+
+
+@pytest.mark.parametrize(("loss", "scorer"), sorted(RECIPES))
+def test_the_checkerboard_is_learnt(loss, scorer):
+    ratings = checkerboard_stars() if loss == "mse" else checkerboard()
+    given = {"negatives": 6, "epochs": 150 if scorer == "mlp" else 60, "lr": 0.02 if scorer == "mlp" else 0.05}
+    found = learnt(ratings, loss, scorer, **given).recommend(k=1)
+    assert found["item_id"].to_list() == found["user_id"].to_list()
+    if loss == "mse":
+        recommender = learnt(ratings, loss, scorer, **given)
+        assert recommender.predict([0, 1, 2], [0, 1, 3]) == pytest.approx([5.0, 5.0, 1.0], abs=0.7)
+        assert recommender.plain.scale == (1.0, 5.0)
+
+
+@pytest.mark.parametrize("given", [{"sampler": "popularity"}, {"cosine": True}, {"clip": 0.5}, {"biases": False},
+                                   {"weight": "rating"}, {"balance": 0.5}, {"dropout": 0.2}])  # fmt: skip
+def test_the_checkerboard_is_learnt_with_every_setting(given):
+    found = learnt(checkerboard(), "sampled-softmax", "dot", negatives=6, **given).recommend(k=1)
+    assert found["item_id"].to_list() == found["user_id"].to_list()
+
+
+def test_ratings_and_balance_weigh_a_positive(ratings):
+    from recsys_embed.train.loop import _columns
+
+    cpu = torch.device("cpu")
+    by_rating = _columns(ratings, small("softmax", weight="rating", balance=0.0)[1], cpu).weight.numpy()
+    np.testing.assert_allclose(by_rating, ratings.value / ratings.value.mean(), rtol=1e-6)
+    count = np.bincount(ratings.user)[ratings.user]
+    balanced = _columns(ratings, small("softmax", balance=1.0)[1], cpu).weight.numpy()
+    np.testing.assert_allclose(balanced * count, (balanced * count)[0], rtol=1e-5)
+    assert balanced.mean() == pytest.approx(1.0, rel=1e-5)
+
+
+class TestLoop:
+    def run(self, ratings, quality, **given):
+        """Train with a validation that says what it is told to."""
+        model_config, config = small("softmax", **{"epochs": len(quality), **given})
+        told = iter(quality)
+        tracker = MemoryTracker()
+        fitted = fit(
+            build(model_config, USERS, ITEMS), ratings, config, tracker, lambda _plain: {"ndcg_at_10": next(told)}
+        )
+        return fitted, tracker
+
+    def test_the_best_epoch_is_kept_and_patience_ends_it(self, ratings):
+        fitted, tracker = self.run(ratings, [0.1, 0.4, 0.3, 0.2, 0.9], patience=2)
+        assert (fitted.epochs, fitted.stopped, len(fitted.history)) == (2, "patience", 4)
+        assert [step for step, _ in tracker.steps] == [1, 2, 3, 4]
+        model_config, config = small("softmax", epochs=5)
+        again = fit(build(model_config, USERS, ITEMS), ratings, config, epochs=2)
+        assert np.array_equal(again.model.items, fitted.model.items)
+
+    def test_no_patience_means_all_epochs(self, ratings):
+        fitted, _ = self.run(ratings, [0.5, 0.1, 0.1, 0.1], patience=0)
+        assert (fitted.epochs, fitted.stopped, len(fitted.history)) == (1, "epochs", 4)
+
+    def test_less_is_better_for_errors(self, ratings):
+        model_config, config = small("mse", epochs=3)
+        told = iter([0.9, 0.7, 0.8])
+        fitted = fit(
+            build(model_config, USERS, ITEMS), ratings, config, None, lambda _: {"rmse": next(told)}, ("rmse", -1)
+        )
+        assert fitted.epochs == 2
+
+    def test_ctrl_c_keeps_the_best_so_far(self, ratings):
+        class Impatient(Tracker):
+            def metrics(self, values, step=None):
+                if step == 3:
+                    raise KeyboardInterrupt
+
+        model_config, config = small("softmax", epochs=9)
+        told = iter([0.1, 0.3, 0.2])
+        fitted = fit(
+            build(model_config, USERS, ITEMS), ratings, config, Impatient(), lambda _: {"ndcg_at_10": next(told)}
+        )
+        assert (fitted.epochs, fitted.stopped) == (2, "interrupted")
+
+    def test_a_loss_that_is_not_finite_ends_it_with_a_hint(self, ratings):
+        model_config, config = small("mse", lr=1e30, epochs=9, bias_decay=0.0)
+        with pytest.raises(TrainingError, match=r"became (nan|inf) in epoch \d, batch 1: lower --lr \(now 1e\+30\)"):
+            fit(build(model_config, USERS, ITEMS), ratings, config)
+
+
+def test_the_recipe_fills_what_is_not_given():
+    model, train = recipe(ModelConfig(), TrainConfig(lr=0.07), Size(10, 10, 100))
+    assert train.loss == "softmax" and train.lr == 0.07 and None not in (train.epochs, train.batch_size, model.dim)
+    assert recipe(model, TrainConfig(), Size(10**6, 10**5, 10**7))[1].loss == "sampled-softmax"
+    wide = recipe(model, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1]
+    assert wide.batch_size == 64
+
+
+def test_a_decay_that_would_flip_signs_is_refused_by_name():
+    with pytest.raises(SettingError, match="lr x user-decay must be below 1, got 1.5"):
+        recipe(small("bpr")[0], TrainConfig(lr=0.5, user_decay=3.0), Size(10, 10, 100))
+
+
+def test_the_device_is_chosen_with_a_reason(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == ("cpu", "no CUDA device was found")
+    with pytest.raises(SettingError, match="finds no CUDA device"):
+        choose_device("cuda")

@@ -1,0 +1,70 @@
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recsys_embed.errors import DataError, UnknownId
+from recsys_embed.ratings.vocab import Vocab, id_column
+
+ids = st.one_of(
+    st.lists(st.integers(-(2**62), 2**62), min_size=1, unique=True),
+    st.lists(st.text(max_size=12).filter(lambda t: "\x00" not in t), min_size=1, unique=True),
+)
+
+
+@given(ids)
+def test_rows_and_ids_are_inverse(values):
+    vocab = Vocab(values, "user")
+    rows = np.arange(len(values))[::-1]
+    assert vocab.rows(vocab.ids(rows)).tolist() == rows.tolist()
+    assert vocab.ids(vocab.rows(values)).to_list() == values
+    assert all(v in vocab for v in values)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=6), min_size=1))
+def test_text_columns_become_integers_only_when_nothing_is_lost(values):
+    column = id_column(pl.Series("user", values), "user", from_text=True)
+    assert [str(v) for v in column.to_list()] == values
+
+
+def test_leading_zeros_keep_a_whole_column_text():
+    assert id_column(pl.Series(["7", "007"]), "user", from_text=True).to_list() == ["7", "007"]
+    assert id_column(pl.Series(["7", "8"]), "user", from_text=True).to_list() == [7, 8]
+    assert id_column(pl.Series(["9007199254740993"]), "user", from_text=True).to_list() == [9007199254740993]
+
+
+def test_big_lookups_agree_with_small_ones():
+    vocab = Vocab(np.arange(30_000) * 3, "item")
+    asked = np.arange(25_000)
+    many = vocab.rows(asked, missing="negative")
+    assert many.tolist() == [a // 3 if a % 3 == 0 else -1 for a in asked]
+    text = Vocab([str(i) for i in range(20_000)], "item")
+    assert text.rows(np.arange(20_000)).tolist() == list(range(20_000))
+
+
+@pytest.mark.parametrize("many", [1, 20_000])
+def test_unknown_ids_are_named_with_their_nearest(many):
+    vocab = Vocab(np.arange(1, 20_001), "user")
+    with pytest.raises(UnknownId, match=r"user 99999 is not known; 20,000 users are, e\.g\. 19998, 19999, 20000"):
+        vocab.rows([*range(1, many), 99999])
+
+
+def test_an_id_is_read_by_the_vocabulary():
+    numbers, names = Vocab([1, 42], "user"), Vocab(["007", "42"], "user")
+    assert numbers.rows(["42"]).tolist() == [1]
+    assert names.rows([42]).tolist() == [1]
+    assert "007" in names and "7" not in names
+    assert "042" not in numbers and 1.0 not in numbers
+    with pytest.raises(UnknownId, match="text"):
+        raise Vocab(["anna", "bert"], "user").unknown("text")
+    assert Vocab(["anna", "bert"], "user").nearest("ana") == ["anna"]
+
+
+def test_ids_never_pass_through_a_float():
+    with pytest.raises(DataError, match="floats"):
+        id_column(pl.Series("user", [1.0, 2.0]), "user")
+    with pytest.raises(DataError, match="missing in row 2"):
+        id_column(pl.Series("user", ["a", None]), "user")
+    with pytest.raises(DataError, match="not distinct"):
+        Vocab([1, 1], "user")

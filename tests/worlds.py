@@ -1,0 +1,66 @@
+"""Small worlds in which all sizes differ, so that a swapped axis cannot pass; and the command line, run for real."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys_embed.config import ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.ratings.table import Ratings
+
+USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
+
+
+def shared_data() -> Path:
+    """Where the real data sets are, if they are."""
+    return Path(os.environ.get("RECSYS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def checkerboard(size: int = 12) -> Ratings:
+    """Even users like even items and odd users odd ones; the pair (u, u) is withheld: it is the one right answer."""
+    pairs = [(u, i) for u in range(size) for i in range(size) if u != i and u % 2 == i % 2]
+    user, item = np.array(pairs).T
+    return Ratings.from_frame(pl.DataFrame({"user": user, "item": item, "rating": np.ones(len(pairs))}))
+
+
+def checkerboard_stars(size: int = 12) -> Ratings:
+    """The same world with everything rated but (u, u): 5 stars for what is liked, 1 for the rest."""
+    pairs = [(u, i) for u in range(size) for i in range(size) if u != i]
+    user, item = np.array(pairs).T
+    return Ratings.from_frame(
+        pl.DataFrame({"user": user, "item": item, "rating": np.where(user % 2 == item % 2, 5.0, 1.0)})
+    )
+
+
+def small(loss: str, scorer: str = "dot", items: int = ITEMS, **given: object) -> tuple[ModelConfig, TrainConfig]:
+    """Settings that learn a small world in a second."""
+    model = {k: given.pop(k) for k in list(given) if k in ModelConfig.__dataclass_fields__}
+    train = {
+        "epochs": 60,
+        "batch_size": 64,
+        "lr": 0.05,
+        "user_decay": 0.0,
+        "item_decay": 0.0,
+        "bias_decay": 0.0,
+        "patience": 0,
+        **given,
+    }
+    return recipe(
+        ModelConfig(scorer=scorer, **{"dim": DIM, **model}), TrainConfig(loss=loss, **train), Size(USERS, items, 100)
+    )  # type: ignore[arg-type]
+
+
+def recsys(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, and check how it ends."""
+    done = subprocess.run(
+        [sys.executable, "-m", "recsys_embed", *args],
+        cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, "COLUMNS": "120", **env}, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, f"{args} ended with {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
