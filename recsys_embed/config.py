@@ -78,15 +78,17 @@ class ModelConfig:
 class TrainConfig:
     """How it is trained. None means: as the recipe of the loss and scorer has it (`RECIPES`)."""
 
-    loss: Annotated[LossName | None, "what is minimised (default: softmax, or sampled-softmax for many items)"] = None
+    loss: Annotated[
+        LossName | None, "what is minimised (default: softmax, sampled for many items; logistic for mlp)"
+    ] = None
     epochs: Annotated[int | None, "epochs at most; early stopping may end sooner"] = None
     batch_size: Annotated[int | None, "ratings a step"] = None
     lr: Annotated[float | None, "learning rate of Adam"] = None
     user_decay: Annotated[
         float | None, "decoupled weight decay of the users' vectors: a step shrinks them by lr x this"
     ] = None
-    item_decay: Annotated[float | None, "the same of the items' vectors and of dense weights"] = None
-    bias_decay: Annotated[float | None, "the same of biases"] = None
+    item_decay: Annotated[float | None, "the same of the items' vectors"] = None
+    bias_decay: Annotated[float | None, "the same of biases, and of the scorer's weights"] = None
     balance: Annotated[float | None, "a rating weighs (ratings of its user) to the power of minus this"] = None
     dropout: Annotated[float | None, "share of the vectors' numbers left out in a step"] = None
     negatives: Annotated[int | None, "items a positive is compared with (sampled losses)"] = None
@@ -150,21 +152,21 @@ FULL_SOFTMAX_PAIRS = 64_000_000
 # batch_size is the least one; batch_share is the share of the ratings that a step takes when that is more, so that
 # an epoch has about ten steps whatever the size: what counts is the number of steps and not of ratings.
 _SOFTMAX = {
-    "dim": 128, "epochs": 12, "batch_size": 8192, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 6.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.5,
+    "dim": 128, "epochs": 10, "batch_size": 1024, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
+    "user_decay": 3.0, "item_decay": 2.0, "bias_decay": 0.0, "balance": 0.5,
 }  # fmt: skip
 _PAIRS = {
     "dim": 64, "epochs": 40, "batch_size": 8192, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
     "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.0,
 }  # fmt: skip
 _MLP = {
-    "dim": 32, "epochs": 30, "batch_size": 4096, "batch_share": 0.0, "lr": 0.005, "init_scale": 0.5, "dropout": 0.1,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.0,
+    "dim": 32, "epochs": 10, "batch_size": 512, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.5,
 }  # fmt: skip
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("softmax", "dot"): _SOFTMAX,
-    ("sampled-softmax", "dot"): {**_SOFTMAX, "epochs": 15, "negatives": 512},
-    ("bpr", "dot"): {**_PAIRS, "negatives": 4},
+    ("sampled-softmax", "dot"): {**_SOFTMAX, "negatives": 1024},
+    ("bpr", "dot"): {**_PAIRS, "epochs": 30, "lr": 0.02, "user_decay": 3.0, "negatives": 4},
     ("logistic", "dot"): {**_PAIRS, "negatives": 8},
     ("mse", "dot"): {
         **_PAIRS,
@@ -174,11 +176,11 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
         "item_decay": 1.5,
         "bias_decay": 0.1,
     },
-    ("softmax", "mlp"): {**_MLP, "batch_size": 2048},
-    ("sampled-softmax", "mlp"): {**_MLP, "batch_size": 2048, "negatives": 128},
-    ("bpr", "mlp"): {**_MLP, "negatives": 4},
+    ("softmax", "mlp"): _MLP,
+    ("sampled-softmax", "mlp"): {**_MLP, "negatives": 128},
+    ("bpr", "mlp"): {**_MLP, "negatives": 8},
     ("logistic", "mlp"): {**_MLP, "negatives": 8},
-    ("mse", "mlp"): {**_MLP, "epochs": 20, "batch_size": 1024, "lr": 0.003, "bias_decay": 0.1},
+    ("mse", "mlp"): {**_MLP, "balance": 0.0, "bias_decay": 0.1},
 }
 
 
@@ -218,7 +220,9 @@ def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
 
 def default_loss(scorer: str, size: Size) -> str:
     """Return the loss that is taken when none is named."""
-    return "softmax" if scorer == "dot" and size.users * size.items <= FULL_SOFTMAX_PAIRS else "sampled-softmax"
+    if scorer == "mlp":
+        return "logistic"
+    return "softmax" if size.users * size.items <= FULL_SOFTMAX_PAIRS else "sampled-softmax"
 
 
 def settings(*configs: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_experiment(
     if "movielens" in data.dataset:
         facts["terms"] = TERMS
     with _tracker(run, data, facts, device) as tracker:
-        with BarTracker() as bar, clock("fit"):
+        with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             recommender, valid = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
         with clock("evaluate"):
             metrics = {"valid": valid} | _measure(recommender, split, data, train, run)
@@ -306,4 +306,4 @@ def _hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: 
         tracker.artifact(folder / page)
     asked = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})
     requirements = [f"recsys-embed=={__version__}", *(f"{n}=={_version(n)}" for n in ("numpy", "polars", "pandas"))]
-    tracker.model(folder, Path(pyfunc.__file__), (asked, pyfunc.answer(recommender, asked)), requirements)
+    tracker.model(folder, Path(pyfunc.__file__), asked, pyfunc.signature, requirements)

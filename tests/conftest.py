@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 # Waiting threads must not spin: the suite would take many times longer beside another program.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import numpy as np

@@ -58,12 +58,13 @@ def test_the_run_is_in_mlflow_and_its_model_answers(trained):
         import pandas as pd
 
         answer = model.predict(pd.DataFrame({"user_id": ["7", "3"], "k": [4, 4]}))
+        plain = model.predict(pd.DataFrame({"user_id": ["7"]}))
     finally:
         mlflow.set_tracking_uri(None)
         os.chdir(here)
     shown = json.loads(recsys("recommend", "--user", "7", "--k", "4", "--json", cwd=folder).stdout)
     assert answer[answer["user_id"] == "7"]["item_id"].tolist() == [str(i["item"]) for i in shown["items"]]
-    assert answer["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert answer["rank"].tolist() == [1, 2, 3, 4] * 2 and len(plain) == 10
 
 
 def test_one_seed_gives_the_same_bits(trained, tmp_path):

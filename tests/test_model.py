@@ -109,7 +109,7 @@ def test_losses_are_their_formulas():
     ]
     bpr = [sum(-math.log(sigmoid(p - n)) for n in neg[r]) / 2 for p, r in zip(pos, row, strict=True)]
     bce = [
-        -math.log(sigmoid(p)) + sum(-math.log(1 - sigmoid(n)) for n in neg[r]) / 2
+        -math.log(sigmoid(p)) - 4 * sum(math.log(1 - sigmoid(n)) for n in neg[r]) / 2
         for p, r in zip(pos, row, strict=True)
     ]
     for name, each in (("softmax", softmax), ("bpr", bpr), ("logistic", bce)):

@@ -51,8 +51,11 @@ def bpr(s: Scores) -> Tensor:
 
 
 def logistic(s: Scores) -> Tensor:
-    """Binary cross-entropy: positives are ones, and the mean over the negatives is that of zeros."""
-    return (s.weight * (F.softplus(-s.pos) + take(F.softplus(s.neg).mean(1), s.row))).mean()
+    """Binary cross-entropy of a positive, a one, and its negatives, zeros (He et al., WWW 2017, eq. 7).
+
+    The negatives together weigh four times the positive, as four of them would; more of them make less noise.
+    """
+    return (s.weight * (F.softplus(-s.pos) + 4 * take(F.softplus(s.neg).mean(1), s.row))).mean()
 
 
 def mse(s: Scores) -> Tensor:

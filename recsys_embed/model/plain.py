@@ -13,6 +13,9 @@ from recsys_embed.ratings.vocab import Rows
 Floats = NDArray[np.float32]
 Link = Literal["score", "stars", "chance"]
 
+# Numbers of a hidden layer that are worked on at once: 4 MB of float32, which a cache holds.
+_HIDDEN = 1 << 20
+
 
 @dataclass(frozen=True)
 class PlainModel:
@@ -53,12 +56,20 @@ class PlainModel:
         """Return the scores [b, n] of every query [b, d + 2] with every key [n, d + 2]."""
         if not self.layers:
             return queries @ keys.T
-        d = self.dim
+        d, out = self.dim, np.empty((len(queries), len(keys)), np.float32)
         (first, bias), *rest = self.layers
-        hidden = (queries[:, :d] @ first[:, :d].T)[:, None] + (keys[:, :d] @ first[:, d:].T + bias)
-        for weight, bias in rest:
-            hidden = np.maximum(hidden, 0) @ weight.T + bias
-        return hidden[..., 0] + queries[:, d, None] * keys[:, d] + keys[:, d + 1]
+        # The first layer is linear in both vectors, so each side is multiplied once and the halves are added.
+        left, right = queries[:, :d] @ first[:, :d].T, keys[:, :d] @ first[:, d:].T + bias
+        step = max(1, _HIDDEN // max(1, right.size))
+        for start in range(0, len(queries), step):
+            hidden = (left[start : start + step, None] + right).reshape(-1, right.shape[1])
+            for weight, bias in rest:
+                hidden = np.maximum(hidden, 0, out=hidden) @ weight.T
+                hidden += bias
+            out[start : start + step] = hidden.reshape(-1, len(keys))
+        out += queries[:, d, None] * keys[:, d]
+        out += keys[:, d + 1]
+        return out
 
     def pairs(self, users: Rows, items: Rows) -> Floats:
         """Return the scores of (user, item) pairs, [n]."""

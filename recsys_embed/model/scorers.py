@@ -50,6 +50,10 @@ class MLP(nn.Module):
         self.dim = dim
         sizes = [2 * dim, *layers, 1]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        for layer in self.layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        nn.init.normal_(self.layers[-1].weight, std=0.1)  # type: ignore[arg-type]
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Score u [*b, d] with v [*b, d], broadcasting: [*b]."""

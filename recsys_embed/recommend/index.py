@@ -35,17 +35,16 @@ class ExactIndex:
     """Scores all keys, in blocks of queries, and takes the best.
 
     keys: [n, d]. score: how (queries [b, d], keys [n, d]) become scores [b, n]; a dot product by default.
-    width: numbers that one score costs on the way, for a scorer with hidden layers.
     """
 
-    def __init__(self, keys: Floats, score: Callable[[Floats, Floats], Floats] | None = None, width: int = 1) -> None:
-        self.keys, self.width = keys, width
+    def __init__(self, keys: Floats, score: Callable[[Floats, Floats], Floats] | None = None) -> None:
+        self.keys = keys
         self.score = score or (lambda queries, keys: queries @ keys.T)
 
     @classmethod
     def of(cls, model: PlainModel) -> ExactIndex:
         """Index the items of a model, with their biases; ask it with `model.queries(users)`."""
-        return cls(model.keys(), model.score, max((len(bias) for _, bias in model.layers), default=1))
+        return cls(model.keys(), model.score)
 
     def search(
         self, queries: Floats, k: int, allowed: NDArray[np.bool_] | None = None, exclude: Pairs | None = None
@@ -53,7 +52,7 @@ class ExactIndex:
         """See Index."""
         n, k = len(self.keys), min(k, len(self.keys))
         scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        step = max(1, BLOCK // max(1, n * self.width))
+        step = max(1, BLOCK // max(1, n))
         for start in range(0, len(queries), step):
             block = slice(start, start + step)
             table = self.score(queries[block], self.keys)

@@ -1,15 +1,10 @@
 """A bundle as an MLflow model: MLflow runs this file as the model's code ("models from code"); it reads a bundle."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from recsys_embed.recommend.recommender import Recommender
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def answer(recommender: Recommender, asked: pl.DataFrame) -> pl.DataFrame:
@@ -23,8 +18,19 @@ def answer(recommender: Recommender, asked: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(frames)
 
 
+def signature() -> Any:
+    """Return what MLflow is told of the input, where k may be missing, and of the output."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    asked = [ColSpec("string", "user_id"), ColSpec("long", "k", required=False)]
+    kinds = {"user_id": "string", "item_id": "string", "title": "string", "score": "double", "rank": "long"}
+    return ModelSignature(Schema(asked), Schema([ColSpec(kind, name) for name, kind in kinds.items()]))
+
+
 def _register() -> None:
-    """Tell MLflow which class answers; it does nothing where MLflow is not loading this file."""
+    """Tell MLflow which class answers."""
+    import pandas as pd
     from mlflow.models import set_model
     from mlflow.pyfunc import PythonModel
 
@@ -35,11 +41,13 @@ def _register() -> None:
             """Read the bundle."""
             self.recommender = Recommender.load(context.artifacts["bundle"])
 
-        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        def predict(
+            self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        ) -> pd.DataFrame:
             """Answer for every row."""
             asked = pl.from_pandas(model_input)
-            if "k" not in asked.columns:
-                asked = asked.with_columns(k=pl.lit(10))
+            k = pl.col("k").cast(pl.Int64).fill_null(10) if "k" in asked.columns else pl.lit(10)
+            asked = asked.with_columns(k=k)
             return answer(self.recommender, asked).to_pandas()
 
     set_model(Recommendations())

@@ -131,26 +131,25 @@ class MLflowTracker(Tracker):
 
     @_safely
     def model(
-        self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]
+        self, bundle: Path, code: Path, example: pl.DataFrame, signature: Callable[[], Any], requirements: list[str]
     ) -> None:
         """Log a bundle as a model that `mlflow.pyfunc.load_model` and `mlflow models serve` answer with.
 
-        code: the models-from-code file around the bundle. example: an input and its output.
+        code: the models-from-code file around the bundle. example: an input. signature: makes MLflow's signature.
         """
         mlflow = self.mlflow
         before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
         mlflow.set_tracking_uri(self.uri)
         try:
-            given, answered = (frame.to_pandas() for frame in example)
             with warnings.catch_warnings(), mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
-                # Its advice is for models that infer their signature, and for integers that may be missing.
+                # Its advice is for integers that may be missing.
                 warnings.simplefilter("ignore")
                 mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code),
                     artifacts={"bundle": str(bundle)},
-                    signature=mlflow.models.infer_signature(given, answered),
-                    input_example=given,
+                    signature=signature(),
+                    input_example=example.to_pandas(),
                     pip_requirements=requirements,
                 )
         finally:

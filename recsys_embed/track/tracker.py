@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +36,9 @@ class Tracker(AbstractContextManager["Tracker"]):
         """Take the data, by what it is used for."""
 
     def model(
-        self, bundle: Path, code: Path, example: tuple[pl.DataFrame, pl.DataFrame], requirements: list[str]
+        self, bundle: Path, code: Path, example: pl.DataFrame, signature: Callable[[], Any], requirements: list[str]
     ) -> None:
-        """Take the trained model's folder, the code that answers with it, an example, and what it needs."""
+        """Take the model's folder, the code that answers with it, an example and the form of a question, its needs."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,11 +92,11 @@ class Trackers(Tracker):
 class BarTracker(Tracker):
     """A progress bar on stderr with loss, rate, metric and time left; plain lines where no terminal is."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),

@@ -126,7 +126,9 @@ def _epoch(
     lr, size, total, last = plan
     n, device = len(columns.user), columns.user.device
     start = time.perf_counter()
-    batches = torch.randperm(n, generator=step.generator, device=device).split(size)
+    # Even batches: Adam takes a whole step on whatever gradient it gets, so a small last batch would be noise at
+    # full strength (it cost 3 % of NDCG@10 on ML-100K).
+    batches = torch.randperm(n, generator=step.generator, device=device).tensor_split(math.ceil(n / size))
     losses = torch.zeros(len(batches), device=device)
     for at, rows in enumerate(batches):
         done = epoch - 1 + at / len(batches)

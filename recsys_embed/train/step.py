@@ -109,9 +109,9 @@ class AutogradStep:
 
 
 def _partition(model: Model) -> dict[str, list[nn.Parameter]]:
-    """Return every parameter by the weight decay it takes; the scorer's weights take the items'."""
+    """Return every parameter by the weight decay it takes; the scorer's weights take that of biases."""
     parts: dict[str, list[nn.Parameter]] = {"user": [], "item": [], "bias": []}
     for name, parameter in model.named_parameters():
         room = name.partition(".")[0]
-        parts["user" if room == "users" else "bias" if room.endswith("_bias") else "item"].append(parameter)
+        parts[{"users": "user", "items": "item"}.get(room, "bias")].append(parameter)
     return parts
