@@ -57,8 +57,7 @@ class Known:
 
     def __init__(self, seen: Seen, items: int, device: torch.device) -> None:
         self.items = items
-        self.start = torch.from_numpy(seen.start).to(device)
-        self.item = torch.from_numpy(seen.item).to(device)
+        self.start, self.item = torch.tensor(seen.start, device=device), torch.tensor(seen.item, device=device)
         count = self.start.diff()
         self.pair = torch.repeat_interleave(torch.arange(len(count), device=device), count) * items + self.item
 

@@ -154,7 +154,7 @@ def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Bat
         weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance
     weight = (weight / weight.mean()).astype(np.float32)
     arrays = (ratings.user, ratings.item, ratings.value, weight)
-    return Batch(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+    return Batch(*(torch.tensor(a, device=device) for a in arrays))
 
 
 def _silence_unrated(model: PlainModel, ratings: Ratings, negatives: str) -> PlainModel:
