@@ -9,10 +9,10 @@ import logging
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -29,7 +29,7 @@ from recsys_embed.ratings.checks import check_apart, check_trainable
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend import pyfunc
-from recsys_embed.recommend.bundle import jsonable
+from recsys_embed.recommend.bundle import check_writable, jsonable
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.track.mlflow import MLflowTracker
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
@@ -61,14 +61,16 @@ def run_experiment(
     model, train = recipe(model, train, size)
     device = _start_torch(train)
     folder = Path(run.out) if run.out else _folder(data, train)
+    check_writable(folder)
     facts = {"dataset": data.dataset, "digest": catalog.ratings.digest(), "settings": settings(data, model, train, run)}
     if "movielens" in data.dataset:
         facts["terms"] = TERMS
     with _tracker(run, data, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
-            recommender, valid = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
+            fit = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
+        recommender = fit.recommender
         with clock("evaluate"):
-            metrics = {"valid": valid} | _measure(recommender, split, data, train, run)
+            metrics = {"valid": fit.valid} | _measure(fit, split, data, run)
         recommender.facts |= {**facts, "metrics": metrics, "device": device, "run_id": tracker.run_id}
         recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
         recommender.save(folder)
@@ -142,45 +144,85 @@ def _positives(ratings: Ratings, data: DataConfig) -> Ratings:
     return ratings if data.min_rating is None else ratings.take(ratings.value >= data.min_rating)
 
 
+class _Fit(NamedTuple):
+    """A fitted recommender, the rows it was fitted on, and the validation metrics of the fit on train alone."""
+
+    recommender: Recommender
+    rows: Ratings
+    valid: dict[str, Any] | None
+
+
 def _fit(
     catalog: Catalog, split: Split, configs: tuple[DataConfig, ModelConfig, TrainConfig, RunConfig], tracker: Tracker
-) -> tuple[Recommender, dict[str, Any] | None]:
-    """Fit on train with early stopping, then again on train and validation; return the last and the first's metrics."""
+) -> _Fit:
+    """Fit on train with early stopping, then again on train and validation for the best number of epochs."""
     data, model, train, run = configs
-    stars = train.loss == "mse"
-    better = ("rmse", -1) if stars else ("ndcg_at_10", 1)
-    train_rows, valid = split.train, _positives(split.valid, data)
-    recommender = Recommender(model, train)
-    tracker.params(settings(data, model, train, run))
+    tracker.params(settings(*configs))
+    valid, held = _positives(split.valid, data), _union(split.valid, split.test)
+    first = Recommender(model, train)
     if not len(valid):
-        held = _union(split.valid, split.test)
-        recommender.fit(train_rows, catalog.items, held=held, min_rating=data.min_rating, tracker=tracker)
-        return recommender, None
-    seen, counts = train_rows.seen(), _positives(train_rows, data).counts
-
-    def validate(plain: PlainModel) -> dict[str, float]:
-        if stars:
-            return {"rmse": rmse(plain.predict(split.valid.user, split.valid.item), split.valid.value)}
-        return {"ndcg_at_10": rank_metrics(Ranker.of(plain), valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
-
-    recommender.fit(
-        train_rows, catalog.items, held=_union(split.valid, split.test), min_rating=data.min_rating,
-        validate=validate, better=better, tracker=tracker,
-    )  # fmt: skip
-    first = recommender.fitted
-    report = _report(recommender, valid, run, split.valid)
+        first.fit(split.train, catalog.items, held=held, min_rating=data.min_rating, tracker=tracker)
+        return _Fit(first, split.train, None)
+    validate, better = _validation(split, data, train)
+    first.fit(
+        split.train,
+        catalog.items,
+        held=held,
+        min_rating=data.min_rating,
+        validate=validate,
+        better=better,
+        tracker=tracker,
+    )
+    report = _report(first, valid, run, split.valid).summary()
+    fitted, (name, _) = first.fitted, better
     log.info(
         "best epoch %d of %d (%s): validation %s %.4f",
-        first.epochs, len(first.history), first.stopped, better[0], first.history[first.epochs - 1][better[0]],
+        fitted.epochs, len(fitted.history), fitted.stopped, name, fitted.history[fitted.epochs - 1][name],
     )  # fmt: skip
-    if train.refit and first.stopped != "interrupted":
-        log.info("fitting again on train and validation for %d epochs", first.epochs)
-        recommender.fit(
-            _union(train_rows, split.valid), catalog.items, held=split.test, min_rating=data.min_rating,
-            epochs=first.epochs, tracker=Quiet(tracker),
-        )  # fmt: skip
-        recommender.fitted.history = first.history
-    return recommender, report.summary()
+    if not train.refit or fitted.stopped == "interrupted":
+        return _Fit(first, split.train, report)
+    log.info("fitting again on train and validation for %d epochs", fitted.epochs)
+    rows, again = _union(split.train, split.valid), Recommender(model, train)
+    try:
+        again.fit(
+            rows,
+            catalog.items,
+            held=split.test,
+            min_rating=data.min_rating,
+            epochs=fitted.epochs,
+            tracker=Quiet(tracker),
+        )
+        interrupted = again.fitted.stopped == "interrupted"
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
+        log.warning("the fit on train and validation was interrupted: the model fitted on train alone is kept")
+        return _Fit(first, split.train, report)
+    again.fitted.history = fitted.history
+    return _Fit(again, rows, report)
+
+
+# Early stopping looks at so many users at most; the metrics that are reported take all of them.
+_VALIDATION_USERS = 10_000
+
+
+def _validation(
+    split: Split, data: DataConfig, train: TrainConfig
+) -> tuple[Callable[[PlainModel], dict[str, float]], tuple[str, int]]:
+    """Return what is measured after an epoch, and the metric that decides, with its direction."""
+    valid, seen, counts = _positives(split.valid, data), split.train.seen(), _positives(split.train, data).counts
+    users = np.unique(valid.user)
+    if len(users) > _VALIDATION_USERS:
+        users = np.random.default_rng(train.seed).permutation(users)[:_VALIDATION_USERS]
+        valid = valid.take(np.isin(valid.user, users))
+
+    def stars(model: PlainModel) -> dict[str, float]:
+        return {"rmse": rmse(model.predict(split.valid.user, split.valid.item), split.valid.value)}
+
+    def lists(model: PlainModel) -> dict[str, float]:
+        return {"ndcg_at_10": rank_metrics(Ranker.of(model), valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
+
+    return (stars, ("rmse", -1)) if train.loss == "mse" else (lists, ("ndcg_at_10", 1))
 
 
 class Quiet(Tracker):
@@ -207,15 +249,12 @@ def _report(recommender: Recommender, positives: Ratings, run: RunConfig, rows: 
     return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
 
 
-def _measure(
-    recommender: Recommender, split: Split, data: DataConfig, train: TrainConfig, run: RunConfig
-) -> dict[str, Any]:
+def _measure(fit: _Fit, split: Split, data: DataConfig, run: RunConfig) -> dict[str, Any]:
     """Score the test set, once; the liked part of it for explicit data; and the baselines, fitted on the same rows."""
-    test = _positives(split.test, data)
+    recommender, fitted, test = fit.recommender, fit.rows, _positives(split.test, data)
     if not len(test):
         return {"test": None, "liked": None, "baselines": {}}
     result: dict[str, Any] = {"test": _report(recommender, test, run, split.test).summary(), "liked": None}
-    fitted = split.train if len(recommender.seen) == len(split.train) else _union(split.train, split.valid)
     liked = None
     if fitted.explicit:
         threshold = 0.8 * float(fitted.value.max()) if data.liked is None else data.liked

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,20 +38,9 @@ class Bundle:
         A model that stands there is replaced in one step; anything else that stands there is refused.
         """
         folder = Path(folder)
-        if folder.exists() and not _is_replaceable(folder):
-            raise BundleError(f"{folder} is there already and is no model: choose another --out")
-        fresh: Path | None = None
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-            fresh.chmod(0o755)
+        with _beside(folder) as fresh:
             self._fill(fresh)
             _swap(fresh, folder)
-        except OSError as error:
-            raise BundleError(f"the model could not be written to {folder}: {error.strerror or error}") from None
-        finally:
-            if fresh is not None:
-                shutil.rmtree(fresh, ignore_errors=True)
 
     def _fill(self, folder: Path) -> None:
         from safetensors.numpy import save
@@ -99,6 +88,30 @@ class Bundle:
             else:
                 bundle.pages[name] = data.decode()
         return bundle
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`; what is left of it afterwards is removed."""
+    if folder.exists() and not _is_replaceable(folder):
+        raise BundleError(f"{folder} is there already and is no model: choose another --out")
+    fresh: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        fresh.chmod(0o755)
+        yield fresh
+    except OSError as error:
+        raise BundleError(f"the model could not be written to {folder}: {error.strerror or error}") from None
+    finally:
+        if fresh is not None:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise BundleError where no model could be written to `folder`; asked before hours of training, not after."""
+    with _beside(Path(folder)):
+        pass
 
 
 def facts_of(folder: Path, name: str = "model.json") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ class Recommender:
 
         model, train = recipe(self.model, self.train, Size(len(ratings.users), len(ratings.items), len(ratings)))
         device, _ = choose_device(train.device)
-        train = TrainConfig(**{**settings(train), "device": device})
+        train = replace(train, device=device)
         positives = ratings if min_rating is None else ratings.take(ratings.value >= min_rating)
         net = build(model, len(ratings.users), len(ratings.items), train.seed)
         self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)

@@ -1,0 +1,85 @@
+"""One training from file to report, where the command line cannot look."""
+
+import json
+
+import numpy as np
+import pytest
+from worlds import small
+
+from recsys_embed import DataConfig, RunConfig, experiment, load_dataset
+from recsys_embed.errors import BundleError
+from recsys_embed.experiment import run_experiment
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.track.tracker import BarTracker
+
+WORLD = "synthetic:users=60,items=40,ratings=900"
+SPLIT = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
+
+
+def run(tmp_path, loss="softmax", name="model", data=None, **given):
+    model, train = small(loss, epochs=3, **given)
+    options = RunConfig(out=str(tmp_path / name), track=False, resamples=0)
+    return run_experiment(data or DataConfig(WORLD), model, train, options)
+
+
+def test_the_refit_knows_validation_too_and_the_rest_is_held(tmp_path):
+    refitted, _ = run(tmp_path)
+    plain, _ = run(tmp_path, name="plain", refit=False)
+    assert len(refitted.seen) == len(SPLIT.train) + len(SPLIT.valid) and len(refitted.held) == len(SPLIT.test)
+    assert len(plain.seen) == len(SPLIT.train) and len(plain.held) == len(SPLIT.valid) + len(SPLIT.test)
+    assert not np.array_equal(refitted.plain.items, plain.plain.items)
+    expected = Recommender(*small("softmax", epochs=3)).fit(SPLIT.train, epochs=plain.fitted.epochs)
+    assert np.array_equal(plain.plain.items, expected.plain.items)
+
+
+def test_the_report_is_in_the_folder(tmp_path):
+    recommender, report = run(tmp_path)
+    facts = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert facts["metrics"] == report["metrics"] and facts["settings"] == report["settings"]
+    assert facts["digest"] == load_dataset(WORLD).ratings.digest()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{report['metrics']['test']['ndcg_at_10']:.4f}" in card and "| ease |" in card
+    assert Recommender.load(tmp_path / "model").recommend(5).equals(recommender.recommend(5))
+
+
+def test_a_threshold_makes_positives_and_hides_the_rest(tmp_path):
+    data = DataConfig(WORLD, min_rating=4.0)
+    recommender, report = run(tmp_path, data=data)
+    fitted = len(SPLIT.train) + len(SPLIT.valid)
+    assert len(recommender.seen) == fitted
+    assert recommender.counts.sum() == sum(int((part.value >= 4).sum()) for part in (SPLIT.train, SPLIT.valid))
+    relevant = int((SPLIT.test.value >= 4).sum())
+    assert report["metrics"]["test"]["rows"] + report["metrics"]["test"]["left_out"] == relevant
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "model").write_text("mine")
+    monkeypatch.setattr("recsys_embed.experiment._fit", lambda *_: pytest.fail("it trained first"))
+    with pytest.raises(BundleError, match="is no model"):
+        run(tmp_path)
+    assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_ctrl_c_in_the_first_fit_keeps_its_best_epoch(tmp_path, monkeypatch):
+    def metrics(self, values, step=None):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(BarTracker, "metrics", metrics)
+    recommender, report = run(tmp_path, patience=0)
+    assert recommender.fitted.stopped == "interrupted" and report["epochs"] <= 2
+    assert len(recommender.seen) == len(SPLIT.train)
+    assert (tmp_path / "model" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeypatch, at):
+    def progress(done, total, note=""):
+        if done >= at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment.Quiet, "__init__", lambda self, _: setattr(self, "progress", progress))
+    recommender, report = run(tmp_path, patience=0)
+    assert len(recommender.seen) == len(SPLIT.train) and len(recommender.held) == len(SPLIT.valid) + len(SPLIT.test)
+    again, _ = run(tmp_path, name="again", patience=0, refit=False)
+    assert again.recommend(7).equals(recommender.recommend(7))
