@@ -153,7 +153,7 @@ FULL_SOFTMAX_PAIRS = 64_000_000
 # an epoch has about ten steps whatever the size: what counts is the number of steps and not of ratings.
 _SOFTMAX = {
     "dim": 128, "epochs": 10, "batch_size": 1024, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 3.0, "item_decay": 2.0, "bias_decay": 0.0, "balance": 0.5,
+    "user_decay": 4.0, "item_decay": 2.0, "bias_decay": 0.0, "balance": 0.5,
 }  # fmt: skip
 _PAIRS = {
     "dim": 64, "epochs": 40, "batch_size": 8192, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,

@@ -79,7 +79,7 @@ def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeyp
             raise KeyboardInterrupt
 
     monkeypatch.setattr(experiment.Quiet, "__init__", lambda self, _: setattr(self, "progress", progress))
-    recommender, report = run(tmp_path, patience=0)
+    recommender, _ = run(tmp_path, patience=0)
     assert len(recommender.seen) == len(SPLIT.train) and len(recommender.held) == len(SPLIT.valid) + len(SPLIT.test)
     again, _ = run(tmp_path, name="again", patience=0, refit=False)
     assert again.recommend(7).equals(recommender.recommend(7))

@@ -48,26 +48,13 @@ def ui(
     uri: Annotated[str | None, typer.Option("--tracking-uri", help="MLflow store. (default: as in train)")] = None,
 ) -> None:
     """Open the MLflow pages on this folder's runs, at 127.0.0.1 only. Ctrl-C ends them."""
-    import subprocess
     import sys
 
     from recsys_embed.track.mlflow import DEFAULT_STORE
 
     store = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     say(f"http://127.0.0.1:{port}   store {store}")
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "ui",
-        "--backend-store-uri",
-        store,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    try:
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+    sys.stdout.flush()
+    server = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
+    # The server takes this process over, so that whatever ends it ends the server and its workers.
+    os.execv(sys.executable, [sys.executable, *server])
