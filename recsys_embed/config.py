@@ -46,6 +46,9 @@ class DataConfig:
         _check_choices(self)
         for name in ("valid_share", "test_share"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+        for name in ("min_rating", "liked"):
+            value = getattr(self, name)
+            _check(value is None or math.isfinite(value), name, value, "a number")
         _check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
 
 
@@ -64,9 +67,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check(self.dim is None or 1 <= self.dim <= 65_536, "dim", self.dim, "from 1 to 65536")
+        _check(not (self.cosine and self.scorer == "mlp"), "scorer", "mlp with --cosine", "dot where --cosine is")
         _check(self.temperature is None or self.temperature > 0, "temperature", self.temperature, "above 0")
         parts = self.hidden.split(",")
-        _check(all(p.strip().isdigit() and int(p) > 0 for p in parts), "hidden", self.hidden, "sizes such as 64,32")
+        _check(all(p.strip().isdecimal() and int(p) > 0 for p in parts), "hidden", self.hidden, "sizes such as 64,32")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -129,13 +133,13 @@ class RunConfig:
     ks: Annotated[str, "list lengths that the metrics are taken at"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users behind the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
-    out: Annotated[str | None, "folder of the model (default: models/DATASET-LOSS-TIME)"] = None
+    out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
 
     def __post_init__(self) -> None:
-        good = all(p.strip().isdigit() and int(p) > 0 for p in self.ks.split(","))
+        good = all(p.strip().isdecimal() and int(p) > 0 for p in self.ks.split(","))
         _check(good, "ks", self.ks, "list lengths such as 5,10,20")
         _check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
 
@@ -145,8 +149,9 @@ class RunConfig:
         return tuple(sorted({10, *(int(k) for k in self.ks.split(","))}))
 
 
-# Scores that a step of the full softmax may hold: 256 MB. A world of more pairs gets the sampled softmax.
-FULL_SOFTMAX_PAIRS = 64_000_000
+# Scores (or hidden numbers of an MLP) that a step may hold: 256 MB, and about four times that with the gradient.
+# A world of more pairs than this gets the sampled softmax by default.
+STEP_NUMBERS = 64_000_000
 
 # What a loss was tuned to, on validation data (experiments/LOG.md). A setting that is given wins over its recipe.
 # batch_size is the least one; batch_share is the share of the ratings that a step takes when that is more, so that
@@ -200,8 +205,10 @@ def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
     batch = max(known["batch_size"], round(size.ratings * known["batch_share"]))
-    if loss == "softmax":
-        batch = max(1, min(batch, FULL_SOFTMAX_PAIRS // size.items))
+    compared = {"softmax": size.items, "sampled-softmax": train.negatives or known.get("negatives", 0)}.get(loss, 1)
+    width = sum(model.layers) if model.scorer == "mlp" else 1
+    if min(batch, size.users) * compared * width > STEP_NUMBERS:
+        batch = max(1, STEP_NUMBERS // (compared * width))
     temperature = model.temperature or (0.15 if model.cosine else 1.0)
     filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature, "batch_size": batch}
 
@@ -222,7 +229,7 @@ def default_loss(scorer: str, size: Size) -> str:
     """Return the loss that is taken when none is named."""
     if scorer == "mlp":
         return "logistic"
-    return "softmax" if size.users * size.items <= FULL_SOFTMAX_PAIRS else "sampled-softmax"
+    return "softmax" if size.users * size.items <= STEP_NUMBERS else "sampled-softmax"
 
 
 def settings(*configs: Any) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class BundleError(RecsysError):
     exit_code = 5
 
 
+class NotFitted(RecsysError, AttributeError):
+    """Something was asked of a Recommender that was neither fitted nor loaded."""
+
+
 class TrainingError(RecsysError, ArithmeticError):
     """Training diverged."""
 

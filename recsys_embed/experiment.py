@@ -21,6 +21,7 @@ from recsys_embed import __version__
 from recsys_embed.config import DataConfig, ModelConfig, RunConfig, Size, TrainConfig, recipe, settings
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.datasets.movielens import TERMS
+from recsys_embed.errors import DataError
 from recsys_embed.evaluation import baselines
 from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.protocol import Ranker, Report, rank_metrics, with_errors
@@ -29,7 +30,7 @@ from recsys_embed.ratings.checks import check_apart, check_trainable
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend import pyfunc
-from recsys_embed.recommend.bundle import check_writable, jsonable
+from recsys_embed.recommend.bundle import check_writable, claim, jsonable
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.track.mlflow import MLflowTracker
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
@@ -55,24 +56,30 @@ def run_experiment(
         data = replace(data, split_seed=train.seed if data.split_seed is None else data.split_seed)
         catalog = catalog or load_dataset(data.dataset, data)
         split = catalog.split(data)
-        _check(split)
-        _describe(catalog, split)
+        _check(split, data)
+        _describe(catalog, split, data)
     size = Size(len(catalog.ratings.users), len(catalog.ratings.items), len(split.train))
     model, train = recipe(model, train, size)
     device = _start_torch(train)
-    folder = Path(run.out) if run.out else _folder(data, train)
-    check_writable(folder)
     facts = {"dataset": data.dataset, "digest": catalog.ratings.digest(), "settings": settings(data, model, train, run)}
     if "movielens" in data.dataset:
         facts["terms"] = TERMS
-    with _tracker(run, data, facts, device) as tracker:
+    if train.loss == "mse" and not split.train.explicit:
+        raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
+    with _place(data, train, run) as folder, _tracker(run, data, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
-            fit = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
+            try:
+                fit = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
+            except KeyboardInterrupt:
+                log.warning("interrupted before the first epoch ended: nothing was saved")
+                raise
         recommender = fit.recommender
+        recommender.facts |= {**facts, "metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id}
+        recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
+        recommender.save(folder)  # before the evaluation, which may be long: nothing is lost if that is ended
         with clock("evaluate"):
             metrics = {"valid": fit.valid} | _measure(fit, split, data, run)
-        recommender.facts |= {**facts, "metrics": metrics, "device": device, "run_id": tracker.run_id}
-        recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
+        recommender.facts["metrics"] = metrics
         recommender.save(folder)
         tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
         _hand_over(tracker, recommender, folder, split, data)
@@ -97,23 +104,28 @@ class Clock:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
 
 
-def _check(split: Split) -> None:
-    check_trainable(split.train)
-    check_apart(split.train, split.valid, "validation")
-    check_apart(split.train, split.test, "test")
-    check_apart(split.valid, split.test, "test")
+def _check(split: Split, data: DataConfig) -> None:
+    check_trainable(_positives(split.train, data))
+    names = ("train", "validation", "test")
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        check_apart(split[one], split[other], names[one], names[other])
 
 
-def _describe(catalog: Catalog, split: Split) -> None:
+def _describe(catalog: Catalog, split: Split, data: DataConfig) -> None:
     ratings = catalog.ratings
     if ratings.merged:
         log.warning(
-            "%s rows repeated a user and item; one of each was kept (--duplicates says which)", f"{ratings.merged:,}"
+            "%s rows repeated a user and item: --duplicates %s was applied", f"{ratings.merged:,}", data.duplicates
         )
     log.info(
         "%s users, %s items; %s ratings to train, %s to validate, %s to test",
         *(f"{n:,}" for n in (len(ratings.users), len(ratings.items), *map(len, split))),
     )
+
+    if not len(split.valid):
+        log.warning("there is no validation rating: it trains for all epochs, and is not fitted again")
+    if not len(split.test):
+        log.warning("nothing is held out for test: there will be no test metrics")
 
 
 def _start_torch(train: TrainConfig) -> str:
@@ -128,16 +140,21 @@ def _start_torch(train: TrainConfig) -> str:
     return device
 
 
-def _folder(data: DataConfig, train: TrainConfig) -> Path:
-    """Return models/DATASET-LOSS-TIME, a folder that is not there yet."""
+@contextlib.contextmanager
+def _place(data: DataConfig, train: TrainConfig, run: RunConfig) -> Iterator[Path]:
+    """Give the folder of the model, checked before the training; one of our own naming is claimed for us alone."""
+    if run.out:
+        check_writable(Path(run.out))
+        yield Path(run.out)
+        return
     name = Path(data.dataset.partition(":")[0]).name.split(".")[0] or "ratings"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    first = Path("models") / f"{name}-{train.loss}-{stamp}"
-    folder, n = first, 1
-    while folder.exists():
-        n += 1
-        folder = first.with_name(f"{first.name}-{n}")
-    return folder
+    folder = claim(Path("models") / f"{name}-{train.loss}-{stamp}")
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # goes only where nothing was saved, since it must be empty
 
 
 def _positives(ratings: Ratings, data: DataConfig) -> Ratings:

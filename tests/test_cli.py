@@ -138,7 +138,7 @@ def test_evaluate_repeats_the_test_of_the_training(trained, tmp_path):
         (("recommend", "--users", "none.txt", "--out", "x.csv"), 3, "none.txt cannot be read"),
         (("recommend", "--user", "42", "--model", "nowhere"), 5, "no model folder nowhere"),
         (("similar", "--item", "Unheard Of"), 4, "no item has the id or the title"),
-        (("similar", "--item", "1", "--k", "0"), 2, "k must be at least 1"),
+        (("similar", "--item", "1", "--k", "0"), 2, "k must be a whole number, at least 1"),
         (("predict", "--user", "42", "--item", "777"), 4, "no item has the id or the title '777'"),
         (("train", "--dataset", "none.csv"), 3, "there is no file none.csv"),
         (("train", "--dataset", "nothing"), 3, "the names are movielens, "),
@@ -150,6 +150,9 @@ def test_evaluate_repeats_the_test_of_the_training(trained, tmp_path):
         (("train", "--dataset", "one.csv"), 3, "at least two of each"),
         (("train", "--dataset", "movielens", "--offline", "--data-dir", "empty"), 3, "--offline forbids the network"),
         (("data", "check", "--dataset", "nan.csv"), 3, "NaN or infinite in line 3"),
+        (("train", "--min-rating", "6", "--dataset", WORLD), 3, "at least two of each"),
+        (("train", "--min-rating", "nan", "--dataset", WORLD), 2, "min-rating must be a number"),
+        (("train", "--loss", "mse", "--dataset", "tiny.csv"), 3, "all of this data's are equal"),
         (("data", "fetch", "nothing"), 3, "no data set 'nothing'"),
     ],
 )

@@ -7,9 +7,12 @@ import pytest
 from worlds import small
 
 from recsys_embed import DataConfig, RunConfig, experiment, load_dataset
-from recsys_embed.errors import BundleError
+from recsys_embed.errors import BundleError, DataError
+from recsys_embed.evaluation import baselines
+from recsys_embed.evaluation.protocol import rank_metrics
 from recsys_embed.experiment import run_experiment
 from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.track.mlflow import MLflowTracker
 from recsys_embed.track.tracker import BarTracker
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
@@ -83,3 +86,49 @@ def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeyp
     assert len(recommender.seen) == len(SPLIT.train) and len(recommender.held) == len(SPLIT.valid) + len(SPLIT.test)
     again, _ = run(tmp_path, name="again", patience=0, refit=False)
     assert again.recommend(7).equals(recommender.recommend(7))
+
+
+def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
+    told = iter([0.1, 0.5, 0.2])
+    better = ("ndcg_at_10", 1)
+    monkeypatch.setattr(experiment, "_validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
+    recommender, report = run(tmp_path, patience=0)
+    rows = experiment._union(SPLIT.train, SPLIT.valid)
+    expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
+    assert report["epochs"] == 2 and np.array_equal(recommender.plain.items, expected.plain.items)
+
+
+def test_baselines_and_liked_rows_are_what_they_say(tmp_path):
+    _, report = run(tmp_path)
+    rows = experiment._union(SPLIT.train, SPLIT.valid)
+    expected = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.counts, (10,))
+    metrics = report["metrics"]
+    assert metrics["baselines"]["popularity"]["ndcg_at_10"] == pytest.approx(expected.metrics["ndcg_at_10"])
+    liked = metrics["liked"]
+    assert liked["threshold"] == 4.0 and liked["rows"] + liked["left_out"] == int((SPLIT.test.value >= 4).sum())
+
+
+def test_the_seed_reaches_the_split(tmp_path):
+    one, other = (run(tmp_path, name=f"m{seed}", seed=seed)[0] for seed in (0, 1))
+    assert not np.array_equal(one.held.item, other.held.item)
+
+
+def test_overlapping_files_are_refused(tmp_path):
+    frame = SPLIT.train.frame()
+    frame.write_csv(tmp_path / "train.csv")
+    frame.head(3).write_csv(tmp_path / "test.csv")
+    data = DataConfig(str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    with pytest.raises(DataError, match="stand in test too"):
+        run(tmp_path, data=data)
+
+
+def test_mlflow_gets_no_number_that_is_not_finite_and_a_failure_loses_none(tmp_path):
+    import mlflow
+
+    tracker = MLflowTracker(f"sqlite:///{tmp_path}/mlflow.db", "x", {})
+    with tracker:
+        tracker.metrics({"good": 1.0, "nan": float("nan"), "infinite": float("inf")}, 1)
+        tracker.artifact(tmp_path / "there is no such file")
+        assert not tracker.alive
+    run_ = mlflow.MlflowClient(tracker.uri).get_run(tracker.run_id)
+    assert run_.data.metrics == {"good": 1.0} and run_.info.status == "FINISHED"

@@ -17,6 +17,7 @@ FORMS = {
     "r.dat": "\n".join("::".join(r) for r in ROWS),
     "atomic.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     + "\n".join("\t".join(r) for r in ROWS),
+    "blanks.csv": "user, item, rating, time\n" + "\n".join(", ".join(r) for r in ROWS),
     "bom.csv": "\ufeffuser,item,rating,time\r\n" + "\r\n".join(",".join(r) for r in ROWS),
 }
 
@@ -55,6 +56,11 @@ def test_latin_1_is_read_and_said(tmp_path, caplog):
     assert "Latin-1" in caplog.text
 
 
+def test_a_latin_1_letter_ends_no_line(tmp_path):
+    (tmp_path / "movies.dat").write_bytes(b"1::\x85 film::Drama\n2::Plain::Comedy\n")
+    assert read_items(tmp_path / "movies.dat", "id,title,genres").height == 2
+
+
 def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
     (tmp_path / "u.data").write_text("1\t2\t3\t4\n5\t6\t1\t8\n")
     with caplog.at_level("INFO"):
@@ -63,6 +69,8 @@ def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
     (tmp_path / "wide.csv").write_text("1,2,3,4,5\n")
     with pytest.raises(DataError, match="5 columns: name them with --columns"):
         load_dataset(str(tmp_path / "wide.csv"))
+    with pytest.raises(DataError, match="two columns of one name"):
+        load_dataset(str(tmp_path / "u.data"), columns="user,item,item,timestamp")
     with pytest.raises(DataError, match="--columns names 2"):
         load_dataset(str(tmp_path / "u.data"), columns="user,item")
 
@@ -76,6 +84,11 @@ def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
         (b"user,item,rating\n1,2,3\n1,3,bad\n", "'bad' is not a number in line 3"),
         (b"user,thing,rating\n1,2,3\n", "no column for the item"),
         (b"user,item\n1\n", "item id is missing in line 2"),
+        (b'[{"user": 1}]', "is JSON"),
+        ("user,item\n1,2\n".encode("utf-16"), "UTF-16"),
+        (b"PK\x03\x04 and so on", "zip archive"),
+        (b"user,item,rating\n1,2,3\n\n1,3,bad\n", "'bad' is not a number in row 2"),
+        (b"user\x00,item\n", "is no text"),
     ],
 )
 def test_broken_files_say_where(tmp_path, text, message):
@@ -134,3 +147,14 @@ def test_synthetic_is_the_same_everywhere_and_takes_sizes():
         load_dataset("synthetic:people=3")
     with pytest.raises(ValueError, match="holds from 1 to"):
         load_dataset("synthetic:users=3,items=3,ratings=400")
+
+
+def test_ids_that_were_floats_are_said(tmp_path, caplog):
+    (tmp_path / "r.csv").write_text("user,item\n1.0,5\n2.0,6\n")
+    assert load_dataset(str(tmp_path / "r.csv")).ratings.users.is_text
+    assert "the user ids look like 1.0" in caplog.text
+
+
+def test_quotes_in_a_header_can_be_named(tmp_path):
+    (tmp_path / "r.csv").write_text('user,"the ""item"""\n1,5\n2,6\n')
+    assert len(load_dataset(str(tmp_path / "r.csv"), item_col='the "item"').ratings) == 2

@@ -130,6 +130,7 @@ def test_the_interval_is_that_of_the_mean():
     half = 1.96 * 2 / math.sqrt(4000)
     assert (values.mean() - low[0], high[0] - values.mean()) == pytest.approx((half, half), rel=0.15)
     assert np.isnan(metrics.interval(values, 0)[0][0])
+    assert [end[0] for end in metrics.interval(np.ones((2, 1)), 1000)] == [1.0, 1.0]
 
 
 @pytest.fixture
@@ -217,5 +218,10 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):
     stranger = Ratings.from_frame(pl.DataFrame({"user": [9999, 1], "item": [1, 99999], "rating": [1.0, 2.0]}))
     kept, unknown = onto(recommender, stranger)
     assert (len(kept), unknown) == (0, 2)
+    with pytest.raises(DataError, match="no test rating of a user and an item that the model knows"):
+        evaluate(recommender, stranger)
+    part = Ratings.from_frame(test.frame().filter(pl.col("user_id") > 30))  # other vocabularies, other rows
+    assert part.users != test.users
+    assert evaluate(recommender, part).metrics == evaluate(recommender, test.take(test.user >= 30)).metrics
     again = Ratings.from_frame(test.frame())
-    assert evaluate(recommender, onto(recommender, again)[0]).metrics == evaluate(recommender, test).metrics
+    assert evaluate(recommender, again).metrics == evaluate(recommender, test).metrics

@@ -1,15 +1,16 @@
 import json
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from worlds import checkerboard, small
 
 from recsys_embed.datasets import load_dataset
-from recsys_embed.errors import BundleError, SettingError, UnknownId
+from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.ratings.splits import split_random
-from recsys_embed.recommend.bundle import Bundle, listed, newest
+from recsys_embed.recommend.bundle import Bundle, claim, listed, newest
 from recsys_embed.recommend.output import write_lists
 from recsys_embed.recommend.recommender import Recommender, aligned
 from recsys_embed.recommend.titles import canonical, find_item
@@ -93,7 +94,7 @@ def test_unknown_ids_and_bad_lengths_are_refused(fitted):
         fitted.similar(77)
     with pytest.raises(UnknownId):
         fitted.recommend(5, among=[77])
-    with pytest.raises(SettingError, match="k must be at least 1"):
+    with pytest.raises(SettingError, match="k must be a whole number, at least 1"):
         fitted.recommend(5, k=0)
     with pytest.raises(SettingError, match="one item for each user"):
         fitted.predict([1, 2], [1])
@@ -169,6 +170,29 @@ def test_what_is_no_model_is_never_replaced(fitted, tmp_path):
         Recommender.load(tmp_path / "none")
 
 
+def test_a_foreign_manifest_makes_no_model(fitted, tmp_path):
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text('{"name": "an extension"}')
+    with pytest.raises(BundleError, match="no model"):
+        fitted.save(tmp_path / "web")
+    folder = fitted.save(tmp_path / "m")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="no model"):
+        fitted.save(folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_second_fit_forgets_the_first():
+    recommender = Recommender(*small("softmax", items=12, epochs=2))
+    before = recommender.fit(checkerboard()).recommend(3), recommender.similar(3)
+    after = recommender.fit(load_dataset("synthetic:users=50,items=30,ratings=600").ratings)
+    fresh = Recommender(*small("softmax", items=12, epochs=2)).fit(
+        load_dataset("synthetic:users=50,items=30,ratings=600").ratings
+    )
+    assert after.recommend(3).equals(fresh.recommend(3)) and after.similar(3).equals(fresh.similar(3))
+    assert not after.recommend(3).equals(before[0])
+
+
 def test_the_newest_model_is_found(fitted, tmp_path):
     with pytest.raises(BundleError, match="train one with"):
         newest(tmp_path)
@@ -176,8 +200,10 @@ def test_the_newest_model_is_found(fitted, tmp_path):
         fitted.facts["created"] = created
         fitted.save(tmp_path / name)
     (tmp_path / ".hidden").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "manifest.json").write_text("{")
     del fitted.facts["created"]
-    assert newest(tmp_path).name == "a" and [p.name for p in listed(tmp_path)] == ["a", "b"]
+    assert newest(tmp_path).name == "a" and [p.name for p, _ in listed(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
@@ -225,3 +251,39 @@ def test_item_tables_are_put_in_the_order_of_the_rows():
     assert got.columns == ["item_id", "title", "genre"]
     assert got["title"].to_list() == ["0", "1", "two", "3"] and got["genre"].to_list() == ["b", None, "a", None]
     assert aligned(None, vocab)["title"].to_list() == ["0", "1", "2", "3"]
+
+
+def test_nothing_is_answered_before_fit_or_from_nonsense(fitted):
+    for ask in (lambda r: r.recommend(1), lambda r: r.similar(1), lambda r: r.save("x"), lambda r: r.fitted):
+        with pytest.raises(NotFitted, match=r"call fit\(ratings\)"):
+            ask(Recommender())
+    assert repr(Recommender()) == "Recommender(not fitted)" and "50 users" in repr(fitted)
+    for nonsense in (None, b"42", 4.0, {"a": 1}):
+        with pytest.raises(UnknownId, match="names no user"):
+            fitted.recommend(nonsense)
+    for k in (2.5, "3", True, None):
+        with pytest.raises(SettingError, match="whole number"):
+            fitted.recommend(5, k=k)
+    with pytest.raises(DataError, match="fit takes Ratings, not a DataFrame"):
+        Recommender().fit(fitted.table)
+    with pytest.raises(DataError, match="at least two of each"):
+        Recommender().fit(checkerboard(4), min_rating=9.0)
+
+
+def test_item_tables_come_as_pandas_too_and_strangers_are_said(caplog):
+    vocab = checkerboard(4).items
+    assert aligned(pd.DataFrame({"item_id": [1, 3], "title": ["a", "b"]}), vocab)["title"].to_list() == [
+        "0",
+        "a",
+        "2",
+        "b",
+    ]
+    assert "knows" not in caplog.text
+    aligned(pl.DataFrame({"item_id": ["x"], "title": ["a"]}), vocab)
+    assert "the item table knows 0 of the 4 rated items" in caplog.text
+    with pytest.raises(DataError, match="no column item_id"):
+        aligned(pl.DataFrame({"id": [1]}), vocab)
+
+
+def test_two_models_never_share_a_name(tmp_path):
+    assert [claim(tmp_path / "m").name for _ in range(3)] == ["m", "m-2", "m-3"]

@@ -28,7 +28,7 @@ def test_a_split_loses_nothing_and_repeats_nothing(sizes, kind, seed):
     pairs = np.concatenate([part.user * 40 + part.item for part in split])
     assert len(np.unique(pairs)) == len(ratings)
     for one, other in ((0, 1), (0, 2), (1, 2)):
-        check_apart(split[one], split[other], "other")
+        check_apart(split[one], split[other], "one", "other")
 
 
 @given(counts, st.integers(0, 5))
@@ -58,8 +58,9 @@ def test_leave_last_holds_out_the_newest_two():
 
 
 def test_by_time_nothing_in_train_is_newer_than_test():
-    train, valid, test = split_time(world([30] * 6), 0.2, 0.2)
+    train, valid, test = split_time(world([30] * 6), 0.1, 0.3)
     assert train.time.max() < valid.time.min() <= valid.time.max() < test.time.min()
+    assert len(test) > 1.5 * len(valid)
 
 
 def test_what_cannot_be_split_is_refused(ratings):
@@ -73,7 +74,7 @@ def test_what_cannot_be_split_is_refused(ratings):
 
 def test_leakage_and_tiny_data_are_refused(ratings):
     with pytest.raises(DataError, match=r"pairs of train stand in test too, e.g. user 10\d and item i\d\d"):
-        check_apart(ratings, ratings.take(np.arange(3)), "test")
+        check_apart(ratings, ratings.take(np.arange(3)), "train", "test")
     with pytest.raises(DataError, match="1 user and"):
         check_trainable(ratings.take(ratings.user == 0))
     with pytest.raises(DataError, match="and 1 item;"):

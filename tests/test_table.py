@@ -59,7 +59,7 @@ def test_missing_columns_empty_frames_and_duplicates_are_refused():
     frame = pl.DataFrame({"user": [1, 1], "item": [2, 2]})
     with pytest.raises(DataError, match="no column 'who'"):
         Ratings.from_frame(frame, user="who")
-    with pytest.raises(DataError, match="no column for the item among user, thing"):
+    with pytest.raises(DataError, match="no column for the item among 'user', 'thing'"):
         Ratings.from_frame(frame.rename({"item": "thing"}))
     with pytest.raises(DataError, match="no row"):
         Ratings.from_frame(frame.head(0))

@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from worlds import BATCH, ITEMS, USERS, checkerboard, checkerboard_stars, small
+from worlds import BATCH, DIM, ITEMS, USERS, checkerboard, checkerboard_stars, small
 
 from recsys_embed.config import RECIPES, ModelConfig, Size, TrainConfig, recipe
 from recsys_embed.errors import SettingError, TrainingError
@@ -252,6 +253,7 @@ def test_the_recipe_fills_what_is_not_given():
     assert recipe(model, TrainConfig(), Size(10**6, 10**5, 10**7))[1].loss == "sampled-softmax"
     wide = recipe(model, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1]
     assert wide.batch_size == 64
+    assert recipe(ModelConfig(), TrainConfig(), Size(6_040, 3_706, 800_000))[1].batch_size == 80_000
 
 
 def test_a_decay_that_would_flip_signs_is_refused_by_name():
@@ -264,3 +266,64 @@ def test_the_device_is_chosen_with_a_reason(monkeypatch):
     assert choose_device("auto") == ("cpu", "no CUDA device was found")
     with pytest.raises(SettingError, match="finds no CUDA device"):
         choose_device("cuda")
+
+
+class TestSettingsReachTheStep:
+    """Each setting changes what it says, seen from outside."""
+
+    def plain(self, ratings, loss="softmax", **given):
+        model_config, config = small(loss, **{"epochs": 2, "batch_size": 9, **given})
+        return fit(build(model_config, USERS, ITEMS), ratings, config).model
+
+    def test_decay_shrinks_its_own_table_and_is_paid_to_the_end(self, ratings):
+        """With a vanishing gradient all that moves is the decay: every row ends at the product of all steps."""
+        model_config, config = small("mse", epochs=3, batch_size=9, lr=0.05, balance=0.0, negatives=None)
+        start = build(model_config, USERS, ITEMS).plain()
+        for side, other in (("user", "item"), ("item", "user")):
+            still = replace(config, **{f"{side}_decay": 4.0, f"{other}_decay": 0.0})
+            net = build(model_config, USERS, ITEMS)
+            known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+            step = AutogradStep(net, still, known, torch.tensor(ratings.counts), torch.Generator().manual_seed(0))
+            step.optimizer.lr = 0.05
+            for _ in range(6):
+                table = getattr(net, f"{side}s").table.weight
+                table.grad = sparse([3], torch.zeros(1, DIM), table.shape)
+                step.optimizer.step()
+            step.flush()
+            expected = getattr(start, f"{side}s") * (1 - 0.05 * 4.0) ** 6
+            np.testing.assert_allclose(getattr(net.plain(), f"{side}s"), expected, rtol=1e-5)
+            np.testing.assert_allclose(getattr(net.plain(), f"{other}s"), getattr(start, f"{other}s"), rtol=1e-6)
+
+    def test_fit_reads_no_table_before_its_decay_is_paid(self, ratings, monkeypatch):
+        once = []
+        monkeypatch.setattr(AutogradStep, "flush", lambda self: once.append(1) or self.optimizer.flush())
+        told = iter([0.1, 0.2, 0.3])
+        model_config, config = small("sampled-softmax", epochs=3, negatives=2)
+        fit(build(model_config, USERS, ITEMS), ratings, config, None, lambda _: {"ndcg_at_10": next(told)})
+        assert len(once) == 3
+
+    def test_batches_are_even(self, ratings, monkeypatch):
+        sizes = []
+        whole = AutogradStep.__call__
+        monkeypatch.setattr(AutogradStep, "__call__", lambda self, b: sizes.append(len(b.user)) or whole(self, b))
+        self.plain(ratings, epochs=1, batch_size=len(ratings) // 4 + 2)
+        assert sum(sizes) == len(ratings) and len(sizes) in (3, 4) and max(sizes) - min(sizes) <= 1
+
+    @pytest.mark.parametrize("given", [{"dropout": 0.5}, {"clip": 1e-3}, {"balance": 1.0}, {"sampler": "popularity"}])
+    def test_it_makes_a_difference(self, ratings, given):
+        loss = {"loss": "sampled-softmax", "negatives": 3, "balance": 0.0, "dropout": 0.0}
+        assert not np.array_equal(self.plain(ratings, **loss).items, self.plain(ratings, **{**loss, **given}).items)
+
+    def test_a_softmax_begins_at_popularity_and_stars_at_their_mean(self, ratings):
+        still = {"lr": 1e-9, "epochs": 1}
+        bias = self.plain(ratings, **still).item_bias
+        np.testing.assert_allclose(
+            bias, np.log((ratings.counts + 1) / (ratings.counts + 1).mean()), rtol=1e-4, atol=1e-5
+        )
+        plain = self.plain(ratings, "mse", **still)
+        assert plain.offset == pytest.approx(ratings.value.mean(), rel=1e-6)
+
+    def test_stars_stay_in_their_scale(self, ratings):
+        plain = self.plain(ratings, "mse")
+        for offset, end in ((99.0, 5.0), (-99.0, 1.0)):
+            assert set(replace(plain, offset=offset).predict(ratings.user, ratings.item).tolist()) == {end}

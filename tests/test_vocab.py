@@ -39,6 +39,8 @@ def test_big_lookups_agree_with_small_ones():
     asked = np.arange(25_000)
     many = vocab.rows(asked, missing="negative")
     assert many.tolist() == [a // 3 if a % 3 == 0 else -1 for a in asked]
+    padded = vocab.rows(pl.Series([f"{i:05d}" for i in range(0, 60_000, 3)]), missing="negative")
+    assert (padded[:3333] == -1).all() and padded[3334:3337].tolist() == [3334, 3335, 3336]
     text = Vocab([str(i) for i in range(20_000)], "item")
     assert text.rows(np.arange(20_000)).tolist() == list(range(20_000))
 

@@ -28,8 +28,8 @@ def load(model: str | None) -> tuple[Recommender, Path]:
 
 def recommend(
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
-    users: Annotated[Path | None, typer.Option(help="File with a user id in each line.")] = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model.")] = False,
+    users: Annotated[Path | None, typer.Option(help="File with a user id in each line (with --out).")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model (with --out).")] = False,
     k: K = 10,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Show what the user has rated too.")] = False,
     hide_test: Annotated[
@@ -101,9 +101,10 @@ def _read_ids(path: Path) -> list[str]:
     from recsys_embed.errors import DataError
 
     try:
-        lines = [line.strip().split(",")[0] for line in path.read_text().splitlines()]
+        lines = [line.strip().split(",")[0] for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of user ids: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(f"{path} cannot be read as a list of user ids, one a line: {reason}") from None
     ids = [line for line in lines if line]
     if ids and ids[0] in ("user_id", "userId", "user"):
         ids = ids[1:]

@@ -17,11 +17,10 @@ def list_models(
     json: JSON = False,
 ) -> None:
     """List the trained models of this folder, the newest first."""
-    from recsys_embed.recommend.bundle import facts_of, listed
+    from recsys_embed.recommend.bundle import listed
 
     found: list[dict[str, Any]] = []
-    for path in listed(folder):
-        facts = facts_of(path)
+    for path, facts in listed(folder):
         chosen, metrics = facts.get("settings", {}), facts.get("metrics", {})
         found.append(
             {
@@ -33,7 +32,6 @@ def list_models(
                 "ndcg_at_10": (metrics.get("test") or {}).get("ndcg_at_10"),
             }
         )
-    found.sort(key=lambda m: str(m["created"]), reverse=True)
     if json:
         return say_json({"models": found})
     if not found:
@@ -44,7 +42,7 @@ def list_models(
 
 
 def ui(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 5000,
     uri: Annotated[str | None, typer.Option("--tracking-uri", help="MLflow store. (default: as in train)")] = None,
 ) -> None:
     """Open the MLflow pages on this folder's runs, at 127.0.0.1 only. Ctrl-C ends them."""

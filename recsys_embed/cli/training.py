@@ -11,7 +11,7 @@ import typer
 from recsys_embed.cli.options import JSON, MODEL, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
 from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig
-from recsys_embed.errors import SettingError
+from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from recsys_embed.recommend.recommender import Recommender
@@ -77,7 +77,7 @@ def evaluate(
     test: Annotated[str | None, typer.Option(help="File of test ratings. (default: the model's own split)")] = None,
     ks: Annotated[str, typer.Option(help="List lengths that the metrics are taken at.")] = "5,10,20,50",
     per_user: Annotated[
-        str | None, typer.Option(help="Write every user's metrics to this Parquet or CSV file.")
+        str | None, typer.Option(help="Write every user's metrics to this .parquet, .csv or .jsonl file.")
     ] = None,
     model: MODEL = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
@@ -89,33 +89,32 @@ def evaluate(
     """
     from recsys_embed.cli.answers import load
     from recsys_embed.datasets.catalog import load_dataset
-    from recsys_embed.evaluation.protocol import evaluate, onto
+    from recsys_embed.evaluation.protocol import evaluate
 
     recommender, folder = load(model)
     data = dataclasses.replace(_own_data(recommender), offline=offline)
+    if "dataset" not in recommender.facts and dataset is None and test is None:
+        raise SettingError("this model does not say what it was trained on: name test ratings with --test")
     if dataset is not None:
         data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
     if test is not None:
         given = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None)).ratings
     else:
         given = load_dataset(data.dataset, data).split(data).test
-    rows, dropped = onto(recommender, given)
     if data.min_rating is not None:
-        rows = rows.take(rows.value >= data.min_rating)
-    if not len(rows):
-        raise SettingError("there is no test rating of a user and an item that the model knows")
-    report = evaluate(recommender, rows, RunConfig(ks=ks).lengths)
+        given = given.take(given.value >= data.min_rating)
+    if not len(given):
+        raise DataError("the model was trained with nothing held out for test: name test ratings with --test")
+    report = evaluate(recommender, given, RunConfig(ks=ks).lengths)
     if per_user:
         from recsys_embed.recommend.output import write_table
 
         write_table(report.per_user, Path(per_user))
     if json:
-        return say_json(
-            {"model": str(folder), "dataset": test or data.dataset, "unknown": dropped, "metrics": report.summary()}
-        )
+        return say_json({"model": str(folder), "dataset": test or data.dataset, "metrics": report.summary()})
     say(f"model {folder}   data {test or data.dataset}   {report.users:,} users, {report.rows:,} test ratings")
-    if dropped or report.left_out:
-        say(f"left out: {dropped:,} of unknown users or items, {report.left_out:,} of items without a training rating")
+    if report.left_out:
+        say(f"left out: {report.left_out:,} test ratings of unknown users, or of items without a training rating")
     value = {n: f"{v:.4f}" for n, v in report.metrics.items()}
     rows_ = [[n, v, _span(report.low.get(n), report.high.get(n))] for n, v in value.items()]
     say_table(["metric", "value", "95 % interval"], rows_, "value")

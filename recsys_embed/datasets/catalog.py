@@ -87,7 +87,7 @@ def _sizes(text: str) -> dict[str, int]:
     sizes = {}
     for pair in text.split(","):
         key, _, value = pair.partition("=")
-        if key not in allowed or not value.isdigit():
+        if key not in allowed or not value.isdecimal():
             raise SettingError(f"synthetic takes {', '.join(f'{a}=N' for a in allowed)}; it was given {pair!r}")
         sizes[key] = int(value)
     return sizes

@@ -48,8 +48,9 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     data = _read_bytes(path)
     if data[:4] == _PARQUET:
         return Table(_read_parquet(path, data), text=False, place=Place())
+    _refuse_other_kinds(data, path)
     names = [n.strip() for n in columns.split(",")] if columns else None
-    head = data[:65_536].decode("latin-1").removeprefix("ï»¿").splitlines()
+    head = data[:65_536].decode("latin-1").removeprefix("ï»¿").replace("\r", "").split("\n")
     first = next((line for line in head if line.strip()), "")
     if not first:
         raise DataError(f"{path} is empty")
@@ -66,9 +67,15 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     if names and len(names) != len(fields):
         raise DataError(f"{path} has {len(fields)} columns ({first[:60]}), but --columns names {len(names)}")
     frame = _read_csv(data, separator, header, path)
-    frame.columns = names or [_TYPED_NAME.sub("", c.strip()) for c in frame.columns]
-    blank = pl.all_horizontal(pl.all().is_null())
-    return Table(frame.filter(~blank), text=True, place=Place("line", 1 + header))
+    renamed = names or [_TYPED_NAME.sub("", c.strip()).replace('""', '"') for c in frame.columns]
+    if len(set(renamed)) < len(renamed):
+        raise DataError(f"{path} has two columns of one name: {', '.join(renamed)[:200]}")
+    frame.columns = renamed
+    frame = frame.with_columns(pl.all().str.strip_chars())
+    filled = frame.filter(~pl.all_horizontal(pl.all().is_null()))
+    # Lines can be counted where the blank ones, if any, stand at the end; otherwise rows are.
+    counted = filled.height == frame.height or filled.equals(frame.head(filled.height))
+    return Table(filled, text=True, place=Place("line", 1 + header) if counted else Place())
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -83,6 +90,21 @@ def _read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} is no whole gzip file: it may have been cut short; fetch it again") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _refuse_other_kinds(data: bytes, path: Path) -> None:
+    """Name what people hand in by mistake."""
+    kind = None
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        kind = "UTF-16 text: save it as UTF-8"
+    elif data.lstrip()[:1] in (b"{", b"["):
+        kind = "JSON: turn it into CSV or Parquet first"
+    elif data[:2] == b"PK":
+        kind = "a zip archive: unpack it first"
+    elif b"\x00" in data[:4096]:
+        kind = "no text: CSV, TSV, `::`, Parquet, or one of them gzipped is needed"
+    if kind:
+        raise DataError(f"{path} is {kind}")
 
 
 def _read_parquet(path: Path, data: bytes) -> pl.DataFrame:
@@ -114,18 +136,18 @@ def _read_csv(data: bytes, separator: str, header: bool, path: Path) -> pl.DataF
     }
     try:
         return pl.read_csv(data, **options)  # type: ignore[arg-type]
-    except pl.exceptions.ComputeError as error:
+    except pl.exceptions.PolarsError as error:
         if "utf-8" not in str(error):
             raise _ragged(data, byte, path, error) from None
     log.info("%s is not UTF-8; it was read as Latin-1", path)
     try:
         return pl.read_csv(data.decode("latin-1").encode(), **options)  # type: ignore[arg-type]
-    except pl.exceptions.ComputeError as error:
+    except pl.exceptions.PolarsError as error:
         raise _ragged(data, byte, path, error) from None
 
 
 def _ragged(data: bytes, separator: str, path: Path, error: Exception) -> DataError:
-    lines = data.decode("latin-1").splitlines()
+    lines = data.decode("latin-1").split("\n")
     width = lines[0].count(separator)
     for number, line in enumerate(lines, 1):
         if line.count(separator) > width and '"' not in line:
@@ -168,10 +190,11 @@ def read_items(path: Path, columns: str | None = None, id_column: str | None = N
             f"{path} has no column for the item id ({', '.join(table.frame.columns)}): name it with --item-col, "
             "or, without a header, all of them with --item-columns id,title,genres"
         )
+    frame = table.frame.drop("item_id", strict=False) if key != "item_id" else table.frame
     renamed = {key: "item_id"}
     for role, usual in ITEM_NAMES.items():
-        found = next((n for n in usual if n in table.frame.columns), None)
+        found = next((n for n in usual if n in frame.columns and n != key), None)
         if found:
             renamed[found] = role
-    frame = table.frame.rename(renamed)
+    frame = frame.rename(renamed)
     return frame.select("item_id", pl.exclude("item_id"))

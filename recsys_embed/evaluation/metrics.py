@@ -110,6 +110,6 @@ def interval(per_user: Values, resamples: int, seed: int = 0) -> tuple[NDArray[n
         weights = random.poisson(1.0, (resamples, len(part))).astype(float)
         sums += weights @ part
         sizes += weights.sum(axis=1)
-    means = sums / np.maximum(sizes, 1)[:, None]
+    means = sums[sizes > 0] / sizes[sizes > 0, None]  # of few users a resample may draw nobody
     low, high = np.percentile(means, (2.5, 97.5), axis=0)
     return low, high

@@ -67,7 +67,7 @@ class Report:
 
     metrics: means over users by name ("ndcg_at_10"), and "coverage_at_k", "popularity_at_k". low, high: ends of
     the 95 % intervals of those that are means over users. users: how many took part. left_out: test rows of items
-    that have no training rating. per_user: one row a user, one column a metric.
+    that have no training rating, and of unknown users and items. per_user: one row a user, one column a metric.
     """
 
     metrics: dict[str, float]
@@ -101,11 +101,18 @@ def evaluate(
 ) -> Report:
     """Rank all items for every user of `test`, hide what the recommender was fitted on, and measure.
 
-    test: held-out ratings over the recommender's vocabularies, all of them relevant. For a model of stars, RMSE
-    and MAE over the test rows stand in the metrics too.
+    test: held-out ratings, all of them relevant; their ids are looked up in the recommender, and rows of users or
+    items that it does not know are left out and counted. For a model of stars, RMSE and MAE over the test rows
+    stand in the metrics too. Raises DataError where the recommender was fitted on some of the rows.
     """
     model = recommender.plain
+    test, unknown = onto(recommender, test)
+    if not len(test):
+        raise DataError("there is no test rating of a user and an item that the model knows")
     report = rank_metrics(Ranker.of(model), test, recommender.seen, recommender.counts, ks, resamples)
+    if not report.users:
+        raise DataError("no item of the test ratings has a training rating, so none could have been recommended")
+    report = replace(report, left_out=report.left_out + unknown)
     return report if model.link != "stars" else with_errors(report, model, test)
 
 
@@ -113,7 +120,7 @@ def with_errors(report: Report, model: PlainModel, test: Ratings) -> Report:
     """Add RMSE and MAE over all test rows to a report."""
     predicted = model.predict(test.user, test.item)
     errors = {"rmse": metrics.rmse(predicted, test.value), "mae": metrics.mae(predicted, test.value)}
-    return Report(**{**vars(report), "metrics": {**report.metrics, **errors}})
+    return replace(report, metrics={**report.metrics, **errors})
 
 
 def rank_metrics(

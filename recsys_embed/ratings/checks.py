@@ -18,15 +18,15 @@ def check_trainable(ratings: Ratings) -> None:
         )
 
 
-def check_apart(train: Ratings, other: Ratings, name: str) -> None:
-    """Raise DataError where (user, item) pairs of train stand in a held-out part too: that would be leakage."""
+def check_apart(train: Ratings, other: Ratings, name: str, other_name: str) -> None:
+    """Raise DataError where (user, item) pairs of one part stand in another too: that would be leakage."""
     if train.users != other.users or train.items != other.items:
-        raise DataError(f"train and {name} do not share their vocabularies")
+        raise DataError(f"{name} and {other_name} do not share their vocabularies")
     width = len(train.items)
     shared = np.intersect1d(train.user * width + train.item, other.user * width + other.item)
     if len(shared):
         user, item = train.users.ids(shared[:1] // width)[0], train.items.ids(shared[:1] % width)[0]
         raise DataError(
-            f"{len(shared):,} user-item pairs of train stand in {name} too, e.g. user {user} and item {item}: "
+            f"{len(shared):,} user-item pairs of {name} stand in {other_name} too, e.g. user {user} and item {item}: "
             "the metrics would be wrong; take them out of one of the files"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -12,6 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import DataError, UnknownId
+
+log = logging.getLogger("recsys_embed")
 
 Id = int | str
 Rows = NDArray[np.int64]
@@ -43,6 +46,13 @@ def id_column(column: pl.Series, name: str, from_text: bool = False, place: Plac
         ids = column.cast(pl.String)
         if from_text and ids.drop_nulls().unique().str.contains(CANONICAL_INTEGER).all() and len(ids.drop_nulls()):
             ids = ids.cast(pl.Int64)
+        elif from_text and ids.drop_nulls().str.contains(r"^-?[0-9]+\.0+$").all() and len(ids.drop_nulls()):
+            log.warning(
+                "the %s ids look like %s: a missing value may have made floats of integers when the file was written; "
+                "they are taken as text",
+                name,
+                ids.drop_nulls()[0],
+            )
     elif column.dtype.is_float():
         raise DataError(
             f"column {column.name!r} holds floats, but {name} ids must be integers or text: "
@@ -142,7 +152,11 @@ class Vocab:
         return rows
 
     def _join(self, ids: pl.Series) -> Rows:
-        ids = ids.cast(pl.String) if self.is_text else ids.cast(pl.Int64, strict=False)
+        if self.is_text:
+            ids = ids.cast(pl.String)
+        elif ids.dtype == pl.String:  # "007" is not 7
+            known = ids.str.contains(CANONICAL_INTEGER)
+            ids = pl.select(pl.when(known).then(ids)).to_series().cast(pl.Int64, strict=False)
         table = pl.DataFrame({"id": self.series, "row": np.arange(len(self), dtype=np.int64)})
         joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
         return joined["row"].fill_null(-1).to_numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -18,6 +19,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
+
+log = logging.getLogger("recsys_embed")
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -35,7 +38,7 @@ class Bundle:
     def write(self, folder: Path) -> None:
         """Write everything into a temporary folder beside `folder`, then rename it.
 
-        A model that stands there is replaced in one step; anything else that stands there is refused.
+        A model that stands there is replaced; anything else that stands there is refused.
         """
         folder = Path(folder)
         with _beside(folder) as fresh:
@@ -114,6 +117,20 @@ def check_writable(folder: Path) -> None:
         pass
 
 
+def claim(folder: Path) -> Path:
+    """Make an empty folder of this name, or with -2, -3, … behind it, that nobody else was given."""
+    n = 1
+    while True:
+        named = folder if n == 1 else folder.with_name(f"{folder.name}-{n}")
+        try:
+            named.mkdir(parents=True)
+            return named
+        except FileExistsError:
+            n += 1
+        except OSError as error:
+            raise BundleError(f"the model could not be written to {named}: {error.strerror}") from None
+
+
 def facts_of(folder: Path, name: str = "model.json") -> dict[str, Any]:
     """Read one JSON file of a model folder, without the rest; for lists of models."""
     _manifest(folder)
@@ -126,15 +143,21 @@ def facts_of(folder: Path, name: str = "model.json") -> dict[str, Any]:
 
 def newest(models: Path = Path("models")) -> Path:
     """Return the newest model folder in `models`; raise BundleError where there is none."""
-    found = sorted(listed(models), key=lambda folder: str(facts_of(folder).get("created")))
+    found = listed(models)
     if not found:
         raise BundleError(f"there is no model in {models}/: train one with `recsys train`, or name it with --model")
-    return found[-1]
+    return found[0][0]
 
 
-def listed(models: Path = Path("models")) -> list[Path]:
-    """Return the model folders in `models`, by name."""
-    return sorted(m.parent for m in models.glob(f"[!.]*/{MANIFEST}") if (m.parent / "model.json").exists())
+def listed(models: Path = Path("models")) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the model folders in `models` with their facts, the newest first; broken ones are left out and named."""
+    found = []
+    for manifest in models.glob(f"[!.]*/{MANIFEST}"):
+        try:
+            found.append((manifest.parent, facts_of(manifest.parent)))
+        except BundleError as error:
+            log.warning("left out: %s", error)
+    return sorted(found, key=lambda pair: (str(pair[1].get("created")), pair[0].name), reverse=True)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -154,17 +177,29 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_replaceable(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / MANIFEST).exists() or not any(folder.iterdir()))
+    """Tell whether nothing but a model of ours stands there: a manifest of ours, and no file that it does not name."""
+    if not folder.is_dir():
+        return False
+    found = {entry.name for entry in folder.iterdir()}
+    try:
+        return not found or found <= {MANIFEST, *_manifest(folder)["files"]}
+    except BundleError:
+        return False
 
 
 def _swap(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is: a reader finds the old one or the new one."""
+    """Put `fresh` where `folder` is, or leave the old one there."""
     if not folder.exists():
         fresh.rename(folder)
     else:
+        # A folder cannot replace a full one in one step: the old one steps aside, and back if the new one cannot come.
         aside = folder.with_name(f".{folder.name}-old-{os.getpid()}")
         folder.rename(aside)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     _sync(folder.parent)
 

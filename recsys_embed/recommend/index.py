@@ -71,9 +71,11 @@ def top(table: Floats, k: int) -> tuple[Floats, Rows]:
     if k < n:
         rows = np.argpartition(table, n - k, axis=1)[:, n - k :]
         least = np.take_along_axis(table, rows, 1).min(axis=1)
-        # Equal scores at the edge: which of them came in is chance, so those lines are sorted whole.
+        # Equal scores at the edge: which of them came in is chance, so those lines choose anew among all that are
+        # good enough, the lowest rows first.
         for line in np.flatnonzero((table >= least[:, None]).sum(axis=1) > k):
-            rows[line] = np.argsort(-table[line], kind="stable")[:k]
+            good = np.flatnonzero(table[line] >= least[line])
+            rows[line] = good[np.argsort(-table[line, good], kind="stable")[:k]]
     else:
         rows = np.broadcast_to(np.arange(n), (b, n))
     rows = np.sort(rows, axis=1)

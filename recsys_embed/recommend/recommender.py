@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +15,31 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.config import ModelConfig, Size, TrainConfig, recipe, settings
-from recsys_embed.errors import BundleError, SettingError
+from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.model.plain import Floats, PlainModel
-from recsys_embed.ratings.table import Ratings, Seen
+from recsys_embed.ratings.checks import check_trainable
+from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recommend.bundle import Bundle, jsonable
 from recsys_embed.recommend.index import ExactIndex
 from recsys_embed.recommend.titles import find_item
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from recsys_embed.track.tracker import Tracker
     from recsys_embed.train.loop import Fitted
 
+log = logging.getLogger("recsys_embed")
+
 _USERS = 8192  # users ranked at once
+
+
+class Everybody:
+    """Stands for all users of a model."""
+
+
+EVERYBODY = Everybody()
 
 
 class Recommender:
@@ -52,7 +65,7 @@ class Recommender:
     def fit(
         self,
         ratings: Ratings,
-        items: pl.DataFrame | None = None,
+        items: pl.DataFrame | pd.DataFrame | None = None,
         *,
         held: Ratings | None = None,
         min_rating: float | None = None,
@@ -67,21 +80,40 @@ class Recommender:
         vocabularies; `recommend(hide_held=True)` hides them. min_rating: only ratings from here on are positives;
         all are hidden. validate, better, tracker: as in `train.loop.fit`; what it came to is in `self.fitted`.
         """
+        if not isinstance(ratings, Ratings):
+            raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
         from recsys_embed.model.model import build
         from recsys_embed.train.loop import choose_device, fit
 
         model, train = recipe(self.model, self.train, Size(len(ratings.users), len(ratings.items), len(ratings)))
         device, _ = choose_device(train.device)
         train = replace(train, device=device)
-        positives = ratings if min_rating is None else ratings.take(ratings.value >= min_rating)
+        # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
+        positives = ratings
+        if min_rating is not None and train.loss != "mse":
+            positives = ratings.take(ratings.value >= min_rating)
+        check_trainable(positives)
         net = build(model, len(ratings.users), len(ratings.items), train.seed)
         self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
+        for kept in ("index", "_directions"):  # made of the model before
+            vars(self).pop(kept, None)
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
         self.seen, self.counts = ratings.seen(), positives.counts
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
         self.table = aligned(items, ratings.items)
         self.facts = {"settings": settings(model, train), "epochs": self.fitted.epochs, "metrics": {}}
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Say what to do where an answer is asked of what was neither fitted nor loaded."""
+        if name in type(self).__annotations__ or name == "fitted":
+            raise NotFitted("this Recommender knows nothing yet: call fit(ratings), or use Recommender.load(folder)")
+        raise AttributeError(f"Recommender has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        if "plain" not in vars(self):
+            return "Recommender(not fitted)"
+        return f"Recommender({len(self.users):,} users, {len(self.items):,} items, vectors of {self.plain.dim})"
 
     @cached_property
     def index(self) -> ExactIndex:
@@ -90,7 +122,7 @@ class Recommender:
 
     def recommend(
         self,
-        users: Id | Iterable[Id] | None = None,
+        users: Id | Iterable[Id] | Everybody = EVERYBODY,
         k: int = 10,
         *,
         include_seen: bool = False,
@@ -98,14 +130,14 @@ class Recommender:
         among: Sequence[Id] | None = None,
         exclude: Sequence[Id] = (),
     ) -> pl.DataFrame:
-        """Return the k best items of one user, of several, or of all (None), as one long table.
+        """Return the k best items of one user, of several, or of all (when none are named), as one long table.
 
         Columns: user_id, item_id, title, score, rank (from 1). Every user gets exactly min(k, items left) rows.
         include_seen: rank what the model was fitted on too. hide_held: leave out held-out ratings as well.
         among: item ids to choose from; exclude: item ids to leave out.
         Raises UnknownId for users and items that are not known.
         """
-        rows = self._user_rows(users)
+        rows = np.arange(len(self.users)) if isinstance(users, Everybody) else self._rows(self.users, users)
         frames = list(self.blocks(rows, k, include_seen, hide_held, among, exclude))
         return pl.concat(frames)
 
@@ -119,8 +151,7 @@ class Recommender:
         exclude: Sequence[Id] = (),
     ) -> Iterator[pl.DataFrame]:
         """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
-        if k < 1:
-            raise SettingError(f"k must be at least 1, got {k}")
+        _check_k(k)
         allowed = self._allowed(among, exclude)
         hidden = Seen.nothing(len(self.users)) if include_seen else self.seen
         if hide_held:
@@ -145,8 +176,7 @@ class Recommender:
 
         Columns: of, item_id, title, score (the cosine), rank. Biases take no part, nor does the item itself.
         """
-        if k < 1:
-            raise SettingError(f"k must be at least 1, got {k}")
+        _check_k(k)
         rows = self._rows(self.items, items)
         queries = self._directions[rows]
         own = (np.arange(len(rows)), rows)
@@ -174,9 +204,11 @@ class Recommender:
             raise SettingError(f"predict takes one item for each user; it was given {len(rows[0])} and {len(rows[1])}")
         return self.plain.predict(*rows)
 
-    def find_item(self, text: str) -> Id:
+    def find_item(self, text: Id) -> Id:
         """Return the id of the item with this id or title; see `titles.find_item`."""
-        found: Id = self.items.ids([find_item(text, self.items, self.table["title"])])[0]
+        if not isinstance(text, int | str | np.integer):
+            raise UnknownId(f"{text!r} names no item: an id or a title is needed")
+        found: Id = self.items.ids([find_item(str(text), self.items, self.table["title"])])[0]
         return found
 
     def reasons(self, user: Id, items: Sequence[Id], n: int = 2) -> list[list[Id]]:
@@ -284,10 +316,11 @@ class Recommender:
         return (self.plain.items / np.where(length > 0, length, 1)).astype(np.float32)
 
     def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
-        return vocab.rows([ids] if isinstance(ids, int | str | np.integer) else ids)
-
-    def _user_rows(self, users: Id | Iterable[Id] | None) -> Rows:
-        return np.arange(len(self.users)) if users is None else self._rows(self.users, users)
+        if isinstance(ids, int | str | np.integer):
+            return vocab.rows([ids])
+        if isinstance(ids, bytes | Mapping) or not isinstance(ids, Iterable):
+            raise UnknownId(f"{ids!r} names no {vocab.name}: ids are integers or text, one or a list of them")
+        return vocab.rows(ids)
 
     def _allowed(self, among: Sequence[Id] | None, exclude: Sequence[Id]) -> NDArray[np.bool_] | None:
         if among is None and not len(exclude):
@@ -299,6 +332,11 @@ class Recommender:
         return allowed
 
 
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise SettingError(f"k must be a whole number, at least 1, got {k!r}")
+
+
 _MEANINGS = {
     "score": "higher is better, for one user at a time; it has no unit",
     "stars": "the predicted rating",
@@ -306,13 +344,19 @@ _MEANINGS = {
 }
 
 
-def aligned(items: pl.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
+def aligned(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
     """Return an item table with one row an item, in the order of the vocabulary; a missing title is the id."""
     ids = vocab.series.alias("item_id")
     table = pl.DataFrame({"item_id": ids})
     if items is not None:
+        items = as_polars(items)
+        if "item_id" not in items.columns:
+            raise DataError(f"the item table has no column item_id; it has {', '.join(items.columns)[:200]}")
         key = items["item_id"].cast(pl.String) if vocab.is_text else items["item_id"].cast(pl.Int64, strict=False)
         known = items.with_columns(item_id=key).filter(key.is_not_null()).unique("item_id", keep="first")
+        found = int(ids.is_in(known["item_id"].implode()).sum())
+        if found < len(vocab) / 2:
+            log.warning("the item table knows %d of the %d rated items: are its ids the same?", found, len(vocab))
         table = table.join(known, on="item_id", how="left", maintain_order="left")
     name = pl.col("item_id").cast(pl.String)
     if "title" not in table.columns:

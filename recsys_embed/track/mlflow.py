@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -67,6 +68,8 @@ class MLflowTracker(Tracker):
         for name, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
             os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        # Results alone go to stdout; with a server MLflow would print links there.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         logging.getLogger("alembic").setLevel(logging.WARNING)
         import mlflow
 
@@ -155,12 +158,14 @@ class MLflowTracker(Tracker):
         finally:
             mlflow.set_tracking_uri(before)
 
-    @_safely
-    def _end(self, status: str) -> None:
-        self._deliver()
-        self.client.set_terminated(self.run_id, status)
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")
+        if self.run_id is None:
+            return
+        # Whatever failed before, what is still waiting is delivered if it can be, and the run is ended.
+        with contextlib.suppress(Exception):
+            self._deliver()
+        with contextlib.suppress(Exception):
+            status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
+            self.client.set_terminated(self.run_id, status)

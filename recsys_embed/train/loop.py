@@ -62,7 +62,7 @@ def fit(
     """
     tracker = tracker or Tracker()
     total, lr, size = config.epochs or 1, config.lr or 0.0, config.batch_size or len(ratings)
-    device = torch.device("cuda" if config.device == "cuda" else "cpu")
+    device = torch.device(choose_device(config.device)[0])
     model.to(device)
     generator = torch.Generator(device).manual_seed(config.seed)
     objective = LOSSES[config.loss or "softmax"]
@@ -136,7 +136,7 @@ def _epoch(
         losses[at] = step(Batch(*(column[rows] for column in columns)))
         if at % 64 == 0:
             tracker.progress(done, last, note)
-    values = losses.cpu()  # the epoch's one synchronisation
+    values = losses.cpu()
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         return {"loss": float(values[bad[0]]), "batch": float(bad[0]) + 1}
