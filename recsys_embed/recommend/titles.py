@@ -42,7 +42,8 @@ def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
     if not near:
         by_name = {n: row for row, (n, _) in enumerate(known)}
         near = [by_name[n] for n in difflib.get_close_matches(name, by_name, n=3, cutoff=0.6)]
-    hint = f"; did you mean {_named(near, vocab, titles)}?" if near else f"; {len(vocab):,} items are known"
+    known_ids = f"; {len(vocab):,} items are known, e.g. {', '.join(map(str, vocab.nearest(text)))}"
+    hint = f"; did you mean {_named(near, vocab, titles)}?" if near else known_ids
     raise UnknownId(f"no item has the id or the title {text!r}{hint}")
 
 
