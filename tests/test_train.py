@@ -178,6 +178,17 @@ def test_the_checkerboard_is_learnt(loss, scorer):
         assert recommender.plain.scale == (1.0, 5.0)
 
 
+CUDA_PAIRS = [("softmax", "dot"), ("sampled-softmax", "dot"), ("bpr", "dot"), ("mse", "dot")]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("loss", "scorer"), CUDA_PAIRS)
+def test_the_checkerboard_is_learnt_on_cuda(loss, scorer):
+    ratings = checkerboard_stars() if loss == "mse" else checkerboard()
+    found = learnt(ratings, loss, scorer, negatives=6, device="cuda").recommend(k=1)
+    assert found["item_id"].to_list() == found["user_id"].to_list()
+
+
 @pytest.mark.parametrize("given", [{"sampler": "popularity"}, {"cosine": True}, {"clip": 0.5}, {"biases": False},
                                    {"weight": "rating"}, {"balance": 0.5}, {"dropout": 0.2}])  # fmt: skip
 def test_the_checkerboard_is_learnt_with_every_setting(given):

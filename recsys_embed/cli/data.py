@@ -39,12 +39,16 @@ def list_(data_dir: _DIR = None, json: JSON = False) -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of a data set.")],
     data_dir: _DIR = None,
+    json: JSON = False,
 ) -> None:
     """Bring a data set to this machine."""
     from recsys_embed.datasets.catalog import load_dataset
 
-    catalog = load_dataset(name, DataConfig(dataset=name, data_dir=data_dir))
-    say(f"{name}: {catalog.ratings!r}")
+    ratings = load_dataset(name, DataConfig(dataset=name, data_dir=data_dir)).ratings
+    if json:
+        sizes = {"users": len(ratings.users), "items": len(ratings.items), "ratings": len(ratings)}
+        return say_json({"dataset": name, **sizes, "digest": ratings.digest()})
+    return say(f"{name}: {ratings!r}")
 
 
 @app.command()
