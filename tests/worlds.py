@@ -16,11 +16,6 @@ from recsys_embed.ratings.table import Ratings
 USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
 
 
-def shared_data() -> Path:
-    """Where the real data sets are, if they are."""
-    return Path(os.environ.get("RECSYS_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-
-
 def checkerboard(size: int = 12) -> Ratings:
     """Even users like even items and odd users odd ones; the pair (u, u) is withheld: it is the one right answer."""
     pairs = [(u, i) for u in range(size) for i in range(size) if u != i and u % 2 == i % 2]

@@ -75,7 +75,7 @@ def evaluate(
         str | None, typer.Option(help="Data set or file. (default: what the model was trained on)")
     ] = None,
     test: Annotated[str | None, typer.Option(help="File of test ratings. (default: the model's own split)")] = None,
-    ks: Annotated[str, typer.Option(help="List lengths that the metrics are taken at.")] = "5,10,20,50",
+    ks: Annotated[str, typer.Option(help="List lengths that the metrics are taken at.")] = RunConfig.ks,
     per_user: Annotated[
         str | None, typer.Option(help="Write every user's metrics to this .parquet, .csv or .jsonl file.")
     ] = None,

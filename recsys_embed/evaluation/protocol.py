@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from recsys_embed.config import RunConfig
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
 from recsys_embed.model.plain import Floats, PlainModel
@@ -97,7 +98,7 @@ class Report:
 
 
 def evaluate(
-    recommender: Recommender, test: Ratings, ks: Sequence[int] = (5, 10, 20, 50), resamples: int = 1000
+    recommender: Recommender, test: Ratings, ks: Sequence[int] = RunConfig().lengths, resamples: int = 1000
 ) -> Report:
     """Rank all items for every user of `test`, hide what the recommender was fitted on, and measure.
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_embed.config import DuplicatesName
 from recsys_embed.errors import DataError
 from recsys_embed.ratings.vocab import Place, Rows, Vocab, id_column, listed_rows
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Duplicates = Literal["last", "first", "mean", "sum", "error"]
 
 # Names that a column may have when nobody says otherwise, in the order of preference.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
@@ -57,7 +56,7 @@ class Ratings:
         item: str | None = None,
         rating: str | None = None,
         time: str | None = None,
-        duplicates: Duplicates = "last",
+        duplicates: DuplicatesName = "last",
         *,
         vocabs: tuple[Vocab, Vocab] | None = None,
         from_text: bool = False,
@@ -261,7 +260,7 @@ def _times(column: pl.Series, place: Place) -> pl.Series:
     return times.cast(pl.Int64)
 
 
-def _merge(table: pl.DataFrame, duplicates: Duplicates, place: Place) -> tuple[pl.DataFrame, int]:
+def _merge(table: pl.DataFrame, duplicates: DuplicatesName, place: Place) -> tuple[pl.DataFrame, int]:
     """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
     repeated = table.select(pl.struct("user", "item").is_duplicated()).to_series()
     if not repeated.any():

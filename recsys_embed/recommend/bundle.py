@@ -131,14 +131,14 @@ def claim(folder: Path) -> Path:
             raise BundleError(f"the model could not be written to {named}: {error.strerror}") from None
 
 
-def facts_of(folder: Path, name: str = "model.json") -> dict[str, Any]:
-    """Read one JSON file of a model folder, without the rest; for lists of models."""
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Read model.json of a model folder, without the rest; for lists of models."""
     _manifest(folder)
     try:
-        facts: dict[str, Any] = json.loads((folder / name).read_text())
+        facts: dict[str, Any] = json.loads((folder / "model.json").read_text())
         return facts
     except (OSError, ValueError):
-        raise BundleError(f"{folder}: {name} cannot be read") from None
+        raise BundleError(f"{folder}: model.json cannot be read") from None
 
 
 def newest(models: Path = Path("models")) -> Path:

@@ -52,7 +52,6 @@ class MemoryTracker(Tracker):
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
         self.steps: list[tuple[int | None, dict[str, float]]] = []
-        self.artifacts: list[Path] = []
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Keep the settings."""
@@ -61,10 +60,6 @@ class MemoryTracker(Tracker):
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Keep the numbers with their step."""
         self.steps.append((step, dict(values)))
-
-    def artifact(self, path: Path) -> None:
-        """Keep the path."""
-        self.artifacts.append(path)
 
 
 class Trackers(Tracker):
