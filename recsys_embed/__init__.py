@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.content.words import WordVectors
     from recsys_embed.datasets.catalog import Catalog, load_dataset
     from recsys_embed.evaluation.protocol import evaluate
     from recsys_embed.experiment import run_experiment
-    from recsys_embed.ratings.splits import split_leave_last, split_random, split_time
+    from recsys_embed.ratings.splits import split_cold_items, split_leave_last, split_random, split_time
     from recsys_embed.ratings.table import Ratings
     from recsys_embed.ratings.vocab import Vocab
     from recsys_embed.recommend.recommender import Recommender
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Catalog": "datasets.catalog",
+    "ContentConfig": "config",
     "DataConfig": "config",
     "ModelConfig": "config",
     "Ratings": "ratings.table",
@@ -30,10 +32,12 @@ _HOMES = {
     "RunConfig": "config",
     "TrainConfig": "config",
     "Vocab": "ratings.vocab",
+    "WordVectors": "content.words",
     "evaluate": "evaluation.protocol",
     "fit": "train.loop",
     "load_dataset": "datasets.catalog",
     "run_experiment": "experiment",
+    "split_cold_items": "ratings.splits",
     "split_leave_last": "ratings.splits",
     "split_random": "ratings.splits",
     "split_time": "ratings.splits",
@@ -41,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "Catalog",
+    "ContentConfig",
     "DataConfig",
     "ModelConfig",
     "Ratings",
@@ -48,11 +53,13 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "Vocab",
+    "WordVectors",
     "__version__",
     "evaluate",
     "fit",
     "load_dataset",
     "run_experiment",
+    "split_cold_items",
     "split_leave_last",
     "split_random",
     "split_time",

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from recsys_embed.errors import SettingError
 
-SplitName = Literal["random", "leave-last", "time"]
+SplitName = Literal["random", "leave-last", "time", "cold-items"]
 ScorerName = Literal["dot", "mlp"]
 LossName = Literal["softmax", "sampled-softmax", "bpr", "logistic", "mse"]
 SamplerName = Literal["uniform", "popularity"]
@@ -36,6 +36,7 @@ class DataConfig:
     split: Annotated[SplitName, "how ratings are held out"] = "random"
     valid_share: Annotated[float, "share of the ratings held out for validation"] = 0.1
     test_share: Annotated[float, "share of the ratings held out for test"] = 0.1
+    cold_share: Annotated[float, "share of the items that --split cold-items leaves without a training rating"] = 0.2
     split_seed: Annotated[int | None, "seed of the random split (default: --seed)"] = None
     min_rating: Annotated[float | None, "ratings from here on are positives (default: every rating is one)"] = None
     liked: Annotated[float | None, "ratings from here on count as liked in metrics.liked (default: 4 of 5)"] = None
@@ -44,6 +45,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
+        _check(0 < self.cold_share < 1, "cold_share", self.cold_share, "above 0 and below 1")
         for name in ("valid_share", "test_share"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         for name in ("min_rating", "liked"):
@@ -79,6 +81,49 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class ContentConfig:
+    """What is known of the items besides their ratings, and how it becomes vectors."""
+
+    text: Annotated[str | None, "columns of the item table that describe items, e.g. title,genres,plot"] = None
+    tags: Annotated[str | None, "those of --text that hold lists of names, where that is not found out"] = None
+    words: Annotated[str | None, "those of --text that hold words, where that is not found out"] = None
+    vectors: Annotated[str | None, "word vectors: glove-6b-50d, or a GloVe, word2vec or fastText file"] = None
+    train_words: Annotated[bool, "train the word vectors too"] = False
+    item_vectors: Annotated[str | None, "file of ready-made item vectors: .parquet, or .npy with ids beside it"] = None
+    images: Annotated[str | None, "folder of item pictures, named by item id"] = None
+    image_size: Annotated[int, "pixels of a side that pictures are brought to"] = 32
+    tower_hidden: Annotated[int, "size of the hidden layer between descriptions and vectors; 0: none"] = 0
+    id_dropout: Annotated[float, "share of the items whose id is left out of a step, so that descriptions learn"] = 0.3
+
+    def __post_init__(self) -> None:
+        _check(8 <= self.image_size <= 256, "image_size", self.image_size, "from 8 to 256")
+        _check(0 <= self.tower_hidden <= 65_536, "tower_hidden", self.tower_hidden, "from 0 to 65536")
+        _check(0 <= self.id_dropout < 1, "id_dropout", self.id_dropout, "from 0 to below 1")
+        named = set(self.columns)
+        for option in ("tags", "words"):
+            extra = set(names_of(getattr(self, option))) - named
+            _check(not extra, option, ", ".join(sorted(extra)), "columns that --text names")
+        if self.vectors or self.train_words:
+            _check(bool(named), "text", "nothing", "columns, where --vectors or --train-words is")
+        _check(bool(self.vectors) or not self.train_words, "vectors", "nothing", "a name or file with --train-words")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the item table that describe items."""
+        return names_of(self.text)
+
+    @property
+    def any(self) -> bool:
+        """Whether items are described at all."""
+        return bool(self.text or self.item_vectors or self.images)
+
+
+def names_of(text: str | None) -> tuple[str, ...]:
+    """Return the names of a comma-separated list."""
+    return tuple(n.strip() for n in (text or "").split(",") if n.strip())
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How it is trained. None means: as the recipe of the loss and scorer has it (`RECIPES`)."""
 
@@ -93,6 +138,8 @@ class TrainConfig:
     ] = None
     item_decay: Annotated[float | None, "the same of the items' vectors"] = None
     bias_decay: Annotated[float | None, "the same of biases, and of the scorer's weights"] = None
+    content_decay: Annotated[float | None, "the same of what turns descriptions into vectors"] = None
+    content_pace: Annotated[float | None, "learning rate of what turns descriptions into vectors, as a share"] = None
     balance: Annotated[float | None, "a rating weighs (ratings of its user) to the power of minus this"] = None
     dropout: Annotated[float | None, "share of the vectors' numbers left out in a step"] = None
     negatives: Annotated[int | None, "items a positive is compared with (sampled losses)"] = None
@@ -120,7 +167,7 @@ class TrainConfig:
         for name in ("lr", "clip"):
             value = getattr(self, name)
             _check(value is None or 0 < value < math.inf, name, value, "above 0")
-        for name in ("user_decay", "item_decay", "bias_decay", "balance"):
+        for name in ("user_decay", "item_decay", "bias_decay", "content_decay", "content_pace", "balance"):
             value = getattr(self, name)
             _check(value is None or 0 <= value < math.inf, name, value, "0 or more")
         _check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
@@ -158,15 +205,15 @@ STEP_NUMBERS = 64_000_000
 # an epoch has about ten steps whatever the size: what counts is the number of steps and not of ratings.
 _SOFTMAX = {
     "dim": 128, "epochs": 10, "batch_size": 1024, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 4.0, "item_decay": 2.0, "bias_decay": 0.0, "balance": 0.5,
+    "user_decay": 4.0, "item_decay": 2.0, "bias_decay": 0.0, "content_decay": 8.0, "content_pace": 0.3, "balance": 0.5,
 }  # fmt: skip
 _PAIRS = {
     "dim": 64, "epochs": 40, "batch_size": 8192, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.0,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_pace": 0.3, "balance": 0.0,
 }  # fmt: skip
 _MLP = {
     "dim": 32, "epochs": 10, "batch_size": 512, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "balance": 0.5,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_pace": 0.3, "balance": 0.5,
 }  # fmt: skip
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("softmax", "dot"): _SOFTMAX,
@@ -219,8 +266,8 @@ def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
         return replace(config, **missing)
 
     model, train = fill(model), fill(train)
-    for name in ("user_decay", "item_decay", "bias_decay"):
-        product = (train.lr or 0) * getattr(train, name)
+    for name in ("user_decay", "item_decay", "bias_decay", "content_decay"):
+        product = (train.lr or 0) * (getattr(train, name) or 0)
         _check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
 

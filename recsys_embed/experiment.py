@@ -18,11 +18,13 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import __version__
-from recsys_embed.config import DataConfig, ModelConfig, RunConfig, Size, TrainConfig, recipe, settings
+from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, Size, TrainConfig, recipe, settings
+from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.datasets.movielens import TERMS
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import baselines
+from recsys_embed.evaluation.cold import cold_baselines, cold_metrics
 from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.protocol import Ranker, Report, rank_metrics, with_errors
 from recsys_embed.model.plain import PlainModel
@@ -31,7 +33,7 @@ from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend import pyfunc
 from recsys_embed.recommend.bundle import check_writable, claim, jsonable
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommend.recommender import Recommender, aligned
 from recsys_embed.track.mlflow import MLflowTracker
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
 
@@ -43,6 +45,7 @@ def run_experiment(
     model: ModelConfig | None = None,
     train: TrainConfig | None = None,
     run: RunConfig | None = None,
+    content: ContentConfig | None = None,
     catalog: Catalog | None = None,
 ) -> tuple[Recommender, dict[str, Any]]:
     """Train on a data set as the settings say; return the recommender, saved, and the report.
@@ -51,25 +54,33 @@ def run_experiment(
     The report is what `recsys train --json` prints: model, run_id, dataset, settings, metrics, seconds, epochs.
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
+    content = content or ContentConfig()
     clock = Clock()
     with clock("data"):
         data = replace(data, split_seed=train.seed if data.split_seed is None else data.split_seed)
         catalog = catalog or load_dataset(data.dataset, data)
+        catalog = catalog.with_unrated() if content.any else catalog
         split = catalog.split(data)
         _check(split, data)
         _describe(catalog, split, data)
+        descriptions = _descriptions(catalog, data, content)
     size = Size(len(catalog.ratings.users), len(catalog.ratings.items), len(split.train))
     model, train = recipe(model, train, size)
     device = _start_torch(train)
-    facts = {"dataset": data.dataset, "digest": catalog.ratings.digest(), "settings": settings(data, model, train, run)}
+    facts = {
+        "dataset": data.dataset,
+        "digest": catalog.ratings.digest(),
+        "settings": settings(data, model, train, run, content),
+    }
     if "movielens" in data.dataset:
         facts["terms"] = TERMS
     if train.loss == "mse" and not split.train.explicit:
         raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
+    configs = Configs(data, model, train, run, content)
     with _place(data, train, run) as folder, _tracker(run, data, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:
-                fit = _fit(catalog, split, (data, model, train, run), Trackers(tracker, bar))
+                fit = _fit(catalog, split, descriptions, configs, Trackers(tracker, bar))
             except KeyboardInterrupt:
                 log.warning("interrupted before the first epoch ended: nothing was saved")
                 raise
@@ -78,7 +89,7 @@ def run_experiment(
         recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
         recommender.save(folder)  # before the evaluation, which may be long: nothing is lost if that is ended
         with clock("evaluate"):
-            metrics = {"valid": fit.valid} | _measure(fit, split, data, run)
+            metrics = {"valid": fit.valid} | _measure(fit, split, descriptions, data, run)
         recommender.facts["metrics"] = metrics
         recommender.save(folder)
         tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
@@ -88,6 +99,25 @@ def run_experiment(
         "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.facts["epochs"],
     }  # fmt: skip
     return recommender, jsonable(report)
+
+
+class Configs(NamedTuple):
+    """All settings of a run."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    run: RunConfig
+    content: ContentConfig
+
+
+def _descriptions(catalog: Catalog, data: DataConfig, content: ContentConfig) -> Descriptions | None:
+    if not content.any:
+        return None
+    if content.columns and catalog.items is None:
+        raise DataError("--text names columns of an item table, and there is none: name its file with --items")
+    table = aligned(catalog.items, catalog.ratings.items)
+    return describe_items(table, content, data.data_dir, data.offline)
 
 
 class Clock:
@@ -169,26 +199,25 @@ class _Fit(NamedTuple):
     valid: dict[str, Any] | None
 
 
-def _fit(
-    catalog: Catalog, split: Split, configs: tuple[DataConfig, ModelConfig, TrainConfig, RunConfig], tracker: Tracker
-) -> _Fit:
+def _fit(catalog: Catalog, split: Split, descriptions: Descriptions | None, configs: Configs, tracker: Tracker) -> _Fit:
     """Fit on train with early stopping, then again on train and validation for the best number of epochs."""
-    data, model, train, run = configs
+    data, model, train, run, content = configs
     tracker.params(settings(*configs))
-    valid, held = _positives(split.valid, data), _union(split.valid, split.test)
-    first = Recommender(model, train)
+    valid, held = _positives(split.valid, data), split.valid.with_rows(split.test)
+    first = Recommender(model, train, content)
+    both: dict[str, Any] = {"min_rating": data.min_rating, "descriptions": descriptions}
     if not len(valid):
-        first.fit(split.train, catalog.items, held=held, min_rating=data.min_rating, tracker=tracker)
+        first.fit(split.train, catalog.items, held=held, tracker=tracker, **both)
         return _Fit(first, split.train, None)
     validate, better = _validation(split, data, train)
     first.fit(
         split.train,
         catalog.items,
         held=held,
-        min_rating=data.min_rating,
         validate=validate,
         better=better,
         tracker=tracker,
+        **both,
     )
     report = _report(first, valid, run, split.valid).summary()
     fitted, (name, _) = first.fitted, better
@@ -199,15 +228,15 @@ def _fit(
     if not train.refit or fitted.stopped == "interrupted":
         return _Fit(first, split.train, report)
     log.info("fitting again on train and validation for %d epochs", fitted.epochs)
-    rows, again = _union(split.train, split.valid), Recommender(model, train)
+    rows, again = split.train.with_rows(split.valid), Recommender(model, train, content)
     try:
         again.fit(
             rows,
             catalog.items,
             held=split.test,
-            min_rating=data.min_rating,
             epochs=fitted.epochs,
             tracker=Quiet(tracker),
+            **both,
         )
         interrupted = again.fitted.stopped == "interrupted"
     except KeyboardInterrupt:
@@ -237,7 +266,11 @@ def _validation(
         return {"rmse": rmse(model.predict(split.valid.user, split.valid.item), split.valid.value)}
 
     def lists(model: PlainModel) -> dict[str, float]:
-        return {"ndcg_at_10": rank_metrics(Ranker.of(model), valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
+        ranker = Ranker.of(model)
+        quality = {"ndcg_at_10": rank_metrics(ranker, valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
+        if data.split == "cold-items":
+            quality["cold_ndcg_at_10"] = cold_metrics(ranker, valid, seen, counts)["ndcg_at_10"]
+        return quality
 
     return (stars, ("rmse", -1)) if train.loss == "mse" else (lists, ("ndcg_at_10", 1))
 
@@ -249,24 +282,15 @@ class Quiet(Tracker):
         self.progress = tracker.progress  # type: ignore[method-assign]
 
 
-def _union(one: Ratings, other: Ratings) -> Ratings:
-    time_ = None if one.time is None or other.time is None else np.concatenate((one.time, other.time))
-    return replace(
-        one,
-        user=np.concatenate((one.user, other.user)),
-        item=np.concatenate((one.item, other.item)),
-        value=np.concatenate((one.value, other.value)),
-        time=time_,
-    )
-
-
 def _report(recommender: Recommender, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
     ranker = Ranker.of(recommender.plain)
     report = rank_metrics(ranker, positives, recommender.seen, recommender.counts, run.lengths, run.resamples)
     return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
 
 
-def _measure(fit: _Fit, split: Split, data: DataConfig, run: RunConfig) -> dict[str, Any]:
+def _measure(
+    fit: _Fit, split: Split, descriptions: Descriptions | None, data: DataConfig, run: RunConfig
+) -> dict[str, Any]:
     """Score the test set, once; the liked part of it for explicit data; and the baselines, fitted on the same rows."""
     recommender, fitted, test = fit.recommender, fit.rows, _positives(split.test, data)
     if not len(test):
@@ -281,6 +305,8 @@ def _measure(fit: _Fit, split: Split, data: DataConfig, run: RunConfig) -> dict[
                 Ranker.of(recommender.plain), liked, recommender.seen, recommender.counts, run.lengths, run.resamples
             )
             result["liked"] = {"threshold": threshold, **measured.summary()}
+    if data.split == "cold-items":
+        result["cold"] = _measure_cold(fit, split, descriptions, data, run)
     result["baselines"] = {}
     if run.baselines:
         for name, ranker in _baselines(_positives(fitted, data), split, data):
@@ -289,6 +315,26 @@ def _measure(fit: _Fit, split: Split, data: DataConfig, run: RunConfig) -> dict[
             if liked is not None and len(liked):
                 part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
                 result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
+    return result
+
+
+def _measure_cold(
+    fit: _Fit, split: Split, descriptions: Descriptions | None, data: DataConfig, run: RunConfig
+) -> dict[str, Any]:
+    """Score the items that had no training rating, and the baselines on the same descriptions."""
+    recommender, test = fit.recommender, _positives(split.test, data)
+    shared = test, recommender.seen, recommender.counts
+    result = cold_metrics(Ranker.of(recommender.plain), *shared, run.resamples)
+    result["baselines"] = {}
+    parts = [_positives(part, data) for part in (split.train, split.valid, fit.rows)]
+    small = len(test.items) <= baselines.EASE_ITEMS
+    features = words = None
+    if descriptions is not None and small:
+        features, describer = descriptions.features, descriptions.describer
+        words = None if describer.words is None else features.dense[:, : describer.words.dim]
+    if run.baselines:
+        for name, ranker in cold_baselines(features, parts, words):
+            result["baselines"][name] = cold_metrics(ranker, *shared)
     return result
 
 

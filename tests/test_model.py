@@ -53,8 +53,8 @@ class TestScorers:
     def test_plain_arrays_give_the_same_scores(self, name):
         model = build(ModelConfig(**{**vars(SCORER_CONFIGS[name]), "init_scale": 1.0}), USERS, ITEMS, seed=3)
         with torch.no_grad():
-            model.user_bias.weight.normal_()
-            model.item_bias.weight.normal_()
+            model.users.bias.weight.normal_()
+            model.items.bias.weight.normal_()
             model.offset.fill_(2.5)
         plain = model.plain()
         table = model.matrix(model.user(torch.arange(USERS)), model.item(torch.arange(ITEMS))).detach().numpy()

@@ -17,6 +17,7 @@ ROOMS = [
     "config",
     "ratings",
     "datasets",
+    "content",
     "model",
     "track",
     "train",

@@ -107,7 +107,7 @@ class TestStep:
     def test_scores_are_those_of_the_pairs_they_stand_for(self, ratings, loss, scorer):
         model, step = step_of(ratings, loss, scorer, negatives=4, dropout=0.0)
         with torch.no_grad():
-            model.item_bias.weight.normal_()
+            model.items.bias.weight.normal_()
         batch = batch_of(ratings, torch.arange(BATCH))
         s = step.scores(batch)
         table = model.matrix(model.user(torch.arange(USERS)), model.item(torch.arange(ITEMS))).detach()

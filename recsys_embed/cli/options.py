@@ -15,7 +15,13 @@ JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object for ma
 MODEL = Annotated[str | None, typer.Option("--model", help="Model folder. (default: the newest in models/)")]
 K = Annotated[int, typer.Option("--k", help="Length of a list.")]
 
-PANELS = {"DataConfig": "Data", "ModelConfig": "Model", "TrainConfig": "Training", "RunConfig": "Report"}
+PANELS = {
+    "DataConfig": "Data",
+    "ContentConfig": "Descriptions",
+    "ModelConfig": "Model",
+    "TrainConfig": "Training",
+    "RunConfig": "Report",
+}
 
 
 def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[..., None]]:

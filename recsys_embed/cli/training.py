@@ -10,7 +10,7 @@ import typer
 
 from recsys_embed.cli.options import JSON, MODEL, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.config import DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 _SHOWN = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_10", "coverage_at_10", "rmse")
 
 
-@with_settings(data=DataConfig, model=ModelConfig, train=TrainConfig, run=RunConfig)
-def train(data: DataConfig, model: ModelConfig, train: TrainConfig, run: RunConfig, json: JSON = False) -> None:
+@with_settings(data=DataConfig, content=ContentConfig, model=ModelConfig, train=TrainConfig, run=RunConfig)
+def train(
+    data: DataConfig,
+    content: ContentConfig,
+    model: ModelConfig,
+    train: TrainConfig,
+    run: RunConfig,
+    json: JSON = False,
+) -> None:
     """Train a model on ratings, measure it beside baselines, save it under models/ and track it in MLflow.
 
     Example: recsys train --dataset movielens
     """
     from recsys_embed.experiment import run_experiment
 
-    _, report = run_experiment(data, model, train, run)
+    _, report = run_experiment(data, model, train, run, content)
     if json:
         return say_json(report)
     metrics, seconds = report["metrics"], report["seconds"]
@@ -35,6 +42,7 @@ def train(data: DataConfig, model: ModelConfig, train: TrainConfig, run: RunConf
         say(f"test, {metrics['test']['users']:,} users (all items ranked, those fitted on left out)")
         _say_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _say_liked(metrics)
+        _say_cold(metrics)
     say(
         f"{report['epochs']} epochs; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
         f"evaluation {seconds['evaluate']:.1f} s"
@@ -68,6 +76,20 @@ def _say_liked(metrics: dict[str, Any]) -> None:
         f"liked (rated {liked['threshold']:g} or more): ndcg_at_10 {liked['ndcg_at_10']:.4f}"
         + (f" ({others})" if others else "")
     )
+
+
+def _say_cold(metrics: dict[str, Any]) -> None:
+    cold = metrics.get("cold")
+    if not cold:
+        return
+    names = ("ndcg_at_10", "recall_at_20", "auc")
+    say(f"{cold['items']:,} items without a training rating, {cold['users']:,} users: among themselves, and among all")
+    lines = [
+        [row, *(f"{part[n]:.4f}" for part in (values, values["all"]) for n in names)]
+        for row, values in {"this model": cold, **cold["baselines"]}.items()
+    ]
+    heads = ["", *names, *(f"all {n}" for n in names)]
+    say_table(heads, lines, "ndcg_at_10 recall_at_20 auc")
 
 
 def evaluate(

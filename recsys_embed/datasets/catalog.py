@@ -16,7 +16,7 @@ from recsys_embed.datasets import movielens, synthetic
 from recsys_embed.datasets.fetch import data_dir
 from recsys_embed.datasets.files import Table, read_items, read_table
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.ratings.splits import Split, split_leave_last, split_random, split_time
+from recsys_embed.ratings.splits import Split, split_cold_items, split_leave_last, split_random, split_time
 from recsys_embed.ratings.table import COLUMN_NAMES, Ratings, find_columns
 from recsys_embed.ratings.vocab import Place, Vocab, id_column
 
@@ -39,6 +39,15 @@ class Catalog(NamedTuple):
     valid: Ratings | None = None
     test: Ratings | None = None
 
+    def with_unrated(self) -> Catalog:
+        """Return the same with the items of the item table that nobody has rated among the items."""
+        if self.items is None:
+            return self
+        ids = self.items["item_id"]
+        parts = [None if part is None else part.with_items(ids) for part in (self.ratings, self.valid, self.test)]
+        assert parts[0] is not None
+        return Catalog(parts[0], self.items, parts[1], parts[2])
+
     def split(self, config: DataConfig) -> Split:
         """Return (train, valid, test): the files where there are such, else the split that the settings name.
 
@@ -56,6 +65,9 @@ class Catalog(NamedTuple):
 SPLITS: dict[str, Callable[[Ratings, DataConfig, bool], Split]] = {
     "random": lambda r, c, test: split_random(r, c.valid_share, c.test_share * test, c.split_seed or 0),
     "leave-last": lambda r, c, test: split_leave_last(r, test),
+    "cold-items": lambda r, c, test: split_cold_items(
+        r, c.cold_share, c.valid_share, c.test_share * test, c.split_seed or 0
+    ),
     "time": lambda r, c, test: split_time(r, c.valid_share, c.test_share * test),
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys_embed.config import RunConfig
 from recsys_embed.errors import DataError
@@ -14,7 +15,7 @@ from recsys_embed.evaluation import metrics
 from recsys_embed.model.plain import Floats, PlainModel
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.index import ExactIndex, Index
+from recsys_embed.recommend.index import ExactIndex
 from recsys_embed.recommend.recommender import Recommender
 
 # Users ranked at once: what bounds the memory, together with the index' own blocks.
@@ -47,7 +48,7 @@ def onto(recommender: Recommender, ratings: Ratings) -> tuple[Ratings, int]:
 class Ranker:
     """Anything that ranks items for users: what to ask, and whom with. `queries` maps user rows [b] to [b, d]."""
 
-    index: Index
+    index: ExactIndex
     queries: Callable[[Rows], Floats]
 
     @classmethod
@@ -55,11 +56,17 @@ class Ranker:
         """Rank as the model scores."""
         return cls(ExactIndex.of(model), model.queries)
 
-    def lists(self, users: Rows, k: int, seen: Seen) -> Iterator[tuple[Rows, Rows]]:
-        """Yield (users [b], their k best unseen items [b, k'])."""
+    def scores(self, users: Rows) -> Floats:
+        """Return the scores of all items, [b, items]."""
+        return self.index.score(self.queries(users), self.index.keys)
+
+    def lists(
+        self, users: Rows, k: int, seen: Seen, allowed: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Rows, Rows]]:
+        """Yield (users [b], their k best unseen items [b, k']) among the allowed ones."""
         for start in range(0, len(users), USERS):
             block = users[start : start + USERS]
-            yield block, self.index.search(self.queries(block), k, exclude=seen.of_users(block))[1]
+            yield block, self.index.search(self.queries(block), k, allowed, seen.of_users(block))[1]
 
 
 @dataclass(frozen=True)
@@ -129,8 +136,9 @@ def rank_metrics(
 ) -> Report:
     """Measure the lists of a ranker against test ratings.
 
-    seen: what is hidden from each user's list. counts: training ratings of each item, int64 [items]; test rows of
-    items that have none are left out and counted. A user counts once, whatever the number of test rows.
+    seen: what is hidden from each user's list. counts: training ratings of each item, int64 [items]; items that have
+    none are not ranked, and their test rows are left out and counted (`cold_metrics` is about them). A user counts
+    once, whatever the number of test rows.
     """
     warm = counts[test.item] > 0
     relevant = Seen.of(test.user[warm], test.item[warm], len(test.users))
@@ -141,7 +149,8 @@ def rank_metrics(
     popularity = dict.fromkeys(ks, 0.0)
     listed = dict.fromkeys(ks, 0)
     at = 0
-    for block, ranked in ranker.lists(users, max(ks), seen):
+    allowed = None if counts.all() else counts > 0
+    for block, ranked in ranker.lists(users, max(ks), seen, allowed):
         hit = metrics.hits(ranked, relevant, block)
         columns = [f(hit, relevant.count[block], k) for f in metrics.METRICS.values() for k in ks]
         values[at : at + len(block)] = np.column_stack(columns)

@@ -2,54 +2,33 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recsys_embed.config import ModelConfig
-from recsys_embed.model.losses import take
+from recsys_embed.config import ContentConfig, ModelConfig
+from recsys_embed.content.describe import Features
+from recsys_embed.content.items import Descriptions
+from recsys_embed.content.ridge import Ridge
+from recsys_embed.model.content_tower import ContentTower
 from recsys_embed.model.plain import Link, PlainModel
 from recsys_embed.model.scorers import SCORERS
-from recsys_embed.model.towers import IdTower, Tower
-
-
-class Side(NamedTuple):
-    """Vectors [n, d] and biases [n] of some users, or of some items."""
-
-    vectors: Tensor
-    bias: Tensor
-
-    def at(self, rows: Tensor) -> Side:
-        """Return the given rows of these: [*rows, d] and [*rows]."""
-        flat = rows.reshape(-1)
-        vectors = take(self.vectors, flat).reshape(*rows.shape, self.vectors.shape[1])
-        return Side(vectors, take(self.bias, flat).reshape(rows.shape))
+from recsys_embed.model.towers import IdTower, Side, SumTower, Tower
+from recsys_embed.ratings.vocab import Rows
 
 
 class Model(nn.Module):
     """Scores users with items. `offset` is a constant of every score (the mean rating, for squared error)."""
 
-    def __init__(
-        self, users: Tower, items: Tower, scorer: nn.Module, biases: tuple[nn.Embedding, nn.Embedding] | None
-    ) -> None:
+    def __init__(self, users: Tower, items: Tower, scorer: nn.Module) -> None:
         super().__init__()
         self.users, self.items, self.scorer = users, items, scorer
-        self.user_bias: nn.Embedding | None = None
-        self.item_bias: nn.Embedding | None = None
-        if biases:
-            self.user_bias, self.item_bias = biases
+        self.ridge: Ridge | None = None
         self.register_buffer("offset", torch.zeros(()))
 
     offset: Tensor
-
-    def user(self, rows: Tensor) -> Side:
-        """Ask the user tower for distinct rows [n]."""
-        return _side(self.users, self.user_bias, rows)
-
-    def item(self, rows: Tensor) -> Side:
-        """Ask the item tower for distinct rows [n]."""
-        return _side(self.items, self.item_bias, rows)
 
     def score(self, u: Side, v: Side) -> Tensor:
         """Score sides of one shape, broadcasting: pairs [B] with [B], or [B, 1] with [B, K]."""
@@ -60,36 +39,59 @@ class Model(nn.Module):
         return self.scorer.matrix(u.vectors, v.vectors) + u.bias[:, None] + v.bias + self.offset  # type: ignore[operator]
 
     @torch.no_grad()
-    def plain(self, link: Link = "score", scale: tuple[float, float] = (0.0, 1.0)) -> PlainModel:
-        """Turn the model into plain arrays: vectors without biases, biases, and the scorer's layers."""
+    def plain(
+        self, counts: tuple[Tensor, Tensor], link: Link = "score", scale: tuple[float, float] = (0.0, 1.0)
+    ) -> PlainModel:
+        """Turn the model into plain arrays: vectors without biases, biases, and the scorer's layers.
+
+        counts: int [users] and int [items], the training ratings that each of them has.
+        """
         for tower in (self.users, self.items):
             tower.prepare(training=False)
-        u, v, layers = self.scorer.plain(self.users.all(), self.items.all())  # type: ignore[operator]
+        sides = self.users.all(counts[0] > 0), self.items.all(counts[1] > 0)
+        u, v, layers = self.scorer.plain(sides[0].vectors, sides[1].vectors)  # type: ignore[operator]
         array = lambda t: t.detach().float().cpu().numpy().copy()  # noqa: E731
-        biases = [
-            torch.zeros(len(side)) if bias is None else bias.weight[:, 0]
-            for side, bias in ((u, self.user_bias), (v, self.item_bias))
-        ]
-        return PlainModel(
+        plain = PlainModel(
             users=array(u),
             items=array(v),
-            user_bias=array(biases[0]),
-            item_bias=array(biases[1]),
+            user_bias=array(sides[0].bias),
+            item_bias=array(sides[1].bias),
             offset=float(self.offset),
             link=link,
             scale=scale,
             layers=[(array(w), array(b)) for w, b in layers],
+            unit=bool(getattr(self.scorer, "cosine", False)),
         )
+        features = self.items.described()
+        return plain if features is None else self._settle(plain, features, counts[1].cpu().numpy())
+
+    def _settle(self, plain: PlainModel, features: Features, counts: Rows) -> PlainModel:
+        """Give items without ratings the vectors and biases that their descriptions predict.
+
+        What the tower itself says of such an item is a good deal worse than a regression, in closed form, of the
+        finished vectors on the same descriptions (experiments/LOG.md).
+        """
+        if self.ridge is None or self.items.content.learned:  # type: ignore[attr-defined]
+            self.ridge = Ridge(features, counts)
+        map_ = self.ridge.fit(np.column_stack((plain.items, plain.item_bias)))
+        plain = replace(plain, map=map_, trained=self.items.content.trained())  # type: ignore[attr-defined]
+        new = counts == 0
+        vectors, bias = plain.encode(Features(features.bag[new], features.dense[new]))
+        plain.items[new], plain.item_bias[new] = vectors, bias
+        return plain
 
 
-def _side(tower: Tower, bias: nn.Embedding | None, rows: Tensor) -> Side:
-    vectors = tower(rows)
-    return Side(vectors, vectors.new_zeros(len(rows)) if bias is None else bias(rows).squeeze(1))
-
-
-def build(config: ModelConfig, users: int, items: int, seed: int = 0) -> Model:
+def build(
+    config: ModelConfig,
+    users: int,
+    items: int,
+    seed: int = 0,
+    descriptions: Descriptions | None = None,
+    content: ContentConfig | None = None,
+) -> Model:
     """Make an untrained model for so many users and items; every None of the config must be filled.
 
+    descriptions: what is known of the items, one row each; content: how they become vectors.
     Equal seeds give equal weights, whatever was drawn before.
     """
     if config.dim is None or config.init_scale is None:
@@ -99,11 +101,9 @@ def build(config: ModelConfig, users: int, items: int, seed: int = 0) -> Model:
     torch.manual_seed(seed)  # dense layers draw from the global generator, which is put back below
     try:
         scorer = SCORERS[config.scorer](config)
+        said = descriptions and ContentTower(descriptions, config.dim, content or ContentConfig())
     finally:
         torch.set_rng_state(state)
-    towers = [IdTower(n, config.dim, config.init_scale, generator) for n in (users, items)]
-    biases = None
-    if config.biases:
-        zeros = [nn.Embedding(n, 1, sparse=True, _weight=torch.zeros(n, 1)) for n in (users, items)]
-        biases = (zeros[0], zeros[1])
-    return Model(towers[0], towers[1], scorer, biases)
+    ids = [IdTower(n, config.dim, config.init_scale, generator, config.biases) for n in (users, items)]
+    tower = SumTower(ids[1], said, (content or ContentConfig()).id_dropout, seed) if said else ids[1]
+    return Model(ids[0], tower, scorer)

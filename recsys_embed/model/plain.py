@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_embed.content.describe import Features
+from recsys_embed.content.ridge import Map
 from recsys_embed.ratings.vocab import Rows
 
 Floats = NDArray[np.float32]
@@ -25,6 +27,9 @@ class PlainModel:
         times 1 / temperature. user_bias [U], item_bias [I], offset: added to a pair's score.
     layers: (weight [out, in], bias [out]) of an MLP scorer; none for a dot product. The first layer's input is
         the user's vector, then the item's.
+    map: from descriptions to the items' vectors and, as the last column, biases; None without descriptions.
+    unit: whether the items' vectors are of unit length. trained: what turns pictures and words into features, where
+        that was trained too: "words" [n, w], and the weights of the net that looks at pictures.
     link: what a score means: a "score" of no unit, "stars" (clipped to `scale`), or the log-odds of a "chance".
     """
 
@@ -36,6 +41,18 @@ class PlainModel:
     link: Link = "score"
     scale: tuple[float, float] = (0.0, 1.0)
     layers: list[tuple[Floats, Floats]] = field(default_factory=list)
+    map: Map | None = None
+    unit: bool = False
+    trained: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def encode(self, features: Features) -> tuple[Floats, Floats]:
+        """Return the vectors [n, d] and biases [n] of items of which only descriptions are known."""
+        assert self.map is not None
+        both = self.map(features)
+        vectors, bias = both[:, :-1], both[:, -1]
+        if self.unit:
+            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return vectors, bias
 
     @property
     def dim(self) -> int:

@@ -61,21 +61,17 @@ class Known:
         count = self.start.diff()
         self.pair = torch.repeat_interleave(torch.arange(len(count), device=device), count) * items + self.item
 
-    def mask(self, users: Tensor, items: Tensor | None = None) -> Tensor:
-        """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct, or all items."""
+    def mask(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct."""
         count = (self.start[users + 1] - self.start[users]).long()
         which = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(which), device=users.device) - (count.cumsum(0) - count)[which]
         item = self.item[self.start[users][which] + offset]
-        if items is None:
-            width, column = self.items, item
-        else:
-            width = len(items)
-            place = torch.full((self.items,), -1, device=users.device)
-            place[items] = torch.arange(width, device=users.device)
-            column = place[item]
-            which, column = which[column >= 0], column[column >= 0]
-        known = torch.zeros(len(users), width, dtype=torch.bool, device=users.device)
+        place = torch.full((self.items,), -1, device=users.device)
+        place[items] = torch.arange(len(items), device=users.device)
+        column = place[item]
+        which, column = which[column >= 0], column[column >= 0]
+        known = torch.zeros(len(users), len(items), dtype=torch.bool, device=users.device)
         known[which, column] = True
         return known
 
@@ -89,19 +85,21 @@ class Known:
 
 
 def draw_unknown(
-    sampler: Sampler, known: Known, users: Tensor, k: int, generator: torch.Generator, rounds: int = 4
+    sampler: Sampler, known: Known, items: Tensor, users: Tensor, k: int, generator: torch.Generator, rounds: int = 4
 ) -> tuple[Tensor, Tensor]:
     """Draw k negatives for each user; return them, [B, k], row b for users[b], and which are known all the same.
+
+    items: the item rows that the sampler draws among.
 
     A known item is drawn again, `rounds` times at most: a user who knows nearly everything keeps a few, which
     the caller leaves out by the mask, bool [B, k].
     """
-    rows = sampler.draw((len(users), k), generator)
+    rows = items[sampler.draw((len(users), k), generator)]
     known_rows = known.has(users[:, None], rows)
     for _ in range(rounds):
         again = known_rows.nonzero(as_tuple=True)
         if not len(again[0]):
             break
-        rows[again] = sampler.draw((len(again[0]),), generator)
+        rows[again] = items[sampler.draw((len(again[0]),), generator)]
         known_rows[again] = known.has(users[again[0]], rows[again])
     return rows, known_rows

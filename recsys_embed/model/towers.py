@@ -1,28 +1,53 @@
-"""Towers: rows -> vectors."""
+"""Towers: rows -> vectors and biases."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from recsys_embed.content.describe import Features
+from recsys_embed.model.content_tower import ContentTower
+from recsys_embed.model.losses import take
+
+
+class Side(NamedTuple):
+    """Vectors [n, d] and biases [n] of some users, or of some items."""
+
+    vectors: Tensor
+    bias: Tensor
+
+    def at(self, rows: Tensor) -> Side:
+        """Return the given rows of these: [*rows, d] and [*rows]."""
+        flat = rows.reshape(-1)
+        vectors = take(self.vectors, flat).reshape(*rows.shape, self.vectors.shape[1])
+        return Side(vectors, take(self.bias, flat).reshape(rows.shape))
+
 
 class Tower(Protocol):
-    """What makes vectors for the users, or for the items. An nn.Module with one row an id."""
+    """What makes vectors and biases for the users, or for the items. An nn.Module with one row an id."""
 
     dim: int
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Return the vectors [n, dim] of distinct rows [n]."""
+    def __call__(self, rows: Tensor) -> Side:
+        """Return the vectors [n, dim] and biases [n] of distinct rows [n]."""
         ...
 
     def prepare(self, training: bool) -> None:
         """Do what is needed once for all rows, before the rows of a step are asked for."""
         ...
 
-    def all(self) -> Tensor:
-        """Return the vectors of every row, [rows, dim]."""
+    def start_bias(self, bias: Tensor) -> None:
+        """Begin with these biases [rows]; does nothing where the tower has none of its own for each row."""
+        ...
+
+    def all(self, rated: Tensor) -> Side:
+        """Return every row's vectors [rows, dim] and biases [rows]. rated: bool [rows], the rows that have ratings."""
+        ...
+
+    def described(self) -> Features | None:
+        """Return what is known of every row besides its ratings, or None."""
         ...
 
 
@@ -30,21 +55,75 @@ class IdTower(nn.Module):
     """A table with one free vector an id: the embedding layer. Its gradient is sparse: it holds the rows of a step.
 
     scale: the length that a first vector has on average (its numbers are normal with deviation scale / sqrt(dim)).
+    biases: whether each row has a bias too, which begins at zero.
     """
 
-    def __init__(self, rows: int, dim: int, scale: float, generator: torch.Generator) -> None:
+    def __init__(self, rows: int, dim: int, scale: float, generator: torch.Generator, biases: bool = True) -> None:
         super().__init__()
         self.dim = dim
         self.table = nn.Embedding(rows, dim, sparse=True, _weight=torch.empty(rows, dim))
         nn.init.normal_(self.table.weight, std=scale / dim**0.5, generator=generator)
+        self.bias = nn.Embedding(rows, 1, sparse=True, _weight=torch.zeros(rows, 1)) if biases else None
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the vectors [n, dim] of rows [n]."""
-        return self.table(rows)
+    def forward(self, rows: Tensor) -> Side:
+        """Return the vectors [n, dim] and biases [n] of rows [n]."""
+        vectors = self.table(rows)
+        return Side(vectors, vectors.new_zeros(len(rows)) if self.bias is None else self.bias(rows).squeeze(1))
 
     def prepare(self, training: bool) -> None:
         """Nothing is shared between rows."""
 
-    def all(self) -> Tensor:
-        """Return the whole table, [rows, dim]."""
-        return self.table.weight
+    def start_bias(self, bias: Tensor) -> None:
+        """Begin with these biases [rows]."""
+        if self.bias is not None:
+            self.bias.weight.data[:, 0] = bias
+
+    def all(self, rated: Tensor) -> Side:
+        """Return the whole table. A row without ratings has not moved from where chance put it: it is zero."""
+        bias = rated.new_zeros(len(rated), dtype=torch.float32) if self.bias is None else self.bias.weight[:, 0]
+        return Side(self.table.weight * rated[:, None], bias)
+
+    def described(self) -> Features | None:
+        """An id says nothing about itself."""
+        return None
+
+
+class SumTower(nn.Module):
+    """The sum of what a row's id and its description say.
+
+    In training, ids are left out of a step, vector and bias, with the chance `id_dropout`, so that descriptions learn
+    to stand alone. An id without ratings has nothing to say, and is left out always.
+    """
+
+    def __init__(self, ids: IdTower, content: ContentTower, id_dropout: float, seed: int) -> None:
+        super().__init__()
+        self.dim = ids.dim
+        self.ids, self.content, self.id_dropout = ids, content, id_dropout
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def forward(self, rows: Tensor) -> Side:
+        """Return the vectors [n, dim] and biases [n] of rows [n]."""
+        ids, said = self.ids(rows), self.content(rows)
+        vectors, bias = ids.vectors, ids.bias
+        if self.training and self.id_dropout:
+            kept = torch.rand(len(rows), generator=self.generator) >= self.id_dropout
+            kept = kept.to(rows.device, vectors.dtype)
+            vectors, bias = vectors * kept[:, None], bias * kept
+        return Side(vectors + said[:, :-1], bias + said[:, -1])
+
+    def prepare(self, training: bool) -> None:
+        """Switch the dropout on or off."""
+        self.train(training)
+
+    def start_bias(self, bias: Tensor) -> None:
+        """Begin with these biases [rows] of the ids."""
+        self.ids.start_bias(bias)
+
+    def all(self, rated: Tensor) -> Side:
+        """Return every row: of one without ratings, what its description says."""
+        ids, said = self.ids.all(rated), self.content(torch.arange(len(rated), device=rated.device))
+        return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1])
+
+    def described(self) -> Features | None:
+        """Return the descriptions."""
+        return self.content.described()

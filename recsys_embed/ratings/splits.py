@@ -49,6 +49,32 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
     return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
 
 
+def split_cold_items(
+    ratings: Ratings, cold: float = 0.2, valid: float = 0.1, test: float = 0.1, seed: int = 0
+) -> Split:
+    """Leave whole items without a rating in training, as new ones are.
+
+    A share `cold` of the items, drawn at random among those that have ratings, has all its ratings in test, and
+    another share `valid` all of its in validation; of the other items' ratings, each user's are split as in
+    `split_random`. So both later parts hold ratings of items that were in training and of items that were not.
+    """
+    _shares(valid, test)
+    if not (0 < cold < 1 and cold + valid < 1):
+        raise SettingError(f"the shares of cold items ({cold}) and valid ({valid}) must sum to less than 1")
+    rated = np.flatnonzero(ratings.counts)
+    drawn = np.random.default_rng(seed).permutation(rated)
+    ends = [round(len(rated) * share) for share in (cold, cold + valid)]
+    part = np.zeros(len(ratings.items), np.int64)
+    part[drawn[: ends[0]]], part[drawn[ends[0] : ends[1]]] = 2, 1
+    of_row = part[ratings.item]
+    warm = split_random(ratings.take(of_row == 0), valid, test, seed)
+    return Split(
+        warm.train,
+        warm.valid.with_rows(ratings.take(of_row == 1)),
+        warm.test.with_rows(ratings.take(of_row == 2)),
+    )
+
+
 def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
     """Hold out each user's last rating for test and the one before for validation.
 

@@ -115,6 +115,21 @@ class Ratings:
             merged=0,
         )
 
+    def with_rows(self, other: Ratings) -> Ratings:
+        """Return these rows and then those of another table of the same vocabularies."""
+        time = None if self.time is None or other.time is None else np.concatenate((self.time, other.time))
+        columns = {
+            name: np.concatenate((getattr(self, name), getattr(other, name))) for name in ("user", "item", "value")
+        }
+        return replace(self, **columns, time=time, merged=0)  # type: ignore[arg-type]
+
+    def with_items(self, ids: pl.Series) -> Ratings:
+        """Return the same ratings over a vocabulary that holds these item ids too, rated or not."""
+        known = ids.cast(pl.String) if self.items.is_text else ids.cast(pl.Int64, strict=False)
+        joined = pl.concat([self.items.series, known.drop_nulls().alias("id")])
+        items = Vocab.of(joined, "item")
+        return replace(self, items=items, item=items.rows(self.items.series)[self.item])
+
     @property
     def explicit(self) -> bool:
         """True where the values differ, so that they say how much an item was liked."""

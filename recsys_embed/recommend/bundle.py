@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,8 @@ class Bundle:
         _sync(folder)
 
     @classmethod
-    def read(cls, folder: Path) -> Bundle:
-        """Read a folder and compare every file with the manifest. Raises BundleError."""
+    def read(cls, folder: Path, only: Collection[str] | None = None, without: Collection[str] = ()) -> Bundle:
+        """Read a folder, or only some of its files, and compare each with the manifest. Raises BundleError."""
         from safetensors.numpy import load
 
         folder = Path(folder)
@@ -72,6 +72,8 @@ class Bundle:
         for name, entry in manifest["files"].items():
             if Path(name).name != name:
                 raise BundleError(f"{folder}: the manifest names {name!r}, which is no file of this folder")
+            if name in without or (only is not None and name not in only):
+                continue
             try:
                 data = (folder / name).read_bytes()
             except OSError as error:

@@ -14,13 +14,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.config import ModelConfig, Size, TrainConfig, recipe, settings
+from recsys_embed.config import ContentConfig, ModelConfig, Size, TrainConfig, recipe, settings
+from recsys_embed.content.images import find_images
+from recsys_embed.content.items import Descriptions, describe_items, read_item_vectors
 from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.model.plain import Floats, PlainModel
 from recsys_embed.ratings.checks import check_trainable
 from recsys_embed.ratings.table import Ratings, Seen, as_polars
-from recsys_embed.ratings.vocab import Id, Rows, Vocab
+from recsys_embed.ratings.vocab import Id, Rows, Vocab, id_column
 from recsys_embed.recommend.bundle import Bundle, jsonable
+from recsys_embed.recommend.described import FILES, Described
 from recsys_embed.recommend.index import ExactIndex
 from recsys_embed.recommend.titles import find_item
 
@@ -58,9 +61,20 @@ class Recommender:
     held: Seen
     counts: Rows
     facts: dict[str, Any]
+    _described: Described | None = None
+    _folder: Path | None = None
 
-    def __init__(self, model: ModelConfig | None = None, train: TrainConfig | None = None) -> None:
-        self.model, self.train = model or ModelConfig(), train or TrainConfig()
+    def __init__(
+        self,
+        model: ModelConfig | None = None,
+        train: TrainConfig | None = None,
+        content: ContentConfig | None = None,
+    ) -> None:
+        self.model, self.train, self.content = (
+            model or ModelConfig(),
+            train or TrainConfig(),
+            content or ContentConfig(),
+        )
 
     def fit(
         self,
@@ -73,12 +87,14 @@ class Recommender:
         better: tuple[str, int] = ("ndcg_at_10", 1),
         epochs: int | None = None,
         tracker: Tracker | None = None,
+        descriptions: Descriptions | None = None,
     ) -> Recommender:
         """Train on ratings; without `validate` for all epochs of the settings, or for `epochs` of them.
 
         items: what is known of the items: `item_id`, `title`, … held: ratings that were held out, of the same
         vocabularies; `recommend(hide_held=True)` hides them. min_rating: only ratings from here on are positives;
         all are hidden. validate, better, tracker: as in `train.loop.fit`; what it came to is in `self.fitted`.
+        descriptions: what `describe_items` made of the item table, where it is at hand already.
         """
         if not isinstance(ratings, Ratings):
             raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
@@ -93,16 +109,26 @@ class Recommender:
         if min_rating is not None and train.loss != "mse":
             positives = ratings.take(ratings.value >= min_rating)
         check_trainable(positives)
-        net = build(model, len(ratings.users), len(ratings.items), train.seed)
+        table = aligned(items, ratings.items)
+        if self.content.any and descriptions is None:
+            descriptions = describe_items(table, self.content)
+        net = build(model, len(ratings.users), len(ratings.items), train.seed, descriptions, self.content)
         self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
-        for kept in ("index", "_directions"):  # made of the model before
-            vars(self).pop(kept, None)
+        self._forget()
+        self._described = None
+        if descriptions is not None:
+            self._described = Described.of(descriptions, self.fitted.model, self.content.image_size)
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
         self.seen, self.counts = ratings.seen(), positives.counts
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
-        self.table = aligned(items, ratings.items)
-        self.facts = {"settings": settings(model, train), "epochs": self.fitted.epochs, "metrics": {}}
+        self.table = table
+        self.facts = {"settings": settings(model, train, self.content), "epochs": self.fitted.epochs, "metrics": {}}
         return self
+
+    def _forget(self) -> None:
+        """Drop what was made of the vectors before."""
+        for kept in ("index", "_directions"):
+            vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
         """Say what to do where an answer is asked of what was neither fitted nor loaded."""
@@ -119,6 +145,13 @@ class Recommender:
     def index(self) -> ExactIndex:
         """The items, ready to be ranked."""
         return ExactIndex.of(self.plain)
+
+    @property
+    def described(self) -> Described | None:
+        """What makes vectors of descriptions, or None where the model was trained without them."""
+        if self._described is None and self._folder is not None:
+            self._described = Described.read(self._folder)
+        return self._described
 
     def recommend(
         self,
@@ -193,6 +226,95 @@ class Recommender:
             }
         )
 
+    def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
+        """Return the k items nearest to a text, to a picture, or to both together, by cosine in the items' space.
+
+        Columns: item_id, title, score, rank. What all items share is taken off first. Raises SettingError where the
+        model was trained without descriptions, and UnknownId where it knows nothing of what is asked.
+        """
+        _check_k(k)
+        described = self._need_described()
+        if not query and image is None:
+            raise SettingError("search needs a text or a picture")
+        parts = [described.text(query)] if query else []
+        if image is not None:
+            parts.append(described.picture(Path(image)))
+        parts = [part for part in parts if described.known(part)[0]]
+        if not parts:
+            raise UnknownId(f"the descriptions of this model's items have no word of {query!r}")
+        said = sum(described.map(part)[0] - described.map.centre for part in parts)
+        scores, rows = ExactIndex(_unit(self.plain.items - described.map.centre[:-1])).search(_unit(said[None, :-1]), k)
+        return pl.DataFrame(
+            {
+                "item_id": self.items.ids(rows[0]),
+                "title": self.table["title"].gather(rows[0]),
+                "score": scores[0],
+                "rank": np.arange(1, len(rows[0]) + 1),
+            }
+        )
+
+    def words_near(self, item: Id, k: int = 10) -> pl.DataFrame:
+        """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
+        _check_k(k)
+        described, row = self._need_described(), int(self._rows(self.items, item)[0])
+        own = _unit((self.plain.items[row] - described.map.centre[:-1])[None])
+        scores, found = ExactIndex(_unit(described.map.tokens[:, :-1])).search(own, k)
+        labels = described.describer.labels()[found[0]]
+        return labels.select("column", "token", score=pl.Series(scores[0]), rank=np.arange(1, len(found[0]) + 1))
+
+    def add_items(
+        self,
+        table: pl.DataFrame | pd.DataFrame,
+        *,
+        item_vectors: str | Path | None = None,
+        images: str | Path | None = None,
+    ) -> Recommender:
+        """Make new items known, without training: they get the vectors that their descriptions predict.
+
+        table: `item_id`, `title` and the columns that the model was trained with, as far as they are known.
+        item_vectors: file of their ready-made vectors; images: folder of their pictures, for models of such.
+        Returns this recommender. Raises SettingError for a model without descriptions, DataError for ids that are
+        known already or stand twice.
+        """
+        described, new = self._need_described(), as_polars(table)
+        if "item_id" not in new.columns:
+            raise DataError(f"the item table has no column item_id; it has {', '.join(new.columns)[:200]}")
+        ids = id_column(new["item_id"].cast(self.items.series.dtype), "item").alias("id")
+        both = set(ids.to_list()) & set(self.items.series.to_list())
+        if both or ids.n_unique() < len(ids):
+            same = both or set(ids.filter(ids.is_duplicated()).to_list())
+            raise DataError(f"{len(same)} items are known already or stand twice, e.g. {min(same)}")
+        vocab = Vocab(ids, "item")
+        vectors = read_item_vectors(Path(item_vectors), vocab) if item_vectors else None
+        pictures = find_images(Path(images), vocab) if images else None
+        features = described.features(new, vectors, pictures)
+        nothing = int((~described.known(features)).sum())
+        if nothing:
+            log.warning(
+                "nothing is known of %d of the %d new items: they stand where an average item does", nothing, len(ids)
+            )
+        encoded, bias = replace(self.plain, map=described.map).encode(features)
+        self.plain = replace(
+            self.plain,
+            items=np.concatenate((self.plain.items, encoded)),
+            item_bias=np.concatenate((self.plain.item_bias, bias)),
+        )
+        self.items = Vocab(pl.concat([self.items.series, ids]), "item")
+        self.counts = np.concatenate((self.counts, np.zeros(len(ids), np.int64)))
+        rows = aligned(new, vocab)
+        shared = {c: kind for c, kind in self.table.schema.items() if c in rows.columns}
+        added = rows.select(shared).cast(shared, strict=False)  # type: ignore[arg-type]
+        self.table = pl.concat([self.table, added], how="diagonal")
+        self._forget()
+        return self
+
+    def _need_described(self) -> Described:
+        if self.described is None:
+            raise SettingError(
+                "this model was trained without descriptions of its items: train one with --text title,genres,…"
+            )
+        return self.described
+
     def predict(self, users: Id | Iterable[Id], items: Id | Iterable[Id]) -> NDArray[np.float32]:
         """Return what each user is expected to make of the item beside it, float32 [n].
 
@@ -238,7 +360,8 @@ class Recommender:
         from recsys_embed import __version__
 
         self.facts.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat())
-        facts = {"package": __version__, "offset": plain.offset, "link": plain.link, "scale": list(plain.scale)}
+        own = {"offset": plain.offset, "link": plain.link, "scale": list(plain.scale), "unit": plain.unit}
+        facts = {"package": __version__, **own}
         bundle = Bundle(
             arrays={"vectors.safetensors": vectors, "seen.safetensors": seen},
             frames={
@@ -248,33 +371,41 @@ class Recommender:
             facts={"model.json": jsonable({**facts, **self.facts})},
             pages={"README.md": self.card()},
         )
+        if self.described is not None:
+            self.described.put(bundle)
         bundle.write(Path(folder))
         return Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
         """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
-        bundle = Bundle.read(Path(folder))
+        bundle = Bundle.read(Path(folder), without=FILES)
         try:
             facts = bundle.facts["model.json"]
             arrays, seen = bundle.arrays["vectors.safetensors"], bundle.arrays["seen.safetensors"]
             depth = sum(name.endswith(".weight") for name in arrays)
             loaded = cls()
             loaded.plain = PlainModel(
-                **{name: arrays[name] for name in ("users", "items", "user_bias", "item_bias")},
+                users=arrays["users"],
+                items=arrays["items"],
+                user_bias=arrays["user_bias"],
+                item_bias=arrays["item_bias"],
                 offset=facts["offset"],
                 link=facts["link"],
                 scale=(facts["scale"][0], facts["scale"][1]),
                 layers=[(arrays[f"layer.{at}.weight"], arrays[f"layer.{at}.bias"]) for at in range(depth)],
+                unit=facts["unit"],
             )
+            loaded._described, loaded._folder = None, Path(folder) if "content" in facts else None
             loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
             table = bundle.frames["items.parquet"]
             loaded.users = Vocab(bundle.frames["users.parquet"]["user_id"], "user")
             loaded.items = Vocab(table["item_id"], "item")
         except KeyError as missing:
             raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
+        own = ("offset", "link", "scale", "unit")
         loaded.table, loaded.counts = table.drop("ratings"), table["ratings"].to_numpy()
-        loaded.facts = {k: v for k, v in facts.items() if k not in ("package", "offset", "link", "scale")}
+        loaded.facts = {k: v for k, v in facts.items() if k not in (*own, "package", "content")}
         return loaded
 
     def card(self) -> str:
@@ -312,8 +443,7 @@ class Recommender:
     @cached_property
     def _directions(self) -> Floats:
         """The items' vectors at unit length; zeros stay zeros."""
-        length = np.linalg.norm(self.plain.items, axis=1, keepdims=True)
-        return (self.plain.items / np.where(length > 0, length, 1)).astype(np.float32)
+        return _unit(self.plain.items)
 
     def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
         if isinstance(ids, int | str | np.integer):
@@ -330,6 +460,11 @@ class Recommender:
             allowed[self.items.rows(among)] = True
         allowed[self.items.rows(exclude)] = False
         return allowed
+
+
+def _unit(vectors: Floats) -> Floats:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def _check_k(k: int) -> None:

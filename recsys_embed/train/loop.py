@@ -18,6 +18,7 @@ from recsys_embed.model.model import Model
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.model.samplers import Known
 from recsys_embed.ratings.table import Ratings
+from recsys_embed.ratings.vocab import Rows
 from recsys_embed.track.tracker import Tracker
 from recsys_embed.train.step import AutogradStep, Batch
 
@@ -70,17 +71,17 @@ def fit(
     scale = (float(ratings.value.min()), float(ratings.value.max()))
     if stars:
         model.offset.fill_(float(ratings.value.mean(dtype=np.float64)))
-    elif model.item_bias is not None and objective.negatives != "each":
-        # A softmax over biases alone is popularity: it begins there.
-        popularity = np.log((ratings.counts + 1) / (ratings.counts + 1).mean())
-        model.item_bias.weight.data[:, 0] = torch.from_numpy(popularity)
+    else:
+        model.items.start_bias(_first_bias(ratings.counts, objective.negatives))
     columns = _columns(ratings, config, device)
     known = Known(ratings.seen(), len(ratings.items), device)
-    step = AutogradStep(model, config, known, torch.from_numpy(ratings.counts).to(device), generator)
+    sizes = len(ratings.users), len(ratings.items)
+    counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
+    step = AutogradStep(model, config, known, counts[1], generator)
 
     def read() -> PlainModel:
         step.flush()
-        return _silence_unrated(model.plain(objective.link, scale), ratings, objective.negatives)
+        return model.plain((counts[0], counts[1]), objective.link, scale)
 
     best: Fitted | None = None
     history: list[dict[str, float]] = []
@@ -157,15 +158,14 @@ def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Bat
     return Batch(*(torch.tensor(a, device=device) for a in arrays))
 
 
-def _silence_unrated(model: PlainModel, ratings: Ratings, negatives: str) -> PlainModel:
-    """Set vectors that no rating has moved to zero: they then score the bias alone, and not their random start.
+def _first_bias(counts: Rows, negatives: str) -> torch.Tensor:
+    """Return the biases that the items of a ranking loss begin with, [items].
 
-    An unrated item of a loss with negatives was moved all the same: it was somebody's negative.
+    A softmax over biases alone is popularity: it begins there. The losses on drawn negatives begin at zero. An item
+    that nobody rated begins as the least popular one with both, and stays so, since nothing ever moves it.
     """
-    model.users[np.bincount(ratings.user, minlength=len(model.users)) == 0] = 0
-    if negatives == "none":
-        model.items[ratings.counts == 0] = 0
-    return model
+    popularity = np.log((counts + 1) / (counts + 1).mean())
+    return torch.from_numpy(popularity if negatives != "each" else np.where(counts > 0, 0.0, popularity)).float()
 
 
 def _note(history: list[dict[str, float]]) -> str:

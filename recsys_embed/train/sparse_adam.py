@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 @dataclass
 class Group:
-    """Parameters that share a weight decay. `shrunk`: the sum over all steps of log(1 - lr * weight_decay)."""
+    """Parameters that share a weight decay and a pace.
+
+    pace: their learning rate is this times the optimizer's. shrunk: the sum over all steps of
+    log(1 - lr * pace * weight_decay).
+    """
 
     parameters: list[nn.Parameter]
     weight_decay: float = 0.0
+    pace: float = 1.0
     shrunk: float = 0.0
 
 
@@ -54,8 +59,9 @@ class RowLazyAdam:
 
     def __post_init__(self) -> None:
         for group in self.groups:
-            if not 0 <= self.lr * group.weight_decay < 1:
-                raise ValueError(f"lr * weight_decay must be from 0 to below 1, got {self.lr} * {group.weight_decay}")
+            lr = self.lr * group.pace
+            if not 0 <= lr * group.weight_decay < 1:
+                raise ValueError(f"lr * weight_decay must be from 0 to below 1, got {lr} * {group.weight_decay}")
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -67,7 +73,7 @@ class RowLazyAdam:
     def step(self) -> None:
         """Move the rows that the gradients name."""
         for group in self.groups:
-            group.shrunk += math.log1p(-self.lr * group.weight_decay)
+            group.shrunk += math.log1p(-self.lr * group.pace * group.weight_decay)
             for table in group.parameters:
                 if table.grad is None:
                     continue
@@ -88,7 +94,7 @@ class RowLazyAdam:
             weights = weights * torch.exp(group.shrunk - state.shrunk[rows]).to(weights.dtype)
             state.shrunk[rows] = group.shrunk
         size = (square / (1 - beta2**count)).sqrt_().add_(self.eps)
-        table[rows] = weights - self.lr * (mean / (1 - beta1**count)) / size
+        table[rows] = weights - self.lr * group.pace * (mean / (1 - beta1**count)) / size
         state.mean[rows], state.square[rows], state.count[rows] = mean, square, count
 
     def _state(self, table: nn.Parameter) -> _State:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from recsys_embed.config import TrainConfig
 from recsys_embed.model.losses import LOSSES, Scores
-from recsys_embed.model.model import Model, Side
+from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
+from recsys_embed.model.towers import Side
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
 
 # What a negative scores that is none: so little that no loss sees it, and finite, so that no gradient is NaN.
@@ -37,10 +38,16 @@ class AutogradStep:
     ) -> None:
         self.model, self.config, self.known, self.generator = model, config, known, generator
         self.objective = LOSSES[config.loss or "softmax"]
-        self.sampler = SAMPLERS[config.sampler](counts)
-        self.items = len(counts)
-        decay = {"user": config.user_decay, "item": config.item_decay, "bias": config.bias_decay}
-        groups = [Group(parameters, decay.get(kind) or 0.0) for kind, parameters in _partition(model).items()]
+        # An item that nobody rated is nobody's negative: to push it down would be to learn that it has no ratings.
+        self.rated = counts.nonzero(as_tuple=True)[0]
+        self.sampler = SAMPLERS[config.sampler](counts[self.rated])
+        self.place = torch.full_like(counts, -1)
+        self.place[self.rated] = torch.arange(len(self.rated), device=counts.device)
+        decay = {kind: getattr(config, f"{kind}_decay") or 0.0 for kind in ("user", "item", "bias", "content")}
+        groups = [
+            Group(parameters, decay[kind], config.content_pace or 1.0 if kind == "content" else 1.0)
+            for kind, parameters in _partition(model).items()
+        ]
         self.optimizer = RowLazyAdam(groups, config.lr or 0.0)
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -59,17 +66,17 @@ class AutogradStep:
         for tower in (self.model.users, self.model.items):
             tower.prepare(training=True)
         users, user_at = batch.user.unique(return_inverse=True)
-        u = self._drop(self.model.user(users))
+        u = self._drop(self.model.users(users))
         kind, k = self.objective.negatives, self.config.negatives or 0
         if kind in ("all", "shared"):
             return self._shared(batch, users, u, user_at, k)
         rows = batch.item[:, None]
         known = None
         if kind == "each":
-            drawn, known = draw_unknown(self.sampler, self.known, batch.user, k, self.generator)
+            drawn, known = draw_unknown(self.sampler, self.known, self.rated, batch.user, k, self.generator)
             rows = torch.cat((rows, drawn), 1)
         items, item_at = rows.unique(return_inverse=True)
-        v = self._drop(self.model.item(items))
+        v = self._drop(self.model.items(items))
         all_scores = self.model.score(u.at(user_at[:, None]), v.at(item_at)).float()
         pos, neg = all_scores[:, 0], all_scores[:, 1:]
         if known is not None:
@@ -80,14 +87,15 @@ class AutogradStep:
     def _shared(self, batch: Batch, users: Tensor, u: Side, user_at: Tensor, k: int) -> Scores:
         """One matrix product of the batch's distinct users with the shared negatives, or with all items."""
         if self.objective.negatives == "all":
-            negatives, v = None, self._drop(self.model.item(torch.arange(self.items, device=users.device)))
+            negatives, v = self.rated, self._drop(self.model.items(self.rated))
             neg = self.model.matrix(u, v).float()
             # A pair stands once in a batch, so no two threads add to one place, and the sum has one order.
-            pos = neg.flatten()[user_at * self.items + batch.item]
+            pos = neg.flatten()[user_at * len(self.rated) + self.place[batch.item]]
         else:
-            negatives, log_chance = self.sampler.draw_distinct(k, self.generator)
+            drawn, log_chance = self.sampler.draw_distinct(k, self.generator)
+            negatives = self.rated[drawn]
             items, places = torch.cat((negatives, batch.item)).unique(return_inverse=True)
-            v = self._drop(self.model.item(items))
+            v = self._drop(self.model.items(items))
             neg = self.model.matrix(u, v.at(places[: len(negatives)])).float()
             pos = self.model.score(u.at(user_at), v.at(places[len(negatives) :])).float()
             if self.objective.log_q:
@@ -110,8 +118,14 @@ class AutogradStep:
 
 def _partition(model: Model) -> dict[str, list[nn.Parameter]]:
     """Return every parameter by the weight decay it takes; the scorer's weights take that of biases."""
-    parts: dict[str, list[nn.Parameter]] = {"user": [], "item": [], "bias": []}
+    parts: dict[str, list[nn.Parameter]] = {"user": [], "item": [], "bias": [], "content": []}
     for name, parameter in model.named_parameters():
-        room = name.partition(".")[0]
-        parts[{"users": "user", "items": "item"}.get(room, "bias")].append(parameter)
+        words = name.split(".")
+        if "content" in words:
+            kind = "content"
+        elif "bias" in words:
+            kind = "bias"
+        else:
+            kind = {"users": "user", "items": "item"}.get(words[0], "bias")
+        parts[kind].append(parameter)
     return parts

@@ -1,0 +1,1 @@
+"""What items say about themselves: words, pictures, ready-made vectors."""

@@ -1,0 +1,332 @@
+"""Describer: learns from an item table what its columns hold, and turns any such table into numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_embed.content import text
+from recsys_embed.content.text import Kind
+from recsys_embed.content.words import WordVectors
+from recsys_embed.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+log = logging.getLogger("recsys_embed")
+
+Floats = NDArray[np.float32]
+
+# Share of a column in the likeness of two items (chosen on validation data; experiments/LOG.md): two texts that have
+# a word in common say less than two lists that have an entry in common.
+WEIGHTS: dict[str, float] = {"words": 0.25, "tags": 1.0, "number": 1.0, "vectors": 1.0}
+
+# Soft places along a number's range. A value lies between two of them and counts for its neighbours too.
+_PLACES = 16
+# An entry that stands in one item alone tells nothing of another.
+_LEAST = 2
+# Words of ready-made vectors that are kept beside those of the descriptions, so that searches know them: the first
+# ones, which are the most frequent in the usual files.
+_COMMON = 30_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """What was learnt of a column. entries: its words or tags, or none for a number. weight: inverse frequencies.
+
+    places: the centres along a number's range; width: their distance.
+    """
+
+    name: str
+    kind: Kind
+    entries: pl.Series
+    weight: Floats
+    places: Floats
+    width: float = 1.0
+
+    @property
+    def size(self) -> int:
+        """Features that the column has."""
+        return len(self.places) if self.kind == "number" else len(self.entries)
+
+    def labels(self) -> list[str]:
+        """Return a readable name for each feature."""
+        if self.kind == "number":
+            return [f"{self.name} {place:g}" for place in self.places]
+        return self.entries.to_list()
+
+
+class Features(NamedTuple):
+    """Descriptions of n items as numbers. bag: sparse [n, T], the tokens; dense: [n, f], ready-made vectors."""
+
+    bag: csr_matrix
+    dense: Floats
+
+
+@dataclass(frozen=True)
+class Describer:
+    """Turns item tables into Features.
+
+    Every column gives a block in which an item with any known content has length sqrt(weight of its kind): the inner
+    product of two items is a weighted mean of cosines, column by column.
+
+    columns: words, tags and numbers. words: vectors of words, or None; `word_weight` are the inverse frequencies
+    of those words, `word_centre` the mean that is taken off; where the words are trained, an item has the plain mean
+    of theirs. vector_centre: the same of ready-made item vectors, which
+    have `vector_dim` numbers.
+    """
+
+    columns: list[Column]
+    words: WordVectors | None = None
+    word_weight: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    word_centre: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    vector_centre: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    trained: bool = False
+
+    @classmethod
+    def learn(
+        cls,
+        table: pl.DataFrame,
+        names: Sequence[str],
+        kinds: dict[str, Kind] | None = None,
+        words: WordVectors | None = None,
+        vectors: Floats | None = None,
+    ) -> Describer:
+        """Learn the columns `names` of an item table, one row an item.
+
+        kinds: what a column holds, where `text.kind_of` would say otherwise. words: ready-made vectors of words.
+        vectors: [n, f], ready-made vectors of the items; rows of zeros where there is none.
+        Raises DataError for a column that is not there.
+        """
+        missing = [n for n in names if n not in table.columns]
+        if missing:
+            raise DataError(f"the item table has no column {missing[0]!r}; it has {', '.join(table.columns)[:300]}")
+        columns = [_learn(table[name], (kinds or {}).get(name) or text.kind_of(table[name])) for name in names]
+        for column in columns:
+            log.info("items: %s as %s (%s)", column.name, column.kind, f"{column.size:,}")
+        describer = cls(columns)
+        if words is not None:
+            describer = describer._with_words(table, words)
+        if vectors is not None:
+            known = vectors[(vectors != 0).any(axis=1)]
+            centre = known.mean(axis=0) if len(known) else np.zeros(vectors.shape[1], np.float32)
+            describer = _replace(describer, vector_centre=centre.astype(np.float32))
+        if not columns and vectors is None:
+            raise DataError("there is nothing to describe items by: name columns with --text, or --item-vectors")
+        return describer
+
+    def with_trained(self, vectors: Floats) -> Describer:
+        """Return the same with trained vectors of the words."""
+        assert self.words is not None
+        words = WordVectors.of(self.words.words.series, vectors, self.words.name)
+        return _replace(self, words=words, trained=True)
+
+    def _with_words(self, table: pl.DataFrame, words: WordVectors) -> Describer:
+        tokens = self._text(table).explode().drop_nulls()
+        if not len(tokens):
+            raise DataError("--vectors needs a column of words among those of --text")
+        used = tokens.unique(maintain_order=True)
+        rows = words.rows(used.to_list())
+        known = np.unique(np.concatenate((rows[rows >= 0], np.arange(min(_COMMON, len(words))))))
+        kept = words.take(known)
+        found = kept.rows(tokens.to_list())
+        # A word that no description has is as rare as one that a single one has.
+        counts = np.maximum(np.bincount(found[found >= 0], minlength=len(kept)), 1)
+        weight = np.log(1 + table.height / counts).astype(np.float32)
+        bare = _replace(self, words=kept, word_weight=weight, word_centre=np.zeros(kept.dim, np.float32))
+        means = bare._word_means(table)
+        return _replace(bare, word_centre=means[(means != 0).any(axis=1)].mean(axis=0))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns of a bag, and of the dense part."""
+        return sum(c.size for c in self.columns), len(self.word_centre) + len(self.vector_centre)
+
+    def labels(self) -> pl.DataFrame:
+        """Return one row a token of the bag: column, kind, token."""
+        parts = [
+            pl.DataFrame({"column": [c.name] * c.size, "kind": [c.kind] * c.size, "token": c.labels()})
+            for c in self.columns
+        ]
+        empty = pl.DataFrame(schema={"column": pl.String, "kind": pl.String, "token": pl.String})
+        return pl.concat([empty, *parts])
+
+    def features(self, table: pl.DataFrame, vectors: Floats | None = None) -> Features:
+        """Describe the items of a table, which may lack columns: what is not known is zero."""
+        from scipy import sparse
+
+        blocks = [_block(column, table) for column in self.columns]
+        n = table.height
+        bag = sparse.hstack([sparse.csr_matrix((n, 0), dtype=np.float32), *blocks], format="csr")
+        dense = [np.zeros((n, 0), np.float32)]
+        if self.words is not None:
+            means = self._word_means(table)
+            dense.append(means if self.trained else _unit(means, self.word_centre, WEIGHTS["words"]))
+        if len(self.vector_centre):
+            given = np.zeros((n, len(self.vector_centre)), np.float32) if vectors is None else vectors
+            if given.shape != (n, len(self.vector_centre)):
+                raise DataError(
+                    f"item vectors of the shape {given.shape} were given; ({n}, {len(self.vector_centre)}) is needed"
+                )
+            dense.append(_unit(given, self.vector_centre, WEIGHTS["vectors"]))
+        return Features(bag.astype(np.float32), np.concatenate(dense, axis=1))
+
+    def describe_text(self, query: str) -> Features:
+        """Describe a text that is no item: as words of every column of words, and as tags where it names some."""
+        table = {c.name: [query] for c in self.columns if c.kind == "words"}
+        lower = query.casefold()
+        for column in self.columns:
+            if column.kind == "tags":
+                known = set(text.words(pl.Series("q", [query]))[0])
+                found = [t for t in column.entries.to_list() if (t in lower and set(t.split()) & known) or t in known]
+                table[column.name] = ["|".join(t for t in found if len(t) > 2)]
+        return self.features(pl.DataFrame(table, schema=dict.fromkeys(table, pl.String)))
+
+    def coverage(self, table: pl.DataFrame) -> pl.Series:
+        """Return the share of each item's words that are known, null for an item without words."""
+        tokens = self._text(table).alias("token")
+        frame = tokens.to_frame().with_row_index().explode("token").drop_nulls()
+        known = [c.entries for c in self.columns if c.kind == "words"]
+        if self.words is not None:
+            known.append(self.words.words.series)
+        entries = pl.concat([pl.Series("token", [], pl.String), *(e.alias("token") for e in known)]).unique()
+        share = frame.group_by("index").agg(pl.col("token").is_in(entries.implode()).mean().alias("known_words"))
+        rows = pl.DataFrame({"index": np.arange(table.height)}).with_columns(pl.col("index").cast(pl.UInt32))
+        return rows.join(share, on="index", how="left", maintain_order="left")["known_words"]
+
+    def _text(self, table: pl.DataFrame) -> pl.Series:
+        """Return the words of each item, of all its columns of words together."""
+        columns = [text.words(table[c.name]) for c in self.columns if c.kind == "words" and c.name in table.columns]
+        if not columns:
+            return pl.Series("words", [[]] * table.height, pl.List(pl.String))
+        joined = pl.DataFrame([c.alias(str(at)) for at, c in enumerate(columns)])
+        return joined.select(pl.concat_list(pl.all()).alias("words")).to_series()
+
+    def word_bag(self, table: pl.DataFrame) -> csr_matrix:
+        """Return the weights [n, words] of the ready-made words in each item; a line's weights sum to one."""
+        assert self.words is not None
+        return _counted(self._text(table), self.words.rows, self.word_weight, "sum")
+
+    def _word_means(self, table: pl.DataFrame) -> Floats:
+        assert self.words is not None
+        return np.asarray(self.word_bag(table) @ self.words.vectors, np.float32)
+
+    def save(self) -> tuple[dict[str, NDArray[Any]], dict[str, pl.DataFrame], dict[str, Any]]:
+        """Return (arrays, frames, facts) that `restore` makes the same Describer of."""
+        arrays: dict[str, NDArray[Any]] = {"word_weight": self.word_weight, "word_centre": self.word_centre}
+        arrays["vector_centre"] = self.vector_centre
+        entries = [pl.Series("entry", [], pl.String)]
+        facts = []
+        for at, column in enumerate(self.columns):
+            arrays |= {f"{at}.weight": column.weight, f"{at}.places": column.places}
+            entries.append(column.entries.alias("entry"))
+            facts.append(
+                {"name": column.name, "kind": column.kind, "entries": len(column.entries), "width": column.width}
+            )
+        frames = {"tokens": pl.concat(entries).to_frame()}
+        if self.words is not None:
+            arrays["word_vectors"] = np.asarray(self.words.vectors)
+            frames["words"] = self.words.words.series.alias("word").to_frame()
+        return arrays, frames, {"columns": facts, "trained_words": self.trained}
+
+    @classmethod
+    def restore(
+        cls, arrays: dict[str, NDArray[Any]], frames: dict[str, pl.DataFrame], facts: dict[str, Any]
+    ) -> Describer:
+        """Make a Describer of what `save` returned."""
+        columns, start = [], 0
+        for at, fact in enumerate(facts["columns"]):
+            entries = frames["tokens"]["entry"].slice(start, fact["entries"])
+            start += fact["entries"]
+            columns.append(
+                Column(
+                    fact["name"], fact["kind"], entries, arrays[f"{at}.weight"], arrays[f"{at}.places"], fact["width"]
+                )
+            )
+        words = None
+        if "words" in frames:
+            words = WordVectors.of(frames["words"]["word"], arrays["word_vectors"])
+        weight, *centres = (arrays[name] for name in ("word_weight", "word_centre", "vector_centre"))
+        return cls(columns, words, weight, centres[0], centres[1], facts["trained_words"])
+
+
+def _replace(describer: Describer, **changed: Any) -> Describer:
+    from dataclasses import replace
+
+    return replace(describer, **changed)
+
+
+def _learn(column: pl.Series, kind: Kind) -> Column:
+    nothing = np.zeros(0, np.float32)
+    empty = pl.Series("entry", [], pl.String)
+    if kind == "number":
+        values = text.numbers(column).drop_nulls().to_numpy()
+        if not len(values):
+            raise DataError(f"the item column {column.name!r} has no number in it")
+        low, high = np.quantile(values, (0.01, 0.99))
+        if high <= low:
+            low, high = low - 0.5, high + 0.5
+        places = np.linspace(low, high, _PLACES, dtype=np.float32)
+        return Column(column.name, kind, empty, nothing, places, float((high - low) / (_PLACES - 1)))
+    lists = text.words(column) if kind == "words" else text.tags(column)
+    counts = lists.list.unique().explode().drop_nulls().value_counts().sort(column.name)
+    counts = counts.filter(pl.col("count") >= _LEAST)
+    weight = np.log((1 + len(column)) / (1 + counts["count"].to_numpy())) + 1
+    return Column(column.name, kind, counts[column.name].alias("entry"), weight.astype(np.float32), nothing)
+
+
+def _block(column: Column, table: pl.DataFrame) -> csr_matrix:
+    from scipy import sparse
+
+    n, share = table.height, WEIGHTS[column.kind] ** 0.5
+    if column.name not in table.columns:
+        return sparse.csr_matrix((n, column.size), dtype=np.float32)
+    if column.kind == "number":
+        values = text.numbers(table[column.name]).to_numpy()
+        with np.errstate(invalid="ignore"):
+            near = np.exp(-0.5 * ((values[:, None] - column.places) / column.width) ** 2)
+            near[~(near > 1e-3)] = 0  # NaN too: a missing number is near nothing
+        return sparse.csr_matrix(share * _normed(near.astype(np.float32)))
+    lists = text.words(table[column.name]) if column.kind == "words" else text.tags(table[column.name])
+    place = {entry: at for at, entry in enumerate(column.entries.to_list())}
+
+    def rows(tokens: list[str]) -> NDArray[np.int64]:
+        return np.fromiter((place.get(t, -1) for t in tokens), np.int64, len(tokens))
+
+    return _counted(lists, rows, column.weight, "length") * np.float32(share)
+
+
+def _counted(lists: pl.Series, rows: Any, weight: Floats, norm: str) -> csr_matrix:
+    """Count the tokens of each list: (1 + log count) x weight, each line then of sum or length one."""
+    from scipy import sparse
+
+    exploded = lists.alias("token").to_frame().with_row_index().explode("token").drop_nulls()
+    token = rows(exploded["token"].to_list())
+    line = exploded["index"].to_numpy().astype(np.int64)
+    ones = np.ones(int((token >= 0).sum()), np.float32)
+    table = sparse.csr_matrix((ones, (line[token >= 0], token[token >= 0])), shape=(len(lists), len(weight)))
+    table.sum_duplicates()
+    table.data = (1 + np.log(table.data)) * weight[table.indices]
+    size = (
+        np.asarray(table.sum(axis=1)).ravel()
+        if norm == "sum"
+        else np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
+    )
+    return sparse.csr_matrix(sparse.diags((1 / np.where(size > 0, size, 1)).astype(np.float32)) @ table)
+
+
+def _normed(table: Floats) -> Floats:
+    length = np.linalg.norm(table, axis=1, keepdims=True)
+    return np.asarray(table / np.where(length > 0, length, 1), np.float32)
+
+
+def _unit(vectors: Floats, centre: Floats, weight: float) -> Floats:
+    """Take the centre off and bring to length sqrt(weight); a vector of zeros (not known) stays zero."""
+    known = (vectors != 0).any(axis=1, keepdims=True)
+    return (np.float32(weight**0.5) * _normed((vectors - centre) * known)).astype(np.float32)
