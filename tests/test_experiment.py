@@ -93,14 +93,14 @@ def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     better = ("ndcg_at_10", 1)
     monkeypatch.setattr(experiment, "_validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
     recommender, report = run(tmp_path, patience=0)
-    rows = experiment._union(SPLIT.train, SPLIT.valid)
+    rows = SPLIT.train.with_rows(SPLIT.valid)
     expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
     assert report["epochs"] == 2 and np.array_equal(recommender.plain.items, expected.plain.items)
 
 
 def test_baselines_and_liked_rows_are_what_they_say(tmp_path):
     _, report = run(tmp_path)
-    rows = experiment._union(SPLIT.train, SPLIT.valid)
+    rows = SPLIT.train.with_rows(SPLIT.valid)
     expected = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.counts, (10,))
     metrics = report["metrics"]
     assert metrics["baselines"]["popularity"]["ndcg_at_10"] == pytest.approx(expected.metrics["ndcg_at_10"])

@@ -23,6 +23,7 @@ ROOMS = [
     "train",
     "recommend",
     "evaluation",
+    "show",
     "experiment",
     "cli",
 ]

@@ -110,7 +110,7 @@ class TestStep:
             model.items.bias.weight.normal_()
         batch = batch_of(ratings, torch.arange(BATCH))
         s = step.scores(batch)
-        table = model.matrix(model.user(torch.arange(USERS)), model.item(torch.arange(ITEMS))).detach()
+        table = model.matrix(model.users(torch.arange(USERS)), model.items(torch.arange(ITEMS))).detach()
         torch.testing.assert_close(s.pos.detach(), table[batch.user, batch.item])
         kind, drawn = LOSSES[loss].negatives, torch.Generator().manual_seed(0)  # what the step drew, drawn again
         items, shift = torch.zeros(BATCH, 0, dtype=torch.long), torch.zeros(())
@@ -120,7 +120,7 @@ class TestStep:
             rows, shift = step.sampler.draw_distinct(4, drawn)
             items = rows.expand(BATCH, -1)
         elif kind == "each":
-            items, _ = draw_unknown(step.sampler, step.known, batch.user, 4, drawn)
+            items, _ = draw_unknown(step.sampler, step.known, torch.arange(ITEMS), batch.user, 4, drawn)
         expected = table[batch.user[:, None], items] - shift
         expected[step.known.has(batch.user[:, None], items)] = -1e9
         torch.testing.assert_close(s.neg.detach()[s.row], expected)
@@ -289,7 +289,8 @@ class TestSettingsReachTheStep:
     def test_decay_shrinks_its_own_table_and_is_paid_to_the_end(self, ratings):
         """With a vanishing gradient all that moves is the decay: every row ends at the product of all steps."""
         model_config, config = small("mse", epochs=3, batch_size=9, lr=0.05, balance=0.0, negatives=None)
-        start = build(model_config, USERS, ITEMS).plain()
+        ones = torch.ones(USERS), torch.ones(ITEMS)
+        start = build(model_config, USERS, ITEMS).plain(ones)
         for side, other in (("user", "item"), ("item", "user")):
             still = replace(config, **{f"{side}_decay": 4.0, f"{other}_decay": 0.0})
             net = build(model_config, USERS, ITEMS)
@@ -302,8 +303,8 @@ class TestSettingsReachTheStep:
                 step.optimizer.step()
             step.flush()
             expected = getattr(start, f"{side}s") * (1 - 0.05 * 4.0) ** 6
-            np.testing.assert_allclose(getattr(net.plain(), f"{side}s"), expected, rtol=1e-5)
-            np.testing.assert_allclose(getattr(net.plain(), f"{other}s"), getattr(start, f"{other}s"), rtol=1e-6)
+            np.testing.assert_allclose(getattr(net.plain(ones), f"{side}s"), expected, rtol=1e-5)
+            np.testing.assert_allclose(getattr(net.plain(ones), f"{other}s"), getattr(start, f"{other}s"), rtol=1e-6)
 
     def test_fit_reads_no_table_before_its_decay_is_paid(self, ratings, monkeypatch):
         once = []

@@ -140,6 +140,40 @@ def similar(
     return say_table(["#", "item", "title", "cosine", "ratings"], rows, "# item cosine ratings")
 
 
+def search(
+    query: Annotated[str | None, typer.Argument(help="A text.")] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture, for models trained with --images.")] = None,
+    item: Annotated[str | None, typer.Option(help="Instead: the words and tags nearest to this item.")] = None,
+    k: K = 10,
+    model: MODEL = None,
+    json: JSON = False,
+) -> None:
+    """Find items by what is said of them, or the words that are nearest to an item.
+
+    Example: recsys search "space opera with robots"
+    """
+    if (item is not None) == (query is not None or image is not None):
+        raise SettingError("say what to look for: a text, --image FILE, or --item ID for its words")
+    recommender, folder = load(model)
+    if item is not None:
+        id_ = recommender.find_item(item)
+        near = recommender.words_near(id_, k)
+        if json:
+            return say_json({"item": id_, "words": near.to_dicts(), "model": str(folder)})
+        title = recommender.table["title"].gather(recommender.items.rows([id_]))[0]
+        say(f"Words nearest to {id_} {title}   model {folder}")
+        return say_table(
+            ["#", "column", "word", "cosine"], [[r, c, t, f"{s:.3f}"] for c, t, s, r in near.rows()], "# cosine"
+        )
+    table = recommender.search(query, k, image=image)
+    if json:
+        items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
+        return say_json({"query": query, "items": items, "model": str(folder)})
+    say(f"Nearest to {' and '.join(repr(str(asked)) for asked in (query, image) if asked)}   model {folder}")
+    rows = [[r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}"] for r in table.to_dicts()]
+    return say_table(["#", "item", "title", "cosine"], rows, "# item cosine")
+
+
 def predict(
     user: Annotated[str, typer.Option(help="A user's id.")],
     item: Annotated[str, typer.Option(help="An item's id or title.")],

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from recsys_embed import __version__
-from recsys_embed.cli import answers, data, models, training
+from recsys_embed.cli import answers, data, models, training, words
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
 
@@ -45,7 +45,9 @@ app.command()(answers.similar)
 app.command()(answers.predict)
 app.command("models")(models.list_models)
 app.command()(models.ui)
+app.command()(answers.search)
 app.add_typer(data.app, name="data")
+app.add_typer(words.app, name="words")
 
 
 def main() -> None:

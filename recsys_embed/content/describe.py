@@ -178,15 +178,34 @@ class Describer:
         return Features(bag.astype(np.float32), np.concatenate(dense, axis=1))
 
     def describe_text(self, query: str) -> Features:
-        """Describe a text that is no item: as words of every column of words, and as tags where it names some."""
-        table = {c.name: [query] for c in self.columns if c.kind == "words"}
-        lower = query.casefold()
+        """Describe a text that is no item: as words of every column of words, and as the tags that it names.
+
+        Common words ("with", "old") say less in a query of a few words than in a description: a word's weight counts
+        three times, that of the column in which it is most common twice.
+        """
+        said = text.words(pl.Series("query", [query]))[0].to_list()
+        joined = f" {' '.join(said)} "
+        table = {}
         for column in self.columns:
-            if column.kind == "tags":
-                known = set(text.words(pl.Series("q", [query]))[0])
-                found = [t for t in column.entries.to_list() if (t in lower and set(t.split()) & known) or t in known]
-                table[column.name] = ["|".join(t for t in found if len(t) > 2)]
-        return self.features(pl.DataFrame(table, schema=dict.fromkeys(table, pl.String)))
+            if column.kind == "words":
+                table[column.name] = query
+            elif column.kind == "tags":
+                plain = [" ".join(t) for t in text.words(column.entries.alias("t")).to_list()]
+                named = [e for e, t in zip(column.entries.to_list(), plain, strict=True) if t and f" {t} " in joined]
+                table[column.name] = "|".join(named)
+        features = self.features(pl.DataFrame({name: [value] for name, value in table.items()}))
+        least: dict[str, float] = {}
+        for column in self.columns:
+            if column.kind == "words":
+                for word, weight in zip(column.entries.to_list(), column.weight.tolist(), strict=True):
+                    least[word] = min(least.get(word, np.inf), weight - 1)
+        kinds = [
+            [least[word] ** 2 for word in c.entries.to_list()] if c.kind == "words" else [9.0] * c.size
+            for c in self.columns
+        ]
+        bag = features.bag.multiply(np.array([w for own in kinds for w in own], np.float32)).tocsr()
+        length = np.sqrt(bag.multiply(bag).sum()) or 1.0
+        return Features((bag / length).astype(np.float32), features.dense)
 
     def coverage(self, table: pl.DataFrame) -> pl.Series:
         """Return the share of each item's words that are known, null for an item without words."""

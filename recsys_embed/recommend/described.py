@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -13,22 +13,29 @@ from numpy.typing import NDArray
 from recsys_embed.content.describe import Describer, Features
 from recsys_embed.content.items import Descriptions
 from recsys_embed.content.ridge import Map
-from recsys_embed.errors import BundleError, DataError, SettingError
+from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
 from recsys_embed.model.plain import Floats, PlainModel
 from recsys_embed.recommend.bundle import Bundle
+from recsys_embed.recommend.index import ExactIndex, unit
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # The files of a model folder that only this needs; other answers leave them unread.
+_SPARSE = ("data", "indices", "indptr")
 FILES = ("content.safetensors", "tokens.parquet", "words.parquet")
 
 
 @dataclass(frozen=True)
 class Described:
-    """describer: tables -> features. map: features -> vectors and biases. net: weights of the net that looks at
-    pictures, or empty; image_size: the pixels of a side that it takes.
+    """describer: tables -> features. map: features -> vectors and biases. bag: tokens of the items, sparse [items, T].
+
+    net: weights of the net that looks at pictures, or empty; image_size: the pixels of a side that it takes.
     """
 
     describer: Describer
     map: Map
+    bag: csr_matrix
     net: dict[str, NDArray[Any]]
     image_size: int
 
@@ -39,7 +46,7 @@ class Described:
         describer, net = descriptions.describer, dict(plain.trained)
         if "words" in net:
             describer = describer.with_trained(net.pop("words"))
-        return cls(describer, plain.map, net, image_size)
+        return cls(describer, plain.map, descriptions.features.bag, net, image_size)
 
     def features(
         self, table: pl.DataFrame, vectors: Floats | None = None, pictures: dict[int, Path] | None = None
@@ -77,11 +84,48 @@ class Described:
         """Return which of the described items anything is known of, bool [n]."""
         return (np.diff(features.bag.indptr) > 0) | (features.dense != 0).any(axis=1)
 
+    def likeness(self, query: str | None, image: Path | None, items: Floats) -> Floats:
+        """Return how near every item is to a text, to a picture, or to both, [items], at most 1.
+
+        A text counts twice by its words, as the cosine of token weights, and once by its meaning, as the cosine with
+        items [items, d] in their space; a picture by the latter alone. What all items share is taken off first.
+        Raises UnknownId where nothing is known of what is asked.
+        """
+        parts = [self.text(query)] if query else []
+        words = parts[0].bag if parts else None
+        if image is not None:
+            parts.append(self.picture(image))
+        parts = [part for part in parts if self.known(part)[0]]
+        if not parts:
+            raise UnknownId(f"the descriptions of this model's items have no word of {query!r}")
+        said = sum(self.map(part)[0] - self.map.centre for part in parts)
+        near = unit(items - self.map.centre[:-1]) @ unit(said[None, :-1])[0]
+        if words is None or not words.nnz:
+            return near
+        tags = np.repeat([c.kind != "number" for c in self.describer.columns], [c.size for c in self.describer.columns])
+        own = self.bag.multiply(tags.astype(np.float32)).tocsr()
+        length = np.sqrt(np.asarray(own.multiply(own).sum(axis=1)).ravel())
+        same = np.asarray((own @ words.T).todense()).ravel() / np.where(length > 0, length, 1)
+        return np.asarray((near + 2 * same) / 3, np.float32)
+
+    def words_near(self, vector: Floats, k: int) -> pl.DataFrame:
+        """Return the k words and tags nearest to an item's vector [d]: column, token, score (the cosine), rank."""
+        scores, found = ExactIndex(unit(self.map.tokens[:, :-1])).search(unit((vector - self.map.centre[:-1])[None]), k)
+        labels = self.describer.labels()[found[0]]
+        return labels.select("column", "token", score=pl.Series(scores[0]), rank=np.arange(1, len(found[0]) + 1))
+
+    def with_items(self, features: Features) -> Described:
+        """Return the same with more items."""
+        from scipy.sparse import vstack
+
+        return replace(self, bag=vstack((self.bag, features.bag), format="csr"))
+
     def put(self, bundle: Bundle) -> None:
         """Add this to what a model folder holds."""
         arrays, frames, facts = self.describer.save()
         arrays |= {f"map.{name}": getattr(self.map, name) for name in Map._fields}
         arrays |= {f"net.{name}": weight for name, weight in self.net.items()}
+        arrays |= {f"bag.{name}": getattr(self.bag, name) for name in _SPARSE}
         bundle.arrays["content.safetensors"] = arrays
         bundle.frames |= {f"{name}.parquet": frame for name, frame in frames.items()}
         bundle.facts["model.json"]["content"] = {**facts, "image_size": self.image_size}
@@ -89,12 +133,17 @@ class Described:
     @classmethod
     def read(cls, folder: Path) -> Described:
         """Read this from a model folder. Raises BundleError."""
+        from scipy.sparse import csr_matrix
+
         bundle = Bundle.read(folder, only=(*FILES, "model.json"))
         try:
             facts, arrays = bundle.facts["model.json"]["content"], bundle.arrays["content.safetensors"]
             frames = {name.removesuffix(".parquet"): frame for name, frame in bundle.frames.items()}
             net = {name.removeprefix("net."): a for name, a in arrays.items() if name.startswith("net.")}
             map_ = Map(*(arrays[f"map.{name}"] for name in Map._fields))
-            return cls(Describer.restore(arrays, frames, facts), map_, net, facts["image_size"])
+            start = arrays["bag.indptr"]
+            shape = (len(start) - 1, len(map_.tokens))
+            bag = csr_matrix((arrays["bag.data"], arrays["bag.indices"], start), shape=shape)
+            return cls(Describer.restore(arrays, frames, facts), map_, bag, net, facts["image_size"])
         except KeyError as missing:
             raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None

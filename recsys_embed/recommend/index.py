@@ -65,6 +65,12 @@ class ExactIndex:
         return scores, rows
 
 
+def unit(vectors: Floats) -> Floats:
+    """Return vectors [n, d] at unit length; zeros stay zeros."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
+
+
 def top(table: Floats, k: int) -> tuple[Floats, Rows]:
     """Return the k best of each line of [b, n], best first; equal scores by ascending row, -inf as row -1."""
     b, n = table.shape

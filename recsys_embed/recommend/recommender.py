@@ -24,7 +24,7 @@ from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab, id_column
 from recsys_embed.recommend.bundle import Bundle, jsonable
 from recsys_embed.recommend.described import FILES, Described
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.recommend.index import ExactIndex, top, unit
 from recsys_embed.recommend.titles import find_item
 
 if TYPE_CHECKING:
@@ -227,23 +227,17 @@ class Recommender:
         )
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
-        """Return the k items nearest to a text, to a picture, or to both together, by cosine in the items' space.
+        """Return the k items nearest to a text, to a picture, or to both together; see `Described.likeness`.
 
-        Columns: item_id, title, score, rank. What all items share is taken off first. Raises SettingError where the
-        model was trained without descriptions, and UnknownId where it knows nothing of what is asked.
+        Columns: item_id, title, score, rank. Raises SettingError where the model was trained without descriptions,
+        and UnknownId where it knows nothing of what is asked.
         """
         _check_k(k)
         described = self._need_described()
         if not query and image is None:
             raise SettingError("search needs a text or a picture")
-        parts = [described.text(query)] if query else []
-        if image is not None:
-            parts.append(described.picture(Path(image)))
-        parts = [part for part in parts if described.known(part)[0]]
-        if not parts:
-            raise UnknownId(f"the descriptions of this model's items have no word of {query!r}")
-        said = sum(described.map(part)[0] - described.map.centre for part in parts)
-        scores, rows = ExactIndex(_unit(self.plain.items - described.map.centre[:-1])).search(_unit(said[None, :-1]), k)
+        near = described.likeness(query, None if image is None else Path(image), self.plain.items)
+        scores, rows = top(near[None], min(k, len(near)))
         return pl.DataFrame(
             {
                 "item_id": self.items.ids(rows[0]),
@@ -256,11 +250,7 @@ class Recommender:
     def words_near(self, item: Id, k: int = 10) -> pl.DataFrame:
         """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
         _check_k(k)
-        described, row = self._need_described(), int(self._rows(self.items, item)[0])
-        own = _unit((self.plain.items[row] - described.map.centre[:-1])[None])
-        scores, found = ExactIndex(_unit(described.map.tokens[:, :-1])).search(own, k)
-        labels = described.describer.labels()[found[0]]
-        return labels.select("column", "token", score=pl.Series(scores[0]), rank=np.arange(1, len(found[0]) + 1))
+        return self._need_described().words_near(self.plain.items[int(self._rows(self.items, item)[0])], k)
 
     def add_items(
         self,
@@ -293,6 +283,7 @@ class Recommender:
             log.warning(
                 "nothing is known of %d of the %d new items: they stand where an average item does", nothing, len(ids)
             )
+        self._described = described.with_items(features)
         encoded, bias = replace(self.plain, map=described.map).encode(features)
         self.plain = replace(
             self.plain,
@@ -303,7 +294,7 @@ class Recommender:
         self.counts = np.concatenate((self.counts, np.zeros(len(ids), np.int64)))
         rows = aligned(new, vocab)
         shared = {c: kind for c, kind in self.table.schema.items() if c in rows.columns}
-        added = rows.select(shared).cast(shared, strict=False)  # type: ignore[arg-type]
+        added = rows.select(list(shared)).cast(shared, strict=False)  # type: ignore[arg-type]
         self.table = pl.concat([self.table, added], how="diagonal")
         self._forget()
         return self
@@ -443,7 +434,7 @@ class Recommender:
     @cached_property
     def _directions(self) -> Floats:
         """The items' vectors at unit length; zeros stay zeros."""
-        return _unit(self.plain.items)
+        return unit(self.plain.items)
 
     def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
         if isinstance(ids, int | str | np.integer):
@@ -460,11 +451,6 @@ class Recommender:
             allowed[self.items.rows(among)] = True
         allowed[self.items.rows(exclude)] = False
         return allowed
-
-
-def _unit(vectors: Floats) -> Floats:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def _check_k(k: int) -> None:

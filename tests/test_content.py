@@ -1,0 +1,311 @@
+"""Items that nobody has rated: towers, what they learn, and what becomes of new items."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from worlds import COLOUR, COLOURS, DIM, ITEMS, RATINGS, SPLIT, TABLE, small
+
+from recsys_embed.config import ContentConfig
+from recsys_embed.content.images import decode
+from recsys_embed.content.items import describe_items, read_item_vectors
+from recsys_embed.content.words import WordVectors
+from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
+from recsys_embed.evaluation.cold import cold_metrics
+from recsys_embed.evaluation.protocol import Ranker
+from recsys_embed.model.content_tower import Bag, ContentTower
+from recsys_embed.model.model import build
+from recsys_embed.model.towers import SumTower
+from recsys_embed.ratings.table import Seen
+from recsys_embed.ratings.vocab import Vocab
+from recsys_embed.recommend.recommender import Recommender
+
+
+def fitted(content, table=TABLE, **given):
+    model, train = small("softmax", epochs=30, content_pace=1.0, **given)
+    return Recommender(model, train, content).fit(SPLIT.train, table)
+
+
+def cold_auc(recommender):
+    nothing = Seen.nothing(len(RATINGS.users))
+    return cold_metrics(Ranker.of(recommender.plain), SPLIT.test, nothing, recommender.counts)["auc"]
+
+
+@pytest.fixture(scope="module")
+def told():
+    return fitted(ContentConfig(text="title,kind"))
+
+
+class TestTowers:
+    descriptions = describe_items(TABLE.head(ITEMS), ContentConfig(text="kind"))
+
+    def test_a_bag_is_a_product_and_its_gradient_names_its_tokens(self):
+        bag = self.descriptions.features.bag
+        layer = Bag(bag, torch.randn(bag.shape[1], DIM))
+        rows = torch.tensor([4, 0, 7])
+        expected = bag[rows.numpy()] @ layer.table.weight.detach().numpy()
+        np.testing.assert_allclose(layer(rows).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+        assert layer(torch.zeros(0, dtype=torch.long)).shape == (0, DIM)
+        layer(rows).sum().backward()
+        touched = set(layer.table.weight.grad.coalesce().indices()[0].tolist())
+        assert touched == set(bag[rows.numpy()].indices.tolist())
+
+    def model(self, **given):
+        config = ContentConfig(text="kind", **given)
+        return build(small("softmax")[0], 5, ITEMS, 1, self.descriptions, config)
+
+    def test_a_sum_is_the_sum_and_dropout_leaves_the_description_alone(self):
+        tower, rows = self.model(id_dropout=0.5).items, torch.arange(ITEMS)
+        assert isinstance(tower, SumTower)
+        with torch.no_grad():
+            tower.ids.bias.weight.normal_()
+        tower.prepare(training=False)
+        said, ids = tower.content(rows), tower.ids(rows)
+        torch.testing.assert_close(tower(rows).vectors, said[:, :-1] + ids.vectors)
+        torch.testing.assert_close(tower(rows).bias, said[:, -1] + ids.bias)
+        tower.prepare(training=True)
+        drawn = tower(rows)
+        alone = (drawn.vectors == said[:, :-1]).all(1)
+        assert 0 < alone.sum() < ITEMS
+        torch.testing.assert_close(drawn.bias, said[:, -1] + ids.bias * ~alone)
+
+    def test_a_row_without_ratings_is_what_its_description_says(self):
+        tower = self.model().items
+        tower.prepare(training=False)
+        rated = torch.arange(ITEMS) % 2 == 0
+        whole, said = tower.all(rated), tower.content(torch.arange(ITEMS))
+        torch.testing.assert_close(whole.vectors[1::2], said[1::2, :-1])
+        torch.testing.assert_close(whole.vectors[::2], tower(torch.arange(ITEMS)).vectors[::2])
+
+    @pytest.mark.parametrize("hidden", [0, 3])
+    def test_equal_seeds_give_equal_towers(self, hidden):
+        one, other = (self.model(tower_hidden=hidden) for _ in range(2))
+        assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+        assert (one.items.content.last is None) == (hidden == 0)
+
+
+class TestNewItems:
+    def test_cold_items_are_ranked_by_what_is_said_of_them(self, told):
+        assert cold_auc(told) > 0.9
+        assert 0.3 < cold_auc(Recommender(*small("softmax")).fit(SPLIT.train, TABLE)) < 0.7
+
+    @pytest.mark.parametrize(
+        "given",
+        [{"loss": "bpr", "negatives": 4}, {"loss": "logistic", "negatives": 4}, {"loss": "softmax", "scorer": "mlp"},
+         {"loss": "softmax", "cosine": True, "temperature": 0.2}, {"loss": "sampled-softmax", "negatives": 20}],
+    )  # fmt: skip
+    def test_every_loss_and_scorer_takes_descriptions(self, given):
+        given = dict(given)
+        model, train = small(given.pop("loss"), given.pop("scorer", "dot"), epochs=30, content_pace=1.0, **given)
+        assert cold_auc(Recommender(model, train, ContentConfig(text="kind")).fit(SPLIT.train, TABLE)) > 0.9
+
+    def test_a_hidden_layer_and_trained_words_learn_too(self, tmp_path):
+        words = WordVectors.of(
+            pl.Series([*COLOURS, "thing"]), np.random.default_rng(0).normal(size=(4, 6)).astype("f4")
+        )
+        table = TABLE.with_columns(kind=pl.col("kind").str.replace(r"\|", " and "))
+        path = words.save(tmp_path / "w.safetensors")
+        content = ContentConfig(text="kind", words="kind", vectors=str(path), train_words=True, tower_hidden=8)
+        recommender = fitted(content, table)
+        assert cold_auc(recommender) > 0.9
+        trained = recommender.described.describer.words.vectors
+        assert not np.array_equal(trained[:3], words.vectors[:3])
+        new = pl.DataFrame({"item_id": [900], "kind": ["red and square"]})
+        similar = recommender.add_items(new).similar(900, 5)
+        assert all(COLOUR[i] == 0 for i in similar["item_id"])
+
+    def test_a_new_item_is_recommended_to_whom_it_suits(self, told, tmp_path):
+        told.save(tmp_path / "m")
+        recommender = Recommender.load(tmp_path / "m")
+        new = pl.DataFrame(
+            {"item_id": [900, 901], "title": ["round thing", "A new one"], "kind": ["green", "blue|round"]}
+        )
+        assert recommender.add_items(new) is recommender
+        assert recommender.table["title"].to_list()[-2:] == ["round thing", "A new one"]
+        for id_, colour in ((900, 1), (901, 2)):
+            near = recommender.similar(id_, 5)["item_id"].to_list()
+            assert all(i >= 900 or COLOUR[i] == colour for i in near)
+            scores = recommender.predict(list(range(45)), [id_] * 45)
+            own = np.arange(45) % 3 == colour
+            assert scores[own].min() > scores[~own].max()
+        recommender.save(tmp_path / "again")
+        again = Recommender.load(tmp_path / "again")
+        assert again.recommend(1, 70).equals(recommender.recommend(1, 70)) and 900 in again.items
+        assert again.search("green").equals(recommender.search("green"))
+
+    def test_what_is_said_alike_is_placed_alike_saved_or_not(self, told, tmp_path):
+        """A new item with the words of a cold one has its vector, from the trained model and from the saved one."""
+        cold = int(np.flatnonzero(told.counts == 0)[0])
+        row = TABLE.filter(pl.col("item_id") == cold).with_columns(item_id=pl.lit(900))
+        loaded = Recommender.load(told.save(tmp_path / "m")).add_items(row)
+        np.testing.assert_allclose(loaded.plain.items[-1], told.plain.items[cold], atol=1e-5)
+        np.testing.assert_allclose(loaded.plain.item_bias[-1], told.plain.item_bias[cold], atol=1e-5)
+
+    def test_bad_new_items_are_refused(self, told, tmp_path):
+        loaded = Recommender.load(told.save(tmp_path / "m"))
+        for table, message in (
+            (pl.DataFrame({"item_id": [3, 900]}), "1 items are known already or stand twice, e.g. 3"),
+            (pl.DataFrame({"item_id": [900, 900]}), "e.g. 900"),
+            (pl.DataFrame({"id": [900]}), "no column item_id"),
+        ):
+            with pytest.raises(DataError, match=message):
+                loaded.add_items(table)
+        assert len(loaded.items) == 60
+        plain = Recommender(*small("softmax", epochs=1)).fit(SPLIT.train, TABLE)
+        for ask in (lambda: plain.add_items(TABLE), lambda: plain.search("red"), lambda: plain.words_near(1)):
+            with pytest.raises(SettingError, match="trained without descriptions"):
+                ask()
+
+    def test_a_text_finds_items_and_an_item_its_words(self, told):
+        assert all(COLOUR[i] == 2 for i in told.search("something blue", 8)["item_id"])
+        assert told.words_near(int(np.flatnonzero(COLOUR == 1)[0]), 1)["token"].to_list() == ["green"]
+        with pytest.raises(UnknownId, match="no word of 'zzz'"):
+            told.search("zzz")
+        with pytest.raises(SettingError, match="needs a text or a picture"):
+            told.search()
+
+    def test_other_answers_read_no_description(self, told, tmp_path):
+        folder = told.save(tmp_path / "m")
+        loaded = Recommender.load(folder)
+        (folder / "content.safetensors").write_bytes(b"damaged")
+        assert loaded.recommend(0).height == 10
+        with pytest.raises(BundleError, match="was changed after it was written"):
+            loaded.search("red")
+
+
+class TestItemVectors:
+    ids = Vocab(pl.Series(["a", "b", "c"]), "item")
+    wanted = np.array([[1, 2], [0, 0], [5, 6]], np.float32)
+
+    def test_forms(self, tmp_path):
+        vectors = np.array([[5, 6], [1, 2], [9, 9]], np.float32)
+        ids = ["c", "a", "unheard"]
+        pl.DataFrame({"item_id": ids, "vector": vectors.tolist()}).write_parquet(tmp_path / "lists.parquet")
+        pl.DataFrame({"id": ids, "x": vectors[:, 0], "y": vectors[:, 1]}).write_parquet(tmp_path / "columns.parquet")
+        pl.DataFrame({"id": ids, "x": vectors[:, 0], "y": vectors[:, 1]}).write_csv(tmp_path / "columns.csv")
+        np.save(tmp_path / "beside.npy", vectors)
+        (tmp_path / "beside.txt").write_text("\n".join(ids))
+        for name in ("lists.parquet", "columns.parquet", "columns.csv", "beside.npy"):
+            assert np.array_equal(read_item_vectors(tmp_path / name, self.ids), self.wanted), name
+        np.save(tmp_path / "order.npy", self.wanted)
+        assert np.array_equal(read_item_vectors(tmp_path / "order.npy", self.ids), self.wanted)
+
+    @pytest.mark.parametrize(
+        ("frame", "message"),
+        [
+            ({"item_id": ["a", "a"], "vector": [[1.0], [2.0]]}, "more than one vector for item a"),
+            ({"item_id": ["a", "b"], "vector": [[1.0], [2.0, 3.0]]}, "differ in length"),
+            ({"item_id": ["a", "b"], "vector": [[1.0], [float("nan")]]}, "vector of item b is not finite"),
+            ({"item_id": ["x"], "vector": [[1.0]]}, "no vector of an item of this data; its ids are like 'x'"),
+            ({"name": ["x"], "vector": [[1.0]]}, "no column of item ids"),
+            ({"item_id": ["a"], "text": ["x"]}, "has no vectors"),
+        ],
+    )
+    def test_broken_ones(self, tmp_path, frame, message):
+        pl.DataFrame(frame).write_parquet(tmp_path / "v.parquet")
+        with pytest.raises(DataError, match=message):
+            read_item_vectors(tmp_path / "v.parquet", self.ids)
+
+    def test_they_place_cold_items(self, tmp_path):
+        vectors = np.eye(3)[COLOUR] + 0.1 * np.random.default_rng(0).normal(size=(60, 3))
+        pl.DataFrame({"item_id": np.arange(60), "vector": vectors.tolist()}).write_parquet(tmp_path / "v.parquet")
+        recommender = fitted(ContentConfig(item_vectors=str(tmp_path / "v.parquet")))
+        assert cold_auc(recommender) > 0.9
+        pl.DataFrame({"item_id": [900], "vector": [[0.0, 1.0, 0.0]]}).write_parquet(tmp_path / "new.parquet")
+        new = pl.DataFrame({"item_id": [900]})
+        recommender.add_items(new, item_vectors=tmp_path / "new.parquet")
+        assert all(COLOUR[i] == 1 for i in recommender.similar(900, 5)["item_id"])
+
+
+def draw(path, colour, mode="RGB", size=(40, 30), **options):
+    values = {"red": (220, 30, 40), "green": (30, 200, 60), "blue": (40, 60, 230)}[colour]
+    image = Image.new("RGB", size, "white")
+    image.paste(values, (size[0] // 5, size[1] // 5, size[0] * 4 // 5, size[1] * 4 // 5))
+    image.convert(mode).save(path, **options)
+
+
+class TestPictures:
+    def test_every_mode_format_and_size_is_decoded(self, tmp_path):
+        forms = "RGB.jpg L.jpg CMYK.jpg P.png RGBA.png 1.png LA.png I;16.png P.gif RGB.webp RGB.bmp"
+        for n, (mode, suffix) in enumerate(form.split(".") for form in forms.split()):
+            for size in ((1, 1), (7, 300), (640, 480)):
+                path = tmp_path / f"{n}.{suffix}"
+                if mode == "I;16":
+                    Image.fromarray(np.full(size, 40_000, np.uint16)).save(path)
+                else:
+                    draw(path, "red", mode, size)
+                pixels = decode(path, 16)
+                assert pixels is not None and pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8, (
+                    mode,
+                    suffix,
+                    size,
+                )
+        draw(tmp_path / "red.jpg", "red", size=(600, 400))
+        middle = decode(tmp_path / "red.jpg", 16)[:, 8, 8]
+        np.testing.assert_allclose(middle, (220, 30, 40), atol=6)
+        Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+        assert decode(tmp_path / "clear.png", 8).min() == 255
+
+    def test_broken_files_are_counted_and_nothing_stops(self, tmp_path, caplog):
+        draw(tmp_path / "0.png", "red")
+        whole = (tmp_path / "0.png").read_bytes()
+        for row, data in (
+            (1, b""),
+            (2, b"no picture"),
+            (3, whole[: len(whole) // 2]),
+            (4, b"\x89PNG\r\n\x1a\n" + b"\0" * 50),
+        ):
+            (tmp_path / f"{row}.png").write_bytes(data)
+        (tmp_path / "notes.txt").write_text("x")
+        found = describe_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
+        assert found.pictured.sum() == 1 and "4 pictures cannot be decoded" in caplog.text
+        assert found.pixels.shape == (60, 3, 8, 8) and not found.pixels[1:].any()
+        with pytest.raises(DataError, match="no folder"):
+            describe_items(TABLE, ContentConfig(images=str(tmp_path / "none")))
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="has no picture of an item"):
+            describe_items(TABLE, ContentConfig(images=str(tmp_path / "empty")))
+
+    def test_the_tower_learns_the_taste_of_cold_items(self, tmp_path):
+        random = np.random.default_rng(3)
+        for n, colour in enumerate(COLOUR):
+            size = tuple(int(s) for s in random.integers(12, 90, 2))
+            draw(
+                tmp_path / f"{n}.{('png', 'jpg')[n % 2]}",
+                COLOURS[colour],
+                ("RGB", "RGBA", "P")[n % 3] if n % 2 == 0 else "RGB",
+                size,
+            )
+        (tmp_path / "7.png").write_bytes(b"broken")
+        (tmp_path / "7.jpg").unlink(missing_ok=True)
+        recommender = fitted(ContentConfig(images=str(tmp_path), image_size=12), item_decay=0.0)
+        assert cold_auc(recommender) > 0.9
+        loaded = Recommender.load(recommender.save(tmp_path / "model"))
+        (tmp_path / "new").mkdir()
+        draw(tmp_path / "new" / "900.png", "blue", size=(50, 50))
+        near = loaded.search(image=tmp_path / "new" / "900.png", k=5)["item_id"]
+        assert all(COLOUR[i] == 2 for i in near)
+        loaded.add_items(pl.DataFrame({"item_id": [900]}), images=tmp_path / "new")
+        assert all(COLOUR[i] == 2 for i in loaded.similar(900, 5)["item_id"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tags": "genres"}, "tags must be columns that --text names, got genres"),
+        ({"vectors": "glove-6b-50d"}, "text must be columns"),
+        ({"text": "title", "train_words": True}, "vectors must be a name or file with --train-words"),
+        ({"text": "title", "id_dropout": 1.0}, "id-dropout must be from 0 to below 1"),
+        ({"images": "x", "image_size": 4}, "image-size"),
+    ],
+)
+def test_settings_that_contradict_are_refused(given, message):
+    with pytest.raises(SettingError, match=message):
+        ContentConfig(**given)
+
+
+def test_the_tower_shows_features_as_they_are_now():
+    descriptions = describe_items(TABLE, ContentConfig(text="kind"))
+    tower = ContentTower(descriptions, DIM, ContentConfig())
+    assert tower.described() is descriptions.features and not tower.trained()
