@@ -44,6 +44,13 @@ def test_a_training_says_what_it_read_and_how_cold_items_fare(trained):
     assert report["settings"]["text"] == "title,genres,year"
 
 
+def test_an_evaluation_measures_cold_items_again(folder, trained):
+    report = json.loads(recsys("evaluate", "--json", cwd=folder).stdout)
+    cold = trained[0]["metrics"]["cold"]
+    assert report["metrics"]["cold"]["auc"] == pytest.approx(cold["auc"], abs=1e-6)
+    assert report["metrics"]["ndcg_at_10"] == pytest.approx(trained[0]["metrics"]["test"]["ndcg_at_10"], abs=1e-6)
+
+
 def test_an_unrated_row_of_the_item_table_is_recommendable(folder, trained):
     found = json.loads(recsys("recommend", "--user", "1", "--k", "61", "--json", cwd=folder).stdout)["items"]
     assert 900 in [entry["item"] for entry in found]

@@ -176,6 +176,16 @@ class TestRidge:
         found = Ridge(features, counts).fit(targets)(features)[:, :-1]
         np.testing.assert_allclose(found, self.plain(features, counts, targets, best)[:, :-1], atol=2e-5)
 
+    def test_of_many_items_those_with_the_most_ratings_teach(self, monkeypatch):
+        features, counts, targets = world()
+        monkeypatch.setattr(ridge, "_TEACHERS", 9)
+        least = np.sort(counts)[-9]
+        chosen = np.argsort(-counts, kind="stable")[:9]
+        fewer = np.where(np.isin(np.arange(len(counts)), chosen), counts, 0)
+        assert fewer.sum() and (counts[chosen] >= least).all()
+        one, two = (Ridge(features, c).fit(targets) for c in (counts, fewer))
+        assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(one, two, strict=True))
+
     def test_items_without_ratings_teach_nothing(self):
         features, counts, targets = world()
         other = np.where((counts > 0)[:, None], targets, 99).astype(np.float32)

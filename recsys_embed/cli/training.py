@@ -111,6 +111,7 @@ def evaluate(
     """
     from recsys_embed.cli.answers import load
     from recsys_embed.datasets.catalog import load_dataset
+    from recsys_embed.evaluation.cold import evaluate_cold
     from recsys_embed.evaluation.protocol import evaluate
 
     recommender, folder = load(model)
@@ -128,18 +129,23 @@ def evaluate(
     if not len(given):
         raise DataError("the model was trained with nothing held out for test: name test ratings with --test")
     report = evaluate(recommender, given, RunConfig(ks=ks).lengths)
+    cold = evaluate_cold(recommender, given)
     if per_user:
         from recsys_embed.recommend.output import write_table
 
         write_table(report.per_user, Path(per_user))
     if json:
-        return say_json({"model": str(folder), "dataset": test or data.dataset, "metrics": report.summary()})
+        return say_json(
+            {"model": str(folder), "dataset": test or data.dataset, "metrics": {**report.summary(), "cold": cold}}
+        )
     say(f"model {folder}   data {test or data.dataset}   {report.users:,} users, {report.rows:,} test ratings")
     if report.left_out:
         say(f"left out: {report.left_out:,} test ratings of unknown users, or of items without a training rating")
     value = {n: f"{v:.4f}" for n, v in report.metrics.items()}
     rows_ = [[n, v, _span(report.low.get(n), report.high.get(n))] for n, v in value.items()]
     say_table(["metric", "value", "95 % interval"], rows_, "value")
+    if cold:
+        _say_cold({"cold": {**cold, "baselines": {}}})
     return None
 
 

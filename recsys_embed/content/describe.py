@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from recsys_embed.content import text
 from recsys_embed.content.text import Kind
 from recsys_embed.content.words import WordVectors
 from recsys_embed.errors import DataError
+from recsys_embed.ratings.vocab import Rows
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -132,10 +133,10 @@ class Describer:
         if not len(tokens):
             raise DataError("--vectors needs a column of words among those of --text")
         used = tokens.unique(maintain_order=True)
-        rows = words.rows(used.to_list())
+        rows = words.rows(used)
         known = np.unique(np.concatenate((rows[rows >= 0], np.arange(min(_COMMON, len(words))))))
         kept = words.take(known)
-        found = kept.rows(tokens.to_list())
+        found = kept.rows(tokens)
         # A word that no description has is as rare as one that a single one has.
         counts = np.maximum(np.bincount(found[found >= 0], minlength=len(kept)), 1)
         weight = np.log(1 + table.height / counts).astype(np.float32)
@@ -313,20 +314,21 @@ def _block(column: Column, table: pl.DataFrame) -> csr_matrix:
             near[~(near > 1e-3)] = 0  # NaN too: a missing number is near nothing
         return sparse.csr_matrix(share * _normed(near.astype(np.float32)))
     lists = text.words(table[column.name]) if column.kind == "words" else text.tags(table[column.name])
-    place = {entry: at for at, entry in enumerate(column.entries.to_list())}
+    place = pl.DataFrame({"token": column.entries, "row": np.arange(len(column.entries), dtype=np.int64)})
 
-    def rows(tokens: list[str]) -> NDArray[np.int64]:
-        return np.fromiter((place.get(t, -1) for t in tokens), np.int64, len(tokens))
+    def rows(tokens: pl.Series) -> Rows:
+        joined = tokens.to_frame("token").join(place, on="token", how="left", maintain_order="left")
+        return joined["row"].fill_null(-1).to_numpy()
 
     return _counted(lists, rows, column.weight, "length") * np.float32(share)
 
 
-def _counted(lists: pl.Series, rows: Any, weight: Floats, norm: str) -> csr_matrix:
+def _counted(lists: pl.Series, rows: Callable[[pl.Series], Rows], weight: Floats, norm: str) -> csr_matrix:
     """Count the tokens of each list: (1 + log count) x weight, each line then of sum or length one."""
     from scipy import sparse
 
     exploded = lists.alias("token").to_frame().with_row_index().explode("token").drop_nulls()
-    token = rows(exploded["token"].to_list())
+    token = rows(exploded["token"])
     line = exploded["index"].to_numpy().astype(np.int64)
     ones = np.ones(int((token >= 0).sum()), np.float32)
     table = sparse.csr_matrix((ones, (line[token >= 0], token[token >= 0])), shape=(len(lists), len(weight)))

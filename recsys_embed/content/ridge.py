@@ -27,6 +27,8 @@ LAMBDAS = np.geomspace(0.003, 10, 15)
 _EXACT = 5_000
 _RANK = 1_024
 _POWER = 0.5
+# Rated items that teach at most, those with the most ratings: what bounds the memory, to some 700 MB.
+_TEACHERS = 20_000
 
 
 class Map(NamedTuple):
@@ -48,8 +50,10 @@ class Ridge:
     """
 
     def __init__(self, features: Features, counts: Rows) -> None:
-        self.rated = np.flatnonzero(counts)
-        n = len(self.rated)
+        rated = np.flatnonzero(counts)
+        if len(rated) > _TEACHERS:
+            rated = np.sort(rated[np.argsort(-counts[rated], kind="stable")[:_TEACHERS]])
+        self.rated, n = rated, len(rated)
         self.root = (counts[self.rated] / counts[self.rated].mean()) ** (_POWER / 2)
         self.features = Features(features.bag[self.rated], features.dense[self.rated])
         # Likeness is in units of an item's mean likeness to itself, so that a lambda means the same everywhere.

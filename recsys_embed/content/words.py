@@ -89,12 +89,13 @@ class WordVectors:
         """Width of the vectors."""
         return self.vectors.shape[1]
 
-    def rows(self, words: Sequence[str]) -> Rows:
+    def rows(self, words: Sequence[str] | pl.Series) -> Rows:
         """Return the row of each word, -1 where it is not known: as it is written, else in lower case."""
-        found = self.words.rows(words, missing="negative")
+        words = pl.Series("word", words, pl.String)
+        found = self.words.rows(words, missing="negative").copy()
         again = np.flatnonzero(found < 0)
         if len(again):
-            found[again] = self.words.rows([words[int(at)].lower() for at in again], missing="negative")
+            found[again] = self.words.rows(words.gather(again).str.to_lowercase(), missing="negative")
         return found
 
     def row(self, word: str) -> int:

@@ -9,11 +9,12 @@ import numpy as np
 
 from recsys_embed.content.describe import Features
 from recsys_embed.evaluation import metrics
-from recsys_embed.evaluation.protocol import Ranker
+from recsys_embed.evaluation.protocol import Ranker, onto
 from recsys_embed.model.plain import Floats
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.index import BLOCK, ExactIndex, top
+from recsys_embed.recommend.recommender import Recommender
 
 LAMBDAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _NAMES = ("ndcg_at_10", "recall_at_20", "auc")
@@ -31,6 +32,17 @@ def cold_metrics(ranker: Ranker, test: Ratings, seen: Seen, counts: Rows, resamp
     alone = _measure(ranker, test.take(rows), Seen.nothing(len(test.users)), cold, resamples)
     known = np.flatnonzero((counts > 0) | (test.counts > 0))
     return {**alone, "items": len(cold), "all": _measure(ranker, test, seen, known, resamples)}
+
+
+def evaluate_cold(recommender: Recommender, test: Ratings, resamples: int = 1000) -> dict[str, Any] | None:
+    """Measure how a model with descriptions ranks the items of `test` that it was not fitted on, as `cold_metrics`.
+
+    Returns None where the model has no descriptions, or the test no such item.
+    """
+    test, _ = onto(recommender, test)
+    if recommender.described is None or not (recommender.counts[test.item] == 0).any():
+        return None
+    return cold_metrics(Ranker.of(recommender.plain), test, recommender.seen, recommender.counts, resamples)
 
 
 def _measure(ranker: Ranker, test: Ratings, seen: Seen, among: Rows, resamples: int) -> dict[str, Any]:

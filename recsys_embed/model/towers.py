@@ -11,6 +11,9 @@ from recsys_embed.content.describe import Features
 from recsys_embed.model.content_tower import ContentTower
 from recsys_embed.model.losses import take
 
+# Rows that a description is made for in one go, where all are wanted: what bounds the memory.
+_ROWS = 65_536
+
 
 class Side(NamedTuple):
     """Vectors [n, d] and biases [n] of some users, or of some items."""
@@ -121,7 +124,8 @@ class SumTower(nn.Module):
 
     def all(self, rated: Tensor) -> Side:
         """Return every row: of one without ratings, what its description says."""
-        ids, said = self.ids.all(rated), self.content(torch.arange(len(rated), device=rated.device))
+        rows = torch.arange(len(rated), device=rated.device)
+        ids, said = self.ids.all(rated), torch.cat([self.content(part) for part in rows.split(_ROWS)])
         return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1])
 
     def described(self) -> Features | None:
