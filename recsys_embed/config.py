@@ -46,6 +46,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check_choices(self)
         _check(0 < self.cold_share < 1, "cold_share", self.cold_share, "above 0 and below 1")
+        files = self.split == "cold-items" and (self.valid or self.test)
+        _check(not files, "split", "cold-items with --valid or --test", "another one where files are held out")
         for name in ("valid_share", "test_share"):
             _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         for name in ("min_rating", "liked"):
@@ -115,7 +117,7 @@ class ContentConfig:
     @property
     def any(self) -> bool:
         """Whether items are described at all."""
-        return bool(self.text or self.item_vectors or self.images)
+        return bool(self.columns or self.item_vectors or self.images)
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -267,7 +269,8 @@ def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
 
     model, train = fill(model), fill(train)
     for name in ("user_decay", "item_decay", "bias_decay", "content_decay"):
-        product = (train.lr or 0) * (getattr(train, name) or 0)
+        pace = train.content_pace if name == "content_decay" and train.content_pace is not None else 1.0
+        product = (train.lr or 0) * (getattr(train, name) or 0) * pace
         _check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
 

@@ -10,7 +10,7 @@ from recsys_embed.config import ContentConfig, DataConfig, RunConfig
 from recsys_embed.content.items import describe_items
 from recsys_embed.datasets.catalog import Catalog
 from recsys_embed.errors import SettingError
-from recsys_embed.evaluation.cold import ContentRidge, at_random, auc, cold_metrics, content_neighbours
+from recsys_embed.evaluation.cold import ContentRidge, at_random, auc, cold_baselines, cold_metrics, content_neighbours
 from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.experiment import run_experiment
 from recsys_embed.ratings.splits import split_cold_items
@@ -29,9 +29,17 @@ def test_the_split_parts_items_and_loses_nothing(cold, valid, test, seed):
         assert whole.sum() >= round(rated * share) - 1
 
 
+@pytest.mark.parametrize("given", [{"valid": "v.csv"}, {"test": "t.csv"}])
+def test_files_and_cold_items_are_refused_together(given):
+    with pytest.raises(SettingError, match="another one where files are held out"):
+        DataConfig(split="cold-items", **given)
+
+
 def test_shares_that_leave_no_item_are_refused():
     with pytest.raises(SettingError, match="must sum to less than 1"):
         split_cold_items(RATINGS, 0.8, 0.3)
+    with pytest.raises(SettingError, match="leaves no cold item"):
+        split_cold_items(RATINGS, 0.001)
 
 
 def test_a_vocabulary_grows_by_unrated_items(ratings):
@@ -111,6 +119,7 @@ class TestBaselines:
         ridge = ContentRidge(self.features, train)
         found = ridge.rank(0.7).scores(np.arange(45))
         np.testing.assert_allclose(found, peer.predict(x).T, atol=1e-5)
+        assert np.ptp(ridge.mean(0.7).scores(np.arange(45)), axis=0).max() == 0  # alike for everybody
         mean = ridge.mean(0.7).scores(np.arange(2))
         np.testing.assert_allclose(mean[0], peer.predict(x).mean(axis=1), atol=1e-5)
 
@@ -124,6 +133,14 @@ class TestBaselines:
     def test_chance_is_chance(self):
         found = cold_metrics(at_random(60), SPLIT.test, Seen.nothing(45), SPLIT.train.counts)
         assert 0.4 < found["auc"] < 0.6
+
+    def test_they_are_fitted_on_all_that_the_model_was(self):
+        split = split_cold_items(RATINGS, 0.2, 0.2, 0.1)
+        both = split.train.with_rows(split.valid)
+        named = dict(cold_baselines(self.features, (split.train, split.valid, both)))
+        chosen = ContentRidge(self.features, split.train).choose(split.valid, split.train.counts)
+        expected = ContentRidge(self.features, both).rank(chosen).scores(np.arange(45))
+        np.testing.assert_array_equal(named["content_ridge"].scores(np.arange(45)), expected)
 
     def test_its_regularization_is_chosen_on_validation(self, monkeypatch):
         split = split_cold_items(RATINGS, 0.2, 0.2, 0.1)

@@ -157,6 +157,55 @@ class TestNewItems:
             with pytest.raises(SettingError, match="trained without descriptions"):
                 ask()
 
+    def test_nothing_is_half_added_and_ids_stay_what_they_are(self, told, tmp_path):
+        table = TABLE.with_columns(kind=pl.col("kind").str.split("|"))
+        recommender = fitted(ContentConfig(text="kind"), table)
+        for ids in (["tt1"], ["0099"], [100.7], [None]):
+            with pytest.raises(DataError):
+                recommender.add_items(pl.DataFrame({"item_id": ids, "kind": [["red"]]}))
+        with pytest.raises(DataError, match="do not fit"):
+            recommender.add_items(pl.DataFrame({"item_id": ["900"], "kind": ["red|square"]}))
+
+        def sizes():
+            kept = recommender
+            return {
+                len(kept.items),
+                kept.table.height,
+                len(kept.plain.items),
+                len(kept.counts),
+                kept.described.bag.shape[0],
+            }
+
+        assert sizes() == {60}
+        recommender.add_items(pl.DataFrame({"item_id": ["900"], "kind": [["red", "square"]]}))
+        assert sizes() == {61}
+        assert all(COLOUR[i] == 0 for i in recommender.similar(900, 5)["item_id"])
+
+    def test_a_new_fit_forgets_the_old_descriptions(self, told, tmp_path):
+        loaded = Recommender.load(told.save(tmp_path / "m"))
+        loaded.fit(SPLIT.train, TABLE)
+        assert loaded.described is None
+        with pytest.raises(SettingError, match="trained without descriptions"):
+            Recommender.load(loaded.save(tmp_path / "again")).search("red")
+
+    def test_a_model_without_biases_has_none(self):
+        recommender = fitted(ContentConfig(text="kind"), biases=False)
+        assert not recommender.plain.item_bias.any() and cold_auc(recommender) > 0.9
+
+    def test_a_query_is_both_its_words_and_its_meaning(self, told):
+        described = told.described
+        own = described.likeness("round", None, told.plain.items)
+        flat = described.likeness("round", None, np.zeros_like(told.plain.items) + described.map.centre[:-1])
+        round_ = np.array(["round" in k for k in TABLE["kind"]])
+        assert flat[round_].min() > 0.05 > abs(flat[~round_]).max() and not np.allclose(own, flat)
+        turned = described.likeness("red", None, told.plain.items + 7)
+        assert not np.allclose(turned, described.likeness("red", None, told.plain.items))
+
+    def test_search_of_a_model_of_numbers_alone(self):
+        table = TABLE.with_columns(year=1990 + pl.Series(COLOUR))
+        with pytest.raises(UnknownId, match="no word of"):
+            fitted(ContentConfig(text="year"), table).search("1991")
+
     def test_a_text_finds_items_and_an_item_its_words(self, told):
         assert all(COLOUR[i] == 2 for i in told.search("something blue", 8)["item_id"])
         assert told.words_near(int(np.flatnonzero(COLOUR == 1)[0]), 1)["token"].to_list() == ["green"]
@@ -188,8 +237,15 @@ class TestItemVectors:
         (tmp_path / "beside.txt").write_text("\n".join(ids))
         for name in ("lists.parquet", "columns.parquet", "columns.csv", "beside.npy"):
             assert np.array_equal(read_item_vectors(tmp_path / name, self.ids), self.wanted), name
-        np.save(tmp_path / "order.npy", self.wanted)
-        assert np.array_equal(read_item_vectors(tmp_path / "order.npy", self.ids), self.wanted)
+        np.save(tmp_path / "alone.npy", self.wanted)
+        with pytest.raises(DataError, match="says whose vectors it has in alone.parquet"):
+            read_item_vectors(tmp_path / "alone.npy", self.ids)
+        (tmp_path / "beside.txt").write_bytes("é".encode("latin-1"))
+        with pytest.raises(DataError, match="not UTF-8"):
+            read_item_vectors(tmp_path / "beside.npy", self.ids)
+        mixed = {"__index_level_0__": [0, 1, 2], "id": ids, "genres": [["x"]] * 3, "embedding": vectors.tolist()}
+        pl.DataFrame(mixed).write_parquet(tmp_path / "mixed.parquet")
+        assert np.array_equal(read_item_vectors(tmp_path / "mixed.parquet", self.ids), self.wanted)
 
     @pytest.mark.parametrize(
         ("frame", "message"),
@@ -303,6 +359,27 @@ class TestPictures:
 def test_settings_that_contradict_are_refused(given, message):
     with pytest.raises(SettingError, match=message):
         ContentConfig(**given)
+
+
+def test_columns_in_which_nothing_comes_again_are_refused():
+    with pytest.raises(DataError, match="no entry of code stands in two items"):
+        describe_items(TABLE.with_columns(code=pl.format("c{}", "item_id")), ContentConfig(text="code", tags="code"))
+    assert not ContentConfig(text=" , ").any
+
+
+def test_a_hidden_layer_is_what_it_says():
+    descriptions = describe_items(TABLE, ContentConfig(text="kind"))
+    tower, rows = ContentTower(descriptions, DIM, ContentConfig(tower_hidden=6)), torch.arange(7)
+    hidden = torch.relu(tower.bag(rows))
+    torch.testing.assert_close(tower(rows), hidden @ tower.last.weight.T + tower.last.bias)
+    assert tower.last.weight.abs().min() > 0
+
+
+def test_an_item_without_a_picture_shows_nothing(tmp_path):
+    draw(tmp_path / "3.png", "red")
+    descriptions = describe_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
+    seen = ContentTower(descriptions, DIM, ContentConfig(images="x")).pictures(torch.arange(6))
+    assert seen[3].any() and not seen[[0, 1, 2, 4, 5]].any()
 
 
 def test_the_tower_shows_features_as_they_are_now():

@@ -85,6 +85,24 @@ class TestDescriber:
     def years(self, value):
         return self.describer.features(pl.DataFrame({"year": [value]})).bag
 
+    def test_a_number_beyond_the_range_counts_as_its_end(self):
+        assert np.array_equal(self.years("2030").toarray(), self.years("1990").toarray())
+
+    def test_types_of_columns(self):
+        lists = pl.Series("t", [["Smith, John", "b"], None])
+        assert text.tags(lists).to_list() == [["smith, john", "b"], []]
+        assert text.words(lists).to_list() == [["smith", "john", "b"], []]
+        assert text.tags(pl.Series("t", ["a|b"], pl.Categorical)).to_list() == [["a", "b"]]
+        with pytest.raises(DataError, match="item column 't' holds Binary"):
+            text.kind_of(pl.Series("t", [b"x"]))
+        named = Describer.learn(TABLE.rename({"genres": "count"}), ["count"])
+        assert "drama" in named.columns[0].entries
+
+    def test_words_that_nobody_uses_are_refused(self):
+        with pytest.raises(DataError, match="knows none of the words of title"):
+            words = WordVectors.of(pl.Series(["zzz", "yyy"]), np.eye(2, dtype=np.float32), "mine")
+            Describer.learn(TABLE.select("item_id", "title"), ["title"], words=words)
+
     def test_what_is_not_known_is_zero(self):
         assert self.describer.features(pl.DataFrame({"other": ["x"]})).bag.nnz == 0
         assert self.describer.features(pl.DataFrame({"title": ["unheard of"], "year": ["soon"]})).bag.nnz == 0
@@ -185,6 +203,25 @@ class TestRidge:
         assert fewer.sum() and (counts[chosen] >= least).all()
         one, two = (Ridge(features, c).fit(targets) for c in (counts, fewer))
         assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(one, two, strict=True))
+
+    def test_vectors_and_biases_have_each_their_own_lambda(self):
+        features, counts, targets = world()
+        x = np.column_stack((features.bag.toarray(), features.dense))
+        sure = x @ np.random.default_rng(2).normal(size=(x.shape[1], 1))
+        found = [
+            Ridge(features, counts).fit(np.column_stack((targets[:, :3], last)).astype(np.float32))(features)
+            for last in (100 * sure, targets[:, 3:])
+        ]
+        assert np.array_equal(found[0][:, :3], found[1][:, :3])
+        noise = np.column_stack((1000 * targets[:, :3], targets[:, 3:])).astype(np.float32)
+        assert np.array_equal(found[1][:, 3], Ridge(features, counts).fit(noise)(features)[:, 3])
+
+    def test_the_first_directions_come_near(self, monkeypatch):
+        features, counts, targets = world(f=12)
+        exact = Ridge(features, counts).fit(targets)(features)
+        monkeypatch.setattr(ridge, "_EXACT", 0)
+        monkeypatch.setattr(ridge, "_RANK", 13)
+        assert np.abs(Ridge(features, counts).fit(targets)(features) - exact).mean() < 0.05
 
     def test_items_without_ratings_teach_nothing(self):
         features, counts, targets = world()

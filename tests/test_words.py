@@ -153,6 +153,22 @@ def test_damaged_own_files_are_refused(tmp_path):
         WordVectors.load(path)
 
 
+def test_files_of_no_numbers_are_refused(tmp_path):
+    pl.DataFrame({"word": WORDS}).write_parquet(tmp_path / "v.parquet")
+    for vectors, message in (
+        (np.full((7, 2), np.nan, "f4"), "what is no number"),
+        (np.zeros((7, 0), "f4"), "is empty"),
+    ):
+        np.save(tmp_path / "v.npy", vectors)
+        with pytest.raises(DataError, match=message):
+            WordVectors.load(tmp_path / "v.npy")
+    (tmp_path / "v.safetensors").write_bytes((9000).to_bytes(8, "little") + b"[" * 9000)
+    (tmp_path / "v.txt").write_bytes(b"9" * 5000 + b" 2\na 1 2\n")
+    with pytest.raises(DataError, match="no whole safetensors"):
+        WordVectors.load(tmp_path / "v.safetensors")
+    assert WordVectors.load(tmp_path / "v.txt").dim == 1  # too long to be a count of words, so it is one
+
+
 def test_unknown_names_and_words_say_what_there_is(tmp_path):
     with pytest.raises(DataError, match="the names are glove-6b-50d"):
         WordVectors.load("glove")

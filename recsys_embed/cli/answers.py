@@ -163,7 +163,7 @@ def search(
         title = recommender.table["title"].gather(recommender.items.rows([id_]))[0]
         say(f"Words nearest to {id_} {title}   model {folder}")
         return say_table(
-            ["#", "column", "word", "cosine"], [[r, c, t, f"{s:.3f}"] for c, t, s, r in near.rows()], "# cosine"
+            ["#", "column", "token", "cosine"], [[r, c, t, f"{s:.3f}"] for c, t, s, r in near.rows()], "# cosine"
         )
     table = recommender.search(query, k, image=image)
     if json:

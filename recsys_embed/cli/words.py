@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -186,11 +187,14 @@ def classify(
     table = _texts(text, column, columns, labels)
     table = table.filter(pl.col(column).is_not_null() & pl.col(labels).is_not_null())
     had = tags(table[labels]).to_list()
-    names = sorted({name for own in had for name in own}, key=lambda n: -sum(n in own for own in had))
+    counts = Counter(name for own in had for name in own)
+    names = [name for name, _ in counts.most_common()]
     if label is not None and label.lower() not in names:
         raise DataError(f"no text has the label {label!r}; the labels are {', '.join(names[:20])}")
-    rare = [n for n in names if sum(n in own for own in had) < 10]
+    rare = [n for n in names if counts[n] < 10]
     chosen = [label.lower()] if label is not None else [n for n in names if n not in rare]
+    if not chosen:
+        raise DataError(f"no label of {labels!r} has 10 texts, so there is nothing to learn from")
     order = np.random.default_rng(seed).permutation(table.height)
     test, kept = order[: (n := round(table.height * test_share))], order[n:]
     loaded = _load(vectors, data_dir, False) if vectors else None

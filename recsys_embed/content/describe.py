@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -117,7 +117,7 @@ class Describer:
         if vectors is not None:
             known = vectors[(vectors != 0).any(axis=1)]
             centre = known.mean(axis=0) if len(known) else np.zeros(vectors.shape[1], np.float32)
-            describer = _replace(describer, vector_centre=centre.astype(np.float32))
+            describer = replace(describer, vector_centre=centre.astype(np.float32))
         if not columns and vectors is None:
             raise DataError("there is nothing to describe items by: name columns with --text, or --item-vectors")
         return describer
@@ -126,7 +126,7 @@ class Describer:
         """Return the same with trained vectors of the words."""
         assert self.words is not None
         words = WordVectors.of(self.words.words.series, vectors, self.words.name)
-        return _replace(self, words=words, trained=True)
+        return replace(self, words=words, trained=True)
 
     def _with_words(self, table: pl.DataFrame, words: WordVectors) -> Describer:
         tokens = self._text(table).explode().drop_nulls()
@@ -140,9 +140,12 @@ class Describer:
         # A word that no description has is as rare as one that a single one has.
         counts = np.maximum(np.bincount(found[found >= 0], minlength=len(kept)), 1)
         weight = np.log(1 + table.height / counts).astype(np.float32)
-        bare = _replace(self, words=kept, word_weight=weight, word_centre=np.zeros(kept.dim, np.float32))
+        bare = replace(self, words=kept, word_weight=weight, word_centre=np.zeros(kept.dim, np.float32))
         means = bare._word_means(table)
-        return _replace(bare, word_centre=means[(means != 0).any(axis=1)].mean(axis=0))
+        some = (means != 0).any(axis=1)
+        if not some.any():
+            raise DataError(f"{words.name} knows none of the words of {', '.join(c.name for c in self.columns)}")
+        return replace(bare, word_centre=means[some].mean(axis=0))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -194,7 +197,7 @@ class Describer:
                 plain = [" ".join(t) for t in text.words(column.entries.alias("t")).to_list()]
                 named = [e for e, t in zip(column.entries.to_list(), plain, strict=True) if t and f" {t} " in joined]
                 table[column.name] = "|".join(named)
-        features = self.features(pl.DataFrame({name: [value] for name, value in table.items()}))
+        features = self.features(pl.DataFrame({"": [0]} | {name: [value] for name, value in table.items()}))
         least: dict[str, float] = {}
         for column in self.columns:
             if column.kind == "words":
@@ -205,6 +208,7 @@ class Describer:
             for c in self.columns
         ]
         bag = features.bag.multiply(np.array([w for own in kinds for w in own], np.float32)).tocsr()
+        bag.eliminate_zeros()
         length = np.sqrt(bag.multiply(bag).sum()) or 1.0
         return Features((bag / length).astype(np.float32), features.dense)
 
@@ -276,12 +280,6 @@ class Describer:
         return cls(columns, words, weight, centres[0], centres[1], facts["trained_words"])
 
 
-def _replace(describer: Describer, **changed: Any) -> Describer:
-    from dataclasses import replace
-
-    return replace(describer, **changed)
-
-
 def _learn(column: pl.Series, kind: Kind) -> Column:
     nothing = np.zeros(0, np.float32)
     empty = pl.Series("entry", [], pl.String)
@@ -295,10 +293,10 @@ def _learn(column: pl.Series, kind: Kind) -> Column:
         places = np.linspace(low, high, _PLACES, dtype=np.float32)
         return Column(column.name, kind, empty, nothing, places, float((high - low) / (_PLACES - 1)))
     lists = text.words(column) if kind == "words" else text.tags(column)
-    counts = lists.list.unique().explode().drop_nulls().value_counts().sort(column.name)
+    counts = lists.alias("entry").list.unique().explode().drop_nulls().value_counts().sort("entry")
     counts = counts.filter(pl.col("count") >= _LEAST)
     weight = np.log((1 + len(column)) / (1 + counts["count"].to_numpy())) + 1
-    return Column(column.name, kind, counts[column.name].alias("entry"), weight.astype(np.float32), nothing)
+    return Column(column.name, kind, counts["entry"], weight.astype(np.float32), nothing)
 
 
 def _block(column: Column, table: pl.DataFrame) -> csr_matrix:
@@ -308,7 +306,8 @@ def _block(column: Column, table: pl.DataFrame) -> csr_matrix:
     if column.name not in table.columns:
         return sparse.csr_matrix((n, column.size), dtype=np.float32)
     if column.kind == "number":
-        values = text.numbers(table[column.name]).to_numpy()
+        # Beyond the range that was learnt a value counts as its end: next year's films are most like this year's.
+        values = text.numbers(table[column.name]).to_numpy().clip(column.places[0], column.places[-1])
         with np.errstate(invalid="ignore"):
             near = np.exp(-0.5 * ((values[:, None] - column.places) / column.width) ** 2)
             near[~(near > 1e-3)] = 0  # NaN too: a missing number is near nothing

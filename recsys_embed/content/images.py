@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.ratings.vocab import Vocab
 
 log = logging.getLogger("recsys_embed")
@@ -16,6 +16,7 @@ log = logging.getLogger("recsys_embed")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 # Pixels of a file that is decoded at most: a small file can say that it is a picture of terabytes.
 _MOST = 50_000_000
+_MOST_BYTES = 8_000_000_000  # of all pictures together, in memory
 
 
 def find_images(folder: Path, items: Vocab) -> dict[int, Path]:
@@ -32,6 +33,8 @@ def read_images(folder: Path, items: Vocab, size: int) -> tuple[NDArray[np.uint8
 
     Missing and broken files are counted, and leave zeros. Raises DataError where no item has a picture.
     """
+    if len(items) * 3 * size**2 > _MOST_BYTES:
+        raise SettingError(f"pictures of {len(items):,} items need a smaller --image-size than {size}")
     pixels = np.zeros((len(items), 3, size, size), np.uint8)
     found = np.zeros(len(items), bool)
     broken = []

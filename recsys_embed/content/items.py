@@ -29,7 +29,7 @@ log = logging.getLogger("recsys_embed")
 @dataclass(frozen=True)
 class Descriptions:
     """describer: how tables become features. features: those of the items. word_bag: weights [n, words] of trained
-    words, or None. pixels: uint8 [n, 3, size, size], or None; `seen`: bool [n], which items have a picture.
+    words, or None. pixels: uint8 [n, 3, size, size], or None; pictured: bool [n], which items have a picture.
     """
 
     describer: Describer
@@ -65,6 +65,10 @@ def describe_items(
     else:
         describer = Describer([])
     features = describer.features(table, vectors)
+    if describer.size == (0, 0) and pixels is None:
+        raise DataError(
+            f"no entry of {', '.join(config.columns)} stands in two items, so nothing can be learnt from them"
+        )
     share = describer.coverage(table)
     if share.null_count() < len(share):
         known = share.drop_nulls()
@@ -80,13 +84,15 @@ def read_item_vectors(path: Path, items: Vocab) -> Floats:
     """Read ready-made vectors, [items, f], in the order of the vocabulary; zeros where the file has none.
 
     .parquet: a column of ids (item_id, movieId, id, …) and either one column of lists or many of numbers.
-    .npy: [n, f], with the ids in NAME.parquet, NAME.csv or NAME.txt beside it, or without one row an item, in order.
+    .npy: [n, f], with the ids in NAME.parquet, NAME.csv or NAME.txt (one a line) beside it.
     Raises DataError.
     """
     if path.suffix == ".npy":
-        ids, vectors = _read_npy(path, items)
+        ids, vectors = _read_npy(path)
     else:
         ids, vectors = _read_parquet(path)
+    if not vectors.size:
+        raise DataError(f"{path} has no vectors: their shape is {vectors.shape}")
     if not np.isfinite(vectors).all():
         raise DataError(
             f"{path}: the vector of item {ids[int(np.argmin(np.isfinite(vectors).all(axis=1)))]} is not finite"
@@ -119,10 +125,12 @@ def _read_parquet(path: Path) -> tuple[pl.Series, Floats]:
     table = read_table(path)
     frame = table.frame
     ids = _id_column(frame, path, table.text)
-    rest = frame.select(pl.exclude(ids.name))
-    lists = [c for c in rest.columns if isinstance(rest[c].dtype, pl.List | pl.Array)]
+    rest = frame.select(pl.exclude(ids.name, r"^__index_level_\d+__$"))
+    kinds = {c: kind for c, kind in rest.schema.items() if isinstance(kind, pl.List | pl.Array)}
+    lists = [c for c, kind in kinds.items() if kind.inner.is_numeric()]
     if lists:
-        column = rest["vector"] if "vector" in lists else rest[lists[0]]
+        column = rest[next((c for c in ("vector", "embedding") if c in lists), lists[0])]
+        log.info("%s: the vectors are those of the column %s", path.name, column.name)
         column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
         sizes = column.list.len().unique()
         if len(sizes) != 1 or column.null_count():
@@ -134,11 +142,12 @@ def _read_parquet(path: Path) -> tuple[pl.Series, Floats]:
         )
         if not numeric.width or any(numeric[c].null_count() for c in numeric.columns):
             raise DataError(f"{path} has no vectors: a column of lists, or columns of numbers without gaps are needed")
+        log.info("%s: the vectors are made of the columns %s", path.name, ", ".join(numeric.columns)[:200])
         vectors = numeric.to_numpy().astype(np.float32)
     return ids, vectors
 
 
-def _read_npy(path: Path, items: Vocab) -> tuple[pl.Series, Floats]:
+def _read_npy(path: Path) -> tuple[pl.Series, Floats]:
     try:
         vectors = np.load(path, allow_pickle=False)
     except FileNotFoundError:
@@ -149,14 +158,15 @@ def _read_npy(path: Path, items: Vocab) -> tuple[pl.Series, Floats]:
         raise DataError(f"{path} holds {vectors.dtype} of the shape {vectors.shape}; numbers [items, dim] are needed")
     beside = next((path.with_suffix(s) for s in (".parquet", ".csv", ".txt") if path.with_suffix(s).is_file()), None)
     if beside is None:
-        if len(vectors) != len(items):
-            raise DataError(
-                f"{path} has {len(vectors):,} rows for {len(items):,} items: put their ids beside it, in "
-                f"{path.stem}.parquet, .csv or .txt"
-            )
-        return items.series, vectors.astype(np.float32)
+        raise DataError(
+            f"{path} says whose vectors it has in {path.stem}.parquet, .csv or .txt beside it: none is there"
+        )
     if beside.suffix == ".txt":
-        ids = id_column(pl.Series("item", beside.read_text("utf-8-sig").split()), "item", from_text=True)
+        try:
+            lines = [line.strip() for line in beside.read_text("utf-8-sig").splitlines()]
+        except UnicodeDecodeError:
+            raise DataError(f"{beside} is not UTF-8 text: one item id a line is expected") from None
+        ids = id_column(pl.Series("item", [line for line in lines if line], pl.String), "item", from_text=True)
     else:
         table = read_table(beside, known=_IDS)
         ids = _id_column(table.frame, beside, table.text)

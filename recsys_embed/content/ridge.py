@@ -25,9 +25,9 @@ Floats = NDArray[np.float32]
 LAMBDAS = np.geomspace(0.003, 10, 15)
 # Rated items up to which the likeness of all pairs is decomposed exactly; above, its first `_RANK` directions are.
 _EXACT = 5_000
-_RANK = 1_024
+_RANK = 512
 _POWER = 0.5
-# Rated items that teach at most, those with the most ratings: what bounds the memory, to some 700 MB.
+# Rated items that teach at most, those with the most ratings: what bounds the memory, to some 500 MB.
 _TEACHERS = 20_000
 
 
@@ -50,7 +50,7 @@ class Ridge:
     """
 
     def __init__(self, features: Features, counts: Rows) -> None:
-        rated = np.flatnonzero(counts)
+        self.counts, rated = counts, np.flatnonzero(counts)
         if len(rated) > _TEACHERS:
             rated = np.sort(rated[np.argsort(-counts[rated], kind="stable")[:_TEACHERS]])
         self.rated, n = rated, len(rated)
@@ -59,7 +59,7 @@ class Ridge:
         # Likeness is in units of an item's mean likeness to itself, so that a lambda means the same everywhere.
         self.scale = self._mean_square()
         value, vector = self._decompose() if n > _EXACT else np.linalg.eigh(self._likeness(np.eye(n)))
-        self.value, self.vector = np.maximum(value, 0), vector
+        self.value, self.vector, self.square = np.maximum(value, 0), vector, vector**2
 
     def _mean_square(self) -> float:
         bag, dense = self.features
@@ -76,7 +76,7 @@ class Ridge:
     def _decompose(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the largest eigenvalues and their vectors, by random projection (Halko et al., SIAM Review 2011)."""
         basis = np.random.default_rng(0).normal(size=(len(self.rated), _RANK))
-        for _ in range(3):
+        for _ in range(2):
             basis = np.linalg.qr(self._likeness(basis))[0]
         value, turned = np.linalg.eigh(basis.T @ self._likeness(basis))
         return value, basis @ turned
@@ -87,13 +87,13 @@ class Ridge:
         wanted = self.root[:, None] * (targets[self.rated] - centre)
         inside = self.vector.T @ wanted
         outside = wanted - self.vector @ inside  # nothing, where the decomposition is exact
-        coefficients = np.empty_like(wanted)
+        coefficients = np.zeros_like(wanted)
         for part in (slice(None, -1), slice(-1, None)):
             best = np.inf
             for lambda_ in LAMBDAS:
                 shrunk = 1 / (self.value + lambda_)
                 found = self.vector @ (shrunk[:, None] * inside[:, part]) + outside[:, part] / lambda_
-                diagonal = (self.vector**2) @ (shrunk - 1 / lambda_) + 1 / lambda_
+                diagonal = self.square @ (shrunk - 1 / lambda_) + 1 / lambda_
                 error = float(((found / diagonal[:, None]) ** 2).sum())
                 if error < best:
                     best, coefficients[:, part] = error, found

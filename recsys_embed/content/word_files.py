@@ -83,7 +83,7 @@ def _read_stream(stream: IO[bytes], path: Path) -> Read:
         raise DataError(f"{path} is empty")
     line, _, rest = head.partition(b"\n")
     fields = line.split()
-    if len(fields) == 2 and all(f.isdigit() for f in fields):
+    if len(fields) == 2 and all(f.isdigit() and len(f) <= 12 for f in fields):
         count, dim = int(fields[0]), int(fields[1])
         if not 1 <= dim <= 65_536:
             raise DataError(f"{path}: the first line says {dim} numbers a word; from 1 to 65536 is expected")
@@ -115,7 +115,7 @@ def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, firs
         block = left + data
         cut = block.rfind(b"\n") + 1 if data else len(block)
         block, left = block[:cut], block[cut:]
-        if len(left) > 64 * _CHUNK:
+        if len(left) > 4 * max(_CHUNK, 1 << 20):
             raise DataError(f"{path} is no text of word vectors: a line does not end")
         if block:
             dim = dim or _dim_of(block, path)
@@ -142,6 +142,7 @@ def _dim_of(block: bytes, path: Path) -> int:
 
 def _parse(block: bytes, dim: int, path: Path, number: int, notes: dict[str, int]) -> tuple[pl.Series, Floats]:
     """Parse lines, the first of which is line `number` of the file: fast where all are regular, else one by one."""
+    block = block.replace(b"\r\n", b"\n")
     if b"\r" not in block:
         columns = {"word": pl.String, **{str(at): pl.Float32 for at in range(dim)}}
         line = block.split(b"\n", 1)[0]
@@ -270,8 +271,10 @@ def _paired(path: Path, vectors: Floats) -> Read:
     words = _words_beside(path)
     if vectors.ndim != 2 or len(vectors) != len(words):
         raise DataError(f"{path} has vectors of the shape {vectors.shape} for {len(words):,} words")
-    if not len(words):
+    if not vectors.size:
         raise DataError(f"{path} is empty")
+    if not all(np.isfinite(vectors[start : start + 65_536]).all() for start in range(0, len(vectors), 65_536)):
+        raise DataError(f"{path} holds what is no number")
     return words, vectors, {}
 
 
@@ -301,13 +304,13 @@ def _read_own(path: Path) -> Read:
         if entry["dtype"] != "F32" or end - begin != 4 * rows * dim or 8 + length + end > os.path.getsize(path):
             raise ValueError("its tensor is not 32-bit floats, or is cut short")
         vectors = np.memmap(path, "<f4", "r", 8 + length + begin, (rows, dim))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f'{path} is no whole safetensors file with a tensor "vectors": {error}') from None
     return _paired(path, vectors)
 
 
 def write_vectors(path: Path, words: pl.Series, vectors: Floats) -> Path:
-    """Write vectors as .safetensors with a .parquet of the words beside it, or as word2vec text (.txt, .vec).
+    """Write vectors as .safetensors with a .parquet of the words beside it.
 
     Each file appears whole or not at all.
     """

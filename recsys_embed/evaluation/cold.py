@@ -155,12 +155,13 @@ def cold_baselines(
 ) -> Iterator[tuple[str, Ranker]]:
     """Yield what a model of cold items must beat, by name.
 
-    features: the same descriptions that the model has. splits: (train, valid, fitted): the regularization is chosen on
-    valid for a fit on train, and the rankings are fitted on `fitted`. words: [items, f], mean word vectors.
+    features: the same descriptions that the model has, but for pictures. splits: (train, valid, fitted): the
+    regularization is chosen on valid for a fit on train, and the rankings are fitted on `fitted`. words: [items, f],
+    mean word vectors.
     """
     train, valid, fitted = splits
     yield "random", at_random(len(fitted.items))
-    if features is None:
+    if features is None or not (features.bag.nnz or features.dense.any()):
         return
     regularization = 3.0
     if len(valid):

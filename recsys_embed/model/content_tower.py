@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _PICTURE = 64  # numbers that a picture becomes
-# Rows whose pictures are looked at in one go: what bounds the memory of the inner layers.
+# Rows whose pictures are looked at in one go, where no gradient is wanted: what bounds the memory of the inner layers.
 _PICTURES = 4096
 
 

@@ -95,13 +95,14 @@ class SumTower(nn.Module):
     """The sum of what a row's id and its description say.
 
     In training, ids are left out of a step, vector and bias, with the chance `id_dropout`, so that descriptions learn
-    to stand alone. An id without ratings has nothing to say, and is left out always.
+    to stand alone. In `all`, an id without ratings has nothing to say, and is left out.
     """
 
     def __init__(self, ids: IdTower, content: ContentTower, id_dropout: float, seed: int) -> None:
         super().__init__()
         self.dim = ids.dim
         self.ids, self.content, self.id_dropout = ids, content, id_dropout
+        self.biased = ids.bias is not None
         self.generator = torch.Generator().manual_seed(seed)
 
     def forward(self, rows: Tensor) -> Side:
@@ -112,7 +113,7 @@ class SumTower(nn.Module):
             kept = torch.rand(len(rows), generator=self.generator) >= self.id_dropout
             kept = kept.to(rows.device, vectors.dtype)
             vectors, bias = vectors * kept[:, None], bias * kept
-        return Side(vectors + said[:, :-1], bias + said[:, -1])
+        return Side(vectors + said[:, :-1], bias + said[:, -1] * self.biased)
 
     def prepare(self, training: bool) -> None:
         """Switch the dropout on or off."""
@@ -126,7 +127,7 @@ class SumTower(nn.Module):
         """Return every row: of one without ratings, what its description says."""
         rows = torch.arange(len(rated), device=rated.device)
         ids, said = self.ids.all(rated), torch.cat([self.content(part) for part in rows.split(_ROWS)])
-        return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1])
+        return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1] * self.biased)
 
     def described(self) -> Features | None:
         """Return the descriptions."""

@@ -64,6 +64,8 @@ def split_cold_items(
     rated = np.flatnonzero(ratings.counts)
     drawn = np.random.default_rng(seed).permutation(rated)
     ends = [round(len(rated) * share) for share in (cold, cold + valid)]
+    if not 0 < ends[0] <= ends[1] < len(rated):
+        raise SettingError(f"a share of {cold} of {len(rated)} items leaves no cold item, or no other one")
     part = np.zeros(len(ratings.items), np.int64)
     part[drawn[: ends[0]]], part[drawn[ends[0] : ends[1]]] = 2, 1
     of_row = part[ratings.item]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from recsys_embed.ratings.vocab import Place, Rows, Vocab, id_column, listed_row
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger("recsys_embed")
 
 # Names that a column may have when nobody says otherwise, in the order of preference.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
@@ -125,8 +128,10 @@ class Ratings:
 
     def with_items(self, ids: pl.Series) -> Ratings:
         """Return the same ratings over a vocabulary that holds these item ids too, rated or not."""
-        known = ids.cast(pl.String) if self.items.is_text else ids.cast(pl.Int64, strict=False)
-        joined = pl.concat([self.items.series, known.drop_nulls().alias("id")])
+        known = self.items.like(ids.drop_nulls())
+        if known.null_count():
+            log.warning("%d items of the item table have ids that are no integers: left out", known.null_count())
+        joined = pl.concat([self.items.series, known.drop_nulls()])
         items = Vocab.of(joined, "item")
         return replace(self, items=items, item=items.rows(self.items.series)[self.item])
 

@@ -161,6 +161,19 @@ class Vocab:
         joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
         return joined["row"].fill_null(-1).to_numpy()
 
+    def like(self, column: pl.Series) -> pl.Series:
+        """Return the ids of a column in the type of this vocabulary, null where they cannot be: "007" is no integer.
+
+        Raises DataError for what is no column of ids.
+        """
+        ids = id_column(column, self.name).alias("id")
+        if self.is_text:
+            return ids.cast(pl.String)
+        if ids.dtype == pl.String:
+            known = ids.str.contains(CANONICAL_INTEGER)
+            return pl.select(pl.when(known).then(ids)).to_series().cast(pl.Int64, strict=False).alias("id")
+        return ids
+
     def ids(self, rows: Rows | Sequence[int]) -> pl.Series:
         """Map rows to outside ids, a polars Series [n] of integers or text."""
         return self.series.gather(np.asarray(rows, dtype=np.int64)) if len(rows) else self.series.head(0)

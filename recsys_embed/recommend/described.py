@@ -144,6 +144,9 @@ class Described:
             start = arrays["bag.indptr"]
             shape = (len(start) - 1, len(map_.tokens))
             bag = csr_matrix((arrays["bag.data"], arrays["bag.indices"], start), shape=shape)
+            bag.check_format(full_check=True)
             return cls(Describer.restore(arrays, frames, facts), map_, bag, net, facts["image_size"])
         except KeyError as missing:
             raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
+        except (ValueError, IndexError, TypeError, pl.exceptions.PolarsError) as error:
+            raise BundleError(f"{folder}: its descriptions are broken ({error})") from None

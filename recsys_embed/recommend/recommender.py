@@ -21,7 +21,7 @@ from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError,
 from recsys_embed.model.plain import Floats, PlainModel
 from recsys_embed.ratings.checks import check_trainable
 from recsys_embed.ratings.table import Ratings, Seen, as_polars
-from recsys_embed.ratings.vocab import Id, Rows, Vocab, id_column
+from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recommend.bundle import Bundle, jsonable
 from recsys_embed.recommend.described import FILES, Described
 from recsys_embed.recommend.index import ExactIndex, top, unit
@@ -115,7 +115,7 @@ class Recommender:
         net = build(model, len(ratings.users), len(ratings.items), train.seed, descriptions, self.content)
         self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
         self._forget()
-        self._described = None
+        self._described = self._folder = None
         if descriptions is not None:
             self._described = Described.of(descriptions, self.fitted.model, self.content.image_size)
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
@@ -269,7 +269,10 @@ class Recommender:
         described, new = self._need_described(), as_polars(table)
         if "item_id" not in new.columns:
             raise DataError(f"the item table has no column item_id; it has {', '.join(new.columns)[:200]}")
-        ids = id_column(new["item_id"].cast(self.items.series.dtype), "item").alias("id")
+        ids = self.items.like(new["item_id"])
+        if ids.null_count():
+            odd = new["item_id"].filter(ids.is_null())[0]
+            raise DataError(f"item id {odd!r} is no integer, and the ids of this model are")
         both = set(ids.to_list()) & set(self.items.series.to_list())
         if both or ids.n_unique() < len(ids):
             same = both or set(ids.filter(ids.is_duplicated()).to_list())
@@ -283,8 +286,16 @@ class Recommender:
             log.warning(
                 "nothing is known of %d of the %d new items: they stand where an average item does", nothing, len(ids)
             )
-        self._described = described.with_items(features)
         encoded, bias = replace(self.plain, map=described.map).encode(features)
+        rows = aligned(new, vocab)
+        shared = [c for c in self.table.columns if c in rows.columns]
+        try:
+            added = rows.select(pl.col(c).cast(self.table.schema[c], strict=False) for c in shared)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"the columns of the new items do not fit: {str(error).splitlines()[0]}") from None
+        # Nothing can fail from here on, so that no half of the items is added.
+        self._described = described.with_items(features)
+        self.table = pl.concat([self.table, added], how="diagonal")
         self.plain = replace(
             self.plain,
             items=np.concatenate((self.plain.items, encoded)),
@@ -292,10 +303,6 @@ class Recommender:
         )
         self.items = Vocab(pl.concat([self.items.series, ids]), "item")
         self.counts = np.concatenate((self.counts, np.zeros(len(ids), np.int64)))
-        rows = aligned(new, vocab)
-        shared = {c: kind for c, kind in self.table.schema.items() if c in rows.columns}
-        added = rows.select(list(shared)).cast(shared, strict=False)  # type: ignore[arg-type]
-        self.table = pl.concat([self.table, added], how="diagonal")
         self._forget()
         return self
 
@@ -473,7 +480,8 @@ def aligned(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataF
         items = as_polars(items)
         if "item_id" not in items.columns:
             raise DataError(f"the item table has no column item_id; it has {', '.join(items.columns)[:200]}")
-        key = items["item_id"].cast(pl.String) if vocab.is_text else items["item_id"].cast(pl.Int64, strict=False)
+        items = items.filter(pl.col("item_id").is_not_null())
+        key = vocab.like(items["item_id"])
         known = items.with_columns(item_id=key).filter(key.is_not_null()).unique("item_id", keep="first")
         found = int(ids.is_in(known["item_id"].implode()).sum())
         if found < len(vocab) / 2:

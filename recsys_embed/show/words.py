@@ -32,7 +32,8 @@ def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-    for axis, (name, flat) in zip(axes, _flat(points, seed).items(), strict=True):
+    views = _flat(points, seed)
+    for axis, (name, flat) in zip(axes, views.items(), strict=True):
         main = np.arange(len(shown)) < len(named)
         axis.scatter(*flat[~main].T, s=10, color="#b8bcc4", zorder=1)
         axis.scatter(*flat[main].T, s=42, color="#1f5fbf", zorder=2)
@@ -44,7 +45,7 @@ def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours
             side.set_color("#d4d7dc")
     figure.suptitle(f"{len(named)} words{f' and their {neighbours} nearest' if neighbours else ''}   {vectors.name}")
     figure.canvas.draw()  # the places of labels depend on the final axes
-    for axis, flat in zip(axes, _flat(points, seed).values(), strict=True):
+    for axis, flat in zip(axes, views.values(), strict=True):
         _label(axis, flat, shown, len(named))
     try:
         figure.savefig(out, dpi=150)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from recsys_embed.content.text import words as words_of
 from recsys_embed.content.words import WordVectors
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, TrainingError
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam
 
 Floats = NDArray[np.float32]
@@ -96,15 +96,18 @@ class TextClassifier:
         counts = lists.explode().drop_nulls().value_counts(name="n").sort(["n", "text"], descending=[True, False])
         self._rows = {word: row for row, word in enumerate(counts["text"].head(self.words - 1).to_list(), 1)}
         rows = self._encode(lists)
+        state = torch.get_rng_state()
         torch.manual_seed(self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         dim = self.vectors.dim if self.vectors is not None else self.dim
         self.net = WordMeans(self.words, dim, self.length, len(self.labels), self.hidden)
+        torch.set_rng_state(state)
         if self.vectors is not None:
             self._start(self.vectors)
         order = torch.randperm(len(rows), generator=generator)
         held, kept = order[: (n := round(len(rows) * valid_share))], order[n:]
-        targets, best, state = torch.from_numpy(wanted), float("inf"), None
+        targets, best = torch.from_numpy(wanted), float("inf")
+        kept_weights: dict[str, Tensor] | None = None
         optimizer = RowLazyAdam([Group(list(self.net.parameters()))], self.lr)
         self.history = []
         for epoch in range(self.epochs):
@@ -123,11 +126,12 @@ class TextClassifier:
                     facts["valid_accuracy"] = float(((odds > 0) == (targets[held] > 0.5)).float().mean())
             self.history.append(facts)
             if (value := facts.get("valid_loss", -epoch)) < best:
-                best, state = value, {k: v.clone() for k, v in self.net.state_dict().items()}
+                best, kept_weights = value, {k: v.clone() for k, v in self.net.state_dict().items()}
             if progress:
                 progress(epoch + 1, self.epochs, "  ".join(f"{k} {v:.4f}" for k, v in facts.items()))
-        assert state is not None
-        self.net.load_state_dict(state)
+        if kept_weights is None:
+            raise TrainingError("the loss of the classifier is not finite: lower its learning rate")
+        self.net.load_state_dict(kept_weights)
         return self
 
     def predict(self, texts: Sequence[str] | pl.Series) -> Floats:

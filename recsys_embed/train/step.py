@@ -44,8 +44,9 @@ class AutogradStep:
         self.place = torch.full_like(counts, -1)
         self.place[self.rated] = torch.arange(len(self.rated), device=counts.device)
         decay = {kind: getattr(config, f"{kind}_decay") or 0.0 for kind in ("user", "item", "bias", "content")}
+        pace = 1.0 if config.content_pace is None else config.content_pace
         groups = [
-            Group(parameters, decay[kind], config.content_pace or 1.0 if kind == "content" else 1.0)
+            Group(parameters, decay[kind], pace if kind == "content" else 1.0)
             for kind, parameters in _partition(model).items()
         ]
         self.optimizer = RowLazyAdam(groups, config.lr or 0.0)
