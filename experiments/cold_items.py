@@ -31,7 +31,7 @@ from recsys_embed.evaluation.cold import LAMBDAS, ContentRidge, cold_metrics
 from recsys_embed.evaluation.protocol import Ranker
 from recsys_embed.ratings.table import Seen
 from recsys_embed.recommend.index import ExactIndex
-from recsys_embed.recommend.recommender import aligned
+from recsys_embed.recommend.tables import aligned
 
 NAMES = ("ndcg_at_10", "recall_at_20", "auc")
 # Weights of a column, by what it holds: the search space of kernel ridge.

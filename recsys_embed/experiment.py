@@ -33,7 +33,8 @@ from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend import pyfunc
 from recsys_embed.recommend.bundle import check_writable, claim, jsonable
-from recsys_embed.recommend.recommender import Recommender, aligned
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommend.tables import aligned
 from recsys_embed.track.mlflow import MLflowTracker
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
 

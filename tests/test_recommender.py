@@ -12,7 +12,8 @@ from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError,
 from recsys_embed.ratings.splits import split_random
 from recsys_embed.recommend.bundle import Bundle, claim, listed, newest
 from recsys_embed.recommend.output import write_lists
-from recsys_embed.recommend.recommender import Recommender, aligned
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommend.tables import aligned
 from recsys_embed.recommend.titles import canonical, find_item
 
 TITLES = ["Toy Story (1995)", "Matrix, The (1999)", "Heat (1995)", "Heat (1986)", "Été (1990)", "Star Wars (1977)"]

@@ -25,6 +25,7 @@ from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recommend.bundle import Bundle, jsonable
 from recsys_embed.recommend.described import FILES, Described
 from recsys_embed.recommend.index import ExactIndex, top, unit
+from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
 if TYPE_CHECKING:
@@ -267,32 +268,16 @@ class Recommender:
         known already or stand twice.
         """
         described, new = self._need_described(), as_polars(table)
-        if "item_id" not in new.columns:
-            raise DataError(f"the item table has no column item_id; it has {', '.join(new.columns)[:200]}")
-        ids = self.items.like(new["item_id"])
-        if ids.null_count():
-            odd = new["item_id"].filter(ids.is_null())[0]
-            raise DataError(f"item id {odd!r} is no integer, and the ids of this model are")
-        both = set(ids.to_list()) & set(self.items.series.to_list())
-        if both or ids.n_unique() < len(ids):
-            same = both or set(ids.filter(ids.is_duplicated()).to_list())
-            raise DataError(f"{len(same)} items are known already or stand twice, e.g. {min(same)}")
-        vocab = Vocab(ids, "item")
+        vocab, added = new_rows(new, self.items, self.table)
         vectors = read_item_vectors(Path(item_vectors), vocab) if item_vectors else None
         pictures = find_images(Path(images), vocab) if images else None
         features = described.features(new, vectors, pictures)
         nothing = int((~described.known(features)).sum())
         if nothing:
             log.warning(
-                "nothing is known of %d of the %d new items: they stand where an average item does", nothing, len(ids)
+                "nothing is known of %d of the %d new items: they stand where an average item does", nothing, len(vocab)
             )
         encoded, bias = replace(self.plain, map=described.map).encode(features)
-        rows = aligned(new, vocab)
-        shared = [c for c in self.table.columns if c in rows.columns]
-        try:
-            added = rows.select(pl.col(c).cast(self.table.schema[c], strict=False) for c in shared)
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"the columns of the new items do not fit: {str(error).splitlines()[0]}") from None
         # Nothing can fail from here on, so that no half of the items is added.
         self._described = described.with_items(features)
         self.table = pl.concat([self.table, added], how="diagonal")
@@ -301,8 +286,8 @@ class Recommender:
             items=np.concatenate((self.plain.items, encoded)),
             item_bias=np.concatenate((self.plain.item_bias, bias)),
         )
-        self.items = Vocab(pl.concat([self.items.series, ids]), "item")
-        self.counts = np.concatenate((self.counts, np.zeros(len(ids), np.int64)))
+        self.items = Vocab(pl.concat([self.items.series, vocab.series]), "item")
+        self.counts = np.concatenate((self.counts, np.zeros(len(vocab), np.int64)))
         self._forget()
         return self
 
@@ -470,24 +455,3 @@ _MEANINGS = {
     "stars": "the predicted rating",
     "chance": "log-odds that the user takes the item",
 }
-
-
-def aligned(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
-    """Return an item table with one row an item, in the order of the vocabulary; a missing title is the id."""
-    ids = vocab.series.alias("item_id")
-    table = pl.DataFrame({"item_id": ids})
-    if items is not None:
-        items = as_polars(items)
-        if "item_id" not in items.columns:
-            raise DataError(f"the item table has no column item_id; it has {', '.join(items.columns)[:200]}")
-        items = items.filter(pl.col("item_id").is_not_null())
-        key = vocab.like(items["item_id"])
-        known = items.with_columns(item_id=key).filter(key.is_not_null()).unique("item_id", keep="first")
-        found = int(ids.is_in(known["item_id"].implode()).sum())
-        if found < len(vocab) / 2:
-            log.warning("the item table knows %d of the %d rated items: are its ids the same?", found, len(vocab))
-        table = table.join(known, on="item_id", how="left", maintain_order="left")
-    name = pl.col("item_id").cast(pl.String)
-    if "title" not in table.columns:
-        return table.with_columns(title=name).select("item_id", "title", pl.exclude("item_id", "title"))
-    return table.with_columns(title=pl.col("title").cast(pl.String).fill_null(name)).drop("ratings", strict=False)
