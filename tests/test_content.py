@@ -203,13 +203,13 @@ class TestNewItems:
 
     def test_search_of_a_model_of_numbers_alone(self):
         table = TABLE.with_columns(year=1990 + pl.Series(COLOUR))
-        with pytest.raises(UnknownId, match="no word of"):
+        with pytest.raises(SettingError, match="descriptions have no words"):
             fitted(ContentConfig(text="year"), table).search("1991")
 
     def test_a_text_finds_items_and_an_item_its_words(self, told):
         assert all(COLOUR[i] == 2 for i in told.search("something blue", 8)["item_id"])
         assert told.words_near(int(np.flatnonzero(COLOUR == 1)[0]), 1)["token"].to_list() == ["green"]
-        with pytest.raises(UnknownId, match="no word of 'zzz'"):
+        with pytest.raises(UnknownId, match="knows no word of 'zzz'"):
             told.search("zzz")
         with pytest.raises(SettingError, match="needs a text or a picture"):
             told.search()

@@ -171,7 +171,7 @@ def search(
         return say_json({"query": query, "items": items, "model": str(folder)})
     say(f"Nearest to {' and '.join(repr(str(asked)) for asked in (query, image) if asked)}   model {folder}")
     rows = [[r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}"] for r in table.to_dicts()]
-    return say_table(["#", "item", "title", "cosine"], rows, "# item cosine")
+    return say_table(["#", "item", "title", "likeness"], rows, "# item likeness")
 
 
 def predict(

@@ -39,7 +39,7 @@ def train(
         return say_json(report)
     metrics, seconds = report["metrics"], report["seconds"]
     if metrics["test"]:
-        say(f"test, {metrics['test']['users']:,} users (all items ranked, those fitted on left out)")
+        say(f"test, {metrics['test']['users']:,} users (all items with ratings ranked, those fitted on left out)")
         _say_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _say_liked(metrics)
         _say_cold(metrics)
@@ -83,7 +83,8 @@ def _say_cold(metrics: dict[str, Any]) -> None:
     if not cold:
         return
     names = ("ndcg_at_10", "recall_at_20", "auc")
-    say(f"{cold['items']:,} items without a training rating, {cold['users']:,} users: among themselves, and among all")
+    say(f"cold: {cold['items']:,} items without a training rating, {cold['users']:,} users, ranked among themselves")
+    say("(behind them, all: known and cold items ranked together)")
     lines = [
         [row, *(f"{part[n]:.4f}" for part in (values, values["all"]) for n in names)]
         for row, values in {"this model": cold, **cold["baselines"]}.items()

@@ -69,13 +69,20 @@ def describe_items(
         raise DataError(
             f"no entry of {', '.join(config.columns)} stands in two items, so nothing can be learnt from them"
         )
-    share = describer.coverage(table)
-    if share.null_count() < len(share):
-        known = share.drop_nulls()
+    share = describer.coverage(table).drop_nulls()
+    if len(share):
         log.info(
-            "%.1f %% of the words of an item are known on average; %s items have none that is",
-            100 * float(known.mean()), f"{int((known == 0).sum()) + share.null_count():,}",  # type: ignore[arg-type]
+            "of the words of an item %.1f %% are known on average: they stand in another item too%s",
+            100 * float(share.mean()), ", or have vectors" if words else "",  # type: ignore[arg-type]
         )  # fmt: skip
+    nothing = (np.diff(features.bag.indptr) == 0) & ~features.dense.any(axis=1)
+    if pictured is not None:
+        nothing &= ~pictured
+    bare = int(nothing.sum())
+    if bare:
+        log.warning(
+            "%s items have no description: unrated, they stand where an average item does", f"{nothing.sum():,}"
+        )
     bag = describer.word_bag(table) if config.train_words else None
     return Descriptions(describer, features, bag, pixels, pictured)
 

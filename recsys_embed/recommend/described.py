@@ -91,13 +91,15 @@ class Described:
         items [items, d] in their space; a picture by the latter alone. What all items share is taken off first.
         Raises UnknownId where nothing is known of what is asked.
         """
+        if query:
+            self._need_text()
         parts = [self.text(query)] if query else []
         words = parts[0].bag if parts else None
         if image is not None:
             parts.append(self.picture(image))
         parts = [part for part in parts if self.known(part)[0]]
         if not parts:
-            raise UnknownId(f"the descriptions of this model's items have no word of {query!r}")
+            raise UnknownId(f"this model knows no word of {query!r}: none stands in two of its items' descriptions")
         said = sum(self.map(part)[0] - self.map.centre for part in parts)
         near = unit(items - self.map.centre[:-1]) @ unit(said[None, :-1])[0]
         if words is None or not words.nnz:
@@ -108,8 +110,13 @@ class Described:
         same = np.asarray((own @ words.T).todense()).ravel() / np.where(length > 0, length, 1)
         return np.asarray((near + 2 * same) / 3, np.float32)
 
+    def _need_text(self) -> None:
+        if self.describer.words is None and not any(c.kind != "number" for c in self.describer.columns):
+            raise SettingError("this model's descriptions have no words: train one with columns of words in --text")
+
     def words_near(self, vector: Floats, k: int) -> pl.DataFrame:
         """Return the k words and tags nearest to an item's vector [d]: column, token, score (the cosine), rank."""
+        self._need_text()
         scores, found = ExactIndex(unit(self.map.tokens[:, :-1])).search(unit((vector - self.map.centre[:-1])[None]), k)
         labels = self.describer.labels()[found[0]]
         return labels.select("column", "token", score=pl.Series(scores[0]), rank=np.arange(1, len(found[0]) + 1))

@@ -56,7 +56,9 @@ def new_rows(table: pl.DataFrame, known: Vocab, own: pl.DataFrame) -> tuple[Voca
     vocab = Vocab(ids, "item")
     rows = aligned(table, vocab)
     shared = [c for c in own.columns if c in rows.columns]
+    lists = [c for c in shared if own.schema[c] == pl.String and rows.schema[c] == pl.List(pl.String)]
     try:
+        rows = rows.with_columns(pl.col(c).list.join("|") for c in lists)
         return vocab, rows.select(pl.col(c).cast(own.schema[c], strict=False) for c in shared)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"the columns of the new items do not fit: {str(error).splitlines()[0]}") from None

@@ -41,6 +41,7 @@ def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours
         axis.set_xticks([])
         axis.set_yticks([])
         axis.margins(0.12)
+        axis.set_aspect("equal", adjustable="datalim")  # a distance is one, whichever way it goes
         for side in axis.spines.values():
             side.set_color("#d4d7dc")
     figure.suptitle(f"{len(named)} words{f' and their {neighbours} nearest' if neighbours else ''}   {vectors.name}")
