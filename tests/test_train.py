@@ -101,6 +101,19 @@ def batch_of(ratings, rows):
     return Batch(*(torch.tensor(c)[rows] for c in columns))
 
 
+@pytest.mark.parametrize("loss", [n for n, o in LOSSES.items() if o.negatives != "none"])
+def test_an_item_without_ratings_is_nobodys_negative(ratings, loss):
+    """It does not move, and its bias is the lowest: it is listed last."""
+    fewer = ratings.take(ratings.item != 3)
+    model_config, config = small(loss, negatives=6, epochs=5)
+    net = build(model_config, USERS, ITEMS)
+    before = net.items.table.weight[3].clone()
+    plain = fit(net, fewer, config).model
+    assert net.items.table.weight[3].equal(before) and not plain.items[3].any()
+    assert (ratings.counts > 0).all() and plain.item_bias[3] < plain.item_bias.max()
+    assert plain.item_bias[3] == pytest.approx(np.log(1 / (fewer.counts + 1).mean()), abs=1e-5)
+
+
 @pytest.mark.parametrize("scorer", ["dot", "mlp"])
 @pytest.mark.parametrize("loss", LOSSES)
 class TestStep:

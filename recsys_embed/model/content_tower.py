@@ -139,11 +139,20 @@ class ContentTower(nn.Module):
             parts.append(self.pictures(rows))
         return torch.cat(parts, dim=1)
 
+    def _pace(self) -> float:
+        """Return the scale of the dense features in training.
+
+        Adam moves every weight by about the learning rate, so what an item's vector moves by grows with the root of
+        the number of features: of hundreds of them it would be many times what ids move by.
+        """
+        assert self.dense is not None
+        return min(1.0, 4 / self.dense.in_features**0.5)
+
     def forward(self, rows: Tensor) -> Tensor:
         """Return [n, dim + 1] for rows [n]."""
         parts = [] if self.bag is None else [self.bag(rows)]
         if self.dense is not None:
-            parts.append(self.dense(self._dense(rows)))
+            parts.append(self.dense(self._pace() * self._dense(rows)))
         said = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         return said if self.last is None else self.last(torch.relu(said))
 
