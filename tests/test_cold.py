@@ -1,6 +1,7 @@
 """Cold items: the split leaves them nothing, the metrics are what they say, and the baselines their formulas."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,6 +89,10 @@ def test_metrics_agree_with_a_naive_second_implementation():
     whole = [i for i in range(60) if counts[i] or SPLIT.test.counts[i]]
     expected = Plain().measure(scores, SPLIT.test, hidden, whole)
     assert [found["all"][n] for n in names] == pytest.approx(expected, abs=1e-6)
+    more, wider = (r.with_items(pl.Series([900, 901])) for r in (SPLIT.test, SPLIT.train))  # rated by nobody at all
+    high = Ranker(ExactIndex(np.concatenate((scores.T, np.full((2, 45), 9, np.float32)))), ranker.queries)
+    again = cold_metrics(high, more, wider.seen(), wider.counts)
+    assert [again["all"][n] for n in names] == pytest.approx(expected, abs=1e-6) and again["items"] == len(cold)
     assert found["items"] == len(cold) and found["rows"] == len(alone) and found["all"]["rows"] == len(SPLIT.test)
 
 

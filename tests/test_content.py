@@ -228,8 +228,8 @@ class TestItemVectors:
     wanted = np.array([[1, 2], [0, 0], [5, 6]], np.float32)
 
     def test_forms(self, tmp_path):
-        vectors = np.array([[5, 6], [1, 2], [9, 9]], np.float32)
-        ids = ["c", "a", "unheard"]
+        vectors = np.array([[5, 6], [9, 9], [1, 2]], np.float32)
+        ids = ["c", "unheard", "a"]
         pl.DataFrame({"item_id": ids, "vector": vectors.tolist()}).write_parquet(tmp_path / "lists.parquet")
         pl.DataFrame({"id": ids, "x": vectors[:, 0], "y": vectors[:, 1]}).write_parquet(tmp_path / "columns.parquet")
         pl.DataFrame({"id": ids, "x": vectors[:, 0], "y": vectors[:, 1]}).write_csv(tmp_path / "columns.csv")
@@ -365,6 +365,16 @@ def test_columns_in_which_nothing_comes_again_are_refused():
     with pytest.raises(DataError, match="no entry of code stands in two items"):
         describe_items(TABLE.with_columns(code=pl.format("c{}", "item_id")), ContentConfig(text="code", tags="code"))
     assert not ContentConfig(text=" , ").any
+
+
+@pytest.mark.parametrize("given", [{"content_pace": 0.1}, {"content_decay": 5.0}])
+def test_settings_of_descriptions_reach_the_step(given):
+    content, table = ContentConfig(text="kind", id_dropout=0.0), TABLE
+    settings = {"epochs": 2, "content_pace": 1.0, "lr": 0.05}
+    one, other = (
+        Recommender(*small("softmax", **{**settings, **more}), content).fit(SPLIT.train, table) for more in ({}, given)
+    )
+    assert not np.array_equal(one.plain.items, other.plain.items)
 
 
 def test_a_hidden_layer_is_what_it_says():
