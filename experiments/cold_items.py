@@ -27,9 +27,8 @@ from recsys_embed.config import ContentConfig, DataConfig
 from recsys_embed.content.describe import Features
 from recsys_embed.content.items import describe_items
 from recsys_embed.datasets.catalog import load_dataset
-from recsys_embed.evaluation.cold import LAMBDAS, ContentRidge, cold_metrics
+from recsys_embed.evaluation.cold import LAMBDAS, ContentRidge, among_cold, cold_metrics
 from recsys_embed.evaluation.protocol import Ranker
-from recsys_embed.ratings.table import Seen
 from recsys_embed.recommend.index import ExactIndex
 from recsys_embed.recommend.tables import aligned
 
@@ -74,7 +73,6 @@ def data(options: list[str], seed: int):
 def tuned_ridge(split, descriptions) -> dict:
     """Choose block weights and regularization of kernel ridge on validation; measure on test, fitted on both."""
     both = split.train.with_rows(split.valid)
-    nothing = Seen.nothing(len(both.users))
 
     def weighted(weights):
         scale = []
@@ -87,7 +85,7 @@ def tuned_ridge(split, descriptions) -> dict:
 
     def quality(choice):
         ranker = ContentRidge(weighted(choice[0]), split.train).rank(choice[1])
-        return cold_metrics(ranker, split.valid, nothing, split.train.counts)["ndcg_at_10"]
+        return among_cold(ranker, split.valid, split.train.counts)["ndcg_at_10"]
 
     best = max(product(SPACE, LAMBDAS), key=quality)
     ranker = ContentRidge(weighted(best[0]), both).rank(best[1])
@@ -136,12 +134,9 @@ def lightfm(split, descriptions) -> dict:
                 found[epoch] = measure(ranker(model, features[name]))
         return found
 
-    nothing = Seen.nothing(len(split.train.users))
     choices = {}
     for name in features:
-        measured = fitted(
-            split.train, name, (5, 10, 20, 30), lambda r: cold_metrics(r, split.valid, nothing, split.train.counts)
-        )
+        measured = fitted(split.train, name, (5, 10, 20, 30), lambda r: among_cold(r, split.valid, split.train.counts))
         choices |= {(name, epoch): value["ndcg_at_10"] for epoch, value in measured.items()}
     name, epochs = max(choices, key=choices.get)
     both = split.train.with_rows(split.valid)

@@ -120,6 +120,15 @@ class ContentConfig:
         return bool(self.columns or self.item_vectors or self.images)
 
 
+@dataclass(frozen=True)
+class WordsConfig:
+    """Which word vectors a `recsys words` command looks at."""
+
+    vectors: Annotated[str, "name of word vectors, or a GloVe, word2vec or fastText file"] = "glove-6b-50d"
+    data_dir: Annotated[str | None, "folder of downloads (default: $RECSYS_DATA, ./data, or the user's cache)"] = None
+    offline: Annotated[bool, "never use the network"] = False
+
+
 def names_of(text: str | None) -> tuple[str, ...]:
     """Return the names of a comma-separated list."""
     return tuple(n.strip() for n in (text or "").split(",") if n.strip())

@@ -23,10 +23,10 @@ from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.datasets.movielens import TERMS
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation import baselines
-from recsys_embed.evaluation.cold import cold_baselines, cold_metrics
+from recsys_embed.evaluation.cold import among_cold
+from recsys_embed.evaluation.measure import measure, report_on
 from recsys_embed.evaluation.metrics import rmse
-from recsys_embed.evaluation.protocol import Ranker, Report, rank_metrics, with_errors
+from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.checks import check_apart, check_trainable
 from recsys_embed.ratings.splits import Split
@@ -90,7 +90,8 @@ def run_experiment(
         recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
         recommender.save(folder)  # before the evaluation, which may be long: nothing is lost if that is ended
         with clock("evaluate"):
-            metrics = {"valid": fit.valid} | _measure(fit, split, descriptions, data, run)
+            measured = measure(recommender, fit.rows, split, descriptions, data, run)
+            metrics = {"valid": fit.valid} | measured
         recommender.facts["metrics"] = metrics
         recommender.save(folder)
         tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
@@ -136,7 +137,7 @@ class Clock:
 
 
 def _check(split: Split, data: DataConfig) -> None:
-    check_trainable(_positives(split.train, data))
+    check_trainable(split.train.positives(data.min_rating))
     names = ("train", "validation", "test")
     for one, other in ((0, 1), (0, 2), (1, 2)):
         check_apart(split[one], split[other], names[one], names[other])
@@ -188,10 +189,6 @@ def _place(data: DataConfig, train: TrainConfig, run: RunConfig) -> Iterator[Pat
             folder.rmdir()  # goes only where nothing was saved, since it must be empty
 
 
-def _positives(ratings: Ratings, data: DataConfig) -> Ratings:
-    return ratings if data.min_rating is None else ratings.take(ratings.value >= data.min_rating)
-
-
 class _Fit(NamedTuple):
     """A fitted recommender, the rows it was fitted on, and the validation metrics of the fit on train alone."""
 
@@ -204,7 +201,7 @@ def _fit(catalog: Catalog, split: Split, descriptions: Descriptions | None, conf
     """Fit on train with early stopping, then again on train and validation for the best number of epochs."""
     data, model, train, run, content = configs
     tracker.params(settings(*configs))
-    valid, held = _positives(split.valid, data), split.valid.with_rows(split.test)
+    valid, held = split.valid.positives(data.min_rating), split.valid.with_rows(split.test)
     first = Recommender(model, train, content)
     both: dict[str, Any] = {"min_rating": data.min_rating, "descriptions": descriptions}
     if not len(valid):
@@ -220,7 +217,7 @@ def _fit(catalog: Catalog, split: Split, descriptions: Descriptions | None, conf
         tracker=tracker,
         **both,
     )
-    report = _report(first, valid, run, split.valid).summary()
+    report = report_on(first, valid, run, split.valid).summary()
     fitted, (name, _) = first.fitted, better
     log.info(
         "best epoch %d of %d (%s): validation %s %.4f",
@@ -257,7 +254,8 @@ def _validation(
     split: Split, data: DataConfig, train: TrainConfig
 ) -> tuple[Callable[[PlainModel], dict[str, float]], tuple[str, int]]:
     """Return what is measured after an epoch, and the metric that decides, with its direction."""
-    valid, seen, counts = _positives(split.valid, data), split.train.seen(), _positives(split.train, data).counts
+    valid, seen = split.valid.positives(data.min_rating), split.train.seen()
+    counts = split.train.positives(data.min_rating).counts
     users = np.unique(valid.user)
     if len(users) > _VALIDATION_USERS:
         users = np.random.default_rng(train.seed).permutation(users)[:_VALIDATION_USERS]
@@ -270,7 +268,7 @@ def _validation(
         ranker = Ranker.of(model)
         quality = {"ndcg_at_10": rank_metrics(ranker, valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
         if data.split == "cold-items":
-            quality["cold_ndcg_at_10"] = cold_metrics(ranker, valid, seen, counts)["ndcg_at_10"]
+            quality["cold_ndcg_at_10"] = among_cold(ranker, valid, counts)["ndcg_at_10"]
         return quality
 
     return (stars, ("rmse", -1)) if train.loss == "mse" else (lists, ("ndcg_at_10", 1))
@@ -281,76 +279,6 @@ class Quiet(Tracker):
 
     def __init__(self, tracker: Tracker) -> None:
         self.progress = tracker.progress  # type: ignore[method-assign]
-
-
-def _report(recommender: Recommender, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
-    ranker = Ranker.of(recommender.plain)
-    report = rank_metrics(ranker, positives, recommender.seen, recommender.counts, run.lengths, run.resamples)
-    return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
-
-
-def _measure(
-    fit: _Fit, split: Split, descriptions: Descriptions | None, data: DataConfig, run: RunConfig
-) -> dict[str, Any]:
-    """Score the test set, once; the liked part of it for explicit data; and the baselines, fitted on the same rows."""
-    recommender, fitted, test = fit.recommender, fit.rows, _positives(split.test, data)
-    if not len(test):
-        return {"test": None, "liked": None, "baselines": {}}
-    result: dict[str, Any] = {"test": _report(recommender, test, run, split.test).summary(), "liked": None}
-    liked = None
-    if fitted.explicit:
-        threshold = 0.8 * float(fitted.value.max()) if data.liked is None else data.liked
-        liked = split.test.take(split.test.value >= threshold)
-        if len(liked):
-            measured = rank_metrics(
-                Ranker.of(recommender.plain), liked, recommender.seen, recommender.counts, run.lengths, run.resamples
-            )
-            result["liked"] = {"threshold": threshold, **measured.summary()}
-    if data.split == "cold-items":
-        result["cold"] = _measure_cold(fit, split, descriptions, data, run)
-    result["baselines"] = {}
-    if run.baselines:
-        for name, ranker in _baselines(_positives(fitted, data), split, data):
-            report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
-            result["baselines"][name] = report.metrics
-            if liked is not None and len(liked):
-                part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
-                result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
-    return result
-
-
-def _measure_cold(
-    fit: _Fit, split: Split, descriptions: Descriptions | None, data: DataConfig, run: RunConfig
-) -> dict[str, Any]:
-    """Score the items that had no training rating, and the baselines on the same descriptions."""
-    recommender, test = fit.recommender, _positives(split.test, data)
-    shared = test, recommender.seen, recommender.counts
-    result = cold_metrics(Ranker.of(recommender.plain), *shared, run.resamples)
-    result["baselines"] = {}
-    parts = [_positives(part, data) for part in (split.train, split.valid, fit.rows)]
-    small = len(test.items) <= baselines.EASE_ITEMS
-    features = words = None
-    if descriptions is not None and small:
-        features, describer = descriptions.features, descriptions.describer
-        words = None if describer.words is None else features.dense[:, : describer.words.dim]
-    if run.baselines:
-        for name, ranker in cold_baselines(features, parts, words):
-            result["baselines"][name] = cold_metrics(ranker, *shared)
-    return result
-
-
-def _baselines(fitted: Ratings, split: Split, data: DataConfig) -> Iterator[tuple[str, Ranker]]:
-    yield "popularity", baselines.popularity(fitted)
-    if fitted.time is not None:
-        yield "recent_popularity", baselines.recent_popularity(fitted)
-    if len(fitted.items) <= baselines.EASE_ITEMS:
-        valid, regularization = _positives(split.valid, data), 300.0
-        if len(valid):
-            train = _positives(split.train, data)
-            regularization = baselines.Ease(train).choose(train, valid)
-        yield "ease", baselines.Ease(fitted).rank(regularization)
-    else:
-        log.info("EASE was not measured: %s items are too many for its closed form", f"{len(fitted.items):,}")
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, float]:

@@ -135,7 +135,7 @@ def test_evaluate_repeats_the_test_of_the_training(trained, tmp_path):
         (("recommend",), 2, "say whom to recommend to"),
         (("recommend", "--all-users"), 2, "name it with --out"),
         (("recommend", "--all-users", "--out", "x.xlsx"), 2, "must end in one of .parquet, .csv, .jsonl"),
-        (("recommend", "--users", "none.txt", "--out", "x.csv"), 3, "none.txt cannot be read"),
+        (("recommend", "--users", "none.txt", "--out", "x.csv"), 3, "there is no file none.txt"),
         (("recommend", "--user", "42", "--model", "nowhere"), 5, "no model folder nowhere"),
         (("similar", "--item", "Unheard Of"), 4, "no item has the id or the title"),
         (("similar", "--item", "1", "--k", "0"), 2, "k must be a whole number, at least 1"),

@@ -111,7 +111,6 @@ def test_errors_of_words_are_one_line(folder):
 
 
 def test_words_are_trained_and_texts_classified(folder):
-    pytest.importorskip("gensim")
     given = ("--text", folder / "films.csv", "--column", "title")
     assert inside("words", "train", *given, "--dim", 5, "--out", folder / "own.safetensors")["dim"] == 5
     assert WordVectors.load(folder / "own.safetensors").dim == 5

@@ -9,7 +9,8 @@ from worlds import COLOUR, COLOURS, DIM, ITEMS, RATINGS, SPLIT, TABLE, small
 
 from recsys_embed.config import ContentConfig
 from recsys_embed.content.images import decode
-from recsys_embed.content.items import describe_items, read_item_vectors
+from recsys_embed.content.item_vectors import read_item_vectors
+from recsys_embed.content.items import describe_items
 from recsys_embed.content.words import WordVectors
 from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
 from recsys_embed.evaluation.cold import cold_metrics
@@ -122,6 +123,8 @@ class TestNewItems:
             {"item_id": [900, 901], "title": ["round thing", "A new one"], "kind": ["green", "blue|round"]}
         )
         assert recommender.add_items(new) is recommender
+        # Of "A new one" no word stands in two of the items that were trained on.
+        assert recommender.table["known_words"].to_list()[-2:] == [1.0, 0.0]
         assert recommender.table["title"].to_list()[-2:] == ["round thing", "A new one"]
         for id_, colour in ((900, 1), (901, 2)):
             near = recommender.similar(id_, 5)["item_id"].to_list()
@@ -241,7 +244,7 @@ class TestItemVectors:
         with pytest.raises(DataError, match="says whose vectors it has in alone.parquet"):
             read_item_vectors(tmp_path / "alone.npy", self.ids)
         (tmp_path / "beside.txt").write_bytes("é".encode("latin-1"))
-        with pytest.raises(DataError, match="not UTF-8"):
+        with pytest.raises(DataError, match="is not UTF-8 text"):
             read_item_vectors(tmp_path / "beside.npy", self.ids)
         mixed = {"__index_level_0__": [0, 1, 2], "id": ids, "genres": [["x"]] * 3, "embedding": vectors.tolist()}
         pl.DataFrame(mixed).write_parquet(tmp_path / "mixed.parquet")

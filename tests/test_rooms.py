@@ -14,6 +14,7 @@ ROOT = CHECKOUT / "recsys_embed"
 # In the order in which data flows; a room imports only from rooms that stand before it.
 ROOMS = [
     "errors",
+    "arrays",
     "config",
     "ratings",
     "datasets",

@@ -98,14 +98,10 @@ def _one(recommender: Recommender, folder: Path, user: Id, k: int, options: dict
 
 
 def _read_ids(path: Path) -> list[str]:
+    from recsys_embed.datasets.files import read_lines
     from recsys_embed.errors import DataError
 
-    try:
-        lines = [line.strip().split(",")[0] for line in path.read_text("utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DataError(f"{path} cannot be read as a list of user ids, one a line: {reason}") from None
-    ids = [line for line in lines if line]
+    ids = [line.split(",")[0] for line in read_lines(path) if line]
     if ids and ids[0] in ("user_id", "userId", "user"):
         ids = ids[1:]
     if not ids:

@@ -18,6 +18,7 @@ K = Annotated[int, typer.Option("--k", help="Length of a list.")]
 PANELS = {
     "DataConfig": "Data",
     "ContentConfig": "Descriptions",
+    "WordsConfig": "Word vectors",
     "ModelConfig": "Model",
     "TrainConfig": "Training",
     "RunConfig": "Report",

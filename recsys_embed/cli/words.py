@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from recsys_embed.cli.options import JSON, K
+from recsys_embed.cli.options import JSON, K, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.config import WordsConfig
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
@@ -19,19 +20,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Word vectors: look at them, test them, train them, use them.")
 
-_VECTORS = Annotated[str, typer.Option("--vectors", help="A name, or a GloVe, word2vec or fastText file.")]
-_DIR = Annotated[str | None, typer.Option("--data-dir", help="Folder of downloads.")]
-_OFFLINE = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 _TEXT = Annotated[Path, typer.Option("--text", help="Table with one text a row: CSV, TSV, ::, Parquet, .gz.")]
 _COLUMN = Annotated[str, typer.Option("--column", help="Its column of texts.")]
 _COLUMNS = Annotated[str | None, typer.Option("--columns", help="Names of the columns of a file without a header.")]
-GLOVE = "glove-6b-50d"
 
 
-def _load(vectors: str, data_dir: str | None, offline: bool) -> WordVectors:
+def _load(source: WordsConfig) -> WordVectors:
     from recsys_embed.content.words import WordVectors
 
-    return WordVectors.load(vectors, data_dir, offline)
+    return WordVectors.load(source.vectors, source.data_dir, source.offline)
 
 
 def _say_words(found: list[tuple[str, float]], json: bool) -> None:
@@ -41,43 +38,40 @@ def _say_words(found: list[tuple[str, float]], json: bool) -> None:
 
 
 @app.command()
+@with_settings(source=WordsConfig)
 def similar(
+    source: WordsConfig,
     word: Annotated[str, typer.Argument(help="A word.")],
     k: K = 10,
-    vectors: _VECTORS = GLOVE,
-    data_dir: _DIR = None,
-    offline: _OFFLINE = False,
     json: JSON = False,
 ) -> None:
     """Show the words nearest to a word. Example: recsys words similar king"""
     _check(k)
-    _say_words(_load(vectors, data_dir, offline).similar(word, k), json)
+    _say_words(_load(source).similar(word, k), json)
 
 
 @app.command()
+@with_settings(source=WordsConfig)
 def analogy(
+    source: WordsConfig,
     a: Annotated[str, typer.Argument(help="This word is to …")],
     b: Annotated[str, typer.Argument(help="… this one as …")],
     c: Annotated[str, typer.Argument(help="… this one is to the answer.")],
     k: K = 5,
-    vectors: _VECTORS = GLOVE,
-    data_dir: _DIR = None,
-    offline: _OFFLINE = False,
     json: JSON = False,
 ) -> None:
     """Answer "a is to b as c is to …". Example: recsys words analogy man king woman"""
     _check(k)
-    _say_words(_load(vectors, data_dir, offline).analogy(a, b, c, k), json)
+    _say_words(_load(source).analogy(a, b, c, k), json)
 
 
 @app.command()
+@with_settings(source=WordsConfig)
 def plot(
+    source: WordsConfig,
     words: Annotated[list[str], typer.Argument(help="Three words or more.")],
     out: Annotated[Path, typer.Option(help="Picture: .png, .svg or .pdf.")] = Path("words.png"),
     neighbours: Annotated[int, typer.Option(help="Nearest words of each, drawn in grey.", min=0, max=50)] = 5,
-    vectors: _VECTORS = GLOVE,
-    data_dir: _DIR = None,
-    offline: _OFFLINE = False,
     json: JSON = False,
 ) -> None:
     """Draw words in two dimensions, by PCA and t-SNE.
@@ -86,23 +80,22 @@ def plot(
     """
     from recsys_embed.show.words import plot_words
 
-    path = plot_words(_load(vectors, data_dir, offline), words, out, neighbours)
+    path = plot_words(_load(source), words, out, neighbours)
     return say_json({"out": str(path)}) if json else say(f"{path} written")
 
 
 @app.command()
+@with_settings(source=WordsConfig)
 def evaluate(
+    source: WordsConfig,
     file: Annotated[Path, typer.Argument(help="Pairs with people's scores (WordSim, SimLex), or analogies.")],
-    vectors: _VECTORS = GLOVE,
-    data_dir: _DIR = None,
-    offline: _OFFLINE = False,
     json: JSON = False,
 ) -> None:
     """Compare vectors with people: Spearman's correlation for word pairs, accuracy for analogies."""
     from recsys_embed.content.words import read_test
 
     pairs, questions = read_test(file)
-    loaded = _load(vectors, data_dir, offline)
+    loaded = _load(source)
     result = loaded.agreement(pairs) if pairs else loaded.accuracy(questions)
     if json:
         return say_json(result)
@@ -113,9 +106,10 @@ def evaluate(
 
 
 @app.command()
-def info(vectors: _VECTORS = GLOVE, data_dir: _DIR = None, offline: _OFFLINE = False, json: JSON = False) -> None:
+@with_settings(source=WordsConfig)
+def info(source: WordsConfig, json: JSON = False) -> None:
     """Say how many words there are, their dimension, and what reading the file had to mend."""
-    loaded = _load(vectors, data_dir, offline)
+    loaded = _load(source)
     facts = {"vectors": loaded.name, "words": len(loaded), "dim": loaded.dim, "notes": loaded.notes}
     if json:
         return say_json({**facts, "first": loaded.words.series.head(10).to_list()})
@@ -144,7 +138,7 @@ def train(
     """
     from recsys_embed.content.train_words import train_words
 
-    if out.suffix != ".safetensors":
+    if out.suffix != ".safetensors":  # before the training, not after
         raise SettingError(f"--out {out} must end in .safetensors")
     vectors = train_words(_texts(text, column, columns)[column], method, dim, epochs, least, seed)
     vectors.save(out)
@@ -169,7 +163,7 @@ def classify(
     ] = 0.2,
     columns: _COLUMNS = None,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
-    data_dir: _DIR = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder of downloads.")] = None,
     json: JSON = False,
 ) -> None:
     """Learn to tell labels from texts, by word embeddings, and measure it on texts held out.
@@ -197,7 +191,7 @@ def classify(
         raise DataError(f"no label of {labels!r} has 10 texts, so there is nothing to learn from")
     order = np.random.default_rng(seed).permutation(table.height)
     test, kept = order[: (n := round(table.height * test_share))], order[n:]
-    loaded = _load(vectors, data_dir, False) if vectors else None
+    loaded = _load(WordsConfig(vectors, data_dir)) if vectors else None
     classifier = TextClassifier(words, dim, length, epochs=epochs, seed=seed, vectors=loaded, labels=chosen)
     texts = table[column].cast(pl.String)
     with BarTracker() as bar:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats, unit
 from recsys_embed.content import text
 from recsys_embed.content.text import Kind
 from recsys_embed.content.words import WordVectors
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
-Floats = NDArray[np.float32]
-
 # Share of a column in the likeness of two items (chosen on validation data; experiments/LOG.md): two texts that have
 # a word in common say less than two lists that have an entry in common.
 WEIGHTS: dict[str, float] = {"words": 0.25, "tags": 1.0, "number": 1.0, "vectors": 1.0}
@@ -32,6 +31,8 @@ WEIGHTS: dict[str, float] = {"words": 0.25, "tags": 1.0, "number": 1.0, "vectors
 _PLACES = 16
 # An entry that stands in one item alone tells nothing of another.
 _LEAST = 2
+# What a tag that a query names counts, as the square of a rare word's inverse frequency.
+_TAG = 9.0
 # Words of ready-made vectors that are kept beside those of the descriptions, so that searches know them: the first
 # ones, which are the most frequent in the usual files.
 _COMMON = 30_000
@@ -79,8 +80,7 @@ class Describer:
 
     columns: words, tags and numbers. words: vectors of words, or None; `word_weight` are the inverse frequencies
     of those words, `word_centre` the mean that is taken off; where the words are trained, an item has the plain mean
-    of theirs. vector_centre: the same of ready-made item vectors, which
-    have `vector_dim` numbers.
+    of theirs. vector_centre: the mean of the ready-made item vectors, which is taken off too; empty without such.
     """
 
     columns: list[Column]
@@ -171,21 +171,22 @@ class Describer:
         dense = [np.zeros((n, 0), np.float32)]
         if self.words is not None:
             means = self._word_means(table)
-            dense.append(means if self.trained else _unit(means, self.word_centre, WEIGHTS["words"]))
+            dense.append(means if self.trained else _centred(means, self.word_centre, WEIGHTS["words"]))
         if len(self.vector_centre):
             given = np.zeros((n, len(self.vector_centre)), np.float32) if vectors is None else vectors
             if given.shape != (n, len(self.vector_centre)):
                 raise DataError(
                     f"item vectors of the shape {given.shape} were given; ({n}, {len(self.vector_centre)}) is needed"
                 )
-            dense.append(_unit(given, self.vector_centre, WEIGHTS["vectors"]))
+            dense.append(_centred(given, self.vector_centre, WEIGHTS["vectors"]))
         return Features(bag.astype(np.float32), np.concatenate(dense, axis=1))
 
     def describe_text(self, query: str) -> Features:
         """Describe a text that is no item: as words of every column of words, and as the tags that it names.
 
-        Common words ("with", "old") say less in a query of a few words than in a description: a word's weight counts
-        three times, that of the column in which it is most common twice.
+        Common words ("with", "old") must not drown the rare ones in a query of a few words: a word's weight is
+        multiplied by the square of its inverse frequency in the column in which it is most common, a tag's by that of
+        a rare word.
         """
         said = text.words(pl.Series("query", [query]))[0].to_list()
         joined = f" {' '.join(said)} "
@@ -204,7 +205,7 @@ class Describer:
                 for word, weight in zip(column.entries.to_list(), column.weight.tolist(), strict=True):
                     least[word] = min(least.get(word, np.inf), weight - 1)
         kinds = [
-            [least[word] ** 2 for word in c.entries.to_list()] if c.kind == "words" else [9.0] * c.size
+            [least[word] ** 2 for word in c.entries.to_list()] if c.kind == "words" else [_TAG] * c.size
             for c in self.columns
         ]
         bag = features.bag.multiply(np.array([w for own in kinds for w in own], np.float32)).tocsr()
@@ -311,7 +312,7 @@ def _block(column: Column, table: pl.DataFrame) -> csr_matrix:
         with np.errstate(invalid="ignore"):
             near = np.exp(-0.5 * ((values[:, None] - column.places) / column.width) ** 2)
             near[~(near > 1e-3)] = 0  # NaN too: a missing number is near nothing
-        return sparse.csr_matrix(share * _normed(near.astype(np.float32)))
+        return sparse.csr_matrix(share * unit(near.astype(np.float32)))
     lists = text.words(table[column.name]) if column.kind == "words" else text.tags(table[column.name])
     place = pl.DataFrame({"token": column.entries, "row": np.arange(len(column.entries), dtype=np.int64)})
 
@@ -341,12 +342,7 @@ def _counted(lists: pl.Series, rows: Callable[[pl.Series], Rows], weight: Floats
     return sparse.csr_matrix(sparse.diags((1 / np.where(size > 0, size, 1)).astype(np.float32)) @ table)
 
 
-def _normed(table: Floats) -> Floats:
-    length = np.linalg.norm(table, axis=1, keepdims=True)
-    return np.asarray(table / np.where(length > 0, length, 1), np.float32)
-
-
-def _unit(vectors: Floats, centre: Floats, weight: float) -> Floats:
+def _centred(vectors: Floats, centre: Floats, weight: float) -> Floats:
     """Take the centre off and bring to length sqrt(weight); a vector of zeros (not known) stays zero."""
     known = (vectors != 0).any(axis=1, keepdims=True)
-    return (np.float32(weight**0.5) * _normed((vectors - centre) * known)).astype(np.float32)
+    return (np.float32(weight**0.5) * unit((vectors - centre) * known)).astype(np.float32)

@@ -17,10 +17,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats
 from recsys_embed.content.describe import Features
 from recsys_embed.ratings.vocab import Rows
-
-Floats = NDArray[np.float32]
 
 LAMBDAS = np.geomspace(0.003, 10, 15)
 # Rated items up to which the likeness of all pairs is decomposed exactly; above, its first `_RANK` directions are.
@@ -50,7 +49,7 @@ class Ridge:
     """
 
     def __init__(self, features: Features, counts: Rows) -> None:
-        self.counts, rated = counts, np.flatnonzero(counts)
+        self.source, rated = (features, counts), np.flatnonzero(counts)
         if len(rated) > _TEACHERS:
             rated = np.sort(rated[np.argsort(-counts[rated], kind="stable")[:_TEACHERS]])
         self.rated, n = rated, len(rated)
@@ -60,6 +59,10 @@ class Ridge:
         self.scale = self._mean_square()
         value, vector = self._decompose() if n > _EXACT else np.linalg.eigh(self._likeness(np.eye(n)))
         self.value, self.vector, self.square = np.maximum(value, 0), vector, vector**2
+
+    def is_of(self, features: Features, counts: Rows) -> bool:
+        """Tell whether this was made of this very object of features and of equal counts."""
+        return self.source[0] is features and np.array_equal(self.source[1], counts)
 
     def _mean_square(self) -> float:
         bag, dense = self.features

@@ -14,8 +14,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +21,11 @@ from typing import IO, Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from recsys_embed.errors import DataError
+from recsys_embed.arrays import Floats
+from recsys_embed.datasets.files import reading, writing_whole
+from recsys_embed.errors import DataError, SettingError
 
-Floats = NDArray[np.float32]
 Read = tuple[pl.Series, Floats, dict[str, int]]
 
 # Text that is parsed at once.
@@ -38,9 +36,7 @@ _FASTTEXT = (793_712_314).to_bytes(4, "little")
 
 def read_vectors(path: Path) -> Read:
     """Read a file of word vectors, whatever its form: it is told from the content, not from the name."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; a file of word vectors is needed")
-    try:
+    with reading(path):
         with path.open("rb") as file:
             magic = file.read(8)
         if magic[:6] == b"\x93NUMPY":
@@ -52,12 +48,6 @@ def read_vectors(path: Path) -> Read:
         else:
             with _opened(path, magic) as stream:
                 words, vectors, notes = _read_stream(stream, path)
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise DataError(f"{path} is no whole gzip file: it may have been cut short; fetch it again") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     return _without_duplicates(words, vectors, notes)
 
 
@@ -310,31 +300,13 @@ def _read_own(path: Path) -> Read:
 
 
 def write_vectors(path: Path, words: pl.Series, vectors: Floats) -> Path:
-    """Write vectors as .safetensors with a .parquet of the words beside it.
+    """Write vectors as NAME.safetensors with NAME.parquet of the words beside it, each whole or not at all."""
+    from safetensors.numpy import save
 
-    Each file appears whole or not at all.
-    """
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import save
-
-        _put(path.with_suffix(".parquet"), lambda file: words.alias("word").to_frame().write_parquet(file))
-        data = save({"vectors": np.ascontiguousarray(vectors, np.float32)})
-        _put(path, lambda file: file.write(data))
-    else:
-        raise DataError(f"{path} must end in .safetensors")
+    if path.suffix != ".safetensors":
+        raise SettingError(f"{path} must end in .safetensors")
+    with writing_whole(path.with_suffix(".parquet")) as file:
+        words.alias("word").to_frame().write_parquet(file)
+    with writing_whole(path) as file:
+        file.write(save({"vectors": np.ascontiguousarray(vectors, np.float32)}))
     return path
-
-
-def _put(path: Path, fill: Any) -> None:
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                fill(file)
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None

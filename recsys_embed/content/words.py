@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats
 from recsys_embed.content.word_files import read_vectors, write_vectors
 from recsys_embed.datasets.fetch import Source, data_dir, fetch
+from recsys_embed.datasets.files import read_lines
 from recsys_embed.errors import DataError
 from recsys_embed.ratings.vocab import Rows, Vocab
-
-Floats = NDArray[np.float32]
 
 # The vectors of Pennington, Socher and Manning (GloVe, EMNLP 2014), trained on 6 billion words of Wikipedia and
 # newswire; public domain (PDDL).
@@ -182,16 +181,10 @@ def read_test(path: Path) -> tuple[list[tuple[str, str, float]], list[tuple[str,
 
     Returns (pairs, questions), one of which is empty. Lines that begin with # or : are no data; a header is skipped.
     """
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text: {error}") from None
     pairs: list[tuple[str, str, float]] = []
     questions: list[tuple[str, str, str, str]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line[0] in "#:":
+    for number, line in enumerate(read_lines(path), 1):
+        if not line or line[0] in "#:":
             continue
         fields = line.replace(",", "\t").split("\t") if "\t" in line or "," in line else line.split()
         if len(fields) == 4 and not pairs and not _is_number(fields[2]):

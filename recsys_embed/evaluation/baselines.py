@@ -5,10 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from scipy import sparse
 
+from recsys_embed.arrays import Floats
 from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.model.plain import Floats
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend.index import ExactIndex
 
@@ -42,8 +41,7 @@ class Ease:
     """
 
     def __init__(self, train: Ratings) -> None:
-        shape = (len(train.users), len(train.items))
-        self.history = sparse.csr_matrix((np.ones(len(train), np.float32), (train.user, train.item)), shape=shape)
+        self.history = train.matrix()
         self.gram = (self.history.T @ self.history).toarray()
 
     def rank(self, regularization: float) -> Ranker:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from recsys_embed.arrays import Floats, unit
 from recsys_embed.content.describe import Features
 from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.protocol import Ranker, onto
-from recsys_embed.model.plain import Floats
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.index import BLOCK, ExactIndex, top
@@ -27,11 +27,16 @@ def cold_metrics(ranker: Ranker, test: Ratings, seen: Seen, counts: Rows, resamp
     same among all items, where all test rows are relevant and what a user has seen is left out. counts: training
     ratings of each item. auc is the share of (relevant, other) pairs in the right order, ties counting half.
     """
-    cold = np.flatnonzero((counts == 0) & (test.counts > 0))
-    rows = np.isin(test.item, cold)
-    alone = _measure(ranker, test.take(rows), Seen.nothing(len(test.users)), cold, resamples)
+    alone = among_cold(ranker, test, counts, resamples)
     known = np.flatnonzero((counts > 0) | (test.counts > 0))
-    return {**alone, "items": len(cold), "all": _measure(ranker, test, seen, known, resamples)}
+    return {**alone, "all": _measure(ranker, test, seen, known, resamples)}
+
+
+def among_cold(ranker: Ranker, test: Ratings, counts: Rows, resamples: int = 0) -> dict[str, Any]:
+    """Measure how the cold items of `test` are ranked among themselves: the first half of `cold_metrics`."""
+    cold = np.flatnonzero((counts == 0) & (test.counts > 0))
+    rows = test.take(np.isin(test.item, cold))
+    return {**_measure(ranker, rows, Seen.nothing(len(test.users)), cold, resamples), "items": len(cold)}
 
 
 def evaluate_cold(recommender: Recommender, test: Ratings, resamples: int = 1000) -> dict[str, Any] | None:
@@ -100,10 +105,7 @@ class ContentRidge:
         self.fitted = np.flatnonzero(train.counts)
         likeness = np.asarray((features.bag @ features.bag[self.fitted].T).todense(), np.float64)
         self.likeness = likeness + features.dense @ features.dense[self.fitted].T.astype(np.float64)
-        from scipy import sparse
-
-        ones = (np.ones(len(train), np.float32), (train.user, train.item))
-        self.history = sparse.csr_matrix(ones, shape=(len(train.users), len(train.items)))[:, self.fitted]
+        self.history = train.matrix()[:, self.fitted]
 
     def rank(self, regularization: float) -> Ranker:
         """Return the ranking of all items."""
@@ -120,10 +122,9 @@ class ContentRidge:
 
     def choose(self, valid: Ratings, counts: Rows) -> float:
         """Return the regularization with the best NDCG@10 among the cold items of the validation ratings."""
-        nothing = Seen.nothing(len(valid.users))
 
         def quality(regularization: float) -> float:
-            value: float = cold_metrics(self.rank(regularization), valid, nothing, counts)["ndcg_at_10"]
+            value: float = among_cold(self.rank(regularization), valid, counts)["ndcg_at_10"]
             return value
 
         return max(LAMBDAS, key=quality)
@@ -131,13 +132,8 @@ class ContentRidge:
 
 def content_neighbours(features: Floats, train: Ratings) -> Ranker:
     """Rank items by the sum of their cosines with what the user has rated. features: [items, f]."""
-    from scipy import sparse
-
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = (features / np.where(length > 0, length, 1)).astype(np.float32)
-    ones = (np.ones(len(train), np.float32), (train.user, train.item))
-    history = sparse.csr_matrix(ones, shape=(len(train.users), len(train.items)))
-    return Ranker(ExactIndex(unit), lambda users: np.asarray(history[users] @ unit, np.float32))
+    keys, history = unit(features), train.matrix()
+    return Ranker(ExactIndex(keys), lambda users: np.asarray(history[users] @ keys, np.float32))
 
 
 def at_random(items: int, seed: int = 0) -> Ranker:

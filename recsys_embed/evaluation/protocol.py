@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats
 from recsys_embed.config import RunConfig
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
-from recsys_embed.model.plain import Floats, PlainModel
+from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.index import ExactIndex

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys_embed.arrays import Floats
 from recsys_embed.config import ContentConfig
 from recsys_embed.content.describe import Features
 from recsys_embed.content.items import Descriptions
@@ -139,8 +140,8 @@ class ContentTower(nn.Module):
             parts.append(self.pictures(rows))
         return torch.cat(parts, dim=1)
 
-    def _pace(self) -> float:
-        """Return the scale of the dense features in training.
+    def _scale(self) -> float:
+        """Return what dense features are multiplied by on their way into the tower.
 
         Adam moves every weight by about the learning rate, so what an item's vector moves by grows with the root of
         the number of features: of hundreds of them it would be many times what ids move by.
@@ -152,12 +153,12 @@ class ContentTower(nn.Module):
         """Return [n, dim + 1] for rows [n]."""
         parts = [] if self.bag is None else [self.bag(rows)]
         if self.dense is not None:
-            parts.append(self.dense(self._pace() * self._dense(rows)))
+            parts.append(self.dense(self._scale() * self._dense(rows)))
         said = torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
         return said if self.last is None else self.last(torch.relu(said))
 
     @torch.no_grad()
-    def trained(self) -> dict[str, np.ndarray]:
+    def trained(self) -> dict[str, Floats]:
         """Return the arrays behind features that training has changed."""
         found = {} if self.words is None else {"words": self.words.table.weight}
         if self.pictures is not None:

@@ -71,11 +71,10 @@ class Model(nn.Module):
         What the tower itself says of such an item is a good deal worse than a regression, in closed form, of the
         finished vectors on the same descriptions (experiments/LOG.md).
         """
-        same = self.ridge is not None and np.array_equal(self.ridge.counts, counts)
-        if self.ridge is None or not same or self.items.content.learned:  # type: ignore[attr-defined]
+        if self.ridge is None or not self.ridge.is_of(features, counts):
             self.ridge = Ridge(features, counts)
         map_ = self.ridge.fit(np.column_stack((plain.items, plain.item_bias)))
-        plain = replace(plain, map=map_, trained=self.items.content.trained())  # type: ignore[attr-defined]
+        plain = replace(plain, map=map_, trained=self.items.trained())
         new = counts == 0
         vectors, bias = plain.encode(Features(features.bag[new], features.dense[new]))
         plain.items[new], plain.item_bias[new] = vectors, bias

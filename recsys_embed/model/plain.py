@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats, unit
 from recsys_embed.content.describe import Features
 from recsys_embed.content.ridge import Map
 from recsys_embed.ratings.vocab import Rows
 
-Floats = NDArray[np.float32]
 Link = Literal["score", "stars", "chance"]
 
 # Numbers of a hidden layer that are worked on at once: 4 MB of float32, which a cache holds.
@@ -51,7 +51,7 @@ class PlainModel:
         both = self.map(features)
         vectors, bias = both[:, :-1], both[:, -1]
         if self.unit:
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            vectors = unit(vectors)
         return vectors, bias
 
     @property

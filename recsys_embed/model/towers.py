@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from recsys_embed.arrays import Floats
 from recsys_embed.content.describe import Features
 from recsys_embed.model.content_tower import ContentTower
 from recsys_embed.model.losses import take
@@ -53,6 +54,10 @@ class Tower(Protocol):
         """Return what is known of every row besides its ratings, or None."""
         ...
 
+    def trained(self) -> dict[str, Floats]:
+        """Return the arrays that turn pictures and words into what is described, where training has made them."""
+        ...
+
 
 class IdTower(nn.Module):
     """A table with one free vector an id: the embedding layer. Its gradient is sparse: it holds the rows of a step.
@@ -89,6 +94,10 @@ class IdTower(nn.Module):
     def described(self) -> Features | None:
         """An id says nothing about itself."""
         return None
+
+    def trained(self) -> dict[str, Floats]:
+        """An id describes nothing."""
+        return {}
 
 
 class SumTower(nn.Module):
@@ -130,5 +139,9 @@ class SumTower(nn.Module):
         return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1] * self.biased)
 
     def described(self) -> Features | None:
-        """Return the descriptions."""
+        """Return the descriptions; the same object as long as training does not change them."""
         return self.content.described()
+
+    def trained(self) -> dict[str, Floats]:
+        """Return the content tower's arrays."""
+        return self.content.trained()

@@ -18,6 +18,7 @@ from recsys_embed.ratings.vocab import Place, Rows, Vocab, id_column, listed_row
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_matrix
 
 log = logging.getLogger("recsys_embed")
 
@@ -118,6 +119,10 @@ class Ratings:
             merged=0,
         )
 
+    def positives(self, least: float | None) -> Ratings:
+        """Return the ratings of at least so much; all of them for None."""
+        return self if least is None else self.take(self.value >= least)
+
     def with_rows(self, other: Ratings) -> Ratings:
         """Return these rows and then those of another table of the same vocabularies."""
         time = None if self.time is None or other.time is None else np.concatenate((self.time, other.time))
@@ -144,6 +149,13 @@ class Ratings:
     def counts(self) -> Rows:
         """Ratings an item has, int64 [items]."""
         return np.bincount(self.item, minlength=len(self.items))
+
+    def matrix(self) -> csr_matrix:
+        """Return the ratings as ones, a sparse float32 matrix [users, items]."""
+        from scipy.sparse import csr_matrix
+
+        ones = (np.ones(len(self), np.float32), (self.user, self.item))
+        return csr_matrix(ones, shape=(len(self.users), len(self.items)))
 
     def seen(self) -> Seen:
         """Return the items of each user."""

@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats, unit
 from recsys_embed.content.describe import Describer, Features
 from recsys_embed.content.items import Descriptions
 from recsys_embed.content.ridge import Map
 from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
-from recsys_embed.model.plain import Floats, PlainModel
+from recsys_embed.model.plain import PlainModel
 from recsys_embed.recommend.bundle import Bundle
-from recsys_embed.recommend.index import ExactIndex, unit
+from recsys_embed.recommend.index import ExactIndex
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

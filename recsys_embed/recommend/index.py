@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.model.plain import Floats, PlainModel
+from recsys_embed.arrays import Floats
+from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.vocab import Rows
 
 # Numbers that a block of scores may hold: 64 MB of float32.
@@ -63,12 +64,6 @@ class ExactIndex:
                 table[exclude[0][slice(*ends)] - start, exclude[1][slice(*ends)]] = -np.inf
             scores[block], rows[block] = top(table, k)
         return scores, rows
-
-
-def unit(vectors: Floats) -> Floats:
-    """Return vectors [n, d] at unit length; zeros stay zeros."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
 
 
 def top(table: Floats, k: int) -> tuple[Floats, Rows]:

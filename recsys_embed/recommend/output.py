@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import polars as pl
 
-from recsys_embed.errors import DataError, SettingError
+from recsys_embed.datasets.files import writing_whole
+from recsys_embed.errors import SettingError
 from recsys_embed.ratings.vocab import Rows
 
 if TYPE_CHECKING:
@@ -63,22 +62,8 @@ def writing(path: Path) -> Iterator[Append]:
     """Give a function that appends frames; the file appears under its name when all went well, and not before."""
     if path.suffix not in FORMATS:
         raise SettingError(f"{path} must end in one of {', '.join(FORMATS)}")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
-    fresh = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with FORMATS[path.suffix](file) as append:
-                yield append
-            if not file.closed:
-                file.flush()
-                os.fsync(file.fileno())
-        fresh.chmod(0o644)
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with writing_whole(path) as file, FORMATS[path.suffix](file) as append:
+        yield append
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,17 +13,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys_embed.arrays import Floats, unit
 from recsys_embed.config import ContentConfig, ModelConfig, Size, TrainConfig, recipe, settings
 from recsys_embed.content.images import find_images
-from recsys_embed.content.items import Descriptions, describe_items, read_item_vectors
-from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
-from recsys_embed.model.plain import Floats, PlainModel
+from recsys_embed.content.item_vectors import read_item_vectors
+from recsys_embed.content.items import Descriptions, describe_items
+from recsys_embed.errors import DataError, NotFitted, SettingError, UnknownId
+from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.checks import check_trainable
 from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
-from recsys_embed.recommend.bundle import Bundle, jsonable
-from recsys_embed.recommend.described import FILES, Described
-from recsys_embed.recommend.index import ExactIndex, top, unit
+from recsys_embed.recommend import store
+from recsys_embed.recommend.described import Described
+from recsys_embed.recommend.index import ExactIndex, top
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -71,11 +72,8 @@ class Recommender:
         train: TrainConfig | None = None,
         content: ContentConfig | None = None,
     ) -> None:
-        self.model, self.train, self.content = (
-            model or ModelConfig(),
-            train or TrainConfig(),
-            content or ContentConfig(),
-        )
+        self.model, self.train = model or ModelConfig(), train or TrainConfig()
+        self.content = content or ContentConfig()
 
     def fit(
         self,
@@ -106,9 +104,7 @@ class Recommender:
         device, _ = choose_device(train.device)
         train = replace(train, device=device)
         # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
-        positives = ratings
-        if min_rating is not None and train.loss != "mse":
-            positives = ratings.take(ratings.value >= min_rating)
+        positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
         check_trainable(positives)
         table = aligned(items, ratings.items)
         if self.content.any and descriptions is None:
@@ -122,7 +118,7 @@ class Recommender:
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
         self.seen, self.counts = ratings.seen(), positives.counts
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
-        self.table = table
+        self.table = table if descriptions is None else table.with_columns(known_words=descriptions.coverage)
         self.facts = {"settings": settings(model, train, self.content), "epochs": self.fitted.epochs, "metrics": {}}
         return self
 
@@ -280,7 +276,8 @@ class Recommender:
         encoded, bias = replace(self.plain, map=described.map).encode(features)
         # Nothing can fail from here on, so that no half of the items is added.
         self._described = described.with_items(features)
-        self.table = pl.concat([self.table, added], how="diagonal")
+        coverage = described.describer.coverage(new)
+        self.table = pl.concat([self.table, added.with_columns(known_words=coverage)], how="diagonal")
         self.plain = replace(
             self.plain,
             items=np.concatenate((self.plain.items, encoded)),
@@ -326,102 +323,16 @@ class Recommender:
 
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all, and return it. See `docs/bundle.md`."""
-        plain = self.plain
-        vectors = {
-            "users": plain.users,
-            "items": plain.items,
-            "user_bias": plain.user_bias,
-            "item_bias": plain.item_bias,
-        }
-        for at, (weight, bias) in enumerate(plain.layers):
-            vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
-        seen = {
-            f"{name}.{part}": getattr(rows, part)
-            for name, rows in (("seen", self.seen), ("held", self.held))
-            for part in ("start", "item")
-        }
-        from recsys_embed import __version__
-
-        self.facts.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat())
-        own = {"offset": plain.offset, "link": plain.link, "scale": list(plain.scale), "unit": plain.unit}
-        facts = {"package": __version__, **own}
-        bundle = Bundle(
-            arrays={"vectors.safetensors": vectors, "seen.safetensors": seen},
-            frames={
-                "users.parquet": pl.DataFrame({"user_id": self.users.series}),
-                "items.parquet": self.table.with_columns(ratings=self.counts),
-            },
-            facts={"model.json": jsonable({**facts, **self.facts})},
-            pages={"README.md": self.card()},
-        )
-        if self.described is not None:
-            self.described.put(bundle)
-        bundle.write(Path(folder))
-        return Path(folder)
+        return store.write(self, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
         """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
-        bundle = Bundle.read(Path(folder), without=FILES)
-        try:
-            facts = bundle.facts["model.json"]
-            arrays, seen = bundle.arrays["vectors.safetensors"], bundle.arrays["seen.safetensors"]
-            depth = sum(name.endswith(".weight") for name in arrays)
-            loaded = cls()
-            loaded.plain = PlainModel(
-                users=arrays["users"],
-                items=arrays["items"],
-                user_bias=arrays["user_bias"],
-                item_bias=arrays["item_bias"],
-                offset=facts["offset"],
-                link=facts["link"],
-                scale=(facts["scale"][0], facts["scale"][1]),
-                layers=[(arrays[f"layer.{at}.weight"], arrays[f"layer.{at}.bias"]) for at in range(depth)],
-                unit=facts["unit"],
-            )
-            loaded._described, loaded._folder = None, Path(folder) if "content" in facts else None
-            loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
-            table = bundle.frames["items.parquet"]
-            loaded.users = Vocab(bundle.frames["users.parquet"]["user_id"], "user")
-            loaded.items = Vocab(table["item_id"], "item")
-        except KeyError as missing:
-            raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
-        own = ("offset", "link", "scale", "unit")
-        loaded.table, loaded.counts = table.drop("ratings"), table["ratings"].to_numpy()
-        loaded.facts = {k: v for k, v in facts.items() if k not in (*own, "package", "content")}
-        return loaded
+        return store.read(cls(), Path(folder))
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
-        chosen = self.facts.get("settings", {})
-        lines = [
-            f"# Recommendations from {self.facts.get('dataset', 'ratings')}",
-            "",
-            f"{len(self.users):,} users, {len(self.items):,} items, {len(self.seen):,} ratings; "
-            f"vectors of {self.plain.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
-            f"{self.facts.get('epochs')} epochs, seed {chosen.get('seed')}.",
-            "",
-            f"A score means: {_MEANINGS[self.plain.link]}.",
-        ]
-        metrics = self.facts.get("metrics", {})
-        rows = {"this model": metrics.get("test"), **metrics.get("baselines", {})}
-        if metrics.get("test"):
-            names = [
-                n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in metrics["test"]
-            ]
-            lines += ["", "On held-out test ratings (all items ranked, those fitted on left out):", ""]
-            lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-            for row, values in rows.items():
-                cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
-                lines.append(f"| {row} | " + " | ".join(cells) + " |")
-        lines += [
-            "",
-            "Read it with `recsys_embed.Recommender.load(folder)` or `recsys recommend --model FOLDER`. The vectors",
-            "stand in `vectors.safetensors`, the ids in `users.parquet` and `items.parquet`; reading executes nothing.",
-        ]
-        if self.facts.get("terms"):
-            lines += ["", f"Data: {self.facts['terms']}"]
-        return "\n".join(lines) + "\n"
+        return store.card(self)
 
     @cached_property
     def _directions(self) -> Floats:
@@ -448,10 +359,3 @@ class Recommender:
 def _check_k(k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise SettingError(f"k must be a whole number, at least 1, got {k!r}")
-
-
-_MEANINGS = {
-    "score": "higher is better, for one user at a time; it has no unit",
-    "stars": "the predicted rating",
-    "chance": "log-odds that the user takes the item",
-}

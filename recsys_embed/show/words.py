@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.content.words import WordVectors
-from recsys_embed.errors import DataError, SettingError
+from recsys_embed.datasets.files import writing_whole
+from recsys_embed.errors import SettingError
 
 
 def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours: int = 5, seed: int = 0) -> Path:
@@ -48,12 +49,9 @@ def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours
     figure.canvas.draw()  # the places of labels depend on the final axes
     for axis, flat in zip(axes, views.values(), strict=True):
         _label(axis, flat, shown, len(named))
-    try:
-        figure.savefig(out, dpi=150)
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}") from None
-    finally:
-        plt.close(figure)
+    with writing_whole(out) as file, matplotlib.rc_context({"svg.fonttype": "none"}):  # words of an .svg stay words
+        figure.savefig(file, dpi=150, format=out.suffix[1:])
+    plt.close(figure)
     return out
 
 

@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recsys_embed.arrays import Floats
 from recsys_embed.content.text import words as words_of
 from recsys_embed.content.words import WordVectors
 from recsys_embed.errors import DataError, TrainingError
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam
-
-Floats = NDArray[np.float32]
 
 
 class WordMeans(nn.Module):

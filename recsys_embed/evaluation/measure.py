@@ -1,0 +1,103 @@
+"""What a training is measured by: the test set, its liked and its cold part, and baselines on the same rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from recsys_embed.config import DataConfig, RunConfig
+from recsys_embed.content.items import Descriptions
+from recsys_embed.evaluation import baselines
+from recsys_embed.evaluation.cold import cold_baselines, cold_metrics
+from recsys_embed.evaluation.protocol import Ranker, Report, rank_metrics, with_errors
+from recsys_embed.ratings.splits import Split
+from recsys_embed.ratings.table import Ratings
+from recsys_embed.recommend.recommender import Recommender
+
+log = logging.getLogger("recsys_embed")
+
+
+def report_on(recommender: Recommender, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
+    """Measure the lists against positives and, for a model of stars, its errors over all rows."""
+    ranker = Ranker.of(recommender.plain)
+    report = rank_metrics(ranker, positives, recommender.seen, recommender.counts, run.lengths, run.resamples)
+    return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
+
+
+def measure(
+    recommender: Recommender,
+    fitted: Ratings,
+    split: Split,
+    descriptions: Descriptions | None,
+    data: DataConfig,
+    run: RunConfig,
+) -> dict[str, Any]:
+    """Score the test set, once; the liked part of it for explicit data; and the baselines, fitted on the same rows.
+
+    fitted: the rows that the recommender was fitted on. descriptions: those that it was trained with.
+    Returns {"test", "liked", "baselines"} and, for a cold-items split, "cold".
+    """
+    test = split.test.positives(data.min_rating)
+    if not len(test):
+        return {"test": None, "liked": None, "baselines": {}}
+    result: dict[str, Any] = {"test": report_on(recommender, test, run, split.test).summary(), "liked": None}
+    liked = None
+    if fitted.explicit:
+        threshold = 0.8 * float(fitted.value.max()) if data.liked is None else data.liked
+        liked = split.test.take(split.test.value >= threshold)
+        if len(liked):
+            measured = rank_metrics(
+                Ranker.of(recommender.plain), liked, recommender.seen, recommender.counts, run.lengths, run.resamples
+            )
+            result["liked"] = {"threshold": threshold, **measured.summary()}
+    if data.split == "cold-items":
+        result["cold"] = _measure_cold(recommender, fitted, split, descriptions, data, run)
+    result["baselines"] = {}
+    if run.baselines:
+        for name, ranker in _baselines(fitted.positives(data.min_rating), split, data):
+            report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
+            result["baselines"][name] = report.metrics
+            if liked is not None and len(liked):
+                part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
+                result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
+    return result
+
+
+def _measure_cold(
+    recommender: Recommender,
+    fitted: Ratings,
+    split: Split,
+    descriptions: Descriptions | None,
+    data: DataConfig,
+    run: RunConfig,
+) -> dict[str, Any]:
+    """Score the items that had no training rating, and the baselines on the same descriptions."""
+    test = split.test.positives(data.min_rating)
+    shared = test, recommender.seen, recommender.counts
+    result = cold_metrics(Ranker.of(recommender.plain), *shared, run.resamples)
+    result["baselines"] = {}
+    parts = [part.positives(data.min_rating) for part in (split.train, split.valid, fitted)]
+    small = len(test.items) <= baselines.EASE_ITEMS
+    features = words = None
+    if descriptions is not None and small:
+        features, describer = descriptions.features, descriptions.describer
+        words = None if describer.words is None else features.dense[:, : describer.words.dim]
+    if run.baselines:
+        for name, ranker in cold_baselines(features, parts, words):
+            result["baselines"][name] = cold_metrics(ranker, *shared)
+    return result
+
+
+def _baselines(fitted: Ratings, split: Split, data: DataConfig) -> Iterator[tuple[str, Ranker]]:
+    yield "popularity", baselines.popularity(fitted)
+    if fitted.time is not None:
+        yield "recent_popularity", baselines.recent_popularity(fitted)
+    if len(fitted.items) <= baselines.EASE_ITEMS:
+        valid, regularization = split.valid.positives(data.min_rating), 300.0
+        if len(valid):
+            train = split.train.positives(data.min_rating)
+            regularization = baselines.Ease(train).choose(train, valid)
+        yield "ease", baselines.Ease(fitted).rank(regularization)
+    else:
+        log.info("EASE was not measured: %s items are too many for its closed form", f"{len(fitted.items):,}")

@@ -1,0 +1,125 @@
+"""A Recommender and its folder: what of it stands in which file, and the card for people."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from recsys_embed.errors import BundleError
+from recsys_embed.model.plain import PlainModel
+from recsys_embed.ratings.table import Seen
+from recsys_embed.ratings.vocab import Vocab
+from recsys_embed.recommend.bundle import Bundle, jsonable
+from recsys_embed.recommend.described import FILES
+
+if TYPE_CHECKING:
+    from recsys_embed.recommend.recommender import Recommender
+
+_MEANINGS = {
+    "score": "higher is better, for one user at a time; it has no unit",
+    "stars": "the predicted rating",
+    "chance": "log-odds that the user takes the item",
+}
+
+
+def write(recommender: Recommender, folder: Path) -> Path:
+    """Write a recommender to a folder, whole or not at all, and return the folder."""
+    plain = recommender.plain
+    vectors = {
+        "users": plain.users,
+        "items": plain.items,
+        "user_bias": plain.user_bias,
+        "item_bias": plain.item_bias,
+    }
+    for at, (weight, bias) in enumerate(plain.layers):
+        vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
+    seen = {
+        f"{name}.{part}": getattr(rows, part)
+        for name, rows in (("seen", recommender.seen), ("held", recommender.held))
+        for part in ("start", "item")
+    }
+    from recsys_embed import __version__
+
+    recommender.facts.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat())
+    own = {"offset": plain.offset, "link": plain.link, "scale": list(plain.scale), "unit": plain.unit}
+    facts = {"package": __version__, **own}
+    bundle = Bundle(
+        arrays={"vectors.safetensors": vectors, "seen.safetensors": seen},
+        frames={
+            "users.parquet": pl.DataFrame({"user_id": recommender.users.series}),
+            "items.parquet": recommender.table.with_columns(ratings=recommender.counts),
+        },
+        facts={"model.json": jsonable({**facts, **recommender.facts})},
+        pages={"README.md": card(recommender)},
+    )
+    if recommender.described is not None:
+        recommender.described.put(bundle)
+    bundle.write(folder)
+    return folder
+
+
+def read(loaded: Recommender, folder: Path) -> Recommender:
+    """Fill a new recommender from a folder, and return it. Raises BundleError."""
+    bundle = Bundle.read(folder, without=FILES)
+    try:
+        facts = bundle.facts["model.json"]
+        arrays, seen = bundle.arrays["vectors.safetensors"], bundle.arrays["seen.safetensors"]
+        depth = sum(name.endswith(".weight") for name in arrays)
+        loaded.plain = PlainModel(
+            users=arrays["users"],
+            items=arrays["items"],
+            user_bias=arrays["user_bias"],
+            item_bias=arrays["item_bias"],
+            offset=facts["offset"],
+            link=facts["link"],
+            scale=(facts["scale"][0], facts["scale"][1]),
+            layers=[(arrays[f"layer.{at}.weight"], arrays[f"layer.{at}.bias"]) for at in range(depth)],
+            unit=facts["unit"],
+        )
+        loaded._described, loaded._folder = None, folder if "content" in facts else None
+        loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
+        table = bundle.frames["items.parquet"]
+        loaded.users = Vocab(bundle.frames["users.parquet"]["user_id"], "user")
+        loaded.items = Vocab(table["item_id"], "item")
+    except KeyError as missing:
+        raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
+    own = ("offset", "link", "scale", "unit")
+    loaded.table, loaded.counts = table.drop("ratings"), table["ratings"].to_numpy()
+    loaded.facts = {k: v for k, v in facts.items() if k not in (*own, "package", "content")}
+    return loaded
+
+
+def card(recommender: Recommender) -> str:
+    """Return the model card, in Markdown."""
+    chosen = recommender.facts.get("settings", {})
+    lines = [
+        f"# Recommendations from {recommender.facts.get('dataset', 'ratings')}",
+        "",
+        f"{len(recommender.users):,} users, {len(recommender.items):,} items, {len(recommender.seen):,} ratings; "
+        f"vectors of {recommender.plain.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
+        f"{recommender.facts.get('epochs')} epochs, seed {chosen.get('seed')}.",
+        "",
+        f"A score means: {_MEANINGS[recommender.plain.link]}.",
+    ]
+    metrics = recommender.facts.get("metrics", {})
+    rows = {"this model": metrics.get("test"), **metrics.get("baselines", {})}
+    if metrics.get("test"):
+        names = [
+            n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in metrics["test"]
+        ]
+        lines += ["", "On held-out test ratings (all items ranked, those fitted on left out):", ""]
+        lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for row, values in rows.items():
+            cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "Read it with `recsys_embed.Recommender.load(folder)` or `recsys recommend --model FOLDER`. The vectors",
+        "stand in `vectors.safetensors`, the ids in `users.parquet` and `items.parquet`; reading executes nothing.",
+    ]
+    if recommender.facts.get("terms"):
+        lines += ["", f"Data: {recommender.facts['terms']}"]
+    return "\n".join(lines) + "\n"
