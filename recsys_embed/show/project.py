@@ -1,0 +1,134 @@
+"""Vectors in two dimensions: PCA, t-SNE and UMAP, how far the picture can be trusted, and two pictures on top of each other."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recsys_embed.arrays import Floats, unit
+from recsys_embed.errors import SettingError
+from recsys_embed.ratings.vocab import Rows
+
+log = logging.getLogger("recsys_embed")
+
+# Trustworthiness compares all pairs of points, so of more points than this a sample is looked at.
+_TRUST = 4_000
+_NEAREST = 10
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Points [n, 2] float32, centred, of which the farthest is at distance 1, and what is known of them.
+
+    name: of the method, for people. trust: share from 0 to 1 of the neighbours in the picture that are neighbours
+    among the vectors, of `trusted` points; see `trustworthiness`.
+    """
+
+    points: Floats
+    name: str
+    trust: float
+    trusted: int
+
+
+def project(vectors: Floats, method: str = "auto", seed: int = 0, start: Floats | None = None) -> Projection:
+    """Lay out vectors [n, d] in two dimensions so that those that point the same way are near each other.
+
+    method: one of PROJECTIONS, or "auto": t-SNE. start: points [n, 2] to begin from where the method can, so that
+    two pictures are alike. The same numbers, seed and machine give the same points.
+    Raises SettingError for an unknown method, or one whose package is missing.
+    """
+    name = "tsne" if method == "auto" else method
+    if name not in PROJECTIONS:
+        raise SettingError(f"there is no projection {name!r}; there are auto, {', '.join(PROJECTIONS)}")
+    directions = unit(vectors).astype(np.float32)
+    if len(directions) < 4:
+        name = "pca"  # the others need neighbours
+    points, called = PROJECTIONS[name](directions, seed, start)
+    points = points - points.mean(axis=0)
+    points /= max(float(np.linalg.norm(points, axis=1).max(initial=0)), 1e-12)
+    trust, trusted = trustworthiness(directions, points, seed)
+    return Projection(points.astype(np.float32), called, trust, trusted)
+
+
+def trustworthiness(directions: Floats, points: Floats, seed: int = 0) -> tuple[float, int]:
+    """Return how far the ten nearest points of each point are near it among the vectors too, and of how many points.
+
+    1 is a picture without a false neighbour, and about .5 one of chance (Venna and Kaski, ICANN 2001).
+    """
+    from sklearn.manifold import trustworthiness as measured
+
+    n = len(points)
+    nearest = min(_NEAREST, (n - 1) // 2)
+    if nearest < 1:
+        return 1.0, n
+    if n > _TRUST:
+        chosen = np.random.default_rng(seed).choice(n, _TRUST, replace=False)
+        directions, points = directions[chosen], points[chosen]
+    return float(measured(directions, points, n_neighbors=nearest)), min(n, _TRUST)
+
+
+def _pca(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, str]:
+    centred = directions.astype(np.float64) - directions.mean(axis=0, dtype=np.float64)
+    values, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :2]
+    # The sign of an axis is chance; the largest weight is made positive, so that two machines agree.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    share = values[::-1][:2].sum() / max(float(values.sum()), 1e-12)
+    points = centred @ axes
+    if points.shape[1] < 2:
+        points = np.column_stack((points, np.zeros((len(points), 2 - points.shape[1]))))
+    return points, f"PCA, {100 * share:.0f} % of the variance"
+
+
+def _first(directions: Floats, start: Floats | None) -> Floats:
+    """Return where t-SNE begins: given points or PCA's, small, as it wants them."""
+    first = np.array(_pca(directions, 0, None)[0] if start is None else start, np.float64)
+    return first / max(float(first[:, 0].std()), 1e-12) * 1e-4
+
+
+def _tsne(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, str]:
+    n = len(directions)
+    perplexity = min(30.0, max(1.5, (n - 1) / 3))
+    first = _first(directions, start)
+    try:
+        from openTSNE import TSNE
+    except ImportError:
+        from sklearn.manifold import TSNE as Fallback
+
+        if n > 5_000:
+            log.info("t-SNE of %s points is slow without openTSNE: pip install 'recsys-embed[maps]'", f"{n:,}")
+        tsne = Fallback(2, perplexity=perplexity, init=first.astype(np.float32), random_state=seed)
+        return tsne.fit_transform(directions), f"t-SNE, perplexity {perplexity:.0f}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        points = TSNE(
+            perplexity=perplexity, metric="euclidean", initialization=first, random_state=seed, n_jobs=-1,
+            neighbors="exact" if n <= 3_000 else "auto",
+        ).fit(directions)  # fmt: skip
+    return np.asarray(points), f"t-SNE, perplexity {perplexity:.0f}"
+
+
+def _umap(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import umap
+    except ImportError:
+        raise SettingError("UMAP needs its package: pip install 'recsys-embed[maps]'") from None
+    n = len(directions)
+    init = "spectral" if start is None else (10 * start / max(float(np.abs(start).max()), 1e-12)).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that a seed means one thread
+        mapper = umap.UMAP(n_neighbors=min(15, n - 1), min_dist=0.1, random_state=seed, init=init)
+        return mapper.fit_transform(directions), f"UMAP, {min(15, n - 1)} neighbours"
+
+
+PROJECTIONS: dict[str, Callable[[Floats, int, Floats | None], tuple[Floats, str]]] = {
+    "pca": _pca,
+    "tsne": _tsne,
+    "umap": _umap,
+}
