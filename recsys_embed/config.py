@@ -13,6 +13,7 @@ SplitName = Literal["random", "leave-last", "time", "cold-items"]
 ScorerName = Literal["dot", "mlp"]
 LossName = Literal["softmax", "sampled-softmax", "bpr", "logistic", "mse"]
 SamplerName = Literal["uniform", "popularity"]
+MethodName = Literal["auto", "pca", "tsne", "umap"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 WeightName = Literal["none", "rating"]
@@ -127,6 +128,22 @@ class WordsConfig:
     vectors: Annotated[str, "name of word vectors, or a GloVe, word2vec or fastText file"] = "glove-6b-50d"
     data_dir: Annotated[str | None, "folder of downloads (default: $RECSYS_DATA, ./data, or the user's cache)"] = None
     offline: Annotated[bool, "never use the network"] = False
+
+
+@dataclass(frozen=True)
+class MapConfig:
+    """What a map shows of a model."""
+
+    method: Annotated[MethodName, "how vectors become two dimensions (auto: t-SNE)"] = "auto"
+    colour: Annotated[str | None, "column that colours the points (default: genres or other tags, or ratings)"] = None
+    users: Annotated[bool, "show users too, amid the items that point their way"] = False
+    min_ratings: Annotated[int, "items with fewer training ratings are left out"] = 1
+    seed: Annotated[int, "seed of the layout"] = 0
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _check(self.min_ratings >= 0, "min_ratings", self.min_ratings, "0 or more")
+        _check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
 def names_of(text: str | None) -> tuple[str, ...]:

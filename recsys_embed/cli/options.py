@@ -19,6 +19,7 @@ PANELS = {
     "DataConfig": "Data",
     "ContentConfig": "Descriptions",
     "WordsConfig": "Word vectors",
+    "MapConfig": "Map",
     "ModelConfig": "Model",
     "TrainConfig": "Training",
     "RunConfig": "Report",

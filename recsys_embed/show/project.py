@@ -1,28 +1,34 @@
-"""Vectors in two dimensions: PCA, t-SNE and UMAP, how far the picture can be trusted, and two pictures on top of each other."""
+"""Vectors in two dimensions: PCA, t-SNE and UMAP, and how far the picture can be trusted."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats, unit
 from recsys_embed.errors import SettingError
-from recsys_embed.ratings.vocab import Rows
 
 log = logging.getLogger("recsys_embed")
+
+Points = NDArray[np.floating]
 
 # Trustworthiness compares all pairs of points, so of more points than this a sample is looked at.
 _TRUST = 4_000
 _NEAREST = 10
+# t-SNE of more points is worth a word, and its iterations: openTSNE's own numbers.
+_SLOW = 20_000
+_EARLY, _LATE = 250, 500
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Points [n, 2] float32, centred, of which the farthest is at distance 1, and what is known of them.
+    """Points [n, 2] float32 in the square from -1 to 1, which they fill in one direction, and what is known of them.
 
     name: of the method, for people. trust: share from 0 to 1 of the neighbours in the picture that are neighbours
     among the vectors, of `trusted` points; see `trustworthiness`.
@@ -48,13 +54,13 @@ def project(vectors: Floats, method: str = "auto", seed: int = 0, start: Floats 
     if len(directions) < 4:
         name = "pca"  # the others need neighbours
     points, called = PROJECTIONS[name](directions, seed, start)
-    points = points - points.mean(axis=0)
-    points /= max(float(np.linalg.norm(points, axis=1).max(initial=0)), 1e-12)
+    points = points - (points.max(axis=0) + points.min(axis=0)) / 2
+    points /= max(float(np.abs(points).max()), 1e-12)
     trust, trusted = trustworthiness(directions, points, seed)
     return Projection(points.astype(np.float32), called, trust, trusted)
 
 
-def trustworthiness(directions: Floats, points: Floats, seed: int = 0) -> tuple[float, int]:
+def trustworthiness(directions: Floats, points: Points, seed: int = 0) -> tuple[float, int]:
     """Return how far the ten nearest points of each point are near it among the vectors too, and of how many points.
 
     1 is a picture without a false neighbour, and about .5 one of chance (Venna and Kaski, ICANN 2001).
@@ -71,7 +77,7 @@ def trustworthiness(directions: Floats, points: Floats, seed: int = 0) -> tuple[
     return float(measured(directions, points, n_neighbors=nearest)), min(n, _TRUST)
 
 
-def _pca(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, str]:
+def _pca(directions: Floats, seed: int, start: Floats | None) -> tuple[Points, str]:
     centred = directions.astype(np.float64) - directions.mean(axis=0, dtype=np.float64)
     values, axes = np.linalg.eigh(centred.T @ centred)
     axes = axes[:, ::-1][:, :2]
@@ -84,35 +90,56 @@ def _pca(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, s
     return points, f"PCA, {100 * share:.0f} % of the variance"
 
 
-def _first(directions: Floats, start: Floats | None) -> Floats:
+def _first(directions: Floats, start: Floats | None) -> Points:
     """Return where t-SNE begins: given points or PCA's, small, as it wants them."""
     first = np.array(_pca(directions, 0, None)[0] if start is None else start, np.float64)
     return first / max(float(first[:, 0].std()), 1e-12) * 1e-4
 
 
-def _tsne(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, str]:
+def _tsne(directions: Floats, seed: int, start: Floats | None) -> tuple[Points, str]:
     n = len(directions)
     perplexity = min(30.0, max(1.5, (n - 1) / 3))
     first = _first(directions, start)
+    if n > _SLOW:
+        log.info("t-SNE of %s points takes minutes; --method pca takes a second", f"{n:,}")
     try:
         from openTSNE import TSNE
     except ImportError:
         from sklearn.manifold import TSNE as Fallback
 
-        if n > 5_000:
-            log.info("t-SNE of %s points is slow without openTSNE: pip install 'recsys-embed[maps]'", f"{n:,}")
+        if n > _SLOW:
+            log.info("openTSNE is faster than scikit-learn's: pip install 'recsys-embed[maps]'")
         tsne = Fallback(2, perplexity=perplexity, init=first.astype(np.float32), random_state=seed)
         return tsne.fit_transform(directions), f"t-SNE, perplexity {perplexity:.0f}"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _bar("t-SNE", _EARLY + _LATE) as advance:
         warnings.simplefilter("ignore")
         points = TSNE(
             perplexity=perplexity, metric="euclidean", initialization=first, random_state=seed, n_jobs=-1,
             neighbors="exact" if n <= 3_000 else "auto",
+            early_exaggeration_iter=_EARLY, n_iter=_LATE, callbacks=advance, callbacks_every_iters=10,
         ).fit(directions)  # fmt: skip
     return np.asarray(points), f"t-SNE, perplexity {perplexity:.0f}"
 
 
-def _umap(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, str]:
+@contextlib.contextmanager
+def _bar(name: str, total: int) -> Iterator[Callable[..., bool]]:
+    """Show a bar on a terminal's stderr; give what is called after every ten iterations."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    shown = console.is_terminal and log.isEnabledFor(logging.INFO)
+    with Progress(console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task(name, total=total)
+
+        def advance(*_: object) -> bool:
+            bar.advance(task, 10)
+            return False  # it goes on
+
+        yield advance
+
+
+def _umap(directions: Floats, seed: int, start: Floats | None) -> tuple[Points, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -123,11 +150,11 @@ def _umap(directions: Floats, seed: int, start: Floats | None) -> tuple[Floats, 
     init = "spectral" if start is None else (10 * start / max(float(np.abs(start).max()), 1e-12)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that a seed means one thread
-        mapper = umap.UMAP(n_neighbors=min(15, n - 1), min_dist=0.1, random_state=seed, init=init)
+        mapper = umap.UMAP(n_neighbors=min(15, n - 1), min_dist=0.1, metric="cosine", random_state=seed, init=init)
         return mapper.fit_transform(directions), f"UMAP, {min(15, n - 1)} neighbours"
 
 
-PROJECTIONS: dict[str, Callable[[Floats, int, Floats | None], tuple[Floats, str]]] = {
+PROJECTIONS: dict[str, Callable[[Floats, int, Floats | None], tuple[Points, str]]] = {
     "pca": _pca,
     "tsne": _tsne,
     "umap": _umap,

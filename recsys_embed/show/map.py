@@ -1,0 +1,158 @@
+"""recsys map: the items of a model in two dimensions, as a page and as a picture."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys_embed.arrays import Floats, unit
+from recsys_embed.config import MapConfig
+from recsys_embed.datasets.files import writing_whole
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.ratings.vocab import Rows
+from recsys_embed.recommend.fold_in import FoldIn
+from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.show.columns import Column, colour_column, columns_of
+from recsys_embed.show.moves import Moves, moves
+from recsys_embed.show.page import PALETTES, column_data, points_data, vectors_data, write_page
+from recsys_embed.show.picture import draw_picture
+from recsys_embed.show.project import Projection, project
+
+log = logging.getLogger("recsys_embed")
+
+_STANDS_AMID = 5
+
+
+@dataclass(frozen=True)
+class Map:
+    """What was drawn. files: the page and the picture. rows: the items on it; projection: their places.
+
+    moves: what became of the places and neighbours since another model, or None.
+    """
+
+    files: list[Path]
+    rows: Rows
+    projection: Projection
+    moves: Moves | None
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the map came to, for JSON."""
+        p = self.projection
+        facts = {
+            "files": [str(f) for f in self.files],
+            "items": len(self.rows),
+            "method": p.name,
+            "trustworthiness": p.trust,
+            "trustworthiness_of": p.trusted,
+        }
+        return facts if self.moves is None else {**facts, "compared": self.moves.summary()}
+
+
+def draw_map(
+    recommender: Recommender,
+    out: str | Path = "map",
+    config: MapConfig | None = None,
+    *,
+    compare: Recommender | None = None,
+    title: str | None = None,
+) -> Map:
+    """Write map.html and map.png into the folder `out`, and return what was drawn.
+
+    compare: another model of (some of) the same items: the map is laid out like that one's, and shows what moved.
+    Raises SettingError for settings that do not fit the model, DataError where no item is left to draw.
+    """
+    config = config or MapConfig()
+    rows = shown_items(recommender, config.min_ratings)
+    columns = [_taken(c, rows) for c in columns_of(recommender.table, recommender.counts)]
+    colour = colour_column(columns, config.colour)
+    directions = recommender.plain.items[rows]
+    moved = None
+    if compare is None:
+        projection = project(directions, config.method, config.seed)
+    else:
+        before = shown_items(compare, config.min_ratings)
+        moved, projection = moves(recommender, rows, compare, before, config)
+    titles = recommender.table["title"].gather(rows).to_list()
+    name = title or str(recommender.facts.get("dataset", "items"))
+    facts = _facts(recommender, projection, len(rows))
+    data: dict[str, Any] = {
+        "title": name,
+        "facts": facts,
+        "ids": [str(i) for i in recommender.items.ids(rows)],
+        "titles": titles,
+        "columns": [column_data(c) for c in columns],
+        "colour": colour.name,
+        "palette": PALETTES,
+        "vectors": vectors_data(directions, recommender.plain.item_bias[rows], _fold_in(recommender, rows)),
+        "moves": None if moved is None else moved.data(),
+    }
+    places = projection.points
+    if config.users:
+        near = _amid(recommender, rows)
+        places = np.concatenate((places, projection.points[near].mean(axis=1)))
+        data["users"] = {
+            "ids": [str(i) for i in recommender.users.series],
+            "counts": recommender.seen.count.tolist(),
+            "near": near.tolist(),
+        }
+    data["points"] = points_data(places)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture = folder / "map.html", folder / "map.png"
+    with writing_whole(page) as file:
+        file.write(write_page(data).encode("utf-8"))
+    users = places[len(rows) :]
+    draw_picture(picture, projection.points, users, titles, recommender.counts[rows], colour, name, facts)
+    return Map([page, picture], rows, projection, moved)
+
+
+def shown_items(recommender: Recommender, least: int) -> Rows:
+    """Return the rows of the items that a map shows: those with so many training ratings.
+
+    Without a rating, an item has a place only where a description gives it one.
+    """
+    counts = recommender.counts
+    described = recommender.described is not None and (recommender.plain.items != 0).any(axis=1)
+    rows = np.flatnonzero((counts >= least) & ((counts > 0) | described))
+    if not len(rows):
+        raise DataError(f"no item has {least} training ratings or more: nothing is left to draw")
+    return rows
+
+
+def trust_text(projection: Projection) -> str:
+    """Say how far a picture can be trusted."""
+    sample = "" if projection.trusted == len(projection.points) else f" (of {projection.trusted:,} of them)"
+    return f"trustworthiness {projection.trust:.2f}{sample}"
+
+
+def _facts(recommender: Recommender, projection: Projection, n: int) -> str:
+    chosen = recommender.facts.get("settings", {})
+    model = f"{recommender.plain.dim} dimensions" + (f", {chosen['loss']}" if chosen.get("loss") else "")
+    return f"{n:,} items · {model} · {projection.name} · {trust_text(projection)}"
+
+
+def _taken(column: Column, rows: Rows) -> Column:
+    members = [column.members[row] for row in rows] if column.members else []
+    texts = [column.texts[row] for row in rows] if column.texts else []
+    values = column.values[rows] if len(column.values) else column.values
+    return replace(column, members=members, texts=texts, values=values)
+
+
+def _fold_in(recommender: Recommender, rows: Rows) -> FoldIn | None:
+    if recommender.plain.layers:
+        return None
+    return FoldIn.of(recommender.plain, recommender.seen, recommender.counts)
+
+
+def _amid(recommender: Recommender, rows: Rows) -> NDArray[np.int64]:
+    """Return, for every user, the items of the map whose vectors point most nearly the user's way, [users, 5]."""
+    if recommender.plain.layers:
+        raise SettingError("--users needs a model with a dot product: an MLP's users and items share no space")
+    items: Floats = unit(recommender.plain.items[rows])
+    return ExactIndex(items).search(unit(recommender.plain.users), min(_STANDS_AMID, len(rows)))[1]

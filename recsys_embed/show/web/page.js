@@ -1,0 +1,329 @@
+// The page around the plot. Titles are data: they reach the page as text alone.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const $ = (id) => document.getElementById(id);
+const NEIGHBOURS = 10;
+
+const points = Float32Array.from(new Uint16Array(bytesOf(data.points).buffer), (v) => v / 32767.5 - 1);
+const items = data.titles.length; // rows from here on are users
+const count = points.length / 2;
+const ratings = data.columns[0].values;
+const most = Math.max(1, ...ratings.map((r) => r || 0).slice(0, 200000));
+const weight = Float32Array.from({ length: count }, (_, row) => (row < items ? Math.sqrt((ratings[row] || 0) / most) : 0.2));
+const order = Uint32Array.from({ length: count }, (_, row) => row).sort((a, b) => (a < items) - (b < items) || weight[a] - weight[b] || b - a);
+const vectors = data.vectors && new Vectors({ n: items, ...data.vectors });
+const plot = new Plot($("points"), $("overlay"), points, weight, order);
+const titleOf = (row) => (row < items ? data.titles[row] : `user ${data.users.ids[row - items]}`);
+plot.titles = titleOf;
+const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+const searchable = data.titles.map(plain);
+const state = { column: data.columns.find((c) => c.name === data.colour), tags: new Set(), picks: [] };
+
+function element(name, text, more = {}) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  return Object.assign(made, more);
+}
+
+const say = (text) => ($("said").textContent = text);
+
+// ---- Colours and the legend
+
+function theme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  const style = getComputedStyle(document.documentElement);
+  plot.colour = Object.fromEntries(["ground", "text", "soft", "pick", "dim", "line"].map((n) => [n, style.getPropertyValue(`--${n}`).trim()]));
+  plot.redraw();
+}
+
+function paintBy(column) {
+  state.column = column;
+  state.tags.clear();
+  const palette = data.palette.tags.map(channels).map(packed);
+  const stops = data.palette.scale.map(channels);
+  const other = packed(channels(data.palette.other)); // users too
+  const rarest = (row) => palette[Math.max(-1, ...column.members[row].filter((m) => m < palette.length))] ?? other;
+  const between = (share) => {
+    if (share === null) return other;
+    const place = (share / 1000) * (stops.length - 1);
+    const below = Math.min(stops.length - 2, Math.floor(place));
+    return packed(stops[below].map((c, i) => Math.round(c + (stops[below + 1][i] - c) * (place - below))));
+  };
+  const colourOf = column.kind === "tags" ? rarest : (row) => between(column.shares[row]);
+  plot.colours = Uint32Array.from({ length: count }, (_, row) => (row < items ? colourOf(row) : other));
+  legend();
+  light();
+}
+
+function legend() {
+  const box = $("legend");
+  box.replaceChildren();
+  const { column } = state;
+  if (column.kind === "number") {
+    const scale = element("div", undefined, { className: "scale" });
+    scale.style.background = `linear-gradient(to right, ${data.palette.scale.join(", ")})`;
+    const ends = element("div", undefined, { className: "ends" });
+    ends.append(element("span", written(column.ends[0])), element("span", written(column.ends[1])));
+    box.append(scale, ends);
+    return;
+  }
+  const sizes = new Array(column.names.length).fill(0);
+  for (const mine of column.members) for (const m of mine) sizes[m]++;
+  column.names.slice(0, 30).forEach((name, at) => {
+    const button = element("button", undefined, { type: "button", title: `${sizes[at].toLocaleString("en")} items` });
+    const mark = element("i");
+    mark.style.background = data.palette.tags[at] || data.palette.other;
+    button.append(mark, element("span", name));
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => {
+      if (!state.tags.delete(at)) state.tags.add(at);
+      button.setAttribute("aria-pressed", String(state.tags.has(at)));
+      light();
+      say(state.tags.size ? `${plot.lit.slice(0, items).reduce((a, b) => a + b, 0)} items shown` : "all items shown");
+    });
+    box.append(button);
+  });
+}
+
+/** Items with any of the chosen tags are lit; without a choice, all are. */
+function light() {
+  const { column, tags } = state;
+  for (let row = 0; row < count; row++)
+    plot.lit[row] = !tags.size || (row < items && column.members[row].some((m) => tags.has(m))) ? 1 : 0;
+  plot.redraw();
+}
+
+// ---- Facts
+
+const written = (value) => (value === null ? "" : Number.isInteger(value) && Math.abs(value) < 10000 ? String(value) : value.toLocaleString("en", { maximumFractionDigits: 3 }));
+
+function factsOf(row) {
+  if (row >= items) return [["ratings", written(data.users.counts[row - items])]];
+  return data.columns
+    .map((c) => [c.name, c.kind === "tags" ? c.members[row].map((m) => c.names[m]).join(", ") : c.kind === "number" ? written(c.values[row]) : c.texts[row]])
+    .concat(data.moves ? [["neighbours kept", `${data.moves.kept[row] ?? "new here"}${data.moves.kept[row] === null ? "" : ` of ${data.moves.of}`}`]] : [])
+    .filter(([, value]) => value !== "");
+}
+
+function tip(row, x, y) {
+  const box = $("tip");
+  plot.tooltip = row;
+  box.hidden = row < 0;
+  $("overlay").classList.toggle("over", row >= 0);
+  if (row >= 0) {
+    box.replaceChildren(element("b", titleOf(row)), element("span", factsOf(row).slice(0, 3).map(([name, value]) => `${name} ${value}`).join(" · ")));
+    const { width, height } = box.getBoundingClientRect();
+    box.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - width - 6))}px`;
+    box.style.top = `${y + 18 + height > innerHeight ? y - height - 10 : y + 18}px`;
+  }
+  plot.redraw();
+}
+
+// ---- One item, and what is near it
+
+function entry(row, note) {
+  const line = element("li");
+  const button = element("button", titleOf(row), { type: "button" });
+  button.addEventListener("click", () => select(row, true));
+  for (const [event, shown] of [["mouseenter", row], ["mouseleave", -1], ["focus", row], ["blur", -1]])
+    button.addEventListener(event, () => {
+      plot.tooltip = shown;
+      plot.redraw();
+    });
+  line.append(button);
+  if (note !== undefined) line.append(element("span", note));
+  return line;
+}
+
+function select(row, move) {
+  plot.selected = row;
+  plot.lines = [];
+  $("item").hidden = row < 0;
+  if (row >= 0) {
+    $("item-title").textContent = titleOf(row);
+    $("item-facts").replaceChildren(...factsOf(row).flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
+    const near = row < items ? (vectors ? vectors.nearest(row, NEIGHBOURS) : []) : data.users.near[row - items].map((r) => ({ row: r }));
+    plot.lines = near.map((n) => ({ from: row, to: n.row }));
+    $("near-name").textContent = row < items ? `Nearest of ${items.toLocaleString("en")}, by cosine in ${vectors.dim} dimensions` : "Items whose vectors point the same way";
+    $("near").replaceChildren(...near.map((n) => entry(n.row, n.score === undefined ? undefined : n.score.toFixed(2))));
+    say(`${titleOf(row)}. Nearest: ${near.slice(0, 3).map((n) => titleOf(n.row)).join(", ")}`);
+    if (move) plot.show([row, ...near.slice(0, 4).map((n) => n.row)]);
+  }
+  like();
+  movesLines();
+  plot.redraw();
+}
+
+// ---- Picks: what a visitor likes, and what follows from it
+
+function like() {
+  const row = plot.selected;
+  const button = $("like");
+  button.hidden = !vectors || !vectors.fold || row < 0 || row >= items;
+  const picked = state.picks.includes(row);
+  button.textContent = picked ? "♥ picked" : "♡ I like this";
+  button.setAttribute("aria-pressed", String(picked));
+}
+
+function pick(row) {
+  state.picks = state.picks.includes(row) ? state.picks.filter((r) => r !== row) : [...state.picks, row];
+  plot.marked = state.picks;
+  $("picks").hidden = !state.picks.length;
+  $("picked").replaceChildren(
+    ...state.picks.map((r) => {
+      const line = entry(r);
+      const remove = element("button", "×", { type: "button", ariaLabel: `Remove ${titleOf(r)}` });
+      remove.addEventListener("click", () => pick(r));
+      line.append(remove);
+      return line;
+    }),
+  );
+  $("picks-hint").textContent = state.picks.length < 3 ? `Pick ${3 - state.picks.length} more for good recommendations.` : "";
+  $("for-you-name").hidden = !state.picks.length;
+  const found = state.picks.length ? vectors.recommend(state.picks, NEIGHBOURS) : [];
+  $("for-you").replaceChildren(...found.map((f) => entry(f.row)));
+  like();
+  inset();
+  plot.redraw();
+}
+
+// ---- Search
+
+function search(text) {
+  const wanted = plain(text.trim()).split(/\s+/).filter(Boolean);
+  const found = [];
+  if (wanted.length)
+    for (let at = order.length - 1; at >= 0 && found.length < 30; at--) {
+      const row = order[at];
+      if (row < items && wanted.every((w) => searchable[row].includes(w) || String(data.ids[row]) === w)) found.push(row);
+    }
+  $("results").hidden = !wanted.length;
+  $("results").replaceChildren(...(found.length ? found.map((row) => entry(row)) : [element("li", wanted.length ? "nothing found" : "")]));
+  if (wanted.length) say(`${found.length}${found.length === 30 ? " or more" : ""} found`);
+}
+
+// ---- What moved since another model
+
+function movesLines() {
+  if (!data.moves || !$("moves").checked) return;
+  const from = (row) => [data.moves.from[2 * row] / 1000, data.moves.from[2 * row + 1] / 1000];
+  const rows = plot.selected >= 0 ? [plot.selected] : data.moves.most;
+  plot.lines = [...plot.lines, ...rows.filter((row) => row < items && data.moves.from[2 * row] !== null).map((row) => ({ from: from(row), to: row, arrow: true }))];
+}
+
+// ---- Pointer and keys
+
+const pointers = new Map();
+let travelled = 0;
+
+function pointerDown(event) {
+  $("overlay").setPointerCapture(event.pointerId);
+  pointers.set(event.pointerId, [event.clientX, event.clientY]);
+  if (pointers.size === 1) travelled = 0;
+  $("overlay").classList.add("grabbing");
+}
+
+function pointerMove(event) {
+  const before = pointers.get(event.pointerId);
+  if (!before) return event.pointerType === "mouse" && tip(plot.pick(event.clientX, event.clientY), event.clientX, event.clientY);
+  const now = [event.clientX, event.clientY];
+  if (pointers.size === 1) plot.pan(now[0] - before[0], now[1] - before[1]);
+  else if (pointers.size === 2) {
+    const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
+    const apart = (a) => Math.hypot(a[0] - other[0], a[1] - other[1]) || 1;
+    plot.zoomAt((now[0] + other[0]) / 2, (now[1] + other[1]) / 2, apart(now) / apart(before));
+    plot.pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
+  }
+  travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
+  if (travelled > 4) tip(-1);
+  pointers.set(event.pointerId, now);
+}
+
+function pointerUp(event) {
+  const alone = pointers.size === 1 && pointers.delete(event.pointerId);
+  pointers.delete(event.pointerId);
+  if (!pointers.size) $("overlay").classList.remove("grabbing");
+  if (alone && travelled <= 4 && event.type === "pointerup") {
+    const row = plot.pick(event.clientX, event.clientY, event.pointerType === "mouse" ? 6 : 14);
+    select(row);
+    if (row < 0) tip(-1);
+  }
+}
+
+const zoomBy = (factor) => plot.zoomAt(...plot.middle, factor);
+
+function key(event) {
+  const step = 60;
+  const actions = {
+    ArrowLeft: () => plot.pan(step, 0), ArrowRight: () => plot.pan(-step, 0), ArrowUp: () => plot.pan(0, step), ArrowDown: () => plot.pan(0, -step),
+    "+": () => zoomBy(1.4), "=": () => zoomBy(1.4), "-": () => zoomBy(1 / 1.4), "0": () => plot.whole(),
+    Enter: () => select(plot.pick(...plot.middle, 400)),
+  };
+  const action = actions[event.key];
+  if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  action();
+}
+
+/** What the cards leave of the canvas. */
+function inset() {
+  const card = $("panel").getBoundingClientRect();
+  const right = $("picks").hidden ? 60 : innerWidth - $("picks").getBoundingClientRect().left;
+  plot.inset = innerWidth <= 700 ? { bottom: Math.min(card.height, innerHeight * 0.46) } : innerWidth < 1000 ? {} : { left: card.right, right };
+}
+
+function start() {
+  $("title").textContent = data.title;
+  $("facts").textContent = data.facts;
+  $("overlay").setAttribute("aria-label", `Map of ${items.toLocaleString("en")} items. ${data.facts}`);
+  for (const column of data.columns.filter((c) => c.kind !== "text")) $("colour").append(element("option", column.name, { value: column.name }));
+  $("colour").value = data.colour;
+  $("colour").addEventListener("change", () => paintBy(data.columns.find((c) => c.name === $("colour").value)));
+  $("moves-label").hidden = !data.moves;
+  $("moves").addEventListener("change", () => select(plot.selected));
+  $("search").addEventListener("input", () => search($("search").value));
+  $("search").addEventListener("keydown", (event) => {
+    if (event.key === "Enter") $("results").querySelector("button")?.click();
+    if (event.key === "ArrowDown") $("results").querySelector("button")?.focus();
+  });
+  $("close").addEventListener("click", () => select(-1));
+  $("like").addEventListener("click", () => pick(plot.selected));
+  $("in").addEventListener("click", () => zoomBy(1.5));
+  $("out").addEventListener("click", () => zoomBy(1 / 1.5));
+  $("all").addEventListener("click", () => plot.whole());
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  $("theme").addEventListener("click", () => theme(document.documentElement.dataset.theme !== "dark"));
+  dark.addEventListener("change", () => theme(dark.matches));
+  const canvas = $("overlay");
+  canvas.addEventListener("pointerdown", pointerDown);
+  canvas.addEventListener("pointermove", pointerMove);
+  canvas.addEventListener("pointerup", pointerUp);
+  canvas.addEventListener("pointercancel", pointerUp);
+  canvas.addEventListener("pointerleave", () => tip(-1));
+  canvas.addEventListener("keydown", key);
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    plot.zoomAt(event.clientX, event.clientY, Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)));
+  }, { passive: false });
+  addEventListener("keydown", (event) => {
+    if (event.key === "/" && document.activeElement !== $("search")) {
+      event.preventDefault();
+      $("search").focus();
+    }
+    if (event.key === "Escape") {
+      $("search").value = "";
+      search("");
+      select(-1);
+    }
+  });
+  theme(dark.matches);
+  paintBy(state.column);
+  inset();
+  new ResizeObserver(() => {
+    inset();
+    plot.resize();
+  }).observe(canvas);
+  plot.resize();
+}
+
+start();

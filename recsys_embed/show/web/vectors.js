@@ -1,0 +1,105 @@
+// The vectors inside the page: neighbours, and recommendations for somebody who picks a few items.
+
+function bytesOf(base64) {
+  const text = atob(base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+const floatsOf = (base64) => new Float32Array(bytesOf(base64).buffer);
+
+/** Vectors [n, dim], kept as int8 with one scale a row: row r is bytes[r] * scale[r]. */
+class Vectors {
+  constructor(data) {
+    this.n = data.n;
+    this.dim = data.dim;
+    this.bytes = new Int8Array(bytesOf(data.bytes).buffer);
+    this.scale = floatsOf(data.scale);
+    // What folds in somebody new; a model with an MLP scorer has no such thing.
+    this.fold = data.fold && { bias: floatsOf(data.fold.bias), prior: floatsOf(data.fold.prior), target: data.fold.target };
+    this.inverseLength = new Float32Array(this.n);
+    for (let row = 0; row < this.n; row++) {
+      let sum = 0;
+      for (let at = row * this.dim; at < (row + 1) * this.dim; at++) sum += this.bytes[at] * this.bytes[at];
+      this.inverseLength[row] = sum ? 1 / Math.sqrt(sum) : 0;
+    }
+  }
+
+  row(row) {
+    return Float32Array.from(this.bytes.subarray(row * this.dim, (row + 1) * this.dim), (b) => b * this.scale[row]);
+  }
+
+  /** Inner products of all rows' bytes with a vector. */
+  products(vector) {
+    const { n, dim, bytes } = this;
+    const out = new Float32Array(n);
+    for (let row = 0, at = 0; row < n; row++) {
+      let sum = 0;
+      for (let d = 0; d < dim; d++, at++) sum += bytes[at] * vector[d];
+      out[row] = sum;
+    }
+    return out;
+  }
+
+  /** The k nearest rows by cosine: [{row, score}]. */
+  nearest(row, k) {
+    const scores = this.products(this.bytes.subarray(row * this.dim, (row + 1) * this.dim));
+    for (let at = 0; at < this.n; at++) scores[at] *= this.inverseLength[at] * this.inverseLength[row];
+    return best(scores, k, new Set([row]));
+  }
+
+  /** The k best rows for somebody who took some: implicit ALS' closed form, as recommend/fold_in.py has it. */
+  recommend(taken, k) {
+    const { dim, fold } = this;
+    const matrix = Float64Array.from(fold.prior);
+    const sum = new Float64Array(dim);
+    for (const row of taken) {
+      const v = this.row(row);
+      for (let a = 0; a < dim; a++) {
+        sum[a] += v[a];
+        for (let b = 0; b < dim; b++) matrix[a * dim + b] += v[a] * v[b];
+      }
+    }
+    const user = solve(matrix, sum).map((x) => x * fold.target);
+    const scores = this.products(user);
+    for (let row = 0; row < this.n; row++) scores[row] = scores[row] * this.scale[row] + fold.bias[row];
+    return best(scores, k, new Set(taken));
+  }
+}
+
+/** The k largest scores that are not left out, best first; equal ones by row. */
+function best(scores, k, without) {
+  const heap = []; // ascending; k is small
+  for (let row = 0; row < scores.length; row++) {
+    const score = scores[row];
+    if ((heap.length === k && score <= heap[0].score) || without.has(row) || Number.isNaN(score)) continue;
+    if (heap.length === k) heap.shift();
+    let at = heap.length;
+    while (at > 0 && heap[at - 1].score >= score) at--;
+    heap.splice(at, 0, { row, score });
+  }
+  return heap.reverse();
+}
+
+/** Solve a symmetric positive definite system [d, d] x = [d] by Cholesky's decomposition, in place. */
+function solve(matrix, right) {
+  const d = right.length;
+  for (let j = 0; j < d; j++) {
+    for (let i = j; i < d; i++) {
+      let sum = matrix[i * d + j];
+      for (let k = 0; k < j; k++) sum -= matrix[i * d + k] * matrix[j * d + k];
+      matrix[i * d + j] = i === j ? Math.sqrt(sum) : sum / matrix[j * d + j];
+    }
+  }
+  const x = Float64Array.from(right);
+  for (let i = 0; i < d; i++) {
+    for (let k = 0; k < i; k++) x[i] -= matrix[i * d + k] * x[k];
+    x[i] /= matrix[i * d + i];
+  }
+  for (let i = d - 1; i >= 0; i--) {
+    for (let k = i + 1; k < d; k++) x[i] -= matrix[k * d + i] * x[k];
+    x[i] /= matrix[i * d + i];
+  }
+  return x;
+}
