@@ -1,0 +1,282 @@
+"""Maps: places, colours, what moved, and what stands in the page."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from worlds import recsys, small, tastes
+
+from recsys_embed import Recommender
+from recsys_embed.arrays import unit
+from recsys_embed.config import MapConfig
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.ratings.table import Ratings
+from recsys_embed.recommend.fold_in import FoldIn
+from recsys_embed.show.columns import PALETTE, colour_column, columns_of
+from recsys_embed.show.map import draw_map
+from recsys_embed.show.moves import overlap, procrustes
+from recsys_embed.show.page import embedded, vectors_data
+from recsys_embed.show.project import PROJECTIONS, project
+
+RATINGS, TABLE, COLOUR = tastes()
+HOSTILE = "</script><script>alert(1)</script>\u2028<img src=x onerror=alert(2)>"
+
+
+@pytest.fixture(scope="module")
+def model():
+    table = TABLE.with_columns(
+        title=pl.when(pl.col("item_id") == 3).then(pl.lit(HOSTILE)).otherwise("title"), year=1980 + pl.col("item_id")
+    )
+    return Recommender(*small("softmax", dim=8)).fit(RATINGS, table)
+
+
+@pytest.fixture(scope="module")
+def drawn(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("map")
+    return draw_map(model, folder, MapConfig(users=True)), folder
+
+
+def clusters(n=90, dim=7, seed=0):
+    random = np.random.default_rng(seed)
+    kind = np.arange(n) % 3
+    return (5 * np.eye(3, dim)[kind] + random.normal(size=(n, dim)) * 0.3).astype(np.float32), kind
+
+
+@pytest.mark.parametrize("method", PROJECTIONS)
+class TestProjections:
+    def test_what_points_one_way_lies_together(self, method):
+        vectors, kind = clusters()
+        got = project(vectors, method)
+        centres = np.stack([got.points[kind == k].mean(axis=0) for k in range(3)])
+        nearest = np.linalg.norm(got.points[:, None] - centres, axis=2).argmin(axis=1)
+        assert (nearest == kind).mean() > 0.95
+        assert 0.5 < got.trust <= 1
+        assert got.trusted == 90
+
+    def test_a_seed_gives_the_same_points_within_the_square(self, method):
+        vectors, _ = clusters(40)
+        one, other = project(vectors, method, seed=3), project(vectors, method, seed=3)
+        np.testing.assert_array_equal(one.points, other.points)
+        assert one.points.dtype == np.float32
+        assert np.abs(one.points).max() == pytest.approx(1)
+        np.testing.assert_allclose(one.points.max(axis=0), -one.points.min(axis=0), atol=1e-6)
+
+    @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+    def test_few_points_and_zero_vectors_have_places(self, method, n):
+        vectors = clusters(n)[0]
+        vectors[0] = 0
+        assert np.isfinite(project(vectors, method).points).all()
+
+    def test_length_plays_no_part(self, method):
+        vectors, _ = clusters(40)
+        scaled = vectors * np.random.default_rng(0).choice([0.5, 2, 4], (40, 1)).astype(np.float32)
+        np.testing.assert_allclose(project(vectors, method).points, project(scaled, method).points, atol=0.02)
+
+
+def test_pca_keeps_the_plane_that_the_vectors_lie_in():
+    angle = np.linspace(0, 2 * np.pi, 30, endpoint=False)
+    plane = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 2)))[0]
+    got = project((np.column_stack((np.cos(angle), np.sin(angle))) @ plane.T).astype(np.float32), "pca")
+    np.testing.assert_allclose(np.linalg.norm(got.points, axis=1), 1, atol=0.02)
+    assert "100 %" in got.name
+
+
+def test_one_dimension_is_drawn_on_a_line():
+    assert project(np.linspace(-1, 1, 9, dtype=np.float32)[:, None], "pca").points.shape == (9, 2)
+
+
+def test_an_unknown_method_lists_the_known():
+    with pytest.raises(SettingError, match="pca, tsne, umap"):
+        project(np.eye(4, dtype=np.float32), "isomap")
+
+
+def test_tsne_begins_where_it_is_told():
+    vectors, _ = clusters(60)
+    first = project(vectors, "tsne")
+    mirrored = first.points * np.float32([-1, 1])
+    again = project(vectors, "tsne", start=mirrored)
+    assert np.corrcoef(again.points[:, 0], mirrored[:, 0])[0, 1] > 0.9
+
+
+class TestMoves:
+    def test_procrustes_undoes_turning_mirroring_scaling_and_shifting(self):
+        random = np.random.default_rng(1)
+        points = random.normal(size=(20, 2)).astype(np.float32)
+        turn = np.linalg.qr(random.normal(size=(2, 2)))[0] * np.array([1, -1])
+        onto = (3 * points @ turn + [5, -2]).astype(np.float32)
+        np.testing.assert_allclose(procrustes(points, onto), onto, atol=1e-4)
+
+    def test_procrustes_does_not_shear(self):
+        points = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
+        laid = procrustes(points, points * np.float32([1, 3]))
+        ratio = np.linalg.norm(laid - laid[0], axis=1)[1:] / np.linalg.norm(points - points[0], axis=1)[1:]
+        np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+
+    def test_overlap_against_a_naive_count(self):
+        random = np.random.default_rng(2)
+        one, other = random.normal(size=(30, 5)).astype(np.float32), random.normal(size=(30, 4)).astype(np.float32)
+
+        def near(vectors, row):
+            cosine = unit(vectors) @ unit(vectors)[row]
+            cosine[row] = -9
+            return set(np.argsort(-cosine)[:6])
+
+        want = [len(near(one, r) & near(other, r)) for r in range(30)]
+        assert overlap(one, other, 6).tolist() == want
+
+    def test_a_turned_copy_of_a_model_has_lost_no_neighbour(self, model, tmp_path):
+        turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
+        copy = Recommender()
+        turned = replace(model.plain, items=model.plain.items @ turn)
+        vars(copy).update({**vars(model), "plain": turned})
+        moved = draw_map(copy, tmp_path, compare=model).moves
+        assert moved.churn == 0
+        assert moved.shared == len(model.items)
+
+    def test_new_items_came_from_nowhere(self, model, tmp_path):
+        kept = RATINGS.frame().filter(pl.col("item_id") < 40)
+        fewer = Recommender(*small("softmax", dim=5)).fit(Ratings.from_frame(kept), TABLE)
+        got = draw_map(model, tmp_path, compare=fewer)
+        new = np.array(model.items.ids(got.rows).to_list()) >= 40
+        assert (got.moves.kept[new] == -1).all()
+        assert np.isnan(got.moves.before[new]).all()
+        assert np.isfinite(got.moves.before[~new]).all()
+        assert 0 < got.moves.churn <= 1
+
+    def test_models_without_common_items_are_refused(self, model, tmp_path):
+        other = RATINGS.frame().with_columns(item_id=pl.col("item_id") + 1000)
+        with pytest.raises(DataError, match="share 0 items"):
+            draw_map(model, tmp_path, compare=Recommender(*small("softmax")).fit(Ratings.from_frame(other)))
+
+
+class TestColumns:
+    def table(self):
+        return pl.DataFrame(
+            {
+                "item_id": [1, 2, 3, 4],
+                "title": list("abcd"),
+                "genres": ["Drama|Sci-Fi", "Drama", "Sci-Fi|Drama", None],
+                "year": [1990.0, None, 2000.0, 1e9],
+                "plot": ["It was a dark and stormy night " * 9, "Two friends go to sea", None, "A whale"],
+                "blob": [b"1", b"2", b"3", b"4"],
+                "nested": [{"a": 1}] * 4,
+            }
+        )
+
+    def test_kinds(self):
+        found = {c.name: c for c in columns_of(self.table(), np.array([5, 6, 7, 0]))}
+        assert {n: c.kind for n, c in found.items()} == {
+            "ratings": "number", "genres": "tags", "year": "number", "plot": "text",
+        }  # fmt: skip
+        assert found["genres"].names == ["Drama", "Sci-Fi"]
+        assert found["genres"].members == [[0, 1], [0], [0, 1], []]
+        assert len(found["plot"].texts[0]) <= 140
+
+    def test_of_several_tags_the_rarest_colours(self):
+        tags = columns_of(self.table(), np.zeros(4, int))[1]
+        assert tags.colours()[:3] == [PALETTE[1], PALETTE[0], PALETTE[1]]
+        assert tags.colours()[3] not in PALETTE
+
+    def test_an_outlier_does_not_take_the_scale(self):
+        year = next(c for c in columns_of(self.table(), np.zeros(4, int)) if c.name == "year")
+        np.testing.assert_allclose(year.shares(), [0, np.nan, 0.5, 1])
+
+    def test_the_choice_of_a_colour(self):
+        columns = columns_of(self.table(), np.zeros(4, int))
+        assert colour_column(columns, None).name == "genres"
+        assert colour_column(columns, "popularity").name == "ratings"
+        assert colour_column(columns[:1], None).name == "ratings"
+        with pytest.raises(SettingError, match="ratings, genres, year"):
+            colour_column(columns, "plot")
+
+
+def page_of(folder):
+    text = (folder / "map.html").read_text("utf-8")
+    return text, json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+
+
+class TestPage:
+    def test_titles_are_data(self, drawn):
+        text, data = page_of(drawn[1])
+        assert HOSTILE in data["titles"]
+        assert text.count("<script") == 2
+        assert "<img" not in text
+
+    def test_it_asks_nobody(self, drawn):
+        text, _ = page_of(drawn[1])
+        assert not re.search(r"https?:|//cdn|@import|src=|url\(", text.split('id="data">')[0])
+        assert "default-src 'none'" in text
+        assert "unsafe" not in text
+
+    def test_what_stands_in_it_is_the_model(self, drawn, model):
+        _, data = page_of(drawn[1])
+        d = data["vectors"]["dim"]
+        packed = np.frombuffer(base64.b64decode(data["vectors"]["bytes"]), np.int8).reshape(-1, d)
+        scale = np.frombuffer(base64.b64decode(data["vectors"]["scale"]), "<f4")
+        np.testing.assert_allclose(packed * scale[:, None], model.plain.items[drawn[0].rows], atol=scale.max() * 0.51)
+        points = np.frombuffer(base64.b64decode(data["points"]), "<u2").reshape(-1, 2) / 32767.5 - 1
+        np.testing.assert_allclose(points[: len(drawn[0].rows)], drawn[0].projection.points, atol=1e-4)
+        assert data["columns"][0]["values"] == model.counts[drawn[0].rows].tolist()
+
+    def test_a_user_stands_amid_items_of_their_own_taste(self, drawn, model):
+        near = np.array(page_of(drawn[1])[1]["users"]["near"])
+        users = np.array(model.users.series.to_list())
+        assert (COLOUR[drawn[0].rows][near] == users[:, None] % 3).mean() > 0.95
+
+    def test_embedded_json_cannot_end_its_element(self):
+        text = embedded({"t": "</script>&<!--\u2028\u2029\ud800"})
+        assert not set("<>&\u2028\u2029") & set(text)
+        assert json.loads(text)["t"].startswith("</script>&<!--\u2028\u2029")
+
+    def test_items_without_a_vector_keep_zeros(self):
+        packed = vectors_data(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), None)
+        assert set(base64.b64decode(packed["bytes"])) == {0}
+        assert packed["fold"] is None
+
+    def test_unrated_items_are_left_out(self, model, tmp_path):
+        more = Recommender(*small("softmax")).fit(RATINGS.with_items(pl.Series([901, 902])), TABLE)
+        assert 901 not in set(more.items.ids(draw_map(more, tmp_path).rows))
+        with pytest.raises(DataError, match="5000 training ratings"):
+            draw_map(more, tmp_path, MapConfig(min_ratings=5000))
+
+    def test_an_mlp_has_a_map_without_picks_or_users(self, tmp_path):
+        mlp = Recommender(*small("logistic", "mlp", epochs=2)).fit(RATINGS, TABLE)
+        draw_map(mlp, tmp_path, MapConfig(method="pca"))
+        assert page_of(tmp_path)[1]["vectors"]["fold"] is None
+        with pytest.raises(SettingError, match="MLP"):
+            draw_map(mlp, tmp_path, MapConfig(users=True))
+
+
+class TestFoldIn:
+    def test_against_the_formula_and_by_taste(self, model):
+        fold = FoldIn.of(model.plain, model.seen, model.counts)
+        for colour in range(3):
+            taken = np.flatnonzero(colour == COLOUR[np.array(model.items.series.to_list())])[:3]
+            user = fold.vector(taken)
+            v = model.plain.items[taken].astype(float)
+            want = np.linalg.inv(v.T @ v + fold.prior) @ v.sum(axis=0) * fold.target
+            np.testing.assert_allclose(user, want, rtol=1e-4)
+            scores = model.plain.items @ user + model.plain.item_bias
+            scores[taken] = -np.inf
+            best = np.argsort(-scores)[:10]
+            assert (COLOUR[np.array(model.items.ids(best).to_list())] == colour).mean() >= 0.9
+
+    def test_nothing_taken_is_nothing_known(self, model):
+        assert not FoldIn.of(model.plain, model.seen, model.counts).vector(np.zeros(0, np.int64)).any()
+
+
+def test_the_command_line(tmp_path, model):
+    model.save(tmp_path / "models" / "one")
+    done = recsys("map", "--method", "pca", "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["items"] == len(model.items)
+    assert (tmp_path / "map" / "map.html").stat().st_size > 10_000
+    assert (tmp_path / "map" / "map.png").read_bytes()[:4] == b"\x89PNG"
+    done = recsys("map", "--method", "pca", "--compare", "models/one", "--out", "two", cwd=tmp_path)
+    assert "0 % of their 10 nearest are others now" in done.stdout
+    assert recsys("map", "--colour", "plot", cwd=tmp_path, code=2).stderr.startswith("error: --colour 'plot'")
+    assert "min-ratings must be 0 or more" in recsys("map", "--min-ratings", "-1", cwd=tmp_path, code=2).stderr
