@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from recsys_embed import __version__
-from recsys_embed.cli import answers, data, models, training, words
+from recsys_embed.cli import answers, data, export, models, training, words
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
 
@@ -46,6 +46,7 @@ app.command()(answers.predict)
 app.command("models")(models.list_models)
 app.command()(models.ui)
 app.command()(answers.search)
+app.command()(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(words.app, name="words")
 
