@@ -80,8 +80,10 @@ def _record(folder: Path) -> dict[str, str]:
         record = json.loads((folder / RECORD).read_text("utf-8"))
         good = record["package"] == _OURS
         files = {str(name): str(kind) for name, kind in record["files"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except OSError as error:
+        raise DataError(f"{folder / RECORD} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     # A record may come from anywhere, so it names nothing outside of its folder.

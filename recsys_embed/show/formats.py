@@ -165,12 +165,13 @@ def _parquet(parts: Sequence[Part], layout: Layout) -> dict[str, Content]:
 
 
 def _placed(part: Part, layout: Layout) -> pl.DataFrame:
-    points = project(part.vectors, layout.method, layout.seed).points
+    picture = project(part.vectors, layout.method, layout.seed)
+    log.info("x and y of the %s: %s; trustworthiness %.3f", part.name, picture.name, picture.trust)
     added = [
         # Lists, not arrays of one length: some readers know lists alone.
         pl.Series("vector", part.vectors).cast(pl.List(pl.Float32)),
-        pl.Series("x", points[:, 0]),
-        pl.Series("y", points[:, 1]),
+        pl.Series("x", picture.points[:, 0]),
+        pl.Series("y", picture.points[:, 1]),
     ]
     k = min(layout.neighbours, len(part.vectors) - 1)
     if k > 0:
