@@ -176,6 +176,15 @@ def test_parquet_in_pandas_is_as_embedding_atlas_asks(hostile, tmp_path):
     assert "neighbors" not in bare.columns
 
 
+def test_no_distance_is_below_zero(tmp_path):
+    # Of equal directions the cosine is 1 but for rounding, which goes up as often as down.
+    vectors = np.repeat(np.random.default_rng(2).normal(size=(20, 7)), 2, axis=0).astype("f4")
+    words = WordVectors.of(pl.Series([f"w{n}" for n in range(40)]), vectors)
+    table = pl.read_parquet(export_words(words, "parquet", tmp_path / "out", method="pca") / "words.parquet")
+    distances = table["neighbors"].struct["distances"].list.first()
+    assert 0 <= distances.min() and distances.max() < 1e-6
+
+
 def test_a_picture_is_the_same_each_time(numbered, tmp_path):
     one, other = (export(numbered, "parquet", tmp_path / name, seed=4) / "items.parquet" for name in "ab")
     assert pl.read_parquet(one).equals(pl.read_parquet(other))
