@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recsys_embed.ratings.table import Ratings
     from recsys_embed.ratings.vocab import Vocab
     from recsys_embed.recommend.recommender import Recommender
+    from recsys_embed.show.export import export, export_words
     from recsys_embed.train.loop import fit
 
 _HOMES = {
@@ -34,6 +35,8 @@ _HOMES = {
     "Vocab": "ratings.vocab",
     "WordVectors": "content.words",
     "evaluate": "evaluation.protocol",
+    "export": "show.export",
+    "export_words": "show.export",
     "fit": "train.loop",
     "load_dataset": "datasets.catalog",
     "run_experiment": "experiment",
@@ -56,6 +59,8 @@ __all__ = [
     "WordVectors",
     "__version__",
     "evaluate",
+    "export",
+    "export_words",
     "fit",
     "load_dataset",
     "run_experiment",

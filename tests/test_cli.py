@@ -252,6 +252,8 @@ COMMANDS = [
     "recommend",
     "similar",
     "predict",
+    "export",
+    "words export",
     "models",
     "ui",
     "data",

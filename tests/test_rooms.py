@@ -69,6 +69,10 @@ def loaded(code):
         ("import recsys_embed", {"torch", "mlflow", "numpy", "polars", "pandas"}),
         ("import recsys_embed.cli.main", {"torch", "mlflow", "numpy", "polars", "pandas", "scipy", "sklearn"}),
         ("import recsys_embed.recommend.recommender", {"torch", "mlflow", "pandas", "scipy", "sklearn", "pyarrow"}),
+        (
+            "import recsys_embed.show.export",
+            {"torch", "mlflow", "pandas", "scipy", "sklearn", "pyarrow", "safetensors"},
+        ),
         ("import recsys_embed.datasets", {"torch", "mlflow", "pandas", "scipy"}),
         ("import recsys_embed.experiment", {"mlflow", "pandas", "sklearn"}),
         ("import recsys_embed.train.loop", {"mlflow", "pandas", "sklearn"}),

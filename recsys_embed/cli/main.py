@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from recsys_embed import __version__
-from recsys_embed.cli import answers, data, models, show, training, words
+from recsys_embed.cli import answers, data, export, models, show, training, words
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
 
@@ -47,6 +47,7 @@ app.command("map")(show.draw)
 app.command("models")(models.list_models)
 app.command()(models.ui)
 app.command()(answers.search)
+app.command()(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(words.app, name="words")
 

@@ -1,4 +1,4 @@
-"""recsys words: similar, analogy, plot, evaluate, info, train, classify."""
+"""recsys words: similar, analogy, plot, evaluate, info, export, train, classify."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from recsys_embed.cli.export import METHOD, NEIGHBOURS, SEED, TO, say_export
 from recsys_embed.cli.options import JSON, K, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
 from recsys_embed.config import WordsConfig
@@ -117,6 +118,31 @@ def info(source: WordsConfig, json: JSON = False) -> None:
         ["fact", "value"], [[n, f"{v:,}" if isinstance(v, int) else v] for n, v in facts.items() if v or n != "notes"]
     )
     return say(f"first words: {' '.join(loaded.words.series.head(10).to_list())}")
+
+
+@app.command()
+@with_settings(source=WordsConfig)
+def export(
+    source: WordsConfig,
+    to: TO = "projector",
+    out: Annotated[Path, typer.Option(help="Folder; only files of an earlier export in it are replaced.")] = Path(
+        "words-export"
+    ),
+    limit: Annotated[int, typer.Option(help="Words at most, the first ones of the file.", min=1)] = 10_000,
+    neighbours: NEIGHBOURS = 10,
+    method: METHOD = "auto",
+    seed: SEED = 0,
+    json: JSON = False,
+) -> None:
+    """Write words and their vectors for TensorBoard, Embedding Atlas, gensim, numpy, ….
+
+    Example: recsys words export --to projector --limit 5000
+    """
+    from recsys_embed.show.export import export_words
+
+    loaded = _load(source)
+    export_words(loaded, to, out, limit, neighbours=neighbours, method=method, seed=seed)
+    say_export(out, to, {"words": min(limit, len(loaded)), "dim": loaded.dim, "vectors": loaded.name}, json)
 
 
 @app.command()

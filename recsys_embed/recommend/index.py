@@ -66,6 +66,14 @@ class ExactIndex:
         return scores, rows
 
 
+def neighbours(directions: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
+    """Return, for some rows of unit vectors [n, d], the k others nearest to each: cosines and rows, both [b, k'].
+
+    Where there are fewer than k others, the end of a line is as in `Index.search`.
+    """
+    return ExactIndex(directions).search(directions[rows], k, exclude=(np.arange(len(rows)), rows))
+
+
 def top(table: Floats, k: int) -> tuple[Floats, Rows]:
     """Return the k best of each line of [b, n], best first; equal scores by ascending row, -inf as row -1."""
     b, n = table.shape

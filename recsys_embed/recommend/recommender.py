@@ -25,7 +25,7 @@ from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
-from recsys_embed.recommend.index import ExactIndex, top
+from recsys_embed.recommend.index import ExactIndex, neighbours, top
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -208,9 +208,7 @@ class Recommender:
         """
         _check_k(k)
         rows = self._rows(self.items, items)
-        queries = self._directions[rows]
-        own = (np.arange(len(rows)), rows)
-        scores, found = ExactIndex(self._directions).search(queries, k, exclude=own)
+        scores, found = neighbours(self._directions, rows, k)
         good = found >= 0
         which, rank = np.nonzero(good)
         return pl.DataFrame(
