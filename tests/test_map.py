@@ -46,7 +46,11 @@ def clusters(n=90, dim=7, seed=0):
     return (5 * np.eye(3, dim)[kind] + random.normal(size=(n, dim)) * 0.3).astype(np.float32), kind
 
 
-@pytest.mark.parametrize("method", PROJECTIONS)
+# UMAP compiles for ten seconds.
+METHODS = [pytest.param(name, marks=[pytest.mark.slow] if name == "umap" else []) for name in PROJECTIONS]
+
+
+@pytest.mark.parametrize("method", METHODS)
 class TestProjections:
     def test_what_points_one_way_lies_together(self, method):
         vectors, kind = clusters()

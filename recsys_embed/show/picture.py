@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,16 @@ def draw_picture(
     figure.suptitle(_shown(title), x=0.004, ha="left", fontsize=15, weight="bold")
     axis.set_title(facts, loc="left", fontsize=10, color="#555d66")
     _legend(axis, colour)
-    figure.canvas.draw()  # the places of labels depend on the final axes
-    best = order[::-1][: 4 * _LABELS]
-    radii = np.sqrt((dot + 130 * share[best] ** 2) / np.pi)
-    write_labels(axis, points[best], [_shown(titles[row], _LONGEST) for row in best], radii, _LABELS)
-    with writing_whole(out) as file:
-        figure.savefig(file, dpi=110, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph"
+        )  # what the font lacks is a box in the picture, and all right on the page
+        figure.canvas.draw()  # the places of labels depend on the final axes
+        best = order[::-1][: 4 * _LABELS]
+        radii = np.sqrt((dot + 130 * share[best] ** 2) / np.pi)
+        write_labels(axis, points[best], [_shown(titles[row], _LONGEST) for row in best], radii, _LABELS)
+        with writing_whole(out) as file:
+            figure.savefig(file, dpi=110, format="png")
 
 
 def _legend(axis: Any, colour: Column) -> None:

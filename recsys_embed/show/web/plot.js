@@ -59,7 +59,8 @@ class Plot {
     this.selected = -1;
     this.lines = [];
     this.marked = [];
-    this.labels = [];
+    this.labels = []; // rows whose titles are written, and where: left, top, right, bottom
+    this.boxes = [];
     this.titles = (row) => String(row);
     this.cells = this.grid();
     // Half of the width and height of all points; the farther of the two is 1.
@@ -161,12 +162,13 @@ class Plot {
     this.redraw();
   }
 
-  /** The lit row nearest to a place, within some pixels of its rim, or -1. */
+  /** The lit row nearest to a place, within some pixels of its rim, else the one whose title is there, else -1. */
   pick(x, y, reach = 6) {
     const { side, cells } = this.cells;
     const [px, py] = this.at(x, y);
     const far = (reach + 20) / this.unit;
-    let found = -1;
+    const label = this.boxes.findIndex(([left, top, right, bottom]) => left < x && x < right && top < y && y < bottom);
+    let found = label < 0 ? -1 : this.labels[label];
     let least = Infinity;
     for (let cy = this.cellOf(py - far, side); cy <= this.cellOf(py + far, side); cy++)
       for (let cx = this.cellOf(px - far, side); cx <= this.cellOf(px + far, side); cx++)
@@ -305,6 +307,7 @@ class Plot {
       written.push(row);
     }
     this.labels = written;
+    this.boxes = taken;
   }
 }
 
