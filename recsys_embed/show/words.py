@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.content.words import WordVectors
-from recsys_embed.datasets.files import writing_whole
 from recsys_embed.errors import SettingError
+from recsys_embed.show.picture import check_ending, new_figure, write
 
 
 def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours: int = 5, seed: int = 0) -> Path:
     """Draw words and, in grey, the nearest words of each; write a .png, .svg or .pdf. Raises UnknownId."""
-    if out.suffix not in (".png", ".svg", ".pdf"):
-        raise SettingError(f"{out} must end in .png, .svg or .pdf")
+    check_ending(out)
     named = list(dict.fromkeys(words))
     if len(named) < 3:
         raise SettingError(f"a picture needs three words or more, got {len(named)}")
@@ -27,12 +26,8 @@ def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours
     shown = [*named, *(w for w in dict.fromkeys(near) if w not in named)]
     rows = vectors.rows(shown)
     points = np.asarray(vectors.vectors[rows] / vectors.lengths[rows, None], np.float64)
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
+    figure = new_figure(13, 6.5)
+    axes = figure.subplots(1, 2)
     views = _flat(points, seed)
     for axis, (name, flat) in zip(axes, views.items(), strict=True):
         main = np.arange(len(shown)) < len(named)
@@ -49,10 +44,7 @@ def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours
     figure.canvas.draw()  # the places of labels depend on the final axes
     for axis, flat in zip(axes, views.values(), strict=True):
         _label(axis, flat, shown, len(named))
-    with writing_whole(out) as file, matplotlib.rc_context({"svg.fonttype": "none"}):  # words of an .svg stay words
-        figure.savefig(file, dpi=150, format=out.suffix[1:])
-    plt.close(figure)
-    return out
+    return write(figure, out)
 
 
 def _flat(points: NDArray[np.float64], seed: int) -> dict[str, NDArray[np.float64]]:
