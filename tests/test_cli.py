@@ -252,6 +252,7 @@ COMMANDS = [
     "recommend",
     "similar",
     "predict",
+    "compare",
     "models",
     "ui",
     "data",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from recsys_embed import __version__
-from recsys_embed.cli import answers, data, models, training, words
+from recsys_embed.cli import answers, compare, data, models, training, words
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
 
@@ -43,6 +43,7 @@ app.command()(training.evaluate)
 app.command()(answers.recommend)
 app.command()(answers.similar)
 app.command()(answers.predict)
+app.command()(compare.compare)
 app.command("models")(models.list_models)
 app.command()(models.ui)
 app.command()(answers.search)
