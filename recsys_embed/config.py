@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, replace
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
@@ -311,6 +312,27 @@ def default_loss(scorer: str, size: Size) -> str:
 def settings(*configs: Any) -> dict[str, Any]:
     """Return the settings of several configs as one flat dict, for JSON and MLflow."""
     return {f.name: getattr(config, f.name) for config in configs for f in fields(config)}
+
+
+# Settings that say where things lie and who is told of them: no result depends on them.
+PLACES = ("data_dir", "offline", "out", "track", "tracking_uri", "experiment")
+
+
+def flag(name: str, on: bool = True) -> str:
+    """Return the option of a setting: min_rating -> --min-rating, and --no-refit for a switch that is off."""
+    return f"--{'' if on else 'no-'}{name.replace('_', '-')}"
+
+
+def command(*configs: Any) -> str:
+    """Return the `recsys train` of these settings, for a shell: the data set, and what is no default and no place."""
+    words = ["recsys", "train"]
+    for config in configs:
+        for field in fields(config):
+            value = getattr(config, field.name)
+            if field.name in PLACES or (value == field.default and field.name != "dataset"):
+                continue
+            words += [flag(field.name, value)] if isinstance(value, bool) else [flag(field.name), str(value)]
+    return shlex.join(words)
 
 
 def options(config: type) -> Iterator[tuple[Field[Any], Any, str]]:

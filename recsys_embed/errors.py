@@ -20,7 +20,7 @@ class DataError(RecsysError, ValueError):
 
 
 class UnknownId(RecsysError, LookupError):
-    """A user, an item or a title that the model does not know, or a title that several items bear."""
+    """A user, item, title or run that is not known, or a title or the beginning of an id that several bear."""
 
     exit_code = 4
 

@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import platform
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,13 +19,23 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import __version__
-from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, Size, TrainConfig, recipe, settings
+from recsys_embed.config import (
+    ContentConfig,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    Size,
+    TrainConfig,
+    command,
+    recipe,
+    settings,
+)
 from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.datasets.movielens import TERMS
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation.cold import among_cold
-from recsys_embed.evaluation.measure import measure, report_on
+from recsys_embed.evaluation.measure import Measured, measure, report_on
 from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.model.plain import PlainModel
@@ -34,6 +45,7 @@ from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend import pyfunc
 from recsys_embed.recommend.bundle import check_writable, claim, jsonable
 from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommend.store import PER_USER
 from recsys_embed.recommend.tables import aligned
 from recsys_embed.track.mlflow import MLflowTracker
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
@@ -56,6 +68,8 @@ def run_experiment(
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
     content = content or ContentConfig()
+    # Of data that was handed over no command knows.
+    facts: dict[str, Any] = {} if catalog else {"command": command(data, content, model, train, run)}
     clock = Clock()
     with clock("data"):
         data = replace(data, split_seed=train.seed if data.split_seed is None else data.split_seed)
@@ -68,9 +82,10 @@ def run_experiment(
     size = Size(len(catalog.ratings.users), len(catalog.ratings.items), len(split.train))
     model, train = recipe(model, train, size)
     device = _start_torch(train)
-    facts = {
+    facts |= {
         "dataset": data.dataset,
         "digest": catalog.ratings.digest(),
+        "test_digest": split.test.positives(data.min_rating).pairs_digest(),
         "settings": settings(data, model, train, run, content),
     }
     if "movielens" in data.dataset:
@@ -91,11 +106,13 @@ def run_experiment(
         recommender.save(folder)  # before the evaluation, which may be long: nothing is lost if that is ended
         with clock("evaluate"):
             measured = measure(recommender, fit.rows, split, descriptions, data, run)
-            metrics = {"valid": fit.valid} | measured
+            metrics = {"valid": fit.valid} | measured.metrics
         recommender.facts["metrics"] = metrics
+        recommender.per_user = None if measured.test is None else measured.test.per_user
         recommender.save(folder)
         tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
         _hand_over(tracker, recommender, folder, split, data)
+        _draw(tracker, recommender, measured)
     report = {
         "model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "settings": facts["settings"],
         "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.facts["epochs"],
@@ -330,11 +347,25 @@ def _git(*words: str) -> str:
 def _hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig) -> None:
     """Give the tracker what a finished training leaves: the data, the model, its card and its facts."""
     parts = dict(zip(("training", "validation", "test"), split, strict=True))
-    name = Path(data.dataset.partition(":")[0]).name
-    tracker.inputs({part: rows.frame() for part, rows in parts.items()}, name, data.dataset)
+    source = Path(data.dataset.partition(":")[0]).name
+    tracker.inputs({part: rows.frame() for part, rows in parts.items()}, source, data.dataset)
     tracker.describe(recommender.card())
-    for page in ("README.md", "model.json"):
-        tracker.artifact(folder / page)
+    for name in ("README.md", "model.json", *([PER_USER] if recommender.per_user is not None else [])):
+        tracker.artifact(folder / name)
     asked = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})
     requirements = [f"recsys-embed=={__version__}", *(f"{n}=={_version(n)}" for n in ("numpy", "polars", "pandas"))]
     tracker.model(folder, Path(pyfunc.__file__), asked, pyfunc.signature, requirements)
+
+
+def _draw(tracker: Tracker, recommender: Recommender, measured: Measured) -> None:
+    """Give the tracker pictures of the training. They are an extra: what fails here fails alone."""
+    if tracker.run_id is None:
+        return
+    try:
+        from recsys_embed.show.run import draw_training
+
+        with tempfile.TemporaryDirectory() as scratch:
+            for picture in draw_training(recommender, measured, Path(scratch)):
+                tracker.artifact(picture, "pictures")
+    except Exception as error:
+        log.warning("the training is kept, but pictures of it could not be drawn (%s)", error)

@@ -254,6 +254,8 @@ COMMANDS = [
     "predict",
     "export",
     "words export",
+    "compare",
+    "map",
     "models",
     "ui",
     "data",

@@ -87,7 +87,7 @@ def _one(recommender: Recommender, folder: Path, user: Id, k: int, options: dict
     if held:
         history += f"; {held:,} more were held out for test and "
         history += "are hidden" if options["hide_held"] else "may appear (--hide-test)"
-    say(history)
+    say(history, dim=True)
     if not table.height:
         return say("nothing is left to recommend: the user has rated every item")
     lines = [

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys_embed.cli.options import JSON
+from recsys_embed.cli.options import JSON, STORE
 from recsys_embed.cli.output import say, say_json, say_table
 
 
@@ -43,14 +43,14 @@ def list_models(
 
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 5000,
-    uri: Annotated[str | None, typer.Option("--tracking-uri", help="MLflow store. (default: as in train)")] = None,
+    uri: STORE = None,
 ) -> None:
     """Open the MLflow pages on this folder's runs, at 127.0.0.1 only. Ctrl-C ends them."""
     import sys
 
-    from recsys_embed.track.mlflow import DEFAULT_STORE
+    from recsys_embed.track.mlflow import store_of
 
-    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    store = store_of(uri)
     say(f"http://127.0.0.1:{port}   store {store}")
     sys.stdout.flush()
     server = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]

@@ -13,6 +13,9 @@ from recsys_embed import config
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 MODEL = Annotated[str | None, typer.Option("--model", help="Model folder. (default: the newest in models/)")]
+STORE = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow store. (default: $MLFLOW_TRACKING_URI or mlflow.db here)")
+]
 K = Annotated[int, typer.Option("--k", help="Length of a list.")]
 
 PANELS = {
@@ -55,10 +58,10 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
 
 
 def _parameter(field: Any, kind: Any, text: str, panel: str) -> inspect.Parameter:
-    flag = f"--{field.name.replace('_', '-')}"
+    on, off = config.flag(field.name), config.flag(field.name, False)
     shown = text[0].upper() + text[1:] + "."
     option = typer.Option(
-        f"{flag}/--no-{flag[2:]}" if kind is bool and field.name != "offline" else flag,
+        f"{on}/{off}" if kind is bool and field.name != "offline" else on,
         help=shown,
         rich_help_panel=panel,
         show_default=field.default is not None,

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-# Titles are data: escape sequences in them must not reach a terminal.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Titles are data: escape sequences in them, and what turns or breaks a line, must not reach a terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+# Metrics that people see of a test; --json has all of them.
+SHOWN = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_10", "coverage_at_10", "rmse")
+
+_BOLD, _DIM = "1", "2"
+_LEAST = 8  # cells that a column keeps, however narrow the terminal is
 
 
 def start_logging(quiet: bool) -> None:
@@ -50,28 +57,44 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def say(text: str = "") -> None:
-    """Print a line."""
-    print(clean(text))
+def say(text: str = "", dim: bool = False) -> None:
+    """Print a line; `dim` is for what stands beside the result."""
+    print(_styled(clean(text), _DIM) if dim else clean(text))
 
 
 def say_table(names: Sequence[str], rows: Sequence[Sequence[object]], right: str = "") -> None:
     """Print rows as aligned columns that fit the width; names in `right` are set to the right.
 
-    The widest text column gives way where the line would be too long.
+    Where the line would be too long, the widest text columns give way; numbers are never cut.
     """
+    from rich.cells import cell_len  # a CJK character or an emoji takes two cells
+
+    numbers = [name in right.split() for name in names]
     cells = [[clean("" if c is None else c) for c in row] for row in (names, *rows)]
-    widths = [max(len(row[at]) for row in cells) for at in range(len(names))]
+    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(names))]
     room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
-    excess = sum(widths) + 2 * len(widths) - room
-    if excess > 0:
-        widest = widths.index(max(widths))
-        widths[widest] = max(12, widths[widest] - excess)
-    for row in cells:
-        parts = [_fit(c, w, names[at] in right.split()) for at, (c, w) in enumerate(zip(row, widths, strict=True))]
-        print("  ".join(parts).rstrip())
+    texts = [at for at, number in enumerate(numbers) if not number]
+    while sum(widths) + 2 * (len(widths) - 1) > room and any(widths[at] > _LEAST for at in texts):
+        widths[max(texts, key=widths.__getitem__)] -= 1
+    for n, row in enumerate(cells):
+        line = "  ".join(_fit(*part) for part in zip(row, widths, numbers, strict=True)).rstrip()
+        print(line if n else _styled(line, _BOLD))
 
 
 def _fit(text: str, width: int, right: bool) -> str:
-    text = text if len(text) <= width else text[: width - 1] + "…"
-    return text.rjust(width) if right else text.ljust(width)
+    """Return a text of exactly so many cells."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1).rstrip() + "…"
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
+
+
+def _styled(line: str, style: str) -> str:
+    """Return a line as bold or dim where somebody can see it: on a terminal that is not dumb, unless NO_COLOR is set.
+
+    FORCE_COLOR styles what goes elsewhere too.
+    """
+    wanted = bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+    return f"\x1b[{style}m{line}\x1b[0m" if line and wanted and not os.environ.get("NO_COLOR") else line

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys_embed.cli.options import JSON, MODEL, with_settings
-from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.cli.output import SHOWN, say, say_json, say_table
 from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from recsys_embed.recommend.recommender import Recommender
-
-_SHOWN = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_10", "coverage_at_10", "rmse")
 
 
 @with_settings(data=DataConfig, content=ContentConfig, model=ModelConfig, train=TrainConfig, run=RunConfig)
@@ -45,7 +43,8 @@ def train(
         _say_cold(metrics)
     say(
         f"{report['epochs']} epochs; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
-        f"evaluation {seconds['evaluate']:.1f} s"
+        f"evaluation {seconds['evaluate']:.1f} s",
+        dim=True,
     )
     say(f"model  {report['model']}")
     if report["run_id"]:
@@ -54,7 +53,7 @@ def train(
 
 
 def _say_metrics(rows: dict[str, dict[str, Any]]) -> None:
-    names = [n for n in _SHOWN if any(n in values for values in rows.values())]
+    names = [n for n in SHOWN if any(n in values for values in rows.values())]
     first = next(iter(rows.values()))
     low, high = first["intervals"].get("ndcg_at_10", (None, None))
     table = [[row, *(f"{v[n]:.4f}" if n in v else "" for n in names)] for row, v in rows.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from recsys_embed.config import DataConfig, RunConfig
 from recsys_embed.content.items import Descriptions
@@ -25,6 +25,17 @@ def report_on(recommender: Recommender, positives: Ratings, run: RunConfig, rows
     return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
 
 
+class Measured(NamedTuple):
+    """metrics: {"test", "liked", "baselines"} and, for a cold-items split, "cold", as they are printed and saved.
+
+    test: the report behind metrics["test"], and popularity: the one of that baseline; None where not measured.
+    """
+
+    metrics: dict[str, Any]
+    test: Report | None = None
+    popularity: Report | None = None
+
+
 def measure(
     recommender: Recommender,
     fitted: Ratings,
@@ -32,16 +43,16 @@ def measure(
     descriptions: Descriptions | None,
     data: DataConfig,
     run: RunConfig,
-) -> dict[str, Any]:
+) -> Measured:
     """Score the test set, once; the liked part of it for explicit data; and the baselines, fitted on the same rows.
 
     fitted: the rows that the recommender was fitted on. descriptions: those that it was trained with.
-    Returns {"test", "liked", "baselines"} and, for a cold-items split, "cold".
     """
     test = split.test.positives(data.min_rating)
     if not len(test):
-        return {"test": None, "liked": None, "baselines": {}}
-    result: dict[str, Any] = {"test": report_on(recommender, test, run, split.test).summary(), "liked": None}
+        return Measured({"test": None, "liked": None, "baselines": {}})
+    own = report_on(recommender, test, run, split.test)
+    result: dict[str, Any] = {"test": own.summary(), "liked": None}
     liked = None
     if fitted.explicit:
         threshold = 0.8 * float(fitted.value.max()) if data.liked is None else data.liked
@@ -54,14 +65,16 @@ def measure(
     if data.split == "cold-items":
         result["cold"] = _measure_cold(recommender, fitted, split, descriptions, data, run)
     result["baselines"] = {}
+    popularity = None
     if run.baselines:
         for name, ranker in _baselines(fitted.positives(data.min_rating), split, data):
             report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
             result["baselines"][name] = report.metrics
+            popularity = report if name == "popularity" else popularity
             if liked is not None and len(liked):
                 part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
                 result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
-    return result
+    return Measured(result, own, popularity)
 
 
 def _measure_cold(

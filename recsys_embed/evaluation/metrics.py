@@ -93,23 +93,29 @@ def mae(predicted: NDArray[np.floating], rating: NDArray[np.floating]) -> float:
     return float(np.mean(np.abs(predicted.astype(float) - rating)))
 
 
-def interval(per_user: Values, resamples: int, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 2.5 and 97.5 percentiles of the means of resampled users, for values [users, metrics].
+def resampled_means(per_user: Values, resamples: int, seed: int = 0) -> Values:
+    """Return the means of resampled users, [resamples, metrics], for values [users, metrics].
 
     Each resample gives every user a Poisson(1) weight (Chamandy et al., 2012), which is what drawing users with
     replacement comes to, and needs no more memory than a block of weights. For many users fewer resamples do.
     """
     users = len(per_user)
     resamples = int(np.clip(50_000_000 // max(users, 1), 100, resamples)) if resamples else 0
-    if not resamples or not users:
-        return np.full(per_user.shape[1], np.nan), np.full(per_user.shape[1], np.nan)
     random = np.random.default_rng(seed)
     sums, sizes = np.zeros((resamples, per_user.shape[1])), np.zeros(resamples)
-    for start in range(0, users, block := max(1, 4_000_000 // resamples)):
+    for start in range(0, users, block := max(1, 4_000_000 // max(resamples, 1))):
         part = per_user[start : start + block]
         weights = random.poisson(1.0, (resamples, len(part))).astype(float)
         sums += weights @ part
         sizes += weights.sum(axis=1)
-    means = sums[sizes > 0] / sizes[sizes > 0, None]  # of few users a resample may draw nobody
+    means: Values = sums[sizes > 0] / sizes[sizes > 0, None]  # of few users a resample may draw nobody
+    return means
+
+
+def interval(per_user: Values, resamples: int, seed: int = 0) -> tuple[Values, Values]:
+    """Return the 2.5 and 97.5 percentiles of the means of resampled users, for values [users, metrics]."""
+    means = resampled_means(per_user, resamples, seed)
+    if not len(means):
+        return np.full(per_user.shape[1], np.nan), np.full(per_user.shape[1], np.nan)
     low, high = np.percentile(means, (2.5, 97.5), axis=0)
     return low, high

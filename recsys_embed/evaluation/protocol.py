@@ -77,6 +77,7 @@ class Report:
     metrics: means over users by name ("ndcg_at_10"), and "coverage_at_k", "popularity_at_k". low, high: ends of
     the 95 % intervals of those that are means over users. users: how many took part. left_out: test rows of items
     that have no training rating, and of unknown users and items. per_user: one row a user, one column a metric.
+    shown: by list length, how many users' lists hold each item, int64 [items].
     """
 
     metrics: dict[str, float]
@@ -86,6 +87,7 @@ class Report:
     rows: int
     left_out: int
     per_user: pl.DataFrame
+    shown: dict[int, Rows]
 
     def table(self) -> pl.DataFrame:
         """Return one row a metric: its name, value and interval."""
@@ -146,9 +148,7 @@ def rank_metrics(
     users = np.flatnonzero(relevant.count)
     names = [f"{name}_at_{k}" for name in metrics.METRICS for k in ks]
     values = np.zeros((len(users), len(names)))
-    shown = {k: np.zeros(len(counts), bool) for k in ks}
-    popularity = dict.fromkeys(ks, 0.0)
-    listed = dict.fromkeys(ks, 0)
+    shown = {k: np.zeros(len(counts), np.int64) for k in ks}
     at = 0
     allowed = None if counts.all() else counts > 0
     for block, ranked in ranker.lists(users, max(ks), seen, allowed):
@@ -157,17 +157,15 @@ def rank_metrics(
         values[at : at + len(block)] = np.column_stack(columns)
         at += len(block)
         for k in ks:
-            items = ranked[:, :k][ranked[:, :k] >= 0]
-            shown[k][items] = True
-            popularity[k] += float(counts[items].sum())
-            listed[k] += len(items)
+            shown[k] += np.bincount(ranked[:, :k][ranked[:, :k] >= 0], minlength=len(counts))
     low, high = metrics.interval(values, resamples)
     means = values.mean(axis=0) if len(users) else np.full(len(names), np.nan)
     measured = dict(zip(names, means.tolist(), strict=True))
     for k in ks:
-        measured[f"coverage_at_{k}"] = float(shown[k].sum() / max(1, (counts > 0).sum()))
-        measured[f"popularity_at_{k}"] = popularity[k] / max(1, listed[k])
+        measured[f"coverage_at_{k}"] = float((shown[k] > 0).sum() / max(1, (counts > 0).sum()))
+        measured[f"popularity_at_{k}"] = float(counts @ shown[k] / max(1, shown[k].sum()))
     ends = {} if not resamples else {"low": low, "high": high}
     bounds = {end: dict(zip(names, ends[end].tolist(), strict=True)) if ends else {} for end in ("low", "high")}
     per_user = pl.DataFrame({"user_id": test.users.ids(users)} | dict(zip(names, values.T, strict=True)))
-    return Report(measured, bounds["low"], bounds["high"], len(users), int(warm.sum()), int((~warm).sum()), per_user)
+    rows = int(warm.sum()), int((~warm).sum())
+    return Report(measured, bounds["low"], bounds["high"], len(users), *rows, per_user, shown)

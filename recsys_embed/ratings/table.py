@@ -170,6 +170,11 @@ class Ratings:
             sha.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
         return sha.hexdigest()[:16]
 
+    def pairs_digest(self) -> str:
+        """Return 16 hex digits that are equal for equal pairs of user and item, whatever their order and the rest."""
+        pairs = self.frame().select(pl.col("user_id", "item_id").cast(pl.String)).sort("user_id", "item_id")
+        return hashlib.sha256(pairs.write_csv().encode()).hexdigest()[:16]
+
     def frame(self) -> pl.DataFrame:
         """Return the ratings in outside ids: user_id, item_id, rating and, where known, timestamp."""
         columns: dict[str, Any] = {

@@ -52,7 +52,8 @@ class Recommender:
 
     Attributes, once fitted or loaded: `users`, `items` (Vocab); `table`, one row an item (item_id, title, …);
     `plain` (PlainModel); `seen` and `held`, what each user's model was fitted on and what was held out (Seen);
-    `counts`, ratings of each item; `facts`, a dict of settings and metrics that is saved with the model.
+    `counts`, ratings of each item; `facts`, a dict of settings and metrics that is saved with the model; `per_user`,
+    every user's metrics in the test of a training (user_id, ndcg_at_10, …), or None without one.
     """
 
     users: Vocab
@@ -63,6 +64,7 @@ class Recommender:
     held: Seen
     counts: Rows
     facts: dict[str, Any]
+    per_user: pl.DataFrame | None = None
     _described: Described | None = None
     _folder: Path | None = None
 
@@ -112,7 +114,7 @@ class Recommender:
         net = build(model, len(ratings.users), len(ratings.items), train.seed, descriptions, self.content)
         self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
         self._forget()
-        self._described = self._folder = None
+        self._described = self._folder = self.per_user = None
         if descriptions is not None:
             self._described = Described.of(descriptions, self.fitted.model, self.content.image_size)
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model

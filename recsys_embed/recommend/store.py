@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -17,6 +17,8 @@ from recsys_embed.recommend.described import FILES
 
 if TYPE_CHECKING:
     from recsys_embed.recommend.recommender import Recommender
+
+PER_USER = "per_user.parquet"
 
 _MEANINGS = {
     "score": "higher is better, for one user at a time; it has no unit",
@@ -55,6 +57,8 @@ def write(recommender: Recommender, folder: Path) -> Path:
         facts={"model.json": jsonable({**facts, **recommender.facts})},
         pages={"README.md": card(recommender)},
     )
+    if recommender.per_user is not None:
+        bundle.frames[PER_USER] = recommender.per_user
     if recommender.described is not None:
         recommender.described.put(bundle)
     bundle.write(folder)
@@ -87,6 +91,7 @@ def read(loaded: Recommender, folder: Path) -> Recommender:
     except KeyError as missing:
         raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
     own = ("offset", "link", "scale", "unit")
+    loaded.per_user = bundle.frames.get(PER_USER)  # only a training with a test has it
     loaded.table, loaded.counts = table.drop("ratings"), table["ratings"].to_numpy()
     loaded.facts = {k: v for k, v in facts.items() if k not in (*own, "package", "content")}
     return loaded
@@ -104,17 +109,9 @@ def card(recommender: Recommender) -> str:
         "",
         f"A score means: {_MEANINGS[recommender.plain.link]}.",
     ]
-    metrics = recommender.facts.get("metrics", {})
-    rows = {"this model": metrics.get("test"), **metrics.get("baselines", {})}
-    if metrics.get("test"):
-        names = [
-            n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in metrics["test"]
-        ]
-        lines += ["", "On held-out test ratings (all items ranked, those fitted on left out):", ""]
-        lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-        for row, values in rows.items():
-            cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    lines += _quality(recommender.facts.get("metrics", {}))
+    if recommender.facts.get("command"):
+        lines += ["", "The same training again:", "", "```sh", recommender.facts["command"], "```"]
     lines += [
         "",
         "Read it with `recsys_embed.Recommender.load(folder)` or `recsys recommend --model FOLDER`. The vectors",
@@ -123,3 +120,33 @@ def card(recommender: Recommender) -> str:
     if recommender.facts.get("terms"):
         lines += ["", f"Data: {recommender.facts['terms']}"]
     return "\n".join(lines) + "\n"
+
+
+def _quality(metrics: dict[str, Any]) -> list[str]:
+    """Return how good the model is, beside its baselines: a sentence and a table."""
+    test, baselines = metrics.get("test"), metrics.get("baselines", {})
+    if not test or not test["users"]:
+        return []
+    against = [
+        f"{test['ndcg_at_10'] / baselines[name]['ndcg_at_10']:{form}} x {said} ({baselines[name]['ndcg_at_10']:.4f})"
+        for name, said, form in (("popularity", "popularity", ".1f"), ("ease", "EASE", ".2f"))
+        if baselines.get(name, {}).get("ndcg_at_10")
+    ]
+    stars = f"RMSE {test['rmse']:.4f}; " if "rmse" in test else ""
+    beside = f": {', '.join(against)}" if against else ""
+    lines = [
+        "",
+        f"**{stars}NDCG@10 {test['ndcg_at_10']:.4f}{beside}.** On held-out test ratings of {test['users']:,} users "
+        "(all items ranked, those fitted on left out):",
+        "",
+    ]
+    names = [n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in test]
+    lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for row, values in {"this model": test, **baselines}.items():
+        cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    if metrics.get("cold"):
+        sides = {"this model": metrics["cold"], **metrics["cold"]["baselines"]}
+        found = ", ".join(f"{row} {values['ndcg_at_10']:.4f}" for row, values in sides.items())
+        lines += ["", f"Items without a training rating, ranked among themselves, NDCG@10: {found}."]
+    return lines

@@ -19,9 +19,9 @@ from recsys_embed.recommend.fold_in import FoldIn
 from recsys_embed.recommend.index import ExactIndex
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.show.columns import Column, colour_column, columns_of
+from recsys_embed.show.map_picture import draw_picture
 from recsys_embed.show.moves import Moves, moves
 from recsys_embed.show.page import PALETTES, column_data, points_data, vectors_data, write_page
-from recsys_embed.show.picture import draw_picture
 from recsys_embed.show.project import Projection, project
 
 log = logging.getLogger("recsys_embed")

@@ -1,123 +1,130 @@
-"""map.png: the same map on paper."""
+"""What all pictures share: how a file is named and written, colours, and axes without clutter."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats
 from recsys_embed.datasets.files import writing_whole
-from recsys_embed.show.columns import OTHER, PALETTE, SCALE, Column
+from recsys_embed.errors import SettingError
 
-_LABELS = 60
-_LONGEST = 34
-_NAMES = 10
+# Told apart by colour-blind people too (Okabe and Ito, Color Universal Design, 2008).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+GREY, INK = "#8a8f98", "#22262b"
 
 
-def draw_picture(
-    out: Path,
-    points: Floats,
-    users: Floats,
-    titles: Sequence[str],
-    counts: NDArray[np.int64],
-    colour: Column,
-    title: str,
-    facts: str,
-) -> None:
-    """Draw items [n, 2], the most rated ones large and with their titles, and users [u, 2] as small grey marks."""
+def check_ending(out: Path) -> None:
+    """Raise SettingError where a file's ending is no picture's."""
+    if out.suffix not in (".png", ".svg", ".pdf"):
+        raise SettingError(f"{out} must end in .png, .svg or .pdf")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure of so many inches. It belongs to no window and changes nobody's settings."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    wide, high = np.ptp(points, axis=0) + 0.05
-    figure = Figure(figsize=(12, 1 + float(np.clip(12 * high / wide, 6, 14))), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    if len(users):
-        axis.scatter(users[:, 0], users[:, 1], s=4, c="#c9ced4", marker="x", linewidths=0.6, zorder=1)
-    share = np.sqrt(counts / max(1, int(counts.max(initial=1))))
-    order = np.argsort(counts, kind="stable")
-    dot = 5 if len(points) <= 5_000 else 2
-    colours = np.array(colour.colours())
-    sizes = dot + 130 * share[order] ** 2
-    axis.scatter(
-        points[order, 0], points[order, 1], s=sizes, c=colours[order], linewidths=0.3, edgecolors="white", zorder=2
-    )
-    axis.set_aspect("equal", adjustable="datalim")
-    axis.set_axis_off()
-    axis.margins(0.02)
-    figure.suptitle(_shown(title), x=0.004, ha="left", fontsize=15, weight="bold")
-    axis.set_title(facts, loc="left", fontsize=10, color="#555d66")
-    _legend(axis, colour)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph"
-        )  # what the font lacks is a box in the picture, and all right on the page
-        figure.canvas.draw()  # the places of labels depend on the final axes
-        best = order[::-1][: 4 * _LABELS]
-        radii = np.sqrt((dot + 130 * share[best] ** 2) / np.pi)
-        write_labels(axis, points[best], [_shown(titles[row], _LONGEST) for row in best], radii, _LABELS)
-        with writing_whole(out) as file:
-            figure.savefig(file, dpi=110, format="png")
+    return figure
 
 
-def _legend(axis: Any, colour: Column) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.lines import Line2D
+def write(figure: Any, out: Path, dpi: int = 150) -> Path:
+    """Write a figure to a .png, .svg or .pdf, whole or not at all."""
+    import matplotlib
 
-    if colour.kind == "tags":
-        names = [*zip(colour.names, PALETTE, strict=False)][:_NAMES]
-        if len(colour.names) > len(names):
-            names.append(("other", OTHER))
-        marks = [Line2D([], [], marker="o", ls="", color=c, label=_shown(name, 24)) for name, c in names]
-        axis.legend(handles=marks, title=_shown(colour.name), loc="lower left", fontsize=9, framealpha=0.85)
-        return
-    known = colour.values[np.isfinite(colour.values)]
-    inner = axis.inset_axes((0.01, 0.03, 0.2, 0.018))
-    inner.imshow(np.linspace(0, 1, 64)[None], aspect="auto", cmap=LinearSegmentedColormap.from_list("", SCALE))
-    inner.set_yticks([])
-    inner.set_xticks([0, 63], [f"{known.min():g}", f"{known.max():g}"], fontsize=9)
-    inner.set_title(f"{_shown(colour.name)}, by rank", fontsize=9)
+    words_stay_words = {"svg.fonttype": "none"}
+    with writing_whole(out) as file, matplotlib.rc_context(words_stay_words), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a title in a script that the font lacks shows as boxes
+        figure.savefig(file, dpi=dpi, format=out.suffix[1:])
+    return out
 
 
-def write_labels(axis: Any, points: Floats, texts: Sequence[str], radii: NDArray[Any], most: int) -> int:
-    """Write texts beside their points, the first first, each where it covers no other; return how many found room.
+def style(axis: Any, title: str = "", x: str = "", y: str = "") -> None:
+    """Give axes their titles, a faint grid, and no frame above and to the right."""
+    axis.set_title(plain(title), fontsize=11, loc="left", color=INK)
+    axis.set_xlabel(plain(x), color=INK)
+    axis.set_ylabel(plain(y), color=INK)
+    axis.grid(True, color="#e6e8eb", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors="#555b63", labelsize=9, length=3)
+    for side, spine in axis.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#b8bcc4")
 
-    radii: of the points' marks, in typographic points.
+
+class Label(NamedTuple):
+    """A text beside a point. away: from it, in typographic points. must: written even where it covers something."""
+
+    text: str
+    away: float = 7
+    size: float = 8.5
+    colour: str = INK
+    weight: str = "normal"
+    must: bool = False
+
+
+# The sides that a label may stand on, by which of them reads best.
+_SIDES = (
+    (1, 0, "left", "center"), (-1, 0, "right", "center"), (0, 1, "center", "bottom"), (0, -1, "center", "top"),
+    (1, 1, "left", "bottom"), (1, -1, "left", "top"), (-1, 1, "right", "bottom"), (-1, -1, "right", "top"),
+)  # fmt: skip
+
+
+def write_labels(axis: Any, points: NDArray[Any], labels: Sequence[Label], most: int, clear: bool = False) -> int:
+    """Write `most` labels at most beside their points [n, 2], the first first; return how many were written.
+
+    Each stands where it covers no other and, with `clear`, none of the points; one that finds no such place is left
+    out, or stands where it covers least where it must be written. Call it when the axes have their final size.
     """
     renderer = axis.figure.canvas.get_renderer()
+    pixels = axis.transData.transform(points) if clear else ()
     taken: list[Any] = []
-    for at, text in enumerate(texts):
+    for at, label in enumerate(labels):
         if len(taken) >= most:
             break
-        away = float(radii[at]) + 2
-        for dx, dy, side, base in ((away, 0, "left", "center"), (-away, 0, "right", "center"),
-                                   (0, away, "center", "bottom"), (0, -away, "center", "top")):  # fmt: skip
+        best, least = None, math.inf if label.must else 1
+        for x, y, side, base in _SIDES:
             note = axis.annotate(
-                text, points[at], (dx, dy), textcoords="offset points", ha=side, va=base, fontsize=8.5, zorder=3,
-                color="#16191d", parse_math=False,
+                plain(label.text), points[at], (x * label.away, y * label.away), textcoords="offset points", ha=side,
+                va=base, fontsize=label.size, color=label.colour, weight=label.weight, zorder=4,
             )  # fmt: skip
             box = note.get_window_extent(renderer).padded(1.5)
             inside = axis.bbox.x0 < box.x0 and box.x1 < axis.bbox.x1 and axis.bbox.y0 < box.y0 and box.y1 < axis.bbox.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                _halo(note)
-                taken.append(box)
+            clash = 3 * (not inside) + sum(box.overlaps(other) for other in taken)
+            clash += sum(box.contains(*pixel) for n, pixel in enumerate(pixels) if n != at)
+            if clash < least:
+                if best is not None:
+                    best[0].remove()
+                best, least = (note, box), clash
+            else:
+                note.remove()
+            if not clash:
                 break
-            note.remove()
+        if best is not None:
+            best[0].set_path_effects([_halo()])
+            taken.append(best[1])
     return len(taken)
 
 
-def _halo(note: Any) -> None:
+def _halo() -> Any:
     from matplotlib.patheffects import withStroke
 
-    note.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+    return withStroke(linewidth=2.2, foreground="white")
 
 
-def _shown(text: str, longest: int = 80) -> str:
-    """Return a text that fits, without what a font cannot draw."""
-    line = "".join(sign if sign.isprintable() else " " for sign in text)
-    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+def plain(text: str) -> str:
+    """Return text that matplotlib shows as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def label(metric: str) -> str:
+    """Return a metric's name for people: ndcg_at_10 -> NDCG@10."""
+    name, _, k = metric.partition("_at_")
+    short = name.upper() if name in ("ndcg", "map", "mrr", "rmse", "mae") else name.replace("_", " ")
+    return f"{short}@{k}" if k else short

@@ -28,6 +28,32 @@ _LONGEST = 6000  # characters of a parameter's value
 P = ParamSpec("P")
 
 
+def store_of(uri: str | None) -> str:
+    """Return the store that is meant: the named one, $MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+
+
+def quiet_mlflow() -> Any:
+    """Import MLflow so that it neither chatters nor waits for minutes, and return it."""
+    # A server that is down must cost seconds, not MLflow's default of minutes; a setting of the user's stands.
+    for name, value in (("HTTP_REQUEST_MAX_RETRIES", "2"), ("HTTP_REQUEST_TIMEOUT", "10")):
+        os.environ.setdefault(f"MLFLOW_{name}", value)
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    # Results alone go to stdout; with a server MLflow would print links there.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    import mlflow
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    return mlflow
+
+
+def reason(error: Exception) -> str:
+    """Return the first line of what MLflow, its driver or its server says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[Concatenate[MLflowTracker, P], None]:
     """Let a method fail once, with one warning, and do nothing from then on."""
 
@@ -38,8 +64,7 @@ def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[C
                 method(self, *args, **kwargs)
             except Exception as error:  # any failure of the store, its driver or its server
                 self.alive = False
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                log.warning("MLflow failed (%s): this training goes on untracked from here", reason[0][:300])
+                log.warning("MLflow failed (%s): this training goes on untracked from here", reason(error))
 
     return safe  # type: ignore[return-value]
 
@@ -52,7 +77,7 @@ class MLflowTracker(Tracker):
     """
 
     def __init__(self, uri: str | None, experiment: str, tags: Mapping[str, str]) -> None:
-        self.uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+        self.uri = store_of(uri)
         self.experiment, self.tags = experiment, dict(tags)
         self.alive = True
         self.waiting: list[Any] = []
@@ -64,17 +89,7 @@ class MLflowTracker(Tracker):
 
     @_safely
     def _start(self) -> None:
-        # A server that is down must cost seconds, not MLflow's default of minutes; a setting of the user's stands.
-        for name, value in (("MAX_RETRIES", "2"), ("TIMEOUT", "10")):
-            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        # Results alone go to stdout; with a server MLflow would print links there.
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        self.mlflow = mlflow
+        self.mlflow = mlflow = quiet_mlflow()
         self.client = mlflow.MlflowClient(self.uri)
         known = self.client.get_experiment_by_name(self.experiment)
         self.experiment_id = known.experiment_id if known else self.client.create_experiment(self.experiment)
@@ -106,9 +121,9 @@ class MLflowTracker(Tracker):
         self.delivered = time.monotonic()
 
     @_safely
-    def artifact(self, path: Path) -> None:
-        """Upload a file."""
-        self.client.log_artifact(self.run_id, str(path))
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Upload a file, into a folder of the run's artifacts or beside all."""
+        self.client.log_artifact(self.run_id, str(path), folder)
 
     @_safely
     def describe(self, text: str) -> None:

@@ -26,8 +26,8 @@ class Tracker(AbstractContextManager["Tracker"]):
     def progress(self, done: float, total: float, note: str = "") -> None:
         """Take how far the training is, in epochs."""
 
-    def artifact(self, path: Path) -> None:
-        """Take a file."""
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Take a file, to be kept in a folder of that name or beside all."""
 
     def describe(self, text: str) -> None:
         """Take a description, in Markdown."""

@@ -1,0 +1,404 @@
+"""Runs side by side: the paired bootstrap, what a training leaves for it, pictures, and the command that repeats it."""
+
+import json
+import shlex
+import sqlite3
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+from worlds import recsys, small
+
+from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, load_dataset
+from recsys_embed.cli import output
+from recsys_embed.config import PLACES, ContentConfig, command, settings
+from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
+from recsys_embed.evaluation.compare import Run, compare
+from recsys_embed.evaluation.paired import paired
+from recsys_embed.evaluation.protocol import Ranker, rank_metrics
+from recsys_embed.experiment import run_experiment
+from recsys_embed.recommend.recommender import Recommender
+
+WORLD = "synthetic:users=70,items=40,ratings=1100"
+PNG = b"\x89PNG"
+
+
+def train(folder, name, seed=0, split_seed=0, track=False, data=None, **run):
+    model, train = small("softmax", epochs=3, seed=seed)
+    report = RunConfig(out=name, track=track, tracking_uri=f"sqlite:///{folder}/mlflow.db", resamples=20, **run)
+    return run_experiment(data or DataConfig(WORLD, split_seed=split_seed), model, train, report)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with three models: two on one split, tracked, and one on another split."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ids = [train(folder, name, seed, track=True)[1]["run_id"] for seed, name in enumerate(("one", "two"))]
+        train(folder, "apart", split_seed=5)
+    return folder, ids
+
+
+# The paired bootstrap
+
+
+def test_equal_models_do_not_differ():
+    values = np.random.default_rng(0).random(50)
+    found = paired(values, values)
+    assert (found.mean, found.low, found.high, found.p, found.users) == (0, 0, 0, 1, 50) and not found.clear
+
+
+def test_the_sides_change_places():
+    random = np.random.default_rng(1)
+    one, other = random.random(80), random.random(80) + 0.02
+    there, back = paired(one, other), paired(other, one)
+    assert (there.mean, there.p) == (-back.mean, back.p)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert paired(one, other) == there and paired(one, other, seed=1) != there
+
+
+def test_more_users_make_it_surer():
+    random = np.random.default_rng(2)
+    one, other = random.random(4000), random.random(4000)
+    few, many = paired(one[:100], other[:100], 1000), paired(one, other, 1000)
+    assert (many.high - many.low) * 4 < few.high - few.low
+
+
+def test_it_agrees_with_drawing_users_again_and_again():
+    random = np.random.default_rng(3)
+    one, other = random.random(300), random.random(300) - 0.04
+    drawn = random.integers(0, 300, (4000, 300))
+    means = one[drawn].mean(axis=1) - other[drawn].mean(axis=1)
+    found = paired(one, other)
+    assert (found.low, found.high) == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=0.004)
+    assert found.p == pytest.approx(2 * (means <= 0).mean(), abs=0.02)
+
+
+def test_chance_alone_is_rarely_called_a_difference():
+    random = np.random.default_rng(4)
+    found = [paired(random.random(60), random.random(60), resamples=400, seed=n) for n in range(400)]
+    assert np.mean([f.p < 0.05 for f in found]) == pytest.approx(0.05, abs=0.04)
+    assert np.mean([f.p < 0.5 for f in found]) == pytest.approx(0.5, abs=0.08)
+    assert np.mean([f.clear for f in found]) == pytest.approx(0.05, abs=0.04)
+
+
+def test_what_users_share_cancels():
+    random = np.random.default_rng(5)
+    ease, other = random.random(200), random.normal(0, 0.01, 200)
+    found = paired(ease + 0.01 + other, ease)
+    assert found.clear and found.high - found.low < 0.005
+    assert found.p == 2 / 10_001  # never 0: the data itself is one resample
+
+
+@pytest.mark.parametrize("shapes", [((), ()), ((3,), (4,)), ((0,), (0,)), ((3, 2), (3, 2))])
+def test_values_that_are_no_pairs_are_refused(shapes):
+    with pytest.raises(DataError, match="one a user"):
+        paired(*(np.zeros(shape) for shape in shapes))
+
+
+# What a training leaves
+
+
+def test_the_test_of_every_user_is_in_the_folder(work):
+    folder, _ = work
+    loaded = Recommender.load(folder / "one")
+    table = loaded.per_user
+    metrics = loaded.facts["metrics"]["test"]
+    assert table.height == metrics["users"] and set(table["user_id"]) <= set(loaded.users.series)
+    for name in table.columns[1:]:
+        assert table[name].mean() == pytest.approx(metrics[name])
+    assert {"ndcg_at_10", "recall_at_10", "hit_at_50"} <= set(table.columns)
+
+
+def test_a_model_without_a_test_has_none_and_is_read(work, tmp_path):
+    folder, _ = work
+    loaded = Recommender.load(folder / "one")
+    kept = Recommender.load(loaded.save(tmp_path / "kept"))
+    assert kept.per_user.equals(loaded.per_user)
+    loaded.per_user = None
+    again = Recommender.load(loaded.save(tmp_path / "bare"))
+    assert again.per_user is None and not (tmp_path / "bare" / "per_user.parquet").exists()
+    assert again.recommend(5).equals(kept.recommend(5))
+    data = load_dataset(WORLD).ratings
+    assert Recommender(*small("softmax", epochs=1)).fit(data).per_user is None
+
+
+def test_a_changed_table_is_refused(work, tmp_path):
+    folder, _ = work
+    copy = Recommender.load(folder / "one").save(tmp_path / "copy")
+    (copy / "per_user.parquet").write_bytes(b"PAR1")
+    with pytest.raises(BundleError, match="per_user.parquet was changed"):
+        Recommender.load(copy)
+
+
+def test_a_second_fit_forgets_the_first_ones_test(work):
+    loaded = Recommender.load(work[0] / "one")
+    loaded.model, loaded.train = small("softmax", epochs=1)
+    assert loaded.fit(load_dataset(WORLD).ratings).per_user is None
+
+
+def test_how_often_an_item_is_shown_is_what_the_lists_say(work):
+    loaded = Recommender.load(work[0] / "one")
+    split = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
+    report = rank_metrics(Ranker.of(loaded.plain), split.test, loaded.seen, loaded.counts, (3, 10))
+    for k in (3, 10):
+        shown = loaded.recommend(report.per_user["user_id"].to_list(), k)["item_id"].to_list()
+        assert [shown.count(item) for item in loaded.items.series] == report.shown[k].tolist()
+
+
+def test_the_digest_of_pairs_knows_neither_order_nor_vocabulary():
+    ratings = load_dataset(WORLD).ratings
+    mixed = ratings.take(np.random.default_rng(0).permutation(len(ratings)))
+    more = mixed.with_items(pl.Series("item_id", [-5, 1, 999]))
+    assert ratings.pairs_digest() == mixed.pairs_digest() == more.pairs_digest()
+    assert more.digest() != mixed.digest() != ratings.digest()
+    assert ratings.take(np.arange(1, len(ratings))).pairs_digest() != ratings.pairs_digest()
+
+
+# Runs side by side
+
+
+def test_a_run_is_the_same_from_its_folder_and_from_mlflow(work, monkeypatch):
+    folder, ids = work
+    monkeypatch.chdir(folder)
+    for name, run_id in zip(("one", "two"), ids, strict=True):
+        here, there = Run.read(name), Run.read(run_id[:6])
+        assert there.name == run_id == here.facts["run_id"]
+        assert here.facts == there.facts and here.per_user.equals(there.per_user)
+
+
+def test_two_runs_are_paired_over_the_users_of_both(work, monkeypatch):
+    monkeypatch.chdir(work[0])
+    one, two = Run.read("one"), Run.read("two")
+    found = compare([one, two]).beside[0].difference
+    assert found.mean == pytest.approx(two.test["ndcg_at_10"] - one.test["ndcg_at_10"]) and found.mean != 0
+    fewer = Run("fewer", two.facts, two.per_user.sort("ndcg_at_10").tail(40).sample(40, shuffle=True, seed=0))
+    part = compare([one, fewer])
+    joined = fewer.per_user.join(one.per_user, on="user_id")
+    expected = (joined["ndcg_at_10"] - joined["ndcg_at_10_right"]).mean()
+    assert part.beside[0].difference.users == 40 and part.beside[0].difference.mean == pytest.approx(expected)
+    mixed = [Run("mixed", r.facts, r.per_user.sample(fraction=1.0, shuffle=True, seed=0)) for r in (one, two)]
+    assert compare([one, mixed[1]]).beside[0].difference == compare([mixed[0], two]).beside[0].difference == found
+    assert compare([one, two]).differing == ["seed"]
+    swapped = compare([two, one]).beside[0].difference
+    assert (swapped.mean, swapped.p) == (-found.mean, found.p)
+
+
+def test_what_cannot_be_paired_says_why(work, monkeypatch):
+    monkeypatch.chdir(work[0])
+    one, two, apart = (Run.read(name) for name in ("one", "two", "apart"))
+    assert "split_seed 5 and 0" in compare([one, apart]).beside[0].why_not
+    assert compare([one, two], "recall_at_20").beside[0].why_not is None
+    bare = Run("bare", two.facts, None)
+    assert "bare keeps no metrics of single users" in compare([one, bare]).beside[0].why_not
+    assert "coverage_at_10 is no metric of single users" in compare([one, two], "coverage_at_10").beside[0].why_not
+    other = Run("other", {**two.facts, "digest": "x", "test_digest": "y", "dataset": "b"}, two.per_user)
+    assert "different data: b (digest x)" in compare([one, other]).beside[0].why_not
+    strangers = Run("strangers", two.facts, two.per_user.with_columns(pl.col("user_id") + 10_000))
+    assert compare([one, strangers]).beside[0].why_not == "no user was tested in both"
+    with pytest.raises(SettingError, match="no run was tested by ndcg_at_7; the metrics are coverage_at_10"):
+        compare([one, two], "ndcg_at_7")
+
+
+def test_the_beginning_of_an_id_must_name_one_run(work, tmp_path, monkeypatch):
+    import mlflow
+
+    store = f"sqlite:///{tmp_path}/m.db"
+    monkeypatch.chdir(tmp_path)
+    client = mlflow.MlflowClient(store)
+    made = [client.create_run(client.create_experiment(name)).info.run_id for name in ("a", "b")]
+    with sqlite3.connect(tmp_path / "m.db") as database:
+        for old, new in zip(made, ("abcdef0" + "1" * 25, "abcdef0" + "2" * 25), strict=True):
+            database.execute("UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", (new, old))
+            database.execute("UPDATE OR IGNORE tags SET run_uuid = ? WHERE run_uuid = ?", (new, old))
+    with pytest.raises(UnknownId, match="several runs' ids begin with abcdef0: abcdef01.*, abcdef02"):
+        Run.read("abcdef0", store)
+    with pytest.raises(BundleError, match="keeps no model.json"):
+        Run.read("abcdef02", store)
+    (tmp_path / "model.json").write_text("{")
+    broken = client.create_run("1").info.run_id
+    client.log_artifact(broken, str(tmp_path / "model.json"))
+    with pytest.raises(BundleError, match="is broken"):
+        Run.read(broken, store)
+    with pytest.raises(UnknownId, match="no run's id begins with fedcba"):
+        Run.read("fedcba", store)
+
+
+def test_the_command_shows_runs_side_by_side(work, tmp_path):
+    folder, ids = work
+    store = ("--tracking-uri", f"sqlite:///{folder}/mlflow.db")
+    done = recsys("compare", "one", ids[1][:8], "apart", *store, "--out", str(tmp_path / "all.svg"), cwd=folder)
+    lines = done.stdout.splitlines()
+    assert lines[:3] == ["1  one", f"2  {ids[1]}", "3  apart"]
+    assert [line.split() for line in lines if line.startswith("--")] == [
+        ["--split-seed", "0", "0", "5"],
+        ["--seed", "0", "1", "0"],
+    ]
+    assert "3 cannot be compared with 1 user by user: they were tested on different ratings" in done.stdout
+    assert (tmp_path / "all.svg").read_text().startswith("<?xml")
+    said = json.loads(recsys("compare", "two", "one", "--json", "--metric", "recall_at_10", cwd=folder).stdout)
+    first, second = said["runs"]
+    gap = second["metrics"]["recall_at_10"] - first["metrics"]["recall_at_10"]
+    assert said["metric"] == "recall_at_10" and "difference" not in first and second["why_not"] is None
+    assert second["difference"]["mean"] == pytest.approx(gap)
+    assert set(second["difference"]) == {"mean", "low", "high", "p", "users", "excludes_zero"}
+    assert second["settings"] == {"seed": 0} and first["settings"] == {"seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("one",), 2, "two runs or more, got 1"),
+        (("one", "nowhere"), 5, "nowhere is no model folder, and no run id"),
+        (("one", "abcde"), 5, "abcde is no model folder"),
+        (("one", "abcdef"), 3, "there is no MLflow store mlflow.db"),
+        (("one", "two", "--out", "a.gif"), 2, "must end in .png, .svg or .pdf"),
+        (("one", "two", "--metric", "ndcg"), 2, "no run was tested by ndcg"),
+    ],
+)
+def test_mistakes_are_one_line(work, tmp_path, args, code, message):
+    paths = [str(work[0] / word) if word in ("one", "two") else word for word in args]
+    done = recsys("compare", *paths, cwd=tmp_path, code=code)
+    assert message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+# Pictures and descriptions
+
+
+def test_a_run_has_pictures_a_description_and_the_users(work):
+    import mlflow
+
+    folder, ids = work
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    paths = {a.path for a in client.list_artifacts(ids[0], "pictures")}
+    assert paths == {f"pictures/{name}.png" for name in ("curves", "users", "popularity")}
+    root = client.get_run(ids[0]).info.artifact_uri.removeprefix("file://")
+    assert all(open(f"{root}/{path}", "rb").read(4) == PNG for path in paths)
+    note = client.get_run(ids[0]).data.tags["mlflow.note.content"]
+    metrics = Run.read(str(folder / "one")).facts["metrics"]
+    times = metrics["test"]["ndcg_at_10"] / metrics["baselines"]["popularity"]["ndcg_at_10"]
+    assert f"{times:.1f} x popularity" in note and "x EASE" in note
+    assert f"recsys train --dataset {WORLD} " in note and "mlflow.db" not in note
+
+
+def test_a_picture_that_fails_loses_no_training(tmp_path, monkeypatch, caplog):
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recsys_embed.show.run.draw_training", lambda *_: 1 / 0)
+    _, report = train(tmp_path, "model", track=True)
+    assert "pictures of it could not be drawn (division by zero)" in caplog.text
+    run = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(report["run_id"])
+    assert run.info.status == "FINISHED" and (tmp_path / "model" / "manifest.json").exists()
+    assert run.outputs.model_outputs
+
+
+def test_pictures_need_neither_validation_nor_baselines(tmp_path, monkeypatch):
+    from recsys_embed.evaluation.measure import measure
+    from recsys_embed.show.run import draw_training
+
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig(WORLD, valid_share=0.0, split_seed=0)
+    recommender, _ = train(tmp_path, "model", data=data, baselines=False)
+    split = load_dataset(WORLD).split(data)
+    measured = measure(recommender, split.train, split, None, data, RunConfig(baselines=False, resamples=0))
+    drawn = draw_training(recommender, measured, tmp_path)
+    assert [path.name for path in drawn] == ["curves.png", "users.png", "popularity.png"]
+    nothing = measured._replace(test=None)
+    assert [path.name for path in draw_training(recommender, nothing, tmp_path)] == ["curves.png"]
+
+
+# The command that repeats a training
+
+GIVEN = [
+    {"dataset": "movielens"},
+    {"dataset": "my ratings.csv", "columns": "user,item", "min_rating": -1.5, "split_seed": 0, "offline": True},
+    {"loss": "mse", "lr": 1e-05, "refit": False, "biases": False, "cosine": True, "patience": 0, "ks": "5,10"},
+    {"text": "title,it's; rm -rf $HOME", "split": "cold-items", "baselines": False, "out": "x", "clip": 3.0},
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_the_command_of_a_training_repeats_it(given):
+    import typer.main
+
+    from recsys_embed.cli.main import app
+
+    kinds = (DataConfig, ContentConfig, ModelConfig, TrainConfig, RunConfig)
+    configs = [kind(**{k: v for k, v in given.items() if k in kind.__dataclass_fields__}) for kind in kinds]
+    words = shlex.split(command(*configs))
+    assert words[:2] == ["recsys", "train"]
+    parsed = typer.main.get_command(app).commands["train"].make_context("train", words[2:]).params
+    wanted = settings(*configs)
+    assert {k: parsed[k] for k in wanted if k not in PLACES} == {k: v for k, v in wanted.items() if k not in PLACES}
+    named = [name for name in given if name not in PLACES] if given != GIVEN[0] else ["dataset"]
+    assert sum(word.startswith("--") for word in words) == len({*named, "dataset"})
+
+
+def test_data_that_was_handed_over_has_no_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configs = DataConfig(WORLD), *small("softmax", epochs=1), RunConfig(out="a", track=False, resamples=0)
+    handed, _ = run_experiment(*configs, catalog=load_dataset(WORLD))
+    assert "command" not in handed.facts and "recsys train" not in handed.card()
+
+
+# What a terminal shows
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """Run on a made-up terminal of 40 cells, and give what it was told."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(output, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
+    return lambda: capsys.readouterr().out
+
+
+TITLES = [["1", "七人の侍 " * 8, "4.25"], ["2", "Amélie 🎬", "3.50"], ["30", "plain", "2.75"]]
+
+
+def test_tables_fit_and_wide_characters_align(terminal):
+    from rich.cells import cell_len
+
+    output.say_table(["#", "title", "score"], TITLES, "# score")
+    head, *lines = terminal().splitlines()
+    assert [cell_len(line) for line in lines] == [40, 40, 40]
+    assert [line.split()[-1] for line in lines] == ["4.25", "3.50", "2.75"]
+    assert head.startswith("\x1b[1m") and head.endswith("\x1b[0m") and "\x1b" not in "".join(lines)
+    output.say_table(["title", "n"], [["七人の侍", "1"], ["plain", "2"]])
+    assert terminal().splitlines()[1:] == ["七人の侍  1", "plain     2"]
+    output.say_table(["a", "b", "n"], [["x" * 50, "y" * 30, "1" * 20]], "n")
+    (line,) = terminal().splitlines()[1:]
+    assert len(line) == 40 and line.endswith("…  " + "1" * 20) and line.count("…") == 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "styled"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False),
+     ({"TERM": "dumb", "FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False)],
+)  # fmt: skip
+def test_what_is_asked_of_colours_is_kept(terminal, monkeypatch, environment, styled):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    output.say_table(["title"], [["x"]])
+    output.say("aside", dim=True)
+    output.say("result")
+    assert terminal().splitlines() == (
+        ["\x1b[1mtitle\x1b[0m", "x", "\x1b[2maside\x1b[0m", "result"] if styled else ["title", "x", "aside", "result"]
+    )
+
+
+def test_no_colour_where_nobody_looks_and_no_title_is_obeyed(work, monkeypatch, capsys):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    output.say_table(["title\x1b[31m"], [["\x1b]0;owned\x07\u202etxt\u2028next\x9b2J"]])
+    output.say("\x1b[2Jgone", dim=True)
+    shown = capsys.readouterr().out
+    assert not set("\x1b\x07\u202e\u2028\x9b") & set(shown) and "owned" in shown
+    forced = recsys("recommend", "--user", "7", "--model", "one", cwd=work[0], FORCE_COLOR="1", NO_COLOR="").stdout
+    assert forced.count("\x1b[1m") == 1
