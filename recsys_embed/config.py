@@ -211,6 +211,7 @@ class RunConfig:
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
+    map: Annotated[bool | None, "draw a map of the items for MLflow (default: of up to 4,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
 
@@ -314,8 +315,8 @@ def settings(*configs: Any) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for config in configs for f in fields(config)}
 
 
-# Settings that say where things lie and who is told of them: no result depends on them.
-PLACES = ("data_dir", "offline", "out", "track", "tracking_uri", "experiment")
+# Settings that say where things lie, who is told of them and in which pictures: no result depends on them.
+PLACES = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment")
 
 
 def flag(name: str, on: bool = True) -> str:

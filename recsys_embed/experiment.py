@@ -112,7 +112,7 @@ def run_experiment(
         recommender.save(folder)
         tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
         _hand_over(tracker, recommender, folder, split, data)
-        _draw(tracker, recommender, measured)
+        _draw(tracker, recommender, measured, run)
     report = {
         "model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "settings": facts["settings"],
         "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.facts["epochs"],
@@ -357,15 +357,28 @@ def _hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: 
     tracker.model(folder, Path(pyfunc.__file__), asked, pyfunc.signature, requirements)
 
 
-def _draw(tracker: Tracker, recommender: Recommender, measured: Measured) -> None:
+# Items of which a map is drawn without being asked for: it takes a few seconds.
+_MAPPED = 4_000
+
+
+def _draw(tracker: Tracker, recommender: Recommender, measured: Measured, run: RunConfig) -> None:
     """Give the tracker pictures of the training. They are an extra: what fails here fails alone."""
     if tracker.run_id is None:
+        if run.map:
+            log.warning("no map was drawn: it goes to MLflow, which this run has not; `recsys map` draws one")
         return
     try:
+        from recsys_embed.show.export import export
+        from recsys_embed.show.map import draw_map
         from recsys_embed.show.run import draw_training
 
         with tempfile.TemporaryDirectory() as scratch:
             for picture in draw_training(recommender, measured, Path(scratch)):
                 tracker.artifact(picture, "pictures")
+            if run.map or (run.map is None and len(recommender.items) <= _MAPPED):
+                for file in draw_map(recommender, Path(scratch) / "map").files:
+                    tracker.artifact(file, "map")
+                for file in sorted(export(recommender, "projector", Path(scratch) / "projector").iterdir()):
+                    tracker.artifact(file, "projector")
     except Exception as error:
         log.warning("the training is kept, but pictures of it could not be drawn (%s)", error)

@@ -61,7 +61,7 @@ def _parameter(field: Any, kind: Any, text: str, panel: str) -> inspect.Paramete
     on, off = config.flag(field.name), config.flag(field.name, False)
     shown = text[0].upper() + text[1:] + "."
     option = typer.Option(
-        f"{on}/{off}" if kind is bool and field.name != "offline" else on,
+        f"{on}/{off}" if kind in (bool, bool | None) and field.name != "offline" else on,
         help=shown,
         rich_help_panel=panel,
         show_default=field.default is not None,

@@ -107,7 +107,8 @@ def write_labels(axis: Any, points: NDArray[Any], labels: Sequence[Label], most:
             if not clash:
                 break
         if best is not None:
-            best[0].set_path_effects([_halo()])
+            if not clear:  # points may lie under it
+                best[0].set_path_effects([_halo()])
             taken.append(best[1])
     return len(taken)
 
