@@ -93,7 +93,7 @@ def run_experiment(
     if train.loss == "mse" and not split.train.explicit:
         raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
     configs = Configs(data, model, train, run, content)
-    with _place(data, train, run) as folder, _tracker(run, data, facts, device) as tracker:
+    with _place(data, train, run) as folder, _tracker(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:
                 fit = _fit(catalog, split, descriptions, configs, Trackers(tracker, bar))
@@ -314,11 +314,11 @@ def _flat(metrics: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def _tracker(run: RunConfig, data: DataConfig, facts: dict[str, Any], device: str) -> Tracker:
+def _tracker(folder: Path, run: RunConfig, facts: dict[str, Any], device: str) -> Tracker:
     if not run.track:
         return Tracker()
     tags = {
-        "dataset": data.dataset,
+        "dataset": facts["dataset"],
         "dataset_digest": facts["digest"],
         "device": device,
         "seed": str(facts["settings"]["seed"]),
@@ -326,11 +326,13 @@ def _tracker(run: RunConfig, data: DataConfig, facts: dict[str, Any], device: st
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "polars")},
     }
+    if "command" in facts:
+        tags["mlflow.source.name"] = facts["command"]
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    experiment = run.experiment or Path(data.dataset.partition(":")[0]).name
-    return MLflowTracker(run.tracking_uri, experiment, tags)
+    experiment = run.experiment or Path(facts["dataset"].partition(":")[0]).name
+    return MLflowTracker(run.tracking_uri, experiment, tags, folder.name)
 
 
 def _version(package: str) -> str:
@@ -349,7 +351,8 @@ def _hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: 
     parts = dict(zip(("training", "validation", "test"), split, strict=True))
     source = Path(data.dataset.partition(":")[0]).name
     tracker.inputs({part: rows.frame() for part, rows in parts.items()}, source, data.dataset)
-    tracker.describe(recommender.card())
+    # Without the title: the run's name stands over it.
+    tracker.describe(recommender.card().partition("\n\n")[2])
     for name in ("README.md", "model.json", *([PER_USER] if recommender.per_user is not None else [])):
         tracker.artifact(folder / name)
     asked = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})

@@ -99,9 +99,10 @@ def read(loaded: Recommender, folder: Path) -> Recommender:
 
 def card(recommender: Recommender) -> str:
     """Return the model card, in Markdown."""
-    chosen = recommender.facts.get("settings", {})
+    chosen, metrics = recommender.facts.get("settings", {}), recommender.facts.get("metrics", {})
     lines = [
         f"# Recommendations from {recommender.facts.get('dataset', 'ratings')}",
+        *_summary(metrics),
         "",
         f"{len(recommender.users):,} users, {len(recommender.items):,} items, {len(recommender.seen):,} ratings; "
         f"vectors of {recommender.plain.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
@@ -109,7 +110,7 @@ def card(recommender: Recommender) -> str:
         "",
         f"A score means: {_MEANINGS[recommender.plain.link]}.",
     ]
-    lines += _quality(recommender.facts.get("metrics", {}))
+    lines += _quality(metrics)
     if recommender.facts.get("command"):
         lines += ["", "The same training again:", "", "```sh", recommender.facts["command"], "```"]
     lines += [
@@ -122,8 +123,8 @@ def card(recommender: Recommender) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _quality(metrics: dict[str, Any]) -> list[str]:
-    """Return how good the model is, beside its baselines: a sentence and a table."""
+def _summary(metrics: dict[str, Any]) -> list[str]:
+    """Return how good the model is in a sentence, beside its baselines; it comes first, and lists show no more."""
     test, baselines = metrics.get("test"), metrics.get("baselines", {})
     if not test or not test["users"]:
         return []
@@ -134,10 +135,17 @@ def _quality(metrics: dict[str, Any]) -> list[str]:
     ]
     stars = f"RMSE {test['rmse']:.4f}; " if "rmse" in test else ""
     beside = f": {', '.join(against)}" if against else ""
+    return ["", f"**{stars}NDCG@10 {test['ndcg_at_10']:.4f}{beside}**"]
+
+
+def _quality(metrics: dict[str, Any]) -> list[str]:
+    """Return how good the model is as a table, beside its baselines."""
+    test, baselines = metrics.get("test"), metrics.get("baselines", {})
+    if not test or not test["users"]:
+        return []
     lines = [
         "",
-        f"**{stars}NDCG@10 {test['ndcg_at_10']:.4f}{beside}.** On held-out test ratings of {test['users']:,} users "
-        "(all items ranked, those fitted on left out):",
+        f"On held-out test ratings of {test['users']:,} users (all items ranked, those fitted on left out):",
         "",
     ]
     names = [n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in test]

@@ -76,9 +76,9 @@ class MLflowTracker(Tracker):
     experiment: its name. tags: of the run.
     """
 
-    def __init__(self, uri: str | None, experiment: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, uri: str | None, experiment: str, tags: Mapping[str, str], name: str | None = None) -> None:
         self.uri = store_of(uri)
-        self.experiment, self.tags = experiment, dict(tags)
+        self.experiment, self.tags, self.name = experiment, dict(tags), name
         self.alive = True
         self.waiting: list[Any] = []
         self.delivered = time.monotonic()
@@ -93,7 +93,7 @@ class MLflowTracker(Tracker):
         self.client = mlflow.MlflowClient(self.uri)
         known = self.client.get_experiment_by_name(self.experiment)
         self.experiment_id = known.experiment_id if known else self.client.create_experiment(self.experiment)
-        self.run_id = self.client.create_run(self.experiment_id, tags=self.tags).info.run_id
+        self.run_id = self.client.create_run(self.experiment_id, tags=self.tags, run_name=self.name).info.run_id
 
     @_safely
     def params(self, values: Mapping[str, Any]) -> None:

@@ -268,8 +268,8 @@ function key(event) {
 /** What the cards leave of the canvas. */
 function inset() {
   const card = $("panel").getBoundingClientRect();
-  const right = $("picks").hidden ? 60 : innerWidth - $("picks").getBoundingClientRect().left;
-  plot.inset = innerWidth <= 700 ? { bottom: Math.min(card.height, innerHeight * 0.46) } : innerWidth < 1000 ? {} : { left: card.right, right };
+  const right = $("picks").hidden || innerWidth < 1000 ? 60 : innerWidth - $("picks").getBoundingClientRect().left;
+  plot.inset = innerWidth <= 700 ? { bottom: Math.min(card.height, innerHeight * 0.46) } : { left: card.right, right };
 }
 
 function start() {
