@@ -15,7 +15,10 @@ from recsys_embed.recommend.fold_in import FoldIn
 from recsys_embed.show.map import draw_map
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install one, or name it in $CHROMIUM")
+# On CI a browser that is missing is a fault, and no reason to be silent.
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: install one, or name it in $CHROMIUM"
+)
 
 HOSTILE = {
     3: "</script><script>document.title = 'taken'</script>",
