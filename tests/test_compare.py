@@ -253,7 +253,7 @@ def test_the_command_shows_runs_side_by_side(work, tmp_path):
         (("one",), 2, "two runs or more, got 1"),
         (("one", "nowhere"), 5, "nowhere is no model folder, and no run id"),
         (("one", "abcde"), 5, "abcde is no model folder"),
-        (("one", "abcdef"), 3, "there is no MLflow store mlflow.db"),
+        (("one", "abcdef"), 3, "there is no MLflow store /"),
         (("one", "two", "--out", "a.gif"), 2, "must end in .png, .svg or .pdf"),
         (("one", "two", "--metric", "ndcg"), 2, "no run was tested by ndcg"),
     ],

@@ -29,8 +29,14 @@ P = ParamSpec("P")
 
 
 def store_of(uri: str | None) -> str:
-    """Return the store that is meant: the named one, $MLFLOW_TRACKING_URI, or mlflow.db in the current folder."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    """Return the store that is meant: the named one, $MLFLOW_TRACKING_URI, or mlflow.db in the current folder.
+
+    The path of a SQLite file is made absolute: MLflow keeps a connection for each name, and would go on with the old
+    file where the current folder changes.
+    """
+    named = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    scheme, slashes, path = named.partition(":///")
+    return f"{scheme}{slashes}{Path(path).absolute().as_posix()}" if scheme == "sqlite" and path else named
 
 
 def quiet_mlflow() -> Any:
