@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.config import ContentConfig, DataConfig, MapConfig, ModelConfig, RunConfig, TrainConfig
     from recsys_embed.content.words import WordVectors
     from recsys_embed.datasets.catalog import Catalog, load_dataset
     from recsys_embed.evaluation.protocol import evaluate
@@ -27,6 +27,7 @@ _HOMES = {
     "Catalog": "datasets.catalog",
     "ContentConfig": "config",
     "DataConfig": "config",
+    "MapConfig": "config",
     "ModelConfig": "config",
     "Ratings": "ratings.table",
     "Recommender": "recommend.recommender",
@@ -34,6 +35,7 @@ _HOMES = {
     "TrainConfig": "config",
     "Vocab": "ratings.vocab",
     "WordVectors": "content.words",
+    "draw_map": "show.map",
     "evaluate": "evaluation.protocol",
     "export": "show.export",
     "export_words": "show.export",
@@ -50,6 +52,7 @@ __all__ = [
     "Catalog",
     "ContentConfig",
     "DataConfig",
+    "MapConfig",
     "ModelConfig",
     "Ratings",
     "Recommender",
@@ -58,6 +61,7 @@ __all__ = [
     "Vocab",
     "WordVectors",
     "__version__",
+    "draw_map",
     "evaluate",
     "export",
     "export_words",

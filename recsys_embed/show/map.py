@@ -65,50 +65,48 @@ def draw_map(
     """Write map.html and map.png into the folder `out`, and return what was drawn.
 
     compare: another model of (some of) the same items: the map is laid out like that one's, and shows what moved.
-    Raises SettingError for settings that do not fit the model, DataError where no item is left to draw.
+    Raises SettingError for settings that do not fit the model, DataError where no item is left to draw, the models
+    share too few, or the folder cannot be made.
     """
-    config = config or MapConfig()
+    config, folder = config or MapConfig(), Path(out)
+    try:  # before minutes of work, not after
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"the map needs a folder, and {folder} cannot be one: {error.strerror}") from None
     rows = shown_items(recommender, config.min_ratings)
     columns = [_taken(c, rows) for c in columns_of(recommender.table, recommender.counts)]
     colour = colour_column(columns, config.colour)
-    directions = recommender.plain.items[rows]
-    moved = None
     if compare is None:
-        projection = project(directions, config.method, config.seed)
+        moved, projection = None, project(recommender.plain.items[rows], config.method, config.seed)
     else:
-        before = shown_items(compare, config.min_ratings)
-        moved, projection = moves(recommender, rows, compare, before, config)
+        moved, projection = moves(recommender, rows, compare, shown_items(compare, config.min_ratings), config)
     titles = recommender.table["title"].gather(rows).to_list()
     name = title or str(recommender.facts.get("dataset", "items"))
-    facts = _facts(recommender, projection, len(rows))
     data: dict[str, Any] = {
         "title": name,
-        "facts": facts,
+        "facts": _facts(recommender, projection),
         "ids": [str(i) for i in recommender.items.ids(rows)],
         "titles": titles,
         "columns": [column_data(c) for c in columns],
         "colour": colour.name,
         "palette": PALETTES,
-        "vectors": vectors_data(directions, recommender.plain.item_bias[rows], _fold_in(recommender, rows)),
+        "vectors": _vectors(recommender, rows),
         "moves": None if moved is None else moved.data(),
     }
-    places = projection.points
+    users = np.zeros((0, 2), np.float32)
     if config.users:
         near = _amid(recommender, rows)
-        places = np.concatenate((places, projection.points[near].mean(axis=1)))
+        users = projection.points[near].mean(axis=1)
         data["users"] = {
             "ids": [str(i) for i in recommender.users.series],
             "counts": recommender.seen.count.tolist(),
             "near": near.tolist(),
         }
-    data["points"] = points_data(places)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    data["points"] = points_data(np.concatenate((projection.points, users)))
     page, picture = folder / "map.html", folder / "map.png"
     with writing_whole(page) as file:
         file.write(write_page(data).encode("utf-8"))
-    users = places[len(rows) :]
-    draw_picture(picture, projection.points, users, titles, recommender.counts[rows], colour, name, facts)
+    draw_picture(picture, projection.points, users, titles, recommender.counts[rows], colour, name, data["facts"])
     return Map([page, picture], rows, projection, moved)
 
 
@@ -131,10 +129,10 @@ def trust_text(projection: Projection) -> str:
     return f"trustworthiness {projection.trust:.2f}{sample}"
 
 
-def _facts(recommender: Recommender, projection: Projection, n: int) -> str:
+def _facts(recommender: Recommender, projection: Projection) -> str:
     chosen = recommender.facts.get("settings", {})
     model = f"{recommender.plain.dim} dimensions" + (f", {chosen['loss']}" if chosen.get("loss") else "")
-    return f"{n:,} items · {model} · {projection.name} · {trust_text(projection)}"
+    return f"{len(projection.points):,} items · {model} · {projection.name} · {trust_text(projection)}"
 
 
 def _taken(column: Column, rows: Rows) -> Column:
@@ -144,10 +142,11 @@ def _taken(column: Column, rows: Rows) -> Column:
     return replace(column, members=members, texts=texts, values=values)
 
 
-def _fold_in(recommender: Recommender, rows: Rows) -> FoldIn | None:
-    if recommender.plain.layers:
-        return None
-    return FoldIn.of(recommender.plain, recommender.seen, recommender.counts)
+def _vectors(recommender: Recommender, rows: Rows) -> dict[str, Any]:
+    plain = recommender.plain
+    # An MLP scorer has no closed form for a visitor.
+    fold = None if plain.layers else FoldIn.of(plain, recommender.seen, recommender.counts)
+    return vectors_data(plain.items[rows], plain.item_bias[rows], fold)
 
 
 def _amid(recommender: Recommender, rows: Rows) -> NDArray[np.int64]:
