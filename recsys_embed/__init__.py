@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from recsys_embed.ratings.vocab import Vocab
     from recsys_embed.recommend.recommender import Recommender
     from recsys_embed.show.export import export, export_words
+    from recsys_embed.show.map import draw_map
+    from recsys_embed.show.words import plot_words
+    from recsys_embed.train.classifier import TextClassifier
     from recsys_embed.train.loop import fit
 
 _HOMES = {
@@ -32,6 +35,7 @@ _HOMES = {
     "Ratings": "ratings.table",
     "Recommender": "recommend.recommender",
     "RunConfig": "config",
+    "TextClassifier": "train.classifier",
     "TrainConfig": "config",
     "Vocab": "ratings.vocab",
     "WordVectors": "content.words",
@@ -41,6 +45,7 @@ _HOMES = {
     "export_words": "show.export",
     "fit": "train.loop",
     "load_dataset": "datasets.catalog",
+    "plot_words": "show.words",
     "run_experiment": "experiment",
     "split_cold_items": "ratings.splits",
     "split_leave_last": "ratings.splits",
@@ -57,6 +62,7 @@ __all__ = [
     "Ratings",
     "Recommender",
     "RunConfig",
+    "TextClassifier",
     "TrainConfig",
     "Vocab",
     "WordVectors",
@@ -67,6 +73,7 @@ __all__ = [
     "export_words",
     "fit",
     "load_dataset",
+    "plot_words",
     "run_experiment",
     "split_cold_items",
     "split_leave_last",

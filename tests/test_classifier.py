@@ -41,6 +41,13 @@ def test_it_learns_several_labels_at_once():
     assert np.array_equal(again.predict(TEXTS), classifier.predict(TEXTS))
 
 
+def test_words_that_say_the_same_are_neighbours_afterwards():
+    classifier = TextClassifier(words=50, dim=8, length=10, epochs=30, lr=0.02, seed=1).fit(TEXTS, LABELS)
+    learnt = classifier.word_vectors()
+    assert learnt.dim == 8 and len(learnt) == len(classifier._rows) == 49
+    assert learnt.similar("good", 1)[0][0] == "fine" and learnt.similar("bad", 1)[0][0] == "poor"
+
+
 def test_it_begins_with_given_vectors():
     vectors = WordVectors.of(pl.Series(["good", "bad"]), np.array([[9.0, 1.0], [-9.0, 1.0]], np.float32))
     classifier = TextClassifier(words=50, length=10, epochs=1, lr=1e-9, vectors=vectors).fit(TEXTS, LABELS)

@@ -13,8 +13,9 @@ from recsys_embed.show.picture import Label, check_ending, new_figure, write, wr
 from recsys_embed.show.project import project
 
 
-def plot_words(vectors: WordVectors, words: Sequence[str], out: Path, neighbours: int = 5, seed: int = 0) -> Path:
+def plot_words(vectors: WordVectors, words: Sequence[str], out: str | Path, neighbours: int = 5, seed: int = 0) -> Path:
     """Draw words and, in grey, the nearest words of each; write a .png, .svg or .pdf. Raises UnknownId."""
+    out = Path(out)
     check_ending(out)
     named = list(dict.fromkeys(words))
     if len(named) < 3:

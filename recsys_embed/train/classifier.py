@@ -138,6 +138,11 @@ class TextClassifier:
         with torch.no_grad():
             return torch.sigmoid(self.net(rows)).numpy()
 
+    def word_vectors(self) -> WordVectors:
+        """Return the words that it knows, the most frequent one first, and their vectors as training left them."""
+        table = self.net.embedding.weight.detach()[1 : len(self._rows) + 1]
+        return WordVectors.of(pl.Series("word", list(self._rows), pl.String), table.numpy().copy(), "classifier")
+
     def measure(self, texts: Sequence[str] | pl.Series, labels: Sequence[Sequence[str]]) -> dict[str, Any]:
         """Compare with the labels of other texts: {"accuracy", "auc", "always", "texts", "labels": {label: auc}}.
 

@@ -1,0 +1,76 @@
+"""The tutorial does what it says, and no page of the documentation points at nothing."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tutorial import ROOT, TUTORIAL, alike, blocks, pictures, run
+
+from recsys_embed.content.words import WordVectors
+from recsys_embed.datasets.catalog import load_dataset
+from recsys_embed.errors import DataError
+
+PAGE = TUTORIAL.read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MOST = 300_000  # bytes of a picture
+
+
+@pytest.mark.parametrize("block", blocks(PAGE), ids=lambda block: f"line {block.line}")
+def test_every_block_compiles(block):
+    compile(block.code, str(TUTORIAL), "exec")
+
+
+def test_every_block_of_the_page_is_found():
+    found = blocks(PAGE)
+    assert len(found) == PAGE.count("```python") > 10
+    assert sum(bool(block.text) for block in found) == PAGE.count("```text")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_points_at_a_file(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text))
+    for link in links:
+        if not link.startswith(("https://", "http://", "#", "mailto:")):
+            path = page.parent / link.partition("#")[0]
+            assert path.exists(), f"{page.name} points at {link}"
+            assert path.suffix not in (".png", ".jpg", ".svg") or path.stat().st_size < MOST
+
+
+def test_every_picture_is_shown():
+    shown = {name for page in PAGES for name in re.findall(r"pictures/([\w.-]+)", page.read_text(encoding="utf-8"))}
+    assert {path.name for path in (ROOT / "docs" / "pictures").iterdir()} == shown
+
+
+@pytest.mark.parametrize(
+    ("said", "printed", "same"),
+    [
+        ("loss 0.512 of 943", "loss  0.5301 of 943", True),
+        ("loss 0.512 of 943", "loss 0.612 of 943", False),
+        ("loss 0.512 of 943", "loss 0.512 of 944", False),
+        ("a 0.010\nb -0.010", "a -0.005\nb 0.005", True),
+        ("nearest: queen 0.88", "nearest: prince 0.88", False),
+        ("0.5 0.5", "0.5", False),
+        ("Alien (1979)", "Alien (1978)", False),
+    ],
+)
+def test_outputs_are_compared(said, printed, same):
+    assert alike(said, printed) == same
+
+
+@pytest.mark.data
+def test_the_tutorial_prints_what_it_says(tmp_path):
+    try:
+        load_dataset("movielens")
+        WordVectors.load("glove-6b-50d")
+    except DataError as error:
+        pytest.skip(f"the tutorial needs MovieLens-100K and GloVe: {error}")
+    for block, printed in run(PAGE, tmp_path):
+        where = f"{TUTORIAL.name}, line {block.line}"
+        if block.free:
+            assert printed.count("\n") == block.text.count("\n"), f"{where} prints\n{printed}"
+        else:
+            assert alike(block.text, printed), f"{where} says\n{block.text}\nand prints\n{printed}"
+    for name in pictures(PAGE):
+        (drawn,) = Path(tmp_path).rglob(name)
+        assert drawn.stat().st_size > 1000
