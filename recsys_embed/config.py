@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from recsys_embed.errors import SettingError
@@ -138,7 +139,7 @@ class MapConfig:
     method: Annotated[MethodName, "how vectors become two dimensions (auto: t-SNE)"] = "auto"
     colour: Annotated[str | None, "column that colours the points (default: genres or other tags, or ratings)"] = None
     users: Annotated[bool, "show users too, amid the items that point their way"] = False
-    min_ratings: Annotated[int, "items with fewer training ratings are left out"] = 1
+    min_ratings: Annotated[int, "items with fewer training ratings are left out (0: described ones stay)"] = 0
     seed: Annotated[int, "seed of the layout"] = 0
 
     def __post_init__(self) -> None:
@@ -211,7 +212,7 @@ class RunConfig:
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
-    map: Annotated[bool | None, "draw a map of the items for MLflow (default: of up to 4,000 items)"] = None
+    map: Annotated[bool | None, "MLflow gets a map and projector files (default: up to 4,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
 
@@ -317,6 +318,11 @@ def settings(*configs: Any) -> dict[str, Any]:
 
 # Settings that say where things lie, who is told of them and in which pictures: no result depends on them.
 PLACES = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment")
+
+
+def short_name(dataset: str) -> str:
+    """Return what people call a data set: its name, or that of its file, without the folders of this machine."""
+    return Path(dataset.partition(":")[0]).name
 
 
 def flag(name: str, on: bool = True) -> str:

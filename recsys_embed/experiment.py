@@ -29,6 +29,7 @@ from recsys_embed.config import (
     command,
     recipe,
     settings,
+    short_name,
 )
 from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.datasets.catalog import Catalog, load_dataset
@@ -107,7 +108,7 @@ def run_experiment(
         with clock("evaluate"):
             measured = measure(recommender, fit.rows, split, descriptions, data, run)
             metrics = {"valid": fit.valid} | measured.metrics
-        recommender.facts["metrics"] = metrics
+        recommender.facts |= {"metrics": metrics, "fitted_digest": fit.rows.pairs_digest()}
         recommender.per_user = None if measured.test is None else measured.test.per_user
         recommender.save(folder)
         tracker.metrics(_flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
@@ -196,7 +197,7 @@ def _place(data: DataConfig, train: TrainConfig, run: RunConfig) -> Iterator[Pat
         check_writable(Path(run.out))
         yield Path(run.out)
         return
-    name = Path(data.dataset.partition(":")[0]).name.split(".")[0] or "ratings"
+    name = short_name(data.dataset).split(".")[0] or "ratings"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = claim(Path("models") / f"{name}-{train.loss}-{stamp}")
     try:
@@ -331,7 +332,7 @@ def _tracker(folder: Path, run: RunConfig, facts: dict[str, Any], device: str) -
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    experiment = run.experiment or Path(facts["dataset"].partition(":")[0]).name
+    experiment = run.experiment or short_name(facts["dataset"])
     return MLflowTracker(run.tracking_uri, experiment, tags, folder.name)
 
 
@@ -349,8 +350,7 @@ def _git(*words: str) -> str:
 def _hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig) -> None:
     """Give the tracker what a finished training leaves: the data, the model, its card and its facts."""
     parts = dict(zip(("training", "validation", "test"), split, strict=True))
-    source = Path(data.dataset.partition(":")[0]).name
-    tracker.inputs({part: rows.frame() for part, rows in parts.items()}, source, data.dataset)
+    tracker.inputs({part: rows.frame() for part, rows in parts.items()}, short_name(data.dataset), data.dataset)
     # Without the title: the run's name stands over it.
     tracker.describe(recommender.card().partition("\n\n")[2])
     for name in ("README.md", "model.json", *([PER_USER] if recommender.per_user is not None else [])):
@@ -381,7 +381,8 @@ def _draw(tracker: Tracker, recommender: Recommender, measured: Measured, run: R
             if run.map or (run.map is None and len(recommender.items) <= _MAPPED):
                 for file in draw_map(recommender, Path(scratch) / "map").files:
                     tracker.artifact(file, "map")
-                for file in sorted(export(recommender, "projector", Path(scratch) / "projector").iterdir()):
-                    tracker.artifact(file, "projector")
+                if recommender.plain.dim > 1:  # the projector shows no vectors of one number
+                    for file in sorted(export(recommender, "projector", Path(scratch) / "projector").iterdir()):
+                        tracker.artifact(file, "projector")
     except Exception as error:
         log.warning("the training is kept, but pictures of it could not be drawn (%s)", error)

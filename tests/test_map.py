@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from datetime import date, datetime, time
 
 import numpy as np
 import polars as pl
@@ -12,15 +13,17 @@ from worlds import recsys, small, tastes
 
 from recsys_embed import Recommender
 from recsys_embed.arrays import unit
-from recsys_embed.config import MapConfig
+from recsys_embed.config import ContentConfig, MapConfig
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.ratings.table import Ratings
+from recsys_embed.ratings.vocab import Vocab
 from recsys_embed.recommend.fold_in import FoldIn
+from recsys_embed.recommend.tables import aligned
 from recsys_embed.show.columns import PALETTE, colour_column, columns_of
-from recsys_embed.show.map import draw_map
+from recsys_embed.show.map import draw_map, shown_items
 from recsys_embed.show.moves import overlap, procrustes
 from recsys_embed.show.page import embedded, vectors_data
-from recsys_embed.show.project import PROJECTIONS, project
+from recsys_embed.show.project import PROJECTIONS, project, trustworthiness
 
 RATINGS, TABLE, COLOUR = tastes()
 HOSTILE = "</script><script>alert(1)</script>\u2028<img src=x onerror=alert(2)>"
@@ -75,6 +78,10 @@ class TestProjections:
         vectors[0] = 0
         assert np.isfinite(project(vectors, method).points).all()
 
+    def test_few_points_are_laid_out_without_a_word(self, method, capfd):
+        project(clusters(4)[0], method)
+        assert not capfd.readouterr().err
+
     def test_length_plays_no_part(self, method):
         vectors, _ = clusters(40)
         scaled = vectors * np.random.default_rng(0).choice([0.5, 2, 4], (40, 1)).astype(np.float32)
@@ -87,6 +94,26 @@ def test_pca_keeps_the_plane_that_the_vectors_lie_in():
     got = project((np.column_stack((np.cos(angle), np.sin(angle))) @ plane.T).astype(np.float32), "pca")
     np.testing.assert_allclose(np.linalg.norm(got.points, axis=1), 1, atol=0.02)
     assert "100 %" in got.name
+
+
+def test_trust_is_what_its_sources_say():
+    vectors, _ = clusters(60)
+    directions, points = unit(vectors), np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32)
+    k = 10
+
+    def ranks(x):
+        distance = np.linalg.norm(x[:, None] - x, axis=2)
+        np.fill_diagonal(distance, -1)
+        return distance.argsort(axis=1).argsort(axis=1)  # 0 is the point itself
+
+    real, drawn = ranks(directions), ranks(points)
+    false = (drawn >= 1) & (drawn <= k) & (real > k)
+    want = 1 - 2 / (60 * k * (2 * 60 - 3 * k - 1)) * (real - k)[false].sum()
+    trust, kept, n = trustworthiness(directions, points)
+    assert trust == pytest.approx(want)
+    assert kept == pytest.approx(1 - false.sum() / (60 * k))
+    assert n == 60
+    assert trustworthiness(directions, directions)[:2] == (1, 1)
 
 
 def test_one_dimension_is_drawn_on_a_line():
@@ -150,6 +177,11 @@ class TestMoves:
         assert np.isnan(got.moves.before[new]).all()
         assert np.isfinite(got.moves.before[~new]).all()
         assert 0 < got.moves.churn <= 1
+        now, before = got.projection.points[~new], got.moves.before[~new]
+        assert got.moves.distance == pytest.approx(np.linalg.norm(now - before, axis=1).mean(), rel=1e-5)
+        kept = got.moves.kept[~new]
+        most = got.moves.data()["most"]
+        assert got.moves.kept[most[0]] == kept.min() and got.moves.kept[most[-1]] == kept.max()
 
     def test_models_without_common_items_are_refused(self, model, tmp_path):
         other = RATINGS.frame().with_columns(item_id=pl.col("item_id") + 1000)
@@ -180,6 +212,28 @@ class TestColumns:
         assert found["genres"].members == [[0, 1], [0], [0, 1], []]
         assert len(found["plot"].texts[0]) <= 140
 
+    def test_odd_columns_are_read_as_people_would(self):
+        day = date(1990, 5, 1)
+        table = pl.DataFrame(
+            {
+                "item_id": [1, 2], "title": ["a", "b"], "known_words": [1.0, 0.5], "ratings": [9.0, 9.0],
+                "released": [day, None], "at": [datetime(2001, 1, 1), None], "clock": [time(1), None],
+                "nothing": [float("nan")] * 2, "lists": [[1, 2], [2]], "flags": [[True], [False, True]],
+            }
+        )  # fmt: skip
+        found = {c.name: c for c in columns_of(aligned(table, Vocab.of(table["item_id"], "item")), np.array([1, 2]))}
+        assert set(found) == {"ratings", "released", "at", "clock", "lists", "flags"}
+        assert found["ratings"].values.tolist() == [1, 2]
+        assert found["released"].values[0] == 1990
+        assert found["at"].values[0] == 2001
+        assert found["lists"].names == ["2", "1"]
+
+    def test_ratings_of_a_table_without_titles_are_not_ours(self):
+        table = pl.DataFrame({"item_id": [1, 2], "ratings": [9.0, 9.0]})
+        assert [c.name for c in columns_of(aligned(table, Vocab.of(table["item_id"], "item")), np.ones(2))] == [
+            "ratings"
+        ]
+
     def test_of_several_tags_the_rarest_colours(self):
         tags = columns_of(self.table(), np.zeros(4, int))[1]
         assert tags.colours()[:3] == [PALETTE[1], PALETTE[0], PALETTE[1]]
@@ -193,6 +247,8 @@ class TestColumns:
         columns = columns_of(self.table(), np.zeros(4, int))
         assert colour_column(columns, None).name == "genres"
         assert colour_column(columns, "popularity").name == "ratings"
+        own = columns_of(self.table().with_columns(popularity=pl.col("year")), np.zeros(4, int))
+        assert colour_column(own, "popularity").name == "popularity"
         assert colour_column(columns[:1], None).name == "ratings"
         with pytest.raises(SettingError, match="ratings, genres, year"):
             colour_column(columns, "plot")
@@ -246,6 +302,34 @@ class TestPage:
         assert 901 not in set(more.items.ids(draw_map(more, tmp_path).rows))
         with pytest.raises(DataError, match="5000 training ratings"):
             draw_map(more, tmp_path, MapConfig(min_ratings=5000))
+        least = int(more.counts[more.counts > 0].min())
+        rows = shown_items(more, least + 1)
+        assert (more.counts[rows] > least).all()
+        assert len(shown_items(more, least)) == (more.counts > 0).sum() > len(rows)
+
+    def test_described_items_are_on_it_new_ones_too(self, tmp_path):
+        parts = ContentConfig(text="title,kind")
+        described = Recommender(*small("softmax", dim=8), parts).fit(RATINGS.with_items(pl.Series([901])), TABLE)
+        described.add_items(pl.DataFrame({"item_id": [950], "title": ["round thing"], "kind": ["red|round"]}))
+        rows = draw_map(described, tmp_path, MapConfig(method="pca")).rows
+        assert 950 in set(described.items.ids(rows))
+        assert 950 not in set(described.items.ids(shown_items(described, 1)))
+
+    def test_what_is_unknown_of_all_shown_items_is_left_out(self, model, tmp_path):
+        rare = int(np.argmin(model.counts))
+        table = model.table.with_columns(only=pl.when(pl.int_range(pl.len()) == rare).then(7.5))
+        copy = Recommender()
+        vars(copy).update({**vars(model), "table": table})
+        draw_map(copy, tmp_path, MapConfig(method="pca", min_ratings=int(model.counts[rare]) + 1))
+        assert "only" not in {c["name"] for c in page_of(tmp_path)[1]["columns"]}
+
+    def test_no_folder_of_this_machine_and_no_half_letter_stands_in_it(self, model, tmp_path):
+        copy = Recommender()
+        vars(copy).update({**vars(model), "facts": {"dataset": "/home/nobody-else/films \ud800.csv", "settings": None}})
+        draw_map(copy, tmp_path, MapConfig(method="pca"))
+        text, data = page_of(tmp_path)
+        assert "nobody-else" not in text
+        assert data["title"] == "films ?.csv"
 
     def test_an_mlp_has_a_map_without_picks_or_users(self, tmp_path):
         mlp = Recommender(*small("logistic", "mlp", epochs=2)).fit(RATINGS, TABLE)
@@ -258,16 +342,32 @@ class TestPage:
 class TestFoldIn:
     def test_against_the_formula_and_by_taste(self, model):
         fold = FoldIn.of(model.plain, model.seen, model.counts)
+        v = model.plain.items.astype(float)
+        prior = 0.02 * v.T @ v + 4 * (v**2).sum() / len(v) * np.eye(8)
         for colour in range(3):
             taken = np.flatnonzero(colour == COLOUR[np.array(model.items.series.to_list())])[:3]
             user = fold.vector(taken)
-            v = model.plain.items[taken].astype(float)
-            want = np.linalg.inv(v.T @ v + fold.prior) @ v.sum(axis=0) * fold.target
+            want = np.linalg.inv(v[taken].T @ v[taken] + prior) @ v[taken].sum(axis=0) * fold.target
             np.testing.assert_allclose(user, want, rtol=1e-4)
             scores = model.plain.items @ user + model.plain.item_bias
             scores[taken] = -np.inf
             best = np.argsort(-scores)[:10]
             assert (COLOUR[np.array(model.items.ids(best).to_list())] == colour).mean() >= 0.9
+
+    def test_the_target_makes_what_was_hidden_likely(self, model):
+        fold = FoldIn.of(model.plain, model.seen, model.counts)
+
+        def likelihood(target):
+            total = 0.0
+            for user in range(len(model.users)):
+                items = np.random.default_rng(user).permutation(model.seen[user])
+                known, hidden = items[::2], items[1::2]
+                score = model.plain.items @ replace(fold, target=target).vector(known) + model.plain.item_bias
+                rest = np.delete(score, known)
+                total += np.mean(score[hidden] - np.log(np.exp(rest - rest.max()).sum()) - rest.max())
+            return total
+
+        assert likelihood(fold.target) > max(likelihood(fold.target / 1.5), likelihood(fold.target * 1.5))
 
     def test_nothing_taken_is_nothing_known(self, model):
         assert not FoldIn.of(model.plain, model.seen, model.counts).vector(np.zeros(0, np.int64)).any()

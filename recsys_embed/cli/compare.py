@@ -12,7 +12,7 @@ import typer
 from recsys_embed.cli.options import JSON, STORE
 from recsys_embed.cli.output import SHOWN, say, say_json, say_table
 from recsys_embed.config import flag
-from recsys_embed.errors import SettingError
+from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from recsys_embed.evaluation.compare import Beside, Comparison, Run
@@ -39,6 +39,8 @@ def compare(
         raise SettingError(f"a comparison needs two runs or more, got {len(runs)}")
     if out is not None:
         check_ending(out)  # before the work, not after
+        if not out.parent.is_dir():
+            raise DataError(f"there is no folder {out.parent} for {out.name}")
     comparison = compare_runs([Run.read(named, uri) for named in runs], metric)
     if out is not None:
         from recsys_embed.show.compare import draw_comparison
@@ -51,9 +53,9 @@ def compare(
     say()
     _say_runs(comparison)
     say()
-    say(f"difference to 1 in {metric}, over the users of both (paired bootstrap)")
+    say(f"difference to 1 in {metric}, over the users of both (paired; docs/evaluation.md)")
     rows = [[at, *_beside(beside)] for at, beside in enumerate(comparison.beside, 2)]
-    say_table(["", "users", "difference", "95 % interval", "p", "excludes zero"], rows, "users difference p")
+    say_table(["", "users", "difference", "95 % interval", "p", "clear"], rows, "users difference p")
     for at, beside in enumerate(comparison.beside, 2):
         if beside.why_not:
             say(f"{at} cannot be compared with 1 user by user: {beside.why_not}")
@@ -72,7 +74,7 @@ def _say_runs(comparison: Comparison) -> None:
     """Print one column a run; a setting stands there where the runs differ in it."""
     runs, metric = comparison.runs, comparison.metric
     rows: list[list[object]] = [[name, *(_said(run.settings.get(name)) for run in runs)]
-                                for name in ("dataset", "loss", "scorer", "dim")]  # fmt: skip
+                                for name in comparison.always]  # fmt: skip
     rows[0][1:] = [_said(run.facts.get("dataset")) for run in runs]
     rows += [[flag(name), *(_said(run.settings.get(name)) for run in runs)] for name in comparison.differing]
     rows += [["epochs", *(_said(run.facts.get("epochs")) for run in runs)]]
@@ -100,7 +102,7 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
         {
             "run": run.name,
             "dataset": run.facts.get("dataset"),
-            **{name: run.settings.get(name) for name in ("loss", "scorer", "dim")},
+            **{name: run.settings.get(name) for name in comparison.always if name != "dataset"},
             "settings": {name: run.settings.get(name) for name in comparison.differing},
             "epochs": run.facts.get("epochs"),
             "seconds": run.facts.get("seconds"),
@@ -110,6 +112,6 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
     ]
     for entry, beside in zip(found[1:], comparison.beside, strict=True):
         difference = beside.difference
-        entry["difference"] = None if difference is None else {**asdict(difference), "excludes_zero": difference.clear}
+        entry["difference"] = None if difference is None else {**asdict(difference), "clear": difference.clear}
         entry["why_not"] = beside.why_not
     return {"metric": comparison.metric, "runs": found}

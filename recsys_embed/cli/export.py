@@ -10,14 +10,13 @@ import typer
 from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.config import MethodName
 
 TO = Annotated[
     Literal["projector", "parquet", "safetensors", "word2vec", "npz"], typer.Option("--to", help="Form of the files.")
 ]
 NEIGHBOURS = Annotated[int, typer.Option(help="Neighbours of each row in a Parquet file; 0 for none.", min=0)]
-METHOD = Annotated[
-    Literal["auto", "pca", "tsne", "umap"], typer.Option(help="How a Parquet file's x and y are laid out.")
-]
+METHOD = Annotated[MethodName, typer.Option(help="How a Parquet file's x and y are laid out.")]
 SEED = Annotated[int, typer.Option(help="Seed of x and y.", min=0)]
 
 
@@ -42,10 +41,10 @@ def export(
     recommender, folder = load(model)
     export(recommender, to, out, users=users, neighbours=neighbours, method=method, seed=seed)
     counts = {"items": len(recommender.items), **({"users": len(recommender.users)} if users else {})}
-    say_export(out, to, {**counts, "dim": recommender.plain.dim, "model": str(folder)}, json)
+    say_export(out, to, {**counts, "dim": recommender.plain.dim, "model": str(folder)}, neighbours, json)
 
 
-def say_export(out: Path, to: str, facts: dict[str, Any], json: bool) -> None:
+def say_export(out: Path, to: str, facts: dict[str, Any], neighbours: int, json: bool) -> None:
     """Say which files there are now, and what opens them."""
     from recsys_embed.show.export import EXPORTS
     from recsys_embed.show.folder import ours
@@ -56,4 +55,5 @@ def say_export(out: Path, to: str, facts: dict[str, Any], json: bool) -> None:
     say_table(["file", "bytes"], [[name, f"{size:,}"] for name, size in files.items()], "bytes")
     say("   ".join(f"{n:,} {name}" if isinstance(n, int) else f"{name} {n}" for name, n in facts.items()))
     names = list(files)
-    return say(f"open it: {EXPORTS[to].opens.format(out=out, first=names[0], last=names[-1])}")
+    near = " --neighbors neighbors" if neighbours else ""
+    return say(f"open it: {EXPORTS[to].opens.format(out=out, first=names[0], last=names[-1], near=near)}")

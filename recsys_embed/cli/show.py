@@ -18,7 +18,7 @@ def draw(
     config: MapConfig,
     out: Annotated[Path, typer.Option(help="Folder of map.html and map.png.")] = Path("map"),
     compare: Annotated[
-        str | None, typer.Option(help="Another model folder: lay this map over its map, and show what moved.")
+        str | None, typer.Option(help="Another model folder: its map is laid over this one, to show what moved.")
     ] = None,
     model: MODEL = None,
     json: JSON = False,
@@ -33,7 +33,8 @@ def draw(
     begin = time.perf_counter()
     recommender, folder = load(model)
     other = None if compare is None else load(compare)[0]
-    drawn = draw_map(recommender, out, config, compare=other, title=recommender.facts.get("dataset", folder.name))
+    title = None if "dataset" in recommender.facts else folder.name
+    drawn = draw_map(recommender, out, config, compare=other, title=title)
     if json:
         return say_json({"model": str(folder), **drawn.summary()})
     projection = drawn.projection

@@ -142,7 +142,7 @@ def export(
 
     loaded = _load(source)
     export_words(loaded, to, out, limit, neighbours=neighbours, method=method, seed=seed)
-    say_export(out, to, {"words": min(limit, len(loaded)), "dim": loaded.dim, "vectors": loaded.name}, json)
+    say_export(out, to, {"words": min(limit, len(loaded)), "dim": loaded.dim, "vectors": loaded.name}, neighbours, json)
 
 
 @app.command()

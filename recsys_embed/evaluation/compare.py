@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,6 @@ from recsys_embed.track.runs import is_run_id, read_run
 
 _FACTS = "model.json"
 _SPLIT = ("split", "valid_share", "test_share", "cold_share", "split_seed", "min_rating", "valid", "test")
-_OWN_ROWS = ("dataset", "loss", "scorer", "dim")  # settings that a comparison always shows
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class Comparison:
     runs: list[Run]
     metric: str
     beside: list[Beside]
+    always: ClassVar = ("dataset", "loss", "scorer", "dim")  # settings that are shown whether they differ or not
 
     @property
     def differing(self) -> list[str]:
@@ -91,7 +91,7 @@ class Comparison:
         return [
             name
             for name in names
-            if name not in (*PLACES, *_OWN_ROWS) and any(run.settings.get(name) != self.runs[0].settings.get(name)
+            if name not in (*PLACES, *self.always) and any(run.settings.get(name) != self.runs[0].settings.get(name)
                                                          for run in self.runs)
         ]  # fmt: skip
 
@@ -131,7 +131,9 @@ def _why_not(run: Run, first: Run, metric: str) -> str | None:
         if metric not in side.per_user.columns:
             return f"{metric} is no metric of single users in {side.name}"
     if run.facts.get("test_digest") == first.facts.get("test_digest"):
-        return None
+        # What a model was fitted on is left out of its lists, so other rows mean other lists.
+        same = run.facts.get("fitted_digest") == first.facts.get("fitted_digest")
+        return None if same else "they were fitted on different ratings, so their lists were made of different items"
     if run.facts.get("digest") != first.facts.get("digest"):
         return f"they were tested on different data: {_data(run)} and {_data(first)}"
     apart = [n for n in _SPLIT if run.settings.get(n) != first.settings.get(n)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from recsys_embed.config import short_name
 from recsys_embed.errors import BundleError
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.table import Seen
@@ -101,7 +102,7 @@ def card(recommender: Recommender) -> str:
     """Return the model card, in Markdown."""
     chosen, metrics = recommender.facts.get("settings", {}), recommender.facts.get("metrics", {})
     lines = [
-        f"# Recommendations from {recommender.facts.get('dataset', 'ratings')}",
+        f"# Recommendations from {short_name(recommender.facts.get('dataset', 'ratings'))}",
         *_summary(metrics),
         "",
         f"{len(recommender.users):,} users, {len(recommender.items):,} items, {len(recommender.seen):,} ratings; "

@@ -34,8 +34,10 @@ def aligned(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataF
         table = table.join(known, on="item_id", how="left", maintain_order="left")
     name = pl.col("item_id").cast(pl.String)
     if "title" not in table.columns:
-        return table.with_columns(title=name).select("item_id", "title", pl.exclude("item_id", "title"))
-    return table.with_columns(title=pl.col("title").cast(pl.String).fill_null(name)).drop("ratings", strict=False)
+        table = table.with_columns(title=name).select("item_id", "title", pl.exclude("item_id", "title"))
+    title = pl.col("title").cast(pl.String)
+    blank = title.is_null() | (title.str.strip_chars() == "")
+    return table.with_columns(title=pl.when(blank).then(name).otherwise(title)).drop("ratings", strict=False)
 
 
 def new_rows(table: pl.DataFrame, known: Vocab, own: pl.DataFrame) -> tuple[Vocab, pl.DataFrame]:

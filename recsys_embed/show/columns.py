@@ -81,7 +81,8 @@ def columns_of(table: pl.DataFrame, counts: NDArray[np.int64]) -> list[Column]:
 
 
 def _column(column: pl.Series) -> Iterator[Column]:
-    if column.dtype.is_nested() and column.dtype != pl.List(pl.String):
+    column = _readable(column)
+    if column.dtype.is_nested() and not isinstance(column.dtype, pl.List):
         return
     if column.dtype in (pl.Binary, pl.Object):
         return
@@ -92,11 +93,25 @@ def _column(column: pl.Series) -> Iterator[Column]:
         values = text.numbers(column).fill_null(float("nan")).to_numpy()
         if np.isfinite(values).any():
             yield Column(column.name, "number", values=values)
-    elif column.dtype != pl.List(pl.String):
+    elif not isinstance(column.dtype, pl.List):
         texts = column.cast(pl.String).fill_null("").to_list()
         if any(texts):
             cut = [t if len(t) <= _LONGEST else t[: _LONGEST - 1].rstrip() + "…" for t in texts]
             yield Column(column.name, "text", texts=cut)
+
+
+def _readable(column: pl.Series) -> pl.Series:
+    """Return a column with dates as years, lists as lists of names, and what is not a number as nothing."""
+    kind = column.dtype
+    if kind in (pl.Date, pl.Datetime):
+        return column.dt.year()
+    if kind.is_temporal():
+        return column.cast(pl.String)
+    if kind.is_float():
+        return column.fill_nan(None)
+    if isinstance(kind, pl.List | pl.Array) and not kind.inner.is_nested() and kind.inner not in (pl.Binary, pl.Object):
+        return column.cast(pl.List(pl.String))
+    return column
 
 
 def _tags(column: pl.Series) -> Column:
@@ -130,7 +145,8 @@ def colour_column(columns: list[Column], name: str | None) -> Column:
     if name is None:
         tags = [c for c in able if c.kind == "tags"]
         return next((c for c in tags if c.name == "genres"), tags[0] if tags else able[0])
-    chosen = next((c for c in able if c.name == name or (name == "popularity" and c.name == "ratings")), None)
+    own = {c.name: c for c in able}
+    chosen = own.get(name, own["ratings"] if name == "popularity" else None)
     if chosen is None:
         raise SettingError(f"--colour {name!r} is no column to colour by; these are: {', '.join(c.name for c in able)}")
     return chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,11 @@ from recsys_embed.errors import DataError
 # Names the files of the folder that are ours, each with the kind of export that it belongs to.
 RECORD = "export.json"
 _OURS = "recsys-embed"
+# The names that exports have. A record may come from anywhere: nothing else is believed to be ours.
+_NAMES = re.compile(
+    r"(items|users|words|(users-)?(vectors|metadata)|vectors-users|projector_config)"
+    r"\.(tsv|json|pbtxt|txt|parquet|safetensors|npz)"
+)
 
 
 class Content(NamedTuple):
@@ -86,8 +92,7 @@ def _record(folder: Path) -> dict[str, str]:
         raise DataError(f"{folder / RECORD} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
-    # A record may come from anywhere, so it names nothing outside of its folder.
-    if not good or any(Path(name).name != name for name in files):
+    if not good or not all(_NAMES.fullmatch(name) for name in files):
         raise DataError(f"{folder / RECORD} is not of an export: choose another --out")
     return files
 

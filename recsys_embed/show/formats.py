@@ -51,8 +51,9 @@ class Layout(NamedTuple):
 
 
 class Form(NamedTuple):
-    """A form of export. files: what it consists of. opens: what reads it, for people: {out} is the folder, {first} and
-    {last} are files in it.
+    """A form of export: what files it consists of, and what opens them, for people.
+
+    In `opens` stand {out}, the folder, {first} and {last}, files in it, and {near}, where there are neighbours.
     """
 
     files: Callable[[Sequence[Part], Layout], dict[str, Content]]
@@ -223,9 +224,7 @@ EXPORTS: dict[str, Form] = {
     "projector": Form(
         _projector, "tensorboard --logdir {out}   (or load the two .tsv files at projector.tensorflow.org)"
     ),
-    "parquet": Form(
-        _parquet, "embedding-atlas {first} --x x --y y --neighbors neighbors   (or pandas, polars, DuckDB)"
-    ),
+    "parquet": Form(_parquet, "embedding-atlas {first} --x x --y y{near}   (or pandas, polars, DuckDB)"),
     "safetensors": Form(_safetensors, 'safetensors.numpy.load_file("{last}")'),
     "word2vec": Form(_word2vec, 'gensim.models.KeyedVectors.load_word2vec_format("{first}")'),
     "npz": Form(_npz, 'numpy.load("{first}")'),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats, unit
-from recsys_embed.config import MapConfig
+from recsys_embed.config import MapConfig, short_name
 from recsys_embed.datasets.files import writing_whole
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.fold_in import FoldIn
 from recsys_embed.recommend.index import ExactIndex
 from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.show.columns import Column, colour_column, columns_of
+from recsys_embed.show.columns import colour_column, columns_of
 from recsys_embed.show.map_picture import draw_picture
 from recsys_embed.show.moves import Moves, moves
 from recsys_embed.show.page import PALETTES, column_data, points_data, vectors_data, write_page
@@ -49,6 +49,7 @@ class Map:
             "items": len(self.rows),
             "method": p.name,
             "trustworthiness": p.trust,
+            "neighbours_kept": p.kept,
             "trustworthiness_of": p.trusted,
         }
         return facts if self.moves is None else {**facts, "compared": self.moves.summary()}
@@ -64,7 +65,7 @@ def draw_map(
 ) -> Map:
     """Write map.html and map.png into the folder `out`, and return what was drawn.
 
-    compare: another model of (some of) the same items: the map is laid out like that one's, and shows what moved.
+    compare: another model of (some of) the same items: its map is laid over this one, which shows what moved.
     Raises SettingError for settings that do not fit the model, DataError where no item is left to draw, the models
     share too few, or the folder cannot be made.
     """
@@ -74,14 +75,14 @@ def draw_map(
     except OSError as error:
         raise DataError(f"the map needs a folder, and {folder} cannot be one: {error.strerror}") from None
     rows = shown_items(recommender, config.min_ratings)
-    columns = [_taken(c, rows) for c in columns_of(recommender.table, recommender.counts)]
+    columns = columns_of(recommender.table[rows], recommender.counts[rows])
     colour = colour_column(columns, config.colour)
     if compare is None:
         moved, projection = None, project(recommender.plain.items[rows], config.method, config.seed)
     else:
         moved, projection = moves(recommender, rows, compare, shown_items(compare, config.min_ratings), config)
     titles = recommender.table["title"].gather(rows).to_list()
-    name = title or str(recommender.facts.get("dataset", "items"))
+    name = title or short_name(str(recommender.facts.get("dataset", "items")))
     data: dict[str, Any] = {
         "title": name,
         "facts": _facts(recommender, projection),
@@ -113,33 +114,28 @@ def draw_map(
 def shown_items(recommender: Recommender, least: int) -> Rows:
     """Return the rows of the items that a map shows: those with so many training ratings.
 
-    Without a rating, an item has a place only where a description gives it one.
+    Without a rating, an item has a place only where a description gives it one, and where `least` is 0.
     """
     counts = recommender.counts
-    described = recommender.described is not None and (recommender.plain.items != 0).any(axis=1)
-    rows = np.flatnonzero((counts >= least) & ((counts > 0) | described))
-    if not len(rows):
-        raise DataError(f"no item has {least} training ratings or more: nothing is left to draw")
-    return rows
+    shown = counts >= max(1, least)
+    if not least and recommender.described is not None:
+        shown |= (recommender.plain.items != 0).any(axis=1)
+    if not shown.any():
+        raise DataError(f"no item has {max(1, least)} training ratings or more: nothing is left to draw")
+    return np.flatnonzero(shown)
 
 
 def trust_text(projection: Projection) -> str:
     """Say how far a picture can be trusted."""
     sample = "" if projection.trusted == len(projection.points) else f" (of {projection.trusted:,} of them)"
-    return f"trustworthiness {projection.trust:.2f}{sample}"
+    return f"trustworthiness {projection.trust:.2f}, {projection.kept:.0%} of neighbours kept{sample}"
 
 
 def _facts(recommender: Recommender, projection: Projection) -> str:
-    chosen = recommender.facts.get("settings", {})
-    model = f"{recommender.plain.dim} dimensions" + (f", {chosen['loss']}" if chosen.get("loss") else "")
+    loss = (recommender.facts.get("settings") or {}).get("loss")
+    dim = recommender.plain.dim
+    model = f"{dim} dimension{'s' * (dim > 1)}" + (f", {loss}" if loss else "")
     return f"{len(projection.points):,} items · {model} · {projection.name} · {trust_text(projection)}"
-
-
-def _taken(column: Column, rows: Rows) -> Column:
-    members = [column.members[row] for row in rows] if column.members else []
-    texts = [column.texts[row] for row in rows] if column.texts else []
-    values = column.values[rows] if len(column.values) else column.values
-    return replace(column, members=members, texts=texts, values=values)
 
 
 def _vectors(recommender: Recommender, rows: Rows) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from recsys_embed.arrays import Floats, unit
 from recsys_embed.config import MapConfig
 from recsys_embed.errors import DataError
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.recommend.index import neighbours
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.show.project import Projection, project
 
@@ -64,7 +64,7 @@ class Moves:
 def moves(
     now: Recommender, rows: Rows, before: Recommender, rows_before: Rows, config: MapConfig
 ) -> tuple[Moves, Projection]:
-    """Lay out the items `rows` of one model like those of another; return what moved, and the picture.
+    """Lay the picture of another model over that of the items `rows` of this one; return what moved, and the picture.
 
     Raises DataError where the models share too few items.
     """
@@ -88,7 +88,7 @@ def moves(
     kept = np.full(len(rows), -1)
     kept[shared] = overlap(*both, of)
     distance = float(np.linalg.norm(turned - new.points[shared], axis=1).mean())
-    return Moves(laid, kept, of, len(shared), distance), replace(new, name=f"{new.name}, laid over another model's")
+    return Moves(laid, kept, of, len(shared), distance), new
 
 
 def procrustes(points: Floats, onto: Floats) -> Floats:
@@ -105,7 +105,6 @@ def procrustes(points: Floats, onto: Floats) -> Floats:
 
 def overlap(one: Floats, other: Floats, k: int) -> NDArray[np.int64]:
     """Return how many of the k nearest rows by cosine each row has in common in two sets of vectors [n, d], [n, e]."""
-    n = len(one)
-    itself = (np.arange(n), np.arange(n))
-    near = [ExactIndex(unit(v)).search(unit(v), k, exclude=itself)[1] + n * np.arange(n)[:, None] for v in (one, other)]
+    rows = np.arange(len(one))
+    near = [neighbours(unit(vectors), rows, k)[1] + len(one) * rows[:, None] for vectors in (one, other)]
     return np.isin(near[0], near[1]).sum(axis=1)

@@ -20,7 +20,7 @@ _SCRIPTS = ("vectors.js", "plot.js", "page.js")
 
 
 def write_page(data: dict[str, Any]) -> str:
-    """Return the page for what `page_data` collected.
+    """Return the page for the data that `draw_map` collected.
 
     The policy in its head lets no other script or style run than its own two, known by their digests, and lets it
     reach no address at all. Data cannot end its element, since no `<` of it is left.
@@ -34,7 +34,7 @@ def write_page(data: dict[str, Any]) -> str:
     )
     parts = {
         "policy": policy,
-        "title": html.escape(data["title"]),
+        "title": html.escape(_printable(data["title"])),
         "style": style,
         "script": script,
         "data": embedded(data),
@@ -52,7 +52,12 @@ def embedded(data: Any) -> str:
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be written
+    return _printable(text)
+
+
+def _printable(text: str) -> str:
+    """Return text without halves of surrogate pairs, which no file can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def vectors_data(items: Floats, bias: Floats, fold: FoldIn | None) -> dict[str, Any]:

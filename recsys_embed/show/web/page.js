@@ -8,7 +8,7 @@ const points = Float32Array.from(new Uint16Array(bytesOf(data.points).buffer), (
 const items = data.titles.length; // rows from here on are users
 const count = points.length / 2;
 const ratings = data.columns[0].values;
-const most = Math.max(1, ...ratings.map((r) => r || 0).slice(0, 200000));
+const most = ratings.reduce((high, r) => Math.max(high, r || 0), 1);
 const weight = Float32Array.from({ length: count }, (_, row) => (row < items ? Math.sqrt((ratings[row] || 0) / most) : 0.2));
 const order = Uint32Array.from({ length: count }, (_, row) => row).sort((a, b) => (a < items) - (b < items) || weight[a] - weight[b] || b - a);
 const vectors = data.vectors && new Vectors({ n: items, ...data.vectors });
@@ -95,7 +95,11 @@ function light() {
 
 // ---- Facts
 
-const written = (value) => (value === null ? "" : Number.isInteger(value) && Math.abs(value) < 10000 ? String(value) : value.toLocaleString("en", { maximumFractionDigits: 3 }));
+function written(value) {
+  if (value === null) return "";
+  if (Math.abs(value) >= 1e15) return String(value);
+  return Number.isInteger(value) && Math.abs(value) < 10000 ? String(value) : value.toLocaleString("en", { maximumFractionDigits: 3 });
+}
 
 function factsOf(row) {
   if (row >= items) return [["ratings", written(data.users.counts[row - items])]];
@@ -124,7 +128,10 @@ function tip(row, x, y) {
 function entry(row, note) {
   const line = element("li");
   const button = element("button", titleOf(row), { type: "button" });
-  button.addEventListener("click", () => select(row, true));
+  button.addEventListener("click", () => {
+    select(row, true);
+    $("item-title").focus();
+  });
   for (const [event, shown] of [["mouseenter", row], ["mouseleave", -1], ["focus", row], ["blur", -1]])
     button.addEventListener(event, () => {
       plot.tooltip = shown;
@@ -173,14 +180,18 @@ function pick(row) {
     ...state.picks.map((r) => {
       const line = entry(r);
       const remove = element("button", "×", { type: "button", ariaLabel: `Remove ${titleOf(r)}` });
-      remove.addEventListener("click", () => pick(r));
+      remove.addEventListener("click", () => {
+        pick(r);
+        ($("picked").querySelector("button") || $("overlay")).focus();
+      });
       line.append(remove);
       return line;
     }),
   );
-  $("picks-hint").textContent = state.picks.length < 3 ? `Pick ${3 - state.picks.length} more for good recommendations.` : "";
-  $("for-you-name").hidden = !state.picks.length;
+  const more = Math.min(3, items) - state.picks.length;
+  $("picks-hint").textContent = more > 0 ? `Pick ${more} more for good recommendations.` : "";
   const found = state.picks.length ? vectors.recommend(state.picks, NEIGHBOURS) : [];
+  $("for-you-name").hidden = !found.length;
   $("for-you").replaceChildren(...found.map((f) => entry(f.row)));
   like();
   inset();
@@ -190,12 +201,14 @@ function pick(row) {
 // ---- Search
 
 function search(text) {
-  const wanted = plain(text.trim()).split(/\s+/).filter(Boolean);
-  const found = [];
+  const whole = plain(text.trim());
+  const wanted = whole.split(/\s+/).filter(Boolean);
+  const named = wanted.length ? data.ids.findIndex((id) => plain(id) === whole) : -1;
+  const found = named < 0 ? [] : [named];
   if (wanted.length)
     for (let at = order.length - 1; at >= 0 && found.length < 30; at--) {
       const row = order[at];
-      if (row < items && wanted.every((w) => searchable[row].includes(w) || String(data.ids[row]) === w)) found.push(row);
+      if (row < items && row !== named && wanted.every((w) => searchable[row].includes(w))) found.push(row);
     }
   $("results").hidden = !wanted.length;
   $("results").replaceChildren(...(found.length ? found.map((row) => entry(row)) : [element("li", wanted.length ? "nothing found" : "")]));
@@ -217,6 +230,7 @@ const pointers = new Map();
 let travelled = 0;
 
 function pointerDown(event) {
+  plot.keyed = false;
   $("overlay").setPointerCapture(event.pointerId);
   pointers.set(event.pointerId, [event.clientX, event.clientY]);
   if (pointers.size === 1) travelled = 0;
@@ -262,14 +276,16 @@ function key(event) {
   const action = actions[event.key];
   if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
+  plot.keyed = true;
   action();
+  plot.redraw();
 }
 
 /** What the cards leave of the canvas. */
 function inset() {
   const card = $("panel").getBoundingClientRect();
   const right = $("picks").hidden || innerWidth < 1000 ? 60 : innerWidth - $("picks").getBoundingClientRect().left;
-  plot.inset = innerWidth <= 700 ? { bottom: Math.min(card.height, innerHeight * 0.46) } : { left: card.right, right };
+  plot.inset = innerWidth <= 700 ? { bottom: Math.min(card.height, innerHeight * 0.46), right: 60 } : { left: card.right, right };
 }
 
 function start() {
@@ -286,7 +302,10 @@ function start() {
     if (event.key === "Enter") $("results").querySelector("button")?.click();
     if (event.key === "ArrowDown") $("results").querySelector("button")?.focus();
   });
-  $("close").addEventListener("click", () => select(-1));
+  $("close").addEventListener("click", () => {
+    select(-1);
+    $("overlay").focus();
+  });
   $("like").addEventListener("click", () => pick(plot.selected));
   $("in").addEventListener("click", () => zoomBy(1.5));
   $("out").addEventListener("click", () => zoomBy(1 / 1.5));
@@ -306,7 +325,7 @@ function start() {
     plot.zoomAt(event.clientX, event.clientY, Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0016)));
   }, { passive: false });
   addEventListener("keydown", (event) => {
-    if (event.key === "/" && document.activeElement !== $("search")) {
+    if (event.key === "/" && document.activeElement !== $("search") && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
       $("search").focus();
     }
@@ -314,6 +333,7 @@ function start() {
       $("search").value = "";
       search("");
       select(-1);
+      $("overlay").focus();
     }
   });
   theme(dark.matches);

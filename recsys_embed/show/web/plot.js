@@ -228,7 +228,21 @@ class Plot {
     for (const row of this.marked) this.ring(context, row, this.colour.pick, 2);
     if (this.selected >= 0) this.ring(context, this.selected, this.colour.text, 2.5);
     if (this.tooltip >= 0 && this.tooltip !== this.selected) this.ring(context, this.tooltip, this.colour.text, 1.5);
+    if (this.keyed) this.cross(context);
     this.name(context);
+  }
+
+  /** Mark the middle, which Enter chooses from. */
+  cross(context) {
+    const [x, y] = this.middle;
+    context.strokeStyle = this.colour.soft;
+    context.lineWidth = 1;
+    context.beginPath();
+    for (const [dx, dy] of [[1, 0], [-1, 0], [0, 1], [0, -1]]) {
+      context.moveTo(x + 5 * dx, y + 5 * dy);
+      context.lineTo(x + 12 * dx, y + 12 * dy);
+    }
+    context.stroke();
   }
 
   line(context, from, to, arrow) {
