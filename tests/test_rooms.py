@@ -25,6 +25,7 @@ ROOMS = [
     "recommend",
     "evaluation",
     "show",
+    "publish",
     "experiment",
     "cli",
 ]
