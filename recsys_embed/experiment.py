@@ -105,7 +105,7 @@ def run_experiment(
         recommender.save(folder)
         tracker.metrics(publish.flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
         publish.hand_over(tracker, recommender, folder, split, data)
-        publish.draw(tracker, recommender, measured, run)
+        publish.draw(tracker, recommender, folder, measured, run)
     report = {
         "model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "settings": facts["settings"],
         "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.facts["epochs"],

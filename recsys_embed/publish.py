@@ -80,7 +80,7 @@ def hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: S
     tracker.model(folder, Path(pyfunc.__file__), asked, pyfunc.signature, requirements)
 
 
-def draw(tracker: Tracker, recommender: Recommender, measured: Measured, run: RunConfig) -> None:
+def draw(tracker: Tracker, recommender: Recommender, folder: Path, measured: Measured, run: RunConfig) -> None:
     """Give the tracker pictures of the training. They are an extra: what fails here fails alone."""
     if tracker.run_id is None:
         if run.map:
@@ -95,7 +95,7 @@ def draw(tracker: Tracker, recommender: Recommender, measured: Measured, run: Ru
             for picture in draw_training(recommender, measured, Path(scratch)):
                 tracker.artifact(picture, "pictures")
             if run.map or (run.map is None and len(recommender.items) <= _MAPPED):
-                for file in draw_map(recommender, Path(scratch) / "map").files:
+                for file in draw_map(recommender, Path(scratch) / "map", title=folder.name).files:
                     tracker.artifact(file, "map")
                 if recommender.plain.dim > 1:  # the projector shows no vectors of one number
                     for file in sorted(export(recommender, "projector", Path(scratch) / "projector").iterdir()):

@@ -381,7 +381,7 @@ def test_the_command_line(tmp_path, model):
     assert (tmp_path / "map" / "map.html").stat().st_size > 10_000
     assert (tmp_path / "map" / "map.png").read_bytes()[:4] == b"\x89PNG"
     done = recsys("map", "--method", "pca", "--compare", "models/one", "--out", "two", cwd=tmp_path)
-    assert "0 % of their 10 nearest are others now" in done.stdout
+    assert "0% of their 10 nearest are others now" in done.stdout
     (tmp_path / "file").touch()
     assert "file cannot be one" in recsys("map", "--out", "file", cwd=tmp_path, code=3).stderr
     assert recsys("map", "--colour", "plot", cwd=tmp_path, code=2).stderr.startswith("error: --colour 'plot'")

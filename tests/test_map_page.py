@@ -166,6 +166,9 @@ def test_search_finds_by_title_and_goes_there(page):
     assert 0 < y < 800
     page.fill("#search", page.evaluate("data.ids[2]"))
     assert page.locator("#results li > button").first.inner_text() == page.evaluate("data.titles[2]")
+    users = page.evaluate("`user ${data.users.ids[1]}`")
+    page.fill("#search", users)
+    assert page.locator("#results li > button").first.inner_text() == users
     page.fill("#search", "no such thing")
     assert page.inner_text("#results") == "nothing found"
 
@@ -198,6 +201,9 @@ def test_three_picks_are_answered_as_the_library_would(page, model, drawn):
     page.locator("#picked button", has_text="×").first.click()
     assert page.locator("#picked li").count() == 2
     assert page.evaluate("document.activeElement.closest('#picked') !== null"), "the focus stays where one was"
+    page.click("#clear")
+    assert page.locator("#picks").is_hidden()
+    assert page.evaluate("plot.marked.length + plot.hinted.length") == 0
 
 
 def test_titles_stay_text(page, model, drawn):
@@ -241,7 +247,7 @@ def test_dragging_moves_the_map_and_chooses_nothing(page):
 
 def test_colours_follow_the_column(page):
     page.select_option("#colour", "ratings")
-    assert re.fullmatch(r"\d+\n\d+|\d+\s*\d+", page.inner_text("#legend").strip())
+    assert re.fullmatch(r"\d+\s*by rank\s*\d+", page.inner_text("#legend").strip())
     most = page.evaluate("ratings.indexOf(Math.max(...ratings))")
     assert page.evaluate("row => plot.colours[row] === packed(channels(data.palette.scale.at(-1)))", most)
 
@@ -288,6 +294,10 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, drawn, scheme):
     row = tab.evaluate("Array.from({length: items}, (_, r) => r).find((r) => plot.pick(...plot.place(r)) === r)")
     tab.touchscreen.tap(*tab.evaluate("row => plot.place(row)", row))
     assert tab.evaluate("plot.selected") == row
+    tab.click("#fold")
+    assert tab.locator("#colours").is_hidden()
+    assert tab.locator("#search").is_visible()
+    tab.click("#fold")
     heights = tab.evaluate(
         "Array.from(document.querySelectorAll('button')).filter((b) => b.offsetParent).map((b) => b.offsetHeight)"
     )

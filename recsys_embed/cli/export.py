@@ -56,4 +56,6 @@ def say_export(out: Path, to: str, facts: dict[str, Any], neighbours: int, json:
     say("   ".join(f"{n:,} {name}" if isinstance(n, int) else f"{name} {n}" for name, n in facts.items()))
     names = list(files)
     near = " --neighbors neighbors" if neighbours else ""
-    return say(f"open it: {EXPORTS[to].opens.format(out=out, first=names[0], last=names[-1], near=near)}")
+    text = " --text title" if "items" in facts else ""
+    opens = EXPORTS[to].opens.format(out=out, first=names[0], last=names[-1], near=near, text=text)
+    return say(f"open it: {opens}")

@@ -33,15 +33,14 @@ def draw(
     begin = time.perf_counter()
     recommender, folder = load(model)
     other = None if compare is None else load(compare)[0]
-    title = None if "dataset" in recommender.facts else folder.name
-    drawn = draw_map(recommender, out, config, compare=other, title=title)
+    drawn = draw_map(recommender, out, config, compare=other, title=folder.name)
     if json:
         return say_json({"model": str(folder), **drawn.summary()})
     projection = drawn.projection
     say(f"{len(drawn.rows):,} items by {projection.name}; {trust_text(projection)}   model {folder}")
     if drawn.moves is not None:
         m = drawn.moves
-        say(f"{m.shared:,} of them are in {compare} too: {100 * m.churn:.0f} % of their {m.of} nearest are others now")
+        say(f"{m.shared:,} of them are in {compare} too: {m.churn:.0%} of their {m.of} nearest are others now")
     page = drawn.files[0]
     for file in drawn.files:
         say(f"{file}   {file.stat().st_size / 1e6:.2f} MB")

@@ -53,7 +53,8 @@ class Layout(NamedTuple):
 class Form(NamedTuple):
     """A form of export: what files it consists of, and what opens them, for people.
 
-    In `opens` stand {out}, the folder, {first} and {last}, files in it, and {near}, where there are neighbours.
+    In `opens` stand {out}, the folder; {first} and {last}, files in it; {text} and {near}, the options that name the
+    columns of titles and of neighbours.
     """
 
     files: Callable[[Sequence[Part], Layout], dict[str, Content]]
@@ -224,7 +225,7 @@ EXPORTS: dict[str, Form] = {
     "projector": Form(
         _projector, "tensorboard --logdir {out}   (or load the two .tsv files at projector.tensorflow.org)"
     ),
-    "parquet": Form(_parquet, "embedding-atlas {first} --x x --y y{near}   (or pandas, polars, DuckDB)"),
+    "parquet": Form(_parquet, "embedding-atlas {first}{text} --x x --y y{near}   (or pandas, polars, DuckDB)"),
     "safetensors": Form(_safetensors, 'safetensors.numpy.load_file("{last}")'),
     "word2vec": Form(_word2vec, 'gensim.models.KeyedVectors.load_word2vec_format("{first}")'),
     "npz": Form(_npz, 'numpy.load("{first}")'),

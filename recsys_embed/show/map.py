@@ -85,7 +85,7 @@ def draw_map(
     name = title or short_name(str(recommender.facts.get("dataset", "items")))
     data: dict[str, Any] = {
         "title": name,
-        "facts": _facts(recommender, projection),
+        "facts": _facts(recommender, projection, moved, config.users),
         "ids": [str(i) for i in recommender.items.ids(rows)],
         "titles": titles,
         "columns": [column_data(c) for c in columns],
@@ -131,11 +131,13 @@ def trust_text(projection: Projection) -> str:
     return f"trustworthiness {projection.trust:.2f}, {projection.kept:.0%} of neighbours kept{sample}"
 
 
-def _facts(recommender: Recommender, projection: Projection) -> str:
+def _facts(recommender: Recommender, projection: Projection, moved: Moves | None, users: bool) -> str:
     loss = (recommender.facts.get("settings") or {}).get("loss")
     dim = recommender.plain.dim
     model = f"{dim} dimension{'s' * (dim > 1)}" + (f", {loss}" if loss else "")
-    return f"{len(projection.points):,} items · {model} · {projection.name} · {trust_text(projection)}"
+    shown = f"{len(projection.points):,} items" + (f", {len(recommender.users):,} users" if users else "")
+    text = f"{shown} · {model} · {projection.name} · {trust_text(projection)}"
+    return text if moved is None else f"{text} · {moved.churn:.0%} of the {moved.of} nearest are others than before"
 
 
 def _vectors(recommender: Recommender, rows: Rows) -> dict[str, Any]:

@@ -16,7 +16,8 @@ const plot = new Plot($("points"), $("overlay"), points, weight, order);
 const titleOf = (row) => (row < items ? data.titles[row] : `user ${data.users.ids[row - items]}`);
 plot.titles = titleOf;
 const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
-const searchable = data.titles.map(plain);
+const idOf = (row) => (row < items ? data.ids[row] : data.users.ids[row - items]);
+const searchable = Array.from({ length: count }, (_, row) => plain(titleOf(row)));
 const state = { column: data.columns.find((c) => c.name === data.colour), tags: new Set(), picks: [] };
 
 function element(name, text, more = {}) {
@@ -63,17 +64,17 @@ function legend() {
     const scale = element("div", undefined, { className: "scale" });
     scale.style.background = `linear-gradient(to right, ${data.palette.scale.join(", ")})`;
     const ends = element("div", undefined, { className: "ends" });
-    ends.append(element("span", written(column.ends[0])), element("span", written(column.ends[1])));
+    ends.append(element("span", written(column.ends[0])), element("span", "by rank"), element("span", written(column.ends[1])));
     box.append(scale, ends);
     return;
   }
   const sizes = new Array(column.names.length).fill(0);
   for (const mine of column.members) for (const m of mine) sizes[m]++;
   column.names.slice(0, 30).forEach((name, at) => {
-    const button = element("button", undefined, { type: "button", title: `${sizes[at].toLocaleString("en")} items` });
+    const button = element("button", undefined, { type: "button" });
     const mark = element("i");
     mark.style.background = data.palette.tags[at] || data.palette.other;
-    button.append(mark, element("span", name));
+    button.append(mark, element("span", name), element("span", sizes[at].toLocaleString("en")));
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => {
       if (!state.tags.delete(at)) state.tags.add(at);
@@ -154,7 +155,8 @@ function select(row, move) {
     $("near-name").textContent = row < items ? `Nearest of ${items.toLocaleString("en")}, by cosine in ${vectors.dim} dimensions` : "Items whose vectors point the same way";
     $("near").replaceChildren(...near.map((n) => entry(n.row, n.score === undefined ? undefined : n.score.toFixed(2))));
     say(`${titleOf(row)}. Nearest: ${near.slice(0, 3).map((n) => titleOf(n.row)).join(", ")}`);
-    if (move) plot.show([row, ...near.slice(0, 4).map((n) => n.row)]);
+    if (move) plot.show([row, ...near.slice(0, 6).map((n) => n.row)]);
+    fold(false);
   }
   like();
   movesLines();
@@ -193,6 +195,7 @@ function pick(row) {
   const found = state.picks.length ? vectors.recommend(state.picks, NEIGHBOURS) : [];
   $("for-you-name").hidden = !found.length;
   $("for-you").replaceChildren(...found.map((f) => entry(f.row)));
+  plot.hinted = found.map((f) => f.row);
   like();
   inset();
   plot.redraw();
@@ -200,19 +203,23 @@ function pick(row) {
 
 // ---- Search
 
+/** Rows whose titles hold all words: an id or a whole title first, then what begins so, then the best known. */
 function search(text) {
   const whole = plain(text.trim());
-  const wanted = whole.split(/\s+/).filter(Boolean);
-  const named = wanted.length ? data.ids.findIndex((id) => plain(id) === whole) : -1;
-  const found = named < 0 ? [] : [named];
-  if (wanted.length)
-    for (let at = order.length - 1; at >= 0 && found.length < 30; at--) {
+  const words = whole.split(/\s+/).filter(Boolean);
+  const found = [[], [], []];
+  if (words.length)
+    for (let at = order.length - 1; at >= 0; at--) {
       const row = order[at];
-      if (row < items && row !== named && wanted.every((w) => searchable[row].includes(w))) found.push(row);
+      const title = searchable[row];
+      const named = plain(idOf(row)) === whole || title === whole || title.replace(/ \(\d{4}\)$/, "") === whole;
+      if (named) found[0].push(row);
+      else if (words.every((w) => title.includes(w))) found[title.startsWith(whole) ? 1 : 2].push(row);
     }
-  $("results").hidden = !wanted.length;
-  $("results").replaceChildren(...(found.length ? found.map((row) => entry(row)) : [element("li", wanted.length ? "nothing found" : "")]));
-  if (wanted.length) say(`${found.length}${found.length === 30 ? " or more" : ""} found`);
+  const rows = found.flat();
+  $("results").hidden = !words.length;
+  $("results").replaceChildren(...(rows.length ? rows.slice(0, 30).map((row) => entry(row)) : [element("li", words.length ? "nothing found" : "")]));
+  if (words.length) say(`${rows.length} found`);
 }
 
 // ---- What moved since another model
@@ -281,6 +288,14 @@ function key(event) {
   plot.redraw();
 }
 
+/** On a phone: only the search, or all of the card. */
+function fold(folded) {
+  $("panel").classList.toggle("folded", folded);
+  $("fold").setAttribute("aria-expanded", String(!folded));
+  inset();
+  plot.redraw();
+}
+
 /** What the cards leave of the canvas. */
 function inset() {
   const card = $("panel").getBoundingClientRect();
@@ -307,6 +322,11 @@ function start() {
     $("overlay").focus();
   });
   $("like").addEventListener("click", () => pick(plot.selected));
+  $("clear").addEventListener("click", () => {
+    for (const row of state.picks) pick(row);
+    $("overlay").focus();
+  });
+  $("fold").addEventListener("click", () => fold(!$("panel").classList.contains("folded")));
   $("in").addEventListener("click", () => zoomBy(1.5));
   $("out").addEventListener("click", () => zoomBy(1 / 1.5));
   $("all").addEventListener("click", () => plot.whole());

@@ -58,7 +58,8 @@ class Plot {
     this.tooltip = -1;
     this.selected = -1;
     this.lines = [];
-    this.marked = [];
+    this.marked = []; // picks
+    this.hinted = []; // and what follows from them
     this.labels = []; // rows whose titles are written, and where: left, top, right, bottom
     this.boxes = [];
     this.titles = (row) => String(row);
@@ -122,7 +123,7 @@ class Plot {
 
   /** How much larger points are at this zoom. */
   get growth() {
-    return Math.min(2.2, Math.max(0.8, this.view.zoom ** 0.35));
+    return Math.min(2.2, Math.max(0.8, this.view.zoom ** 0.35)) * (this.width < 700 ? 0.7 : 1);
   }
 
   radius(row) {
@@ -225,7 +226,8 @@ class Plot {
     context.clearRect(0, 0, this.width, this.height);
     context.lineCap = "round";
     for (const { from, to, arrow } of this.lines) this.line(context, from, to, arrow);
-    for (const row of this.marked) this.ring(context, row, this.colour.pick, 2);
+    for (const row of this.marked) this.ring(context, row, this.colour.pick, 2.5);
+    for (const row of this.hinted) this.ring(context, row, this.colour.pick, 1);
     if (this.selected >= 0) this.ring(context, this.selected, this.colour.text, 2.5);
     if (this.tooltip >= 0 && this.tooltip !== this.selected) this.ring(context, this.tooltip, this.colour.text, 1.5);
     if (this.keyed) this.cross(context);
