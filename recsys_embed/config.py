@@ -13,6 +13,7 @@ from recsys_embed.errors import SettingError
 
 SplitName = Literal["random", "leave-last", "time", "cold-items"]
 ScorerName = Literal["dot", "mlp"]
+UserTowerName = Literal["id", "history", "both"]
 LossName = Literal["softmax", "sampled-softmax", "bpr", "logistic", "mse"]
 SamplerName = Literal["uniform", "popularity"]
 MethodName = Literal["auto", "pca", "tsne", "umap"]
@@ -65,6 +66,9 @@ class ModelConfig:
 
     dim: Annotated[int | None, "width of every embedding"] = None
     scorer: Annotated[ScorerName, "how two vectors become a score"] = "dot"
+    user_tower: Annotated[
+        UserTowerName, "what a user's vector is: one of their own, the sum of what they rated, or both"
+    ] = "id"
     cosine: Annotated[bool, "score by the cosine instead of the dot product"] = False
     temperature: Annotated[float | None, "the dot product is divided by this (default: 1, with --cosine 0.15)"] = None
     hidden: Annotated[str, "layer sizes of the mlp scorer"] = "64,32"
@@ -162,6 +166,8 @@ class TrainConfig:
     ] = None
     epochs: Annotated[int | None, "epochs at most; early stopping may end sooner"] = None
     batch_size: Annotated[int | None, "ratings a step"] = None
+    batch_users: Annotated[int | None, "instead: users a step, with all of their ratings (--user-tower history)"] = None
+    history_dropout: Annotated[float, "share of a user's ratings left out of their vector in a step (history)"] = 0.5
     lr: Annotated[float | None, "learning rate of Adam"] = None
     user_decay: Annotated[
         float | None, "decoupled weight decay of the users' vectors: a step shrinks them by lr x this"
@@ -187,6 +193,7 @@ class TrainConfig:
         for name, least in (
             ("epochs", 1),
             ("batch_size", 1),
+            ("batch_users", 1),
             ("negatives", 1),
             ("patience", 0),
             ("seed", 0),
@@ -201,6 +208,7 @@ class TrainConfig:
             value = getattr(self, name)
             _check(value is None or 0 <= value < math.inf, name, value, "0 or more")
         _check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+        _check(0 <= self.history_dropout < 1, "history_dropout", self.history_dropout, "from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -267,6 +275,12 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
+# What changes where a user is the sum of what they rated (experiments/LOG.md).
+_HISTORY = {
+    "dim": 256, "epochs": 40, "batch_users": 256, "lr": 0.01, "user_decay": 6.0, "item_decay": 6.0, "balance": 0.5,
+}  # fmt: skip
+
+
 class Size(NamedTuple):
     """How large a data set is: its users, items and training ratings."""
 
@@ -282,12 +296,18 @@ def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
     if known is None:
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
+    if model.user_tower != "id":
+        if loss not in ("softmax", "sampled-softmax") or model.scorer != "dot":
+            raise SettingError(f"--user-tower {model.user_tower} goes with --scorer dot and a softmax, not with {loss}")
+        known = {**known, **_HISTORY}
     batch = max(known["batch_size"], round(size.ratings * known["batch_share"]))
     compared = {"softmax": size.items, "sampled-softmax": train.negatives or known.get("negatives", 0)}.get(loss, 1)
     width = sum(model.layers) if model.scorer == "mlp" else 1
     if min(batch, size.users) * compared * width > STEP_NUMBERS:
         batch = max(1, STEP_NUMBERS // (compared * width))
     temperature = model.temperature or (0.15 if model.cosine else 1.0)
+    if "batch_users" in known:
+        known = {**known, "batch_users": max(1, min(known["batch_users"], STEP_NUMBERS // compared))}
     filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature, "batch_size": batch}
 
     def fill(config: Any) -> Any:

@@ -15,7 +15,8 @@ from recsys_embed.content.ridge import Ridge
 from recsys_embed.model.content_tower import ContentTower
 from recsys_embed.model.plain import Link, PlainModel
 from recsys_embed.model.scorers import SCORERS
-from recsys_embed.model.towers import IdTower, Side, SumTower, Tower
+from recsys_embed.model.towers import HistoryTower, IdTower, Side, SumTower, Tower
+from recsys_embed.ratings.table import Seen
 from recsys_embed.ratings.vocab import Rows
 
 
@@ -88,10 +89,12 @@ def build(
     seed: int = 0,
     descriptions: Descriptions | None = None,
     content: ContentConfig | None = None,
+    history: tuple[Seen, float] | None = None,
 ) -> Model:
     """Make an untrained model for so many users and items; every None of the config must be filled.
 
     descriptions: what is known of the items, one row each; content: how they become vectors.
+    history: what each user rated, and the share of it that a step leaves out, for users made of that.
     Equal seeds give equal weights, whatever was drawn before.
     """
     if config.dim is None or config.init_scale is None:
@@ -104,6 +107,17 @@ def build(
         said = descriptions and ContentTower(descriptions, config.dim, content or ContentConfig())
     finally:
         torch.set_rng_state(state)
-    ids = [IdTower(n, config.dim, config.init_scale, generator, config.biases) for n in (users, items)]
-    tower = SumTower(ids[1], said, (content or ContentConfig()).id_dropout, seed) if said else ids[1]
-    return Model(ids[0], tower, scorer)
+    made = config.dim, config.init_scale, generator
+    free = None
+    if config.user_tower != "history":
+        free = IdTower(users, *made, config.biases and config.user_tower == "id")
+    if config.user_tower == "id":
+        assert free is not None
+        own: Tower = free
+    elif history is None:
+        raise TypeError("build() needs the history of users who are made of it")
+    else:
+        own = HistoryTower(history[0], items, *made, history[1], seed, free)
+    ids = IdTower(items, *made, config.biases)
+    tower = SumTower(ids, said, (content or ContentConfig()).id_dropout, seed) if said else ids
+    return Model(own, tower, scorer)

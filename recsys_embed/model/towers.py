@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recsys_embed.arrays import Floats
 from recsys_embed.content.describe import Features
 from recsys_embed.model.content_tower import ContentTower
 from recsys_embed.model.losses import take
+from recsys_embed.ratings.table import Seen
 
 # Rows that a description is made for in one go, where all are wanted: what bounds the memory.
 _ROWS = 65_536
@@ -97,6 +100,77 @@ class IdTower(nn.Module):
 
     def trained(self) -> dict[str, Floats]:
         """An id describes nothing."""
+        return {}
+
+
+class HistoryTower(nn.Module):
+    """A user is the sum of vectors of the items they rated, divided by the root of their number.
+
+    A linear autoencoder with a bottleneck, as Mult-DAE without hidden layers (Liang et al., WWW 2018): the vectors of
+    the items here are others than those that a user is scored with. In training a share `dropout` of a user's items is
+    left out of a step and the rest scaled up, so that items learn to stand for each other. It has no biases: a softmax
+    does not see a user's.
+
+    seen: the items of each user. items: how many there are. dim, scale: as in IdTower. own: a vector of each user's own
+    that is added, without a bias; None where the history is all.
+    """
+
+    def __init__(
+        self,
+        seen: Seen,
+        items: int,
+        dim: int,
+        scale: float,
+        generator: torch.Generator,
+        dropout: float,
+        seed: int,
+        own: IdTower | None = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.dropout, self.own = dim, dropout, own
+        self.table = nn.Parameter(torch.empty(items, dim))
+        nn.init.normal_(self.table, std=scale / dim**0.5, generator=generator)
+        self.register_buffer("start", torch.from_numpy(np.asarray(seen.start)), persistent=False)
+        self.register_buffer("item", torch.from_numpy(np.asarray(seen.item)), persistent=False)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    start: Tensor
+    item: Tensor
+
+    def forward(self, rows: Tensor) -> Side:
+        """Return the vectors [n, dim] of rows [n], and biases of zero."""
+        count = self.start[rows + 1] - self.start[rows]
+        first = count.cumsum(0) - count
+        place = torch.arange(int(count.sum()), device=rows.device) + (self.start[rows] - first).repeat_interleave(count)
+        weight = (count.clamp(min=1) ** -0.5).repeat_interleave(count)
+        if self.training and self.dropout:
+            kept = torch.rand(len(place), generator=self.generator) >= self.dropout
+            weight = weight * kept.to(weight.device) / (1 - self.dropout)
+        vectors = F.embedding_bag(
+            self.item[place], self.table, first, mode="sum", sparse=True, per_sample_weights=weight
+        )
+        if self.own is not None:
+            vectors = vectors + self.own(rows).vectors * (count > 0)[:, None]
+        return Side(vectors, vectors.new_zeros(len(rows)))
+
+    def prepare(self, training: bool) -> None:
+        """Switch the dropout on or off."""
+        self.train(training)
+
+    def start_bias(self, bias: Tensor) -> None:
+        """It has none."""
+
+    def all(self, rated: Tensor) -> Side:
+        """Return every row; one without ratings is zero."""
+        parts = [self(part).vectors for part in torch.arange(len(rated), device=rated.device).split(_ROWS)]
+        return Side(torch.cat(parts), torch.zeros(len(rated), device=rated.device))
+
+    def described(self) -> Features | None:
+        """A history is no description."""
+        return None
+
+    def trained(self) -> dict[str, Floats]:
+        """Nothing of the kind."""
         return {}
 
 

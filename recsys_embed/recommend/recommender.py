@@ -111,7 +111,8 @@ class Recommender:
         table = aligned(items, ratings.items)
         if self.content.any and descriptions is None:
             descriptions = describe_items(table, self.content)
-        net = build(model, len(ratings.users), len(ratings.items), train.seed, descriptions, self.content)
+        sizes, history = (len(ratings.users), len(ratings.items)), (positives.seen(), train.history_dropout)
+        net = build(model, *sizes, train.seed, descriptions, self.content, history)
         self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
         self._forget()
         self._described = self._folder = self.per_user = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,7 +62,7 @@ def fit(
     Raises TrainingError when the loss is not finite.
     """
     tracker = tracker or Tracker()
-    total, lr, size = config.epochs or 1, config.lr or 0.0, config.batch_size or len(ratings)
+    total, lr = config.epochs or 1, config.lr or 0.0
     device = torch.device(choose_device(config.device)[0])
     model.to(device)
     generator = torch.Generator(device).manual_seed(config.seed)
@@ -78,6 +78,7 @@ def fit(
     sizes = len(ratings.users), len(ratings.items)
     counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
     step = AutogradStep(model, config, known, counts[1], generator)
+    batches = _batches(columns, config, generator)
 
     def read() -> PlainModel:
         step.flush()
@@ -89,7 +90,7 @@ def fit(
     stopped = "epochs"
     try:
         for epoch in range(1, last + 1):
-            facts = _epoch(step, columns, epoch, (lr, size, total, last), tracker, _note(history))
+            facts = _epoch(step, columns, batches(), epoch, (lr, total, last), tracker, _note(history))
             if not math.isfinite(facts["loss"]):
                 raise _diverged(int(facts["batch"]), facts["loss"], epoch, config)
             plain = read() if validate or epoch == last else None
@@ -117,20 +118,23 @@ def fit(
 
 
 def _epoch(
-    step: AutogradStep, columns: Batch, epoch: int, plan: tuple[float, int, int, int], tracker: Tracker, note: str
+    step: AutogradStep,
+    columns: Batch,
+    batches: Sequence[torch.Tensor],
+    epoch: int,
+    plan: tuple[float, int, int],
+    tracker: Tracker,
+    note: str,
 ) -> dict[str, float]:
-    """Pass once over all ratings in a random order; return the mean loss and the rate.
+    """Pass once over all ratings; return the mean loss and the rate.
 
-    plan: the first learning rate, the batch size, and the epochs of the curve and of this training.
+    batches: the rows of each step. plan: the first learning rate, and the epochs of the curve and of this training.
     Where a loss is not finite, the first such loss stands under "loss" and its batch under "batch".
     """
-    lr, size, total, last = plan
-    n, device = len(columns.user), columns.user.device
+    lr, total, last = plan
+    n = len(columns.user)
     start = time.perf_counter()
-    # Even batches: Adam takes a whole step on whatever gradient it gets, so a small last batch would be noise at
-    # full strength (it cost 3 % of NDCG@10 on ML-100K).
-    batches = torch.randperm(n, generator=step.generator, device=device).tensor_split(max(1, round(n / size)))
-    losses = torch.zeros(len(batches), device=device)
+    losses = torch.zeros(len(batches), device=columns.user.device)
     for at, rows in enumerate(batches):
         done = epoch - 1 + at / len(batches)
         step.optimizer.lr = lr * 0.5 * (1 + math.cos(math.pi * done / total))
@@ -142,6 +146,28 @@ def _epoch(
     if len(bad):
         return {"loss": float(values[bad[0]]), "batch": float(bad[0]) + 1}
     return {"loss": float(values.mean()), "samples_per_s": n / (time.perf_counter() - start)}
+
+
+def _batches(columns: Batch, config: TrainConfig, generator: torch.Generator) -> Callable[[], list[torch.Tensor]]:
+    """Return what draws the batches of an epoch: rows of ratings at random, or those of users at random.
+
+    Batches are even: Adam takes a whole step on whatever gradient it gets, so a small last batch would be noise at
+    full strength (it cost 3 % of NDCG@10 on ML-100K).
+    """
+    n, device = len(columns.user), columns.user.device
+    if not config.batch_users:
+        steps = max(1, round(n / (config.batch_size or n)))
+        return lambda: list(torch.randperm(n, generator=generator, device=device).tensor_split(steps))
+    order = columns.user.argsort(stable=True)
+    _, counts = columns.user[order].unique_consecutive(return_counts=True)
+    own = order.split(counts.tolist())
+    steps = max(1, round(len(own) / config.batch_users))
+
+    def of_users() -> list[torch.Tensor]:
+        drawn = torch.randperm(len(own), generator=generator, device=device).tensor_split(steps)
+        return [torch.cat([own[user] for user in users.tolist()]) for users in drawn]
+
+    return of_users
 
 
 def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
