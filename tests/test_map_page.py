@@ -79,9 +79,17 @@ def page(request, browser, drawn):
         tab.goto((drawn[1] / "map.html").as_uri())
         frame = tab.main_frame
     else:
-        tab.set_content("<style>* {margin: 0; border: 0}</style><iframe sandbox=allow-scripts width=1200 height=800>")
-        html = (drawn[1] / "map.html").read_text("utf-8")
-        tab.evaluate("html => { document.querySelector('iframe').srcdoc = html }", html)
+        tab.set_content("<style>* {margin: 0; border: 0}</style>")
+        # Loaded before anything is asked of it: a frame that is still on its way loses what is asked.
+        tab.evaluate(
+            """html => new Promise(done => {
+              const frame = document.createElement("iframe");
+              Object.assign(frame, { sandbox: "allow-scripts", width: 1200, height: 800, onload: () => done() });
+              frame.srcdoc = html;
+              document.body.append(frame);
+            })""",
+            (drawn[1] / "map.html").read_text("utf-8"),
+        )
         frame = tab.query_selector("iframe").content_frame()
     yield ready(frame)
     context.close()
