@@ -6,10 +6,6 @@ from pathlib import Path
 import pytest
 from tutorial import ROOT, TUTORIAL, alike, blocks, pictures, run
 
-from recsys_embed.content.words import WordVectors
-from recsys_embed.datasets.catalog import load_dataset
-from recsys_embed.errors import DataError
-
 PAGE = TUTORIAL.read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MOST = 300_000  # bytes of a picture
@@ -60,11 +56,6 @@ def test_outputs_are_compared(said, printed, same):
 
 @pytest.mark.data
 def test_the_tutorial_prints_what_it_says(tmp_path):
-    try:
-        load_dataset("movielens")
-        WordVectors.load("glove-6b-50d")
-    except DataError as error:
-        pytest.skip(f"the tutorial needs MovieLens-100K and GloVe: {error}")
     for block, printed in run(PAGE, tmp_path):
         where = f"{TUTORIAL.name}, line {block.line}"
         if block.free:

@@ -51,6 +51,7 @@ def measure(
     test = split.test.positives(data.min_rating)
     if not len(test):
         return Measured({"test": None, "liked": None, "baselines": {}})
+    parts = _Parts(*(part.positives(data.min_rating) for part in (split.train, split.valid, fitted)))
     own = report_on(recommender, test, run, split.test)
     result: dict[str, Any] = {"test": own.summary(), "liked": None}
     liked = None
@@ -63,11 +64,11 @@ def measure(
             )
             result["liked"] = {"threshold": threshold, **measured.summary()}
     if data.split == "cold-items":
-        result["cold"] = _measure_cold(recommender, fitted, split, descriptions, data, run)
+        result["cold"] = _measure_cold(recommender, test, parts, descriptions, run)
     result["baselines"] = {}
     popularity = None
     if run.baselines:
-        for name, ranker in _baselines(fitted.positives(data.min_rating), split, data):
+        for name, ranker in _baselines(parts):
             report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
             result["baselines"][name] = report.metrics
             popularity = report if name == "popularity" else popularity
@@ -77,40 +78,39 @@ def measure(
     return Measured(result, own, popularity)
 
 
+class _Parts(NamedTuple):
+    """The positives that baselines choose with (train, valid) and are fitted on (fitted: both after a refit)."""
+
+    train: Ratings
+    valid: Ratings
+    fitted: Ratings
+
+
 def _measure_cold(
-    recommender: Recommender,
-    fitted: Ratings,
-    split: Split,
-    descriptions: Descriptions | None,
-    data: DataConfig,
-    run: RunConfig,
+    recommender: Recommender, test: Ratings, parts: _Parts, descriptions: Descriptions | None, run: RunConfig
 ) -> dict[str, Any]:
     """Score the items that had no training rating, and the baselines on the same descriptions."""
-    test = split.test.positives(data.min_rating)
     shared = test, recommender.seen, recommender.counts
     result = cold_metrics(Ranker.of(recommender.plain), *shared, run.resamples)
     result["baselines"] = {}
-    parts = [part.positives(data.min_rating) for part in (split.train, split.valid, fitted)]
-    small = len(test.items) <= baselines.EASE_ITEMS
     features = words = None
-    if descriptions is not None and small:
+    if descriptions is not None and len(test.items) <= baselines.EASE_ITEMS:
         features, describer = descriptions.features, descriptions.describer
         words = None if describer.words is None else features.dense[:, : describer.words.dim]
     if run.baselines:
-        for name, ranker in cold_baselines(features, parts, words):
+        for name, ranker in cold_baselines(features, list(parts), words):
             result["baselines"][name] = cold_metrics(ranker, *shared)
     return result
 
 
-def _baselines(fitted: Ratings, split: Split, data: DataConfig) -> Iterator[tuple[str, Ranker]]:
-    yield "popularity", baselines.popularity(fitted)
-    if fitted.time is not None:
-        yield "recent_popularity", baselines.recent_popularity(fitted)
-    if len(fitted.items) <= baselines.EASE_ITEMS:
-        valid, regularization = split.valid.positives(data.min_rating), 300.0
-        if len(valid):
-            train = split.train.positives(data.min_rating)
-            regularization = baselines.Ease(train).choose(train, valid)
-        yield "ease", baselines.Ease(fitted).rank(regularization)
+def _baselines(parts: _Parts) -> Iterator[tuple[str, Ranker]]:
+    yield "popularity", baselines.popularity(parts.fitted)
+    if parts.fitted.time is not None:
+        yield "recent_popularity", baselines.recent_popularity(parts.fitted)
+    if len(parts.fitted.items) <= baselines.EASE_ITEMS:
+        regularization = 300.0
+        if len(parts.valid):
+            regularization = baselines.Ease(parts.train).choose(parts.train, parts.valid)
+        yield "ease", baselines.Ease(parts.fitted).rank(regularization)
     else:
-        log.info("EASE was not measured: %s items are too many for its closed form", f"{len(fitted.items):,}")
+        log.info("EASE was not measured: %s items are too many for its closed form", f"{len(parts.fitted.items):,}")
