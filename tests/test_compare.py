@@ -1,9 +1,8 @@
-"""Runs side by side: the paired bootstrap, what a training leaves for it, pictures, and the command that repeats it."""
+"""Runs side by side: what a training leaves for that, pictures, and the command that repeats it."""
 
 import json
 import shlex
 import sqlite3
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -11,11 +10,9 @@ import pytest
 from worlds import recsys, small
 
 from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, load_dataset
-from recsys_embed.cli import output
 from recsys_embed.config import PLACES, ContentConfig, command, settings
-from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
+from recsys_embed.errors import BundleError, SettingError, UnknownId
 from recsys_embed.evaluation.compare import Run, compare
-from recsys_embed.evaluation.paired import paired
 from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.experiment import run_experiment
 from recsys_embed.recommend.recommender import Recommender
@@ -39,77 +36,6 @@ def work(tmp_path_factory):
         ids = [train(folder, name, seed, track=True)[1]["run_id"] for seed, name in enumerate(("one", "two"))]
         train(folder, "apart", split_seed=5)
     return folder, ids
-
-
-# The paired bootstrap
-
-
-def test_equal_models_do_not_differ():
-    values = np.random.default_rng(0).random(50)
-    found = paired(values, values)
-    assert (found.mean, found.low, found.high, found.p, found.users) == (0, 0, 0, 1, 50) and not found.clear
-
-
-def test_the_sides_change_places():
-    random = np.random.default_rng(1)
-    one, other = random.random(80), random.random(80) + 0.02
-    there, back = paired(one, other), paired(other, one)
-    assert (there.mean, there.p) == (-back.mean, back.p)
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
-    assert paired(one, other) == there and paired(one, other, seed=1) != there
-
-
-def test_more_users_make_it_surer():
-    random = np.random.default_rng(2)
-    one, other = random.random(4000), random.random(4000)
-    few, many = paired(one[:100], other[:100], 1000), paired(one, other, 1000)
-    assert (many.high - many.low) * 4 < few.high - few.low
-
-
-def test_it_agrees_with_drawing_users_again_and_again():
-    random = np.random.default_rng(3)
-    one, other = random.random(300), random.random(300) - 0.04
-    drawn = random.integers(0, 300, (4000, 300))
-    means = one[drawn].mean(axis=1) - other[drawn].mean(axis=1)
-    found = paired(one, other)
-    assert (found.low, found.high) == pytest.approx(np.percentile(means, (2.5, 97.5)), abs=0.004)
-    signs = random.choice([-1.0, 1.0], (4000, 300))
-    as_far = np.abs((signs * (one - other)).mean(axis=1)) >= abs((one - other).mean())
-    assert found.p == pytest.approx(as_far.mean(), abs=0.02)
-
-
-def test_chance_alone_is_rarely_called_a_difference():
-    random = np.random.default_rng(4)
-    found = [paired(random.random(60), random.random(60), resamples=400, seed=n) for n in range(400)]
-    assert np.mean([f.p < 0.05 for f in found]) == pytest.approx(0.05, abs=0.04)
-    assert np.mean([f.p < 0.5 for f in found]) == pytest.approx(0.5, abs=0.08)
-    assert np.mean([f.clear for f in found]) == pytest.approx(0.05, abs=0.04)
-    few = [paired(random.random(3), random.random(3), resamples=200, seed=n) for n in range(200)]
-    assert np.mean([f.p < 0.05 for f in few]) < 0.05 and not any(f.clear for f in few)
-
-
-def test_a_few_users_alone_decide_nothing():
-    one = np.zeros(200)
-    one[:4] = 1
-    found = paired(one, np.zeros(200))  # four better, none worse: signs come so in 1 of 8 cases
-    assert found.p == pytest.approx(0.125, abs=0.02) and not found.clear
-    assert paired([0.4], [0.3]).p == 1
-    with pytest.raises(DataError, match="1 of them are not"):
-        paired([0.4, np.nan], [0.3, 0.2])
-
-
-def test_what_users_share_cancels():
-    random = np.random.default_rng(5)
-    ease, other = random.random(200), random.normal(0, 0.01, 200)
-    found = paired(ease + 0.01 + other, ease)
-    assert found.clear and found.high - found.low < 0.005
-    assert found.p == 1 / 10_001  # never 0: the data itself is one resample
-
-
-@pytest.mark.parametrize("shapes", [((), ()), ((3,), (4,)), ((0,), (0,)), ((3, 2), (3, 2))])
-def test_values_that_are_no_pairs_are_refused(shapes):
-    with pytest.raises(DataError, match="one a user"):
-        paired(*(np.zeros(shape) for shape in shapes))
 
 
 # What a training leaves
@@ -359,67 +285,13 @@ def test_data_that_was_handed_over_has_no_command(tmp_path, monkeypatch):
     assert "command" not in handed.facts and "recsys train" not in handed.card()
 
 
-# What a terminal shows
-
-
-@pytest.fixture
-def terminal(monkeypatch, capsys):
-    """Run on a made-up terminal of 40 cells, and give what it was told."""
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setattr(output, "sys", SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True)))
-    return lambda: capsys.readouterr().out
-
-
-TITLES = [["1", "七人の侍 " * 8, "4.25"], ["2", "Amélie 🎬", "3.50"], ["30", "plain", "2.75"]]
-
-
-def test_tables_fit_and_wide_characters_align(terminal):
-    from rich.cells import cell_len
-
-    output.say_table(["#", "title", "score"], TITLES, "# score")
-    head, *lines = terminal().splitlines()
-    assert [cell_len(line) for line in lines] == [40, 40, 40]
-    assert [line.split()[-1] for line in lines] == ["4.25", "3.50", "2.75"]
-    assert head.startswith("\x1b[1m") and head.endswith("\x1b[0m") and "\x1b" not in "".join(lines)
-    output.say_table(["title", "n"], [["七人の侍", "1"], ["plain", "2"]])
-    assert terminal().splitlines()[1:] == ["七人の侍  1", "plain     2"]
-    output.say_table(["a", "b", "n"], [["x" * 50, "y" * 30, "1" * 20]], "n")
-    (line,) = terminal().splitlines()[1:]
-    assert len(line) == 40 and line.endswith("…  " + "1" * 20) and line.count("…") == 2
-
-
-@pytest.mark.parametrize(
-    ("environment", "styled"),
-    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False),
-     ({"TERM": "dumb", "FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False)],
-)  # fmt: skip
-def test_what_is_asked_of_colours_is_kept(terminal, monkeypatch, environment, styled):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    output.say_table(["title"], [["x"]])
-    output.say("aside", dim=True)
-    output.say("result")
-    assert terminal().splitlines() == (
-        ["\x1b[1mtitle\x1b[0m", "x", "\x1b[2maside\x1b[0m", "result"] if styled else ["title", "x", "aside", "result"]
-    )
-
-
-def test_no_colour_where_nobody_looks_and_no_title_is_obeyed(work, monkeypatch, capsys):
-    for name in ("NO_COLOR", "FORCE_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    output.say_table(["title\x1b[31m"], [["\x1b]0;owned\x07\u202etxt\u2028next\x9b2J"]])
-    output.say("\x1b[2Jgone", dim=True)
-    shown = capsys.readouterr().out
-    assert not set("\x1b\x07\u202e\u2028\x9b") & set(shown) and "owned" in shown
-    forced = recsys("recommend", "--user", "7", "--model", "one", cwd=work[0], FORCE_COLOR="1", NO_COLOR="").stdout
-    assert forced.count("\x1b[1m") == 1
-
-
 def test_runs_fitted_on_other_rows_ranked_other_items(work):
     one = Run.read(str(work[0] / "one"))
     other = Run("other", {**one.facts, "fitted_digest": "another"}, one.per_user)
     beside = compare([one, other]).beside[0]
     assert beside.difference is None and "fitted on different ratings" in beside.why_not
+
+
+def test_colours_are_forced_on_a_whole_command(work):
+    forced = recsys("recommend", "--user", "7", "--model", "one", cwd=work[0], FORCE_COLOR="1", NO_COLOR="").stdout
+    assert forced.count("\x1b[1m") == 1

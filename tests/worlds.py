@@ -11,8 +11,11 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.config import ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.evaluation.cold import cold_metrics
+from recsys_embed.evaluation.protocol import Ranker
 from recsys_embed.ratings.splits import split_cold_items
-from recsys_embed.ratings.table import Ratings
+from recsys_embed.ratings.table import Ratings, Seen
+from recsys_embed.recommend.recommender import Recommender
 
 USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
 
@@ -78,6 +81,16 @@ def tastes(users=45, items=60, seed=0):
 
 RATINGS, TABLE, COLOUR = tastes()
 SPLIT = split_cold_items(RATINGS, 0.25, 0.0, 0.1, seed=1)
+
+
+def fitted(content, table=TABLE, **given):
+    model, train = small("softmax", epochs=30, content_pace=1.0, **given)
+    return Recommender(model, train, content).fit(SPLIT.train, table)
+
+
+def cold_auc(recommender):
+    nothing = Seen.nothing(len(RATINGS.users))
+    return cold_metrics(Ranker.of(recommender.plain), SPLIT.test, nothing, recommender.counts)["auc"]
 
 
 def recsys(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
