@@ -73,7 +73,7 @@ def run_experiment(
         _describe(catalog, split, data)
         descriptions = _descriptions(catalog, data, content)
     size = Size(len(catalog.ratings.users), len(catalog.ratings.items), len(split.train))
-    model, train = recipe(model, train, size)
+    model, train = recipe(model, train, size, content.any)
     device = _start_torch(train)
     facts |= {
         "dataset": data.dataset,

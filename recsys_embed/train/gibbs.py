@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recsys_embed.config import TrainConfig
-from recsys_embed.errors import SettingError
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.ratings.vocab import Rows
@@ -30,7 +29,6 @@ _HISTORY = 100  # principal directions of who rated what
 _NOISE = 5.0  # shape of the gamma distribution of how reliable a user, or an item, is
 _PADDED = 0.75  # rows of a block have at least this share of the ratings of its first row
 _NUMBERS = 1_000_000  # numbers that a block holds of the other side's vectors
-_MERGE = 8  # sweeps whose samples are merged into the mean at once
 _SPARE = 4  # the mean is held this much wider than what is kept of it
 
 
@@ -53,8 +51,8 @@ def fit_gibbs(
 
     A sweep samples all users and then all items, each whole vector at once: it is an epoch. The mean of the sampled
     models' predictions is one dot product of long vectors, of which the best `dim` directions are kept: `Mean`.
-    config: with every None filled; `epochs` ends the sampling sooner, as in `loop.fit`. validate: called at every
-    tenth epoch and the last. More samples are never worse but for chance, so the last model is the best one.
+    config: with every None filled; `epochs` ends the sampling sooner, as in `loop.fit`. validate: called
+    after every epoch, and decides nothing: more samples are no worse but for chance, so the last model is the best one.
     Ctrl-C keeps the mean so far.
     """
     tracker = tracker or Tracker()
@@ -69,25 +67,24 @@ def fit_gibbs(
     sizes = len(ratings.users), len(ratings.items)
     users = _Side(ratings.user, ratings.item, value, sizes, dim, generator)
     items = _Side(ratings.item, ratings.user, value, sizes[::-1], dim, generator)
-    chain, mean = _Chain(users, items, generator), Mean(_SPARE * dim, _MERGE)
+    chain, mean = _Chain(users, items, generator), Mean(_SPARE * dim)
 
     def read() -> PlainModel:
-        u, v, a, b = (t.cpu().numpy() for t in mean.read(dim))
-        width = math.sqrt(unit)
-        return PlainModel(u * width, v * width, a * unit, b * unit, offset, "stars", scale)
+        (u, a), (v, b) = mean.read(dim)
+        arrays = [(t * by).cpu().numpy() for t, by in ((u, unit**0.5), (v, unit**0.5), (a, unit), (b, unit))]
+        return PlainModel(arrays[0], arrays[1], arrays[2], arrays[3], offset, "stars", scale)
 
     note = ""
     try:
         for epoch in range(1, last + 1):
             start = time.perf_counter()
-            first, second = chain.sweep()
+            models = chain.sweep()
             # Until the burn-in is over, the newest sample stands for the mean: there is always something to read.
             if epoch <= math.floor(_BURN_IN * last) + 1:
-                mean = Mean(_SPARE * dim, _MERGE)
-            mean.add(*first)
-            mean.add(*second)
+                mean = Mean(_SPARE * dim)
+            mean.add(*models)
             facts = {"loss": chain.loss * unit**2, "samples_per_s": len(ratings) / (time.perf_counter() - start)}
-            if validate and (epoch % 10 == 0 or epoch == last):
+            if validate:
                 facts |= validate(read())
             history.append(facts)
             tracker.metrics(facts, epoch)
@@ -97,44 +94,36 @@ def fit_gibbs(
         if not history:
             raise
         stopped = "interrupted"
-        if validate:
-            history[-1] |= validate(read())
         log.warning("interrupted in epoch %d: the mean of the samples so far is kept", len(history) + 1)
     return Fitted(read(), len(history), history, time.perf_counter() - begin, stopped)
 
 
 class Mean:
-    """The mean of the predictions of many dot-product models, itself one: their vectors beside each other.
+    """The mean of the predictions of many dot-product models, itself one: all their vectors beside each other.
 
-    Every `every` models the vectors are brought to the `width` directions that keep most of their products, so that
-    they do not grow.
+    That would grow, so of the products' sum the `width` directions are held that matter most.
     """
 
-    def __init__(self, width: int, every: int) -> None:
-        self.width, self.every, self.count = width, every, 0
-        self.left: list[Tensor] = []
-        self.right: list[Tensor] = []
-        self.bias: tuple[Tensor, Tensor] | None = None
+    def __init__(self, width: int) -> None:
+        self.width, self.count = width, 0
+        self.vectors: list[Tensor] = []  # of the users, [U, w], and of the items, [I, w]
+        self.bias: list[Tensor] = []
 
-    def add(self, users: Tensor, items: Tensor) -> None:
-        """Add a model of vectors [U, d + 1] and [I, d + 1], whose last numbers are the biases."""
-        self.left.append(users[:, :-1].clone())
-        self.right.append(items[:, :-1].clone())
-        own = users[:, -1].double(), items[:, -1].double()
-        self.bias = own if self.bias is None else (self.bias[0] + own[0], self.bias[1] + own[1])
-        self.count += 1
-        if len(self.left) > self.every:
-            left, right = self._narrow(self.width)
-            self.left, self.right = [left], [right]
+    def add(self, *models: tuple[Tensor, Tensor]) -> None:
+        """Add models of vectors [U, d + 1] and [I, d + 1], whose last numbers are the biases."""
+        sides = list(zip(*models, strict=True))
+        bias = [torch.stack([part[:, -1] for part in side]).double().sum(0) for side in sides]
+        vectors = [torch.cat([part[:, :-1] for part in side], 1) for side in sides]
+        if self.count:
+            bias = [a + b for a, b in zip(self.bias, bias, strict=True)]
+            vectors = [torch.cat(both, 1) for both in zip(self.vectors, vectors, strict=True)]
+        self.vectors, self.bias = list(narrowed(vectors[0], vectors[1], self.width)), bias
+        self.count += len(models)
 
-    def read(self, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return vectors of users [U, dim] and items [I, dim], and biases of users [U] and items [I]."""
-        assert self.bias is not None
-        left, right = (F.pad(part / self.count**0.5, (0, dim - part.shape[1])) for part in self._narrow(dim))
-        return left, right, *((part / self.count).float() for part in self.bias)
-
-    def _narrow(self, width: int) -> tuple[Tensor, Tensor]:
-        return narrowed(torch.cat(self.left, 1), torch.cat(self.right, 1), width)
+    def read(self, dim: int) -> list[tuple[Tensor, Tensor]]:
+        """Return (vectors [n, dim], biases [n]) of the users and of the items."""
+        vectors = [F.pad(v[:, :dim], (0, max(0, dim - v.shape[1]))) / self.count**0.5 for v in self.vectors]
+        return [(v, (b / self.count).float()) for v, b in zip(vectors, self.bias, strict=True)]
 
 
 def narrowed(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -151,13 +140,14 @@ def narrowed(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
 class _Block(NamedTuple):
     """Some rows of a side, with about equally many ratings: rows [b], the other side's rows and values [b, L].
 
-    Where a row has fewer than L ratings, the other's row is the one after the last, and the value is zero.
+    Where a row has fewer than L ratings, the other's row is the one after the last, and the value is zero. number: of
+    ratings, [b].
     """
 
     rows: Tensor
     other: Tensor
     value: Tensor
-    count: Tensor
+    number: Tensor
 
 
 class _Side:
@@ -219,7 +209,7 @@ class _Side:
             self.mean[block.rows], self.drawn[block.rows] = both[..., 0], both[..., 1]
             residual = torch.cat((-both[..., 1:], torch.ones_like(both[:, :1, 1:])), 1)
             error = (residual.mT @ sums @ residual)[:, 0, 0].clamp(min=0) / self.noise[block.rows]
-            shape = _NOISE + block.count / 2
+            shape = _NOISE + block.number / 2
             self.noise[block.rows] = torch._standard_gamma(shape, generator=self.generator) / (_NOISE + error / 2)
             total += float((error * self.noise[block.rows]).sum())
         return total
@@ -230,7 +220,7 @@ class _Chain:
 
     def __init__(self, users: _Side, items: _Side, generator: torch.Generator) -> None:
         self.users, self.items, self.generator = users, items, generator
-        self.ratings = sum(int(block.count.sum()) for block in users.blocks)
+        self.ratings = sum(int(block.number.sum()) for block in users.blocks)
         self.precision, self.loss = 1.0, math.nan
 
     def sweep(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -283,9 +273,10 @@ def _history(own: Rows, other: Rows, sizes: tuple[int, int]) -> tuple[Tensor, Te
     width = min(_HISTORY, *sizes)
     basis = np.random.default_rng(0).standard_normal((sizes[1], width)).astype(np.float32)
     for _ in range(4):
-        basis = np.linalg.qr(back @ (features @ basis))[0]
-    u, size, _ = np.linalg.svd(features @ basis, full_matrices=False)
-    return torch.from_numpy(u), torch.from_numpy(size**2)
+        # By torch: NumPy's threads spin while they wait, which takes seconds beside another program.
+        basis = torch.linalg.qr(torch.from_numpy(back @ (features @ basis)))[0].numpy()
+    directions, size, _ = torch.linalg.svd(torch.from_numpy(features @ basis), full_matrices=False)
+    return directions, size**2
 
 
 def _normal_wishart(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -295,7 +286,7 @@ def _normal_wishart(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, T
     """
     n, d = rows.shape
     rows = rows.double()
-    noise = {"generator": generator, "device": rows.device, "dtype": rows.dtype}
+    noise: dict[str, Any] = {"generator": generator, "device": rows.device, "dtype": rows.dtype}
     mean, beta = rows.mean(0), 2.0
     centred = rows - mean
     inverse = torch.eye(d, device=rows.device, dtype=rows.dtype) + centred.T @ centred
