@@ -287,7 +287,7 @@ _HISTORY = {
 
 
 # Gibbs samples of squared error (train/gibbs.py), and the settings that they know; all others are Adam's alone.
-_GIBBS = {"dim": 16, "epochs": 100}
+_GIBBS = {"dim": 24, "epochs": 100}
 _GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -32,6 +33,21 @@ _NUMBERS = 1_000_000  # numbers that a block holds of the other side's vectors
 _SPARE = 4  # the mean is held this much wider than what is kept of it
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: of many small products and roots two make ten times the work, waiting for each other.
+
+    (1.7 against 17 s of processor time for 40 epochs of ML-100K beside other programs.)
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def fit_gibbs(
     ratings: Ratings,
     dim: int,
