@@ -13,7 +13,7 @@ from recsys_embed.errors import SettingError
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.track.tracker import MemoryTracker, Tracker
 from recsys_embed.train import gibbs
-from recsys_embed.train.gibbs import Mean, _history, _normal_wishart, _Side, fit_gibbs, narrowed
+from recsys_embed.train.gibbs import Mean, _Chain, _history, _normal_wishart, _Side, fit_gibbs, narrowed
 
 SIZE = Size(USERS, ITEMS, 31)
 
@@ -73,19 +73,32 @@ def test_samples_have_the_mean_and_the_covariance_of_the_posterior(ratings, monk
 def test_the_error_is_that_of_the_sample(ratings):
     users, items, value = sides(ratings)
     total = users.draw(items, 1.7)
-    u, v = users.drawn[ratings.user], items.drawn[ratings.item]
-    error = value - (u[:, :-1] * v[:, :-1]).sum(1) - u[:, -1] - v[:, -1]
+    error = value - chain_scores(users, items, ratings.user, ratings.item)
     weight = 1.7 * users.noise[ratings.user] * items.noise[ratings.item]
     assert total == pytest.approx(float((weight * error**2).sum()), rel=1e-4)
 
 
-def test_who_is_noisy_counts_less(ratings):
-    users, items, value = sides(ratings)
-    block_noise = []
-    for _ in range(200):
-        users.draw(items, 500.0)  # far too sure: everybody seems noisy
-        block_noise.append(users.noise[:-1].clone())
-    assert torch.stack(block_noise).mean() < 0.5
+def test_who_rates_at_random_counts_less():
+    random = np.random.default_rng(0)
+    user, item = (part.ravel() for part in np.indices((30, 40)))
+    value = random.normal(size=40)[item] + random.normal(scale=np.where(user == 3, 1.5, 0.3))
+    generator = torch.Generator().manual_seed(0)
+    users = _Side(user, item, value.astype(np.float32), (30, 40), 2, generator)
+    items = _Side(item, user, value.astype(np.float32), (40, 30), 2, generator)
+    chain, mean = _Chain(users, items, generator), torch.zeros(31)
+    for _ in range(30):
+        chain.sweep()
+        mean += users.noise / 30
+    assert mean.argsort()[:2].tolist() == [30, 3], "but for the padding, nobody is as noisy"
+    assert mean[3] < 0.5 * mean[:-1].median()
+    others = torch.from_numpy(user != 3)
+    error = torch.from_numpy(value) - chain_scores(users, items, user, item)
+    assert float((error[others] ** 2).mean()) < 1.5 * 0.3**2
+
+
+def chain_scores(users, items, user, item):
+    u, v = users.drawn[user], items.drawn[item]
+    return (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
 
 
 def test_without_ratings_there_is_the_prior(ratings):
@@ -310,7 +323,8 @@ def test_what_gibbs_does_not_know_is_refused_by_name(model, train, named):
 
 def test_descriptions_are_adams():
     _, table, _ = tastes()
-    ratings = Ratings.from_frame(pl.DataFrame({"user": [0, 1, 2] * 3, "item": [0, 0, 0, 1, 1, 1, 2, 2, 2], "rating": [1.0, 2, 3] * 3}))  # fmt: skip
+    rated = {"user": [0, 1, 2] * 3, "item": [0, 0, 0, 1, 1, 1, 2, 2, 2], "rating": [1.0, 2.0, 3.0] * 3}
+    ratings = Ratings.from_frame(pl.DataFrame(rated))
     content = ContentConfig(text="kind")
     with pytest.raises(SettingError, match="descriptions of items"):
         Recommender(train=TrainConfig(loss="mse", method="gibbs"), content=content).fit(ratings, table)
