@@ -156,6 +156,16 @@ def test_the_prior_is_found_from_many_rows():
     torch.testing.assert_close(found @ found.T, root @ root.T, atol=0.15, rtol=0)
 
 
+def test_the_prior_of_few_rows_is_held_back_by_its_own_prior():
+    rows, generator = torch.tensor([[3.0, 0.0], [4.0, 1.0], [5.0, 0.0]]), torch.Generator().manual_seed(0)
+    centred, mean = rows - rows.mean(0), rows.mean(0)
+    inverse = torch.eye(2) + centred.T @ centred + 2 * 3 / (2 + 3) * torch.outer(mean, mean)
+    drawn = [_normal_wishart(rows, generator) for _ in range(3000)]
+    expected = (2 + 3) * torch.linalg.inv(inverse)  # the mean of a Wishart distribution
+    torch.testing.assert_close(torch.stack([r @ r.T for _, r in drawn]).mean(0), expected, atol=0.1, rtol=0.05)
+    torch.testing.assert_close(torch.stack([c for c, _ in drawn]).mean(0), 3 * mean / 5, atol=0.1, rtol=0)
+
+
 def models(n, dim=3):
     return [(normal(USERS, dim + 1, seed=s), normal(ITEMS, dim + 1, seed=100 + s)) for s in range(n)]
 
