@@ -213,7 +213,7 @@ class _Side:
         total = 0.0
         for block in self.blocks:
             weight = precision * self.noise[block.rows][:, None] * other.noise[block.other]
-            parts = table[block.other]
+            parts = F.embedding(block.other, table)
             parts[..., -1] += block.value
             parts *= weight.sqrt()[..., None]
             sums = parts.mT @ parts
