@@ -12,6 +12,7 @@ from recsys_embed import config
 from recsys_embed.config import RECIPES, ModelConfig, TrainConfig, options
 from recsys_embed.datasets.catalog import SPLITS
 from recsys_embed.model import softmax as module
+from recsys_embed.model.gather import sums_of
 from recsys_embed.model.losses import LOSSES, Scores, softmax, take
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
@@ -78,7 +79,7 @@ def test_an_mlp_is_what_its_layers_say():
 def test_a_tower_gives_rows_of_its_table():
     tower = IdTower(ITEMS, DIM, 1.0, torch.Generator().manual_seed(0))
     whole = tower.all(torch.arange(ITEMS) != 2)
-    assert tower(torch.tensor([4, 1])).vectors.equal(whole.vectors[[4, 1]])
+    assert tower(torch.tensor([1, 4])).vectors.equal(whole.vectors[[1, 4]])
     assert not whole.vectors[2].any(), "a row without ratings is where chance put it"
     assert tower(torch.zeros(0, dtype=torch.long)).vectors.shape == (0, DIM)
     tower(torch.tensor([4, 1])).vectors.sum().backward()
@@ -249,3 +250,18 @@ class TestSharedSoftmax:
         value = fast(leaf, v, bias)
         value.backward()
         assert value.isfinite() and leaf.grad.isfinite().all()
+
+
+def test_sums_of_rows_are_a_matrix_product_with_its_gradient():
+    generator = torch.Generator().manual_seed(2)
+    table, rows = torch.randn(6, 3, generator=generator), torch.tensor([4, 1, 4, 0, 1])
+    bag, weight = torch.tensor([0, 0, 2, 2, 2]), torch.rand(5, generator=generator)
+    matrix = torch.zeros(4, 6).index_put_((bag, rows), weight, accumulate=True)
+    leaves = [table.clone().requires_grad_() for _ in range(2)]
+    toward = torch.randn(4, 3, generator=generator)
+    for found, leaf in ((sums_of(leaves[0], rows, bag, weight, 4), leaves[0]), (matrix @ leaves[1], leaves[1])):
+        torch.testing.assert_close(found, matrix @ table)
+        (found * toward).sum().backward()
+    gradient = leaves[0].grad
+    assert gradient.is_coalesced() and gradient.indices().tolist() == [[0, 1, 4]]
+    torch.testing.assert_close(gradient.to_dense(), leaves[1].grad)

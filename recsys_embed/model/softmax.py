@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recsys_embed.model.gather import in_bags
+
 # Scores that are worked on at once: 4 MB of float32 stay in a processor's cache; a GPU wants more of them.
 _BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
 
@@ -47,7 +49,7 @@ def shared_softmax(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: 
     with z = sum_k exp(neg_k) and g = weight / B x z / (z + exp(pos)), it is -g for a positive's score and
     exp(neg_k) / z x (the sum of g over the user's positives) for that of a negative.
     """
-    loss: Tensor = _SharedSoftmax.apply(u, v, bias, pairs.by(pairs.row), negatives)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SharedSoftmax.apply(u, v, bias, pairs.by(pairs.row), negatives)
     return loss
 
 
@@ -57,7 +59,8 @@ class _SharedSoftmax(torch.autograd.Function):
     def forward(ctx: Any, u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives) -> Tensor:
         everything = negatives.items is None
         columns = v if negatives.items is None else v[negatives.items]
-        shift = bias if negatives.items is None else bias[negatives.items] - negatives.log_chance
+        shift = bias if negatives.items is None else bias[negatives.items]
+        shift = shift if negatives.log_chance is None else shift - negatives.log_chance
         weight = pairs.weight / len(pairs.weight)
         du, dc, dshift = torch.empty_like(u), torch.zeros_like(columns), torch.zeros_like(shift)
         push = torch.empty_like(weight)
@@ -110,17 +113,11 @@ def _add_positives(
 
     Sums go by bags, each in one fixed order: adding at random places would differ from run to run on several threads.
     """
-    du -= _bags(v, pairs.item, pairs.row, pairs.weight, len(u))
+    du -= in_bags(v, pairs.item, pairs.row, pairs.weight, len(u))
     by_item = pairs.by(pairs.item)
-    dv = -_bags(u, by_item.row, by_item.item, by_item.weight, len(v))
-    dbias = -_bags(torch.ones_like(u[:, :1]), by_item.row, by_item.item, by_item.weight, len(v))[:, 0]
+    dv = -in_bags(u, by_item.row, by_item.item, by_item.weight, len(v))
+    dbias = -in_bags(torch.ones_like(u[:, :1]), by_item.row, by_item.item, by_item.weight, len(v))[:, 0]
     assert negatives.items is not None
     dv[negatives.items] += dc
     dbias[negatives.items] += dshift
     return dv, dbias
-
-
-def _bags(table: Tensor, rows: Tensor, bag: Tensor, weight: Tensor, bags: int) -> Tensor:
-    """Return the sums of weight x table[rows] in each bag, [bags, d]; bag [n] is in order."""
-    start = torch.searchsorted(bag, torch.arange(bags, device=bag.device))
-    return F.embedding_bag(rows, table, start, mode="sum", per_sample_weights=weight)
