@@ -39,6 +39,7 @@ def train(
     if metrics["test"]:
         say(f"test, {metrics['test']['users']:,} users (all items with ratings ranked, those fitted on left out)")
         _say_metrics({"this model": metrics["test"], **metrics["baselines"]})
+        _say_against(metrics["baselines"])
         _say_liked(metrics)
         _say_cold(metrics)
     say(
@@ -60,6 +61,16 @@ def _say_metrics(rows: dict[str, dict[str, Any]]) -> None:
     say_table(["", *names], table, " ".join(names))
     if low is not None:
         say(f"95 % interval of this model's ndcg_at_10: {low:.4f} to {high:.4f}")
+
+
+def _say_against(baselines: dict[str, Any]) -> None:
+    """Print how far the model is above the strongest baseline that was measured, with the paired interval."""
+    found = baselines.get("ease", baselines.get("popularity", {})).get("difference")
+    if found:
+        name = "EASE" if "ease" in baselines else "popularity"
+        span = f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+        sure = "clear" if found["clear"] else "not clear"
+        say(f"against {name}, user by user: {span} in {found['metric']}, p {found['p']:.3f}: {sure}")
 
 
 def _say_liked(metrics: dict[str, Any]) -> None:
