@@ -80,10 +80,10 @@ def probe(recommender: Recommender, folder: Path, name: str, test: Callable[[], 
 
 def _say_column(found: dict[str, Any]) -> None:
     name = found["column"]
-    say(f"{name} of {found['items']:,} rated items, read in their vectors by logistic regression")
     say(
-        f"mean AUC on items left out of the fit {found['auc']:.3f}; from popularity alone {found['popularity']:.3f}; by chance 0.500"
+        f"{name} of {found['items']:,} rated items, read in their vectors by logistic regression; AUC on items left out"
     )
+    say(f"mean AUC {found['auc']:.3f}; from popularity alone {found['popularity']:.3f}; by chance 0.500")
     if found["told"]:
         say(f"the model was trained with {name}, so its vectors were told")
     say()
