@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.protocol import Ranker, evaluate, rank_metrics
 from recsys_embed.model.plain import PlainModel
@@ -183,6 +184,8 @@ def test_unknown_users_and_items_are_left_out_and_counted():
     assert (report.users, report.rows, report.left_out) == (2, 2, 2)
     alone = evaluate(recommender, Ratings.from_frame(frame.head(2)), (3,), resamples=0)
     assert alone.metrics == report.metrics
+    with pytest.raises(DataError, match="no item of the test ratings has a training rating"):
+        evaluate(recommender, Ratings.from_frame(pl.DataFrame({"user": [0], "item": [9]})), (3,))
 
 
 @pytest.mark.parametrize(("shown", "expected"), [([3, 3, 3], 0), ([0, 0, 8], 2 / 3), ([0, 0, 0], 0), ([1, 3], 0.25)])

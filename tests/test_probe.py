@@ -120,6 +120,10 @@ class TestLinks:
         assert all(found[kind][row] == 1 for kind in ("uniform", "matched") for row in ("model", "vectors"))
         assert (found["rows"], found["users"]) == (len(self.test), 45)
 
+    def test_what_else_was_held_out_is_no_wrong_answer(self):
+        half = self.test.take(np.arange(len(self.test)) % 2 == 0)
+        assert probe_links(self.perfect(), half)["uniform"]["model"] == 1
+
     def test_who_knows_nothing_is_right_half_the_time(self):
         same = probe_links(self.model(np.zeros((45, 3), np.float32), np.zeros((60, 3), np.float32)), self.test)
         assert same["uniform"]["model"] == same["matched"]["model"] == 0.5
