@@ -60,6 +60,11 @@ class TestColumn:
         told.facts = {"settings": {"text": "title, kind"}}
         assert probe_column(told, "kind")["told"]
 
+    def test_nothing_is_no_tag(self, recommender):
+        table = TABLE.with_columns(half=pl.Series(["x", "y", None] * 20))
+        found = probe_column(_with_table(recommender, table), "half")
+        assert [tag["name"] for tag in found["tags"]] == ["x", "y"] and found["items"] == 60
+
     def test_rare_tags_are_not_judged(self, recommender):
         few = TABLE.with_columns(kind=pl.Series(["odd"] * 19 + [f"t{n % 5}" for n in range(41)]))
         with pytest.raises(DataError, match="no part of the column 'kind' has 20 rated items"):

@@ -160,7 +160,7 @@ class TestColumns:
         assert self.groups("year") == {"1980s": [0], "1990s": [1, 2], "2000s": [3, *range(5, 11)], "(unknown)": [4]}
         assert self.groups("day")["1990s"] == [5, 6, 7, 8, 9]
         quarters = self.groups("price")
-        assert list(quarters) == ["0 to 3", "4.5 to 7.5", "9 to 12", "13.5 to 16.5"]
+        assert list(quarters) == ["0 to 3", "4.5 to 6", "7.5 to 10.5", "12 to 15"]
         # Each item once, and not the cold one.
         assert sorted(item for mine in quarters.values() for item in mine) == list(range(11))
 
@@ -176,8 +176,14 @@ class TestColumns:
 
     def test_many_tags_leave_the_smallest_out(self, monkeypatch):
         monkeypatch.setattr(slices, "MOST", 2)
-        names, _, left_out = by_column(self.table, self.counts, "genres")
+        names, members, left_out = by_column(self.table, self.counts, "genres")
         assert names == ["a", "b", "(unknown)"] and left_out == 1
+        assert np.flatnonzero(members[:, 2]).tolist() == [2, 4]  # of 7 and 8 something is known, if rare
+
+    def test_numbers_are_parted_by_the_rated_items(self):
+        counts = np.where(np.arange(12) < 4, 1, 0)
+        names, members, _ = by_column(self.table, counts, "price")
+        assert names == ["0", "1.5", "3", "4.5"] and (members.sum(axis=0) == 1).all()
 
 
 def test_exposure_counts_places():

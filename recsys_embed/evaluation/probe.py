@@ -12,7 +12,7 @@ from recsys_embed.config import names_of
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.protocol import onto
-from recsys_embed.evaluation.slices import by_column
+from recsys_embed.evaluation.slices import NOTHING, by_column
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.recommender import Recommender
@@ -50,7 +50,7 @@ def probe_column(recommender: Recommender, name: str, seed: int = 0) -> dict[str
     tags = []
     for at, tag in enumerate(groups.names):
         mine = members[:, at]
-        if min(mine.sum(), (~mine).sum()) >= LEAST:
+        if tag != NOTHING and min(mine.sum(), (~mine).sum()) >= LEAST:
             found = {"auc": told_apart(vectors, mine, seed), "popularity": told_apart(popular, mine, seed, freedom=1.0)}
             tags.append({"name": tag, "items": int(mine.sum()), **found})
     if not tags:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 # Parts of a column that are measured, the ones with the most items; others are counted.
 MOST = 40
 _USER_METRICS = ("ndcg", "recall", "precision", "mrr", "hit")
-_NOTHING = "(unknown)"
+# The group of items of which nothing is known; tags never stand in parentheses.
+NOTHING = "(unknown)"
 # Users that an interval needs: the bootstrap of fewer is far too sure.
 _FEW = 10
 
@@ -121,19 +122,19 @@ def by_column(
     if name not in able:
         what = "is no column of tags or numbers" if name in table.columns else "is no column of the item table"
         raise SettingError(f"{name!r} {what}; what can be named is {', '.join((*beside, *able))}")
-    found = _tags(table[name]) if able[name] == "tags" else _ranges(_years(table[name]))
-    rated = counts > 0
-    found = {group: mine & rated for group, mine in found.items() if (mine & rated).any()}
-    if len(found) < 2:
+    rated = np.flatnonzero(counts)
+    parts = (_tags if able[name] == "tags" else _ranges)(table[name].gather(rated))
+    if len(parts) < 2:
         raise SettingError(f"all rated items have the same in the column {name!r}, so there is nothing to part them by")
-    if able[name] == "tags":
-        found = dict(sorted(found.items(), key=lambda pair: (-int(pair[1].sum()), pair[0])))
-    largest = sorted(found, key=lambda group: -int(found[group].sum()))[:MOST]
-    kept = {group: mine for group, mine in found.items() if group in largest}
-    nothing = rated & ~np.logical_or.reduce(list(found.values()))
-    if nothing.any():
-        kept[_NOTHING] = nothing
-    return Groups(list(kept), np.column_stack(list(kept.values())), len(found) - len(largest))
+    largest = set(sorted(parts, key=lambda part: -len(parts[part]))[:MOST])  # equal ones as they stand
+    kept = {part: rows for part, rows in parts.items() if part in largest}
+    nothing = np.setdiff1d(np.arange(len(rated)), np.concatenate(list(parts.values())))
+    if len(nothing):
+        kept[NOTHING] = nothing
+    members = np.zeros((len(counts), len(kept)), bool)
+    for at, rows in enumerate(kept.values()):
+        members[rated[rows], at] = True
+    return Groups(list(kept), members, len(parts) - len(largest))
 
 
 def _kind(column: pl.Series) -> str | None:
@@ -149,32 +150,30 @@ def _kind(column: pl.Series) -> str | None:
     return None if found == "words" else found
 
 
-def _years(column: pl.Series) -> pl.Series:
-    return column.dt.year() if column.dtype in (pl.Date, pl.Datetime) else column
+def _tags(column: pl.Series) -> dict[str, Rows]:
+    """Return the rows that have each tag, the most frequent tag first and equal ones by name."""
+    rows = pl.DataFrame({"row": np.arange(len(column)), "tag": text.tags(column)}).explode("tag").drop_nulls()
+    tags = rows.group_by("tag").agg("row").sort(pl.col("row").list.len(), pl.col("tag"), descending=[True, False])
+    return {tag: np.array(mine) for tag, mine in tags.iter_rows()}
 
 
-def _tags(column: pl.Series) -> dict[str, NDArray[np.bool_]]:
-    lists = text.tags(column)
-    flat = pl.DataFrame({"row": np.arange(len(lists)), "tag": lists}).explode("tag").drop_nulls()
-    counted = flat.group_by("tag").len().sort(["len", "tag"], descending=[True, False])
-    found = {}
-    # Names of thousands of people are no groups: what stands on few items parts nothing.
-    for tag in counted["tag"].head(10 * MOST).to_list():
-        found[tag] = np.zeros(len(lists), bool)
-        found[tag][flat.filter(tag=tag)["row"].to_numpy()] = True
-    return found
-
-
-def _ranges(column: pl.Series) -> dict[str, NDArray[np.bool_]]:
-    """Part numbers into decades, where nearly all are years, else into quarters of equally many items."""
+def _ranges(column: pl.Series) -> dict[str, Rows]:
+    """Return the rows in each decade, where nearly all numbers are years, else in each quarter."""
+    if column.dtype in (pl.Date, pl.Datetime):
+        column = column.dt.year()
     values = text.numbers(column).fill_null(np.nan).to_numpy()
     known = values[np.isfinite(values)]
     if not len(known):
         return {}
     if np.mean((known == np.floor(known)) & (known >= 1000) & (known < 2200)) >= 0.95:
         decade = np.floor(values / 10) * 10
-        return {f"{start:.0f}s": decade == start for start in np.unique(decade[np.isfinite(decade)])}
-    return {f"{low:g} to {high:g}": (values >= low) & (values <= high) for low, high in _quarters(known)}
+        return {f"{start:.0f}s": np.flatnonzero(decade == start) for start in np.unique(np.floor(known / 10) * 10)}
+    ends = {_span(low, high): (values >= low) & (values <= high) for low, high in _quarters(known)}
+    return {name: np.flatnonzero(mine) for name, mine in ends.items()}
+
+
+def _span(low: float, high: float) -> str:
+    return f"{low:.12g}" if low == high else f"{low:.12g} to {high:.12g}"
 
 
 def _quarters(values: NDArray[np.floating]) -> list[tuple[float, float]]:
@@ -244,7 +243,7 @@ def of_users(per_user: pl.DataFrame, history: Rows, k: int, resamples: int = 0) 
     rows: list[dict[str, Any]] = []
     for low, high in parts:
         mine = per_user.filter((history >= low) & (history <= high))
-        rows.append({"name": f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}", "users": mine.height})
+        rows.append({"name": _span(low, high), "users": mine.height})
         for name in _USER_METRICS:
             rows[-1] |= _mean(name, mine[f"{name}_at_{k}"].to_numpy(), resamples if name == "ndcg" else 0)
     return rows
