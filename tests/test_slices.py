@@ -180,6 +180,11 @@ class TestColumns:
         assert names == ["a", "b", "(unknown)"] and left_out == 1
         assert np.flatnonzero(members[:, 2]).tolist() == [2, 4]  # of 7 and 8 something is known, if rare
 
+    def test_numbers_that_read_alike_are_parted_all_the_same(self):
+        table = self.table.with_columns(price=pl.Series([1e9 + n for n in range(12)]))
+        names, members, _ = by_column(table, np.ones(12), "price")
+        assert names[0] == "1000000000 to 1000000002" and members.sum(axis=0).tolist() == [3, 3, 3, 3]
+
     def test_numbers_are_parted_by_the_rated_items(self):
         counts = np.where(np.arange(12) < 4, 1, 0)
         names, members, _ = by_column(self.table, counts, "price")

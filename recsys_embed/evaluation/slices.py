@@ -168,12 +168,15 @@ def _ranges(column: pl.Series) -> dict[str, Rows]:
     if np.mean((known == np.floor(known)) & (known >= 1000) & (known < 2200)) >= 0.95:
         decade = np.floor(values / 10) * 10
         return {f"{start:.0f}s": np.flatnonzero(decade == start) for start in np.unique(np.floor(known / 10) * 10)}
-    ends = {_span(low, high): (values >= low) & (values <= high) for low, high in _quarters(known)}
-    return {name: np.flatnonzero(mine) for name, mine in ends.items()}
+    ends = _quarters(known)
+    # Six digits say it, unless two parts were called alike.
+    digits = 6 if len({_span(*end) for end in ends}) == len(ends) else 17
+    return {_span(*end, digits): np.flatnonzero((values >= end[0]) & (values <= end[1])) for end in ends}
 
 
-def _span(low: float, high: float) -> str:
-    return f"{low:.12g}" if low == high else f"{low:.12g} to {high:.12g}"
+def _span(low: float, high: float, digits: int = 6) -> str:
+    first, last = f"{low:.{digits}g}", f"{high:.{digits}g}"
+    return first if first == last else f"{first} to {last}"
 
 
 def _quarters(values: NDArray[np.floating]) -> list[tuple[float, float]]:
