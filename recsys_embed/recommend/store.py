@@ -140,7 +140,7 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
 
 
 def _quality(metrics: dict[str, Any]) -> list[str]:
-    """Return how good the model is as a table, beside its baselines."""
+    """Return how good the model is as a table, beside its baselines, and how sure the difference is."""
     test, baselines = metrics.get("test"), metrics.get("baselines", {})
     if not test or not test["users"]:
         return []
@@ -154,6 +154,10 @@ def _quality(metrics: dict[str, Any]) -> list[str]:
     for row, values in {"this model": test, **baselines}.items():
         cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    for name, values in baselines.items():
+        if found := values.get("difference"):
+            span = f"{found['mean']:+.4f}, 95 % interval {found['low']:+.4f} to {found['high']:+.4f}"
+            lines += [*([""] if name == next(iter(baselines)) else []), f"- {found['metric']} against {name}: {span}"]
     if metrics.get("cold"):
         sides = {"this model": metrics["cold"], **metrics["cold"]["baselines"]}
         found = ", ".join(f"{row} {values['ndcg_at_10']:.4f}" for row, values in sides.items())
