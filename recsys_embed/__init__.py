@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from recsys_embed.datasets.catalog import Catalog, load_dataset
     from recsys_embed.evaluation.protocol import evaluate
     from recsys_embed.experiment import run_experiment
+    from recsys_embed.presets import preset
     from recsys_embed.ratings.splits import split_cold_items, split_leave_last, split_random, split_time
     from recsys_embed.ratings.table import Ratings
     from recsys_embed.ratings.vocab import Vocab
@@ -46,6 +47,7 @@ _HOMES = {
     "fit": "train.loop",
     "load_dataset": "datasets.catalog",
     "plot_words": "show.words",
+    "preset": "presets",
     "run_experiment": "experiment",
     "split_cold_items": "ratings.splits",
     "split_leave_last": "ratings.splits",
@@ -74,6 +76,7 @@ __all__ = [
     "fit",
     "load_dataset",
     "plot_words",
+    "preset",
     "run_experiment",
     "split_cold_items",
     "split_leave_last",

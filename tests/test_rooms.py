@@ -18,6 +18,7 @@ ROOMS = [
     "config",
     "ratings",
     "datasets",
+    "presets",
     "content",
     "model",
     "track",
@@ -27,6 +28,7 @@ ROOMS = [
     "show",
     "publish",
     "experiment",
+    "tuning",
     "cli",
 ]
 
