@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from recsys_embed.config import ContentConfig, DataConfig, MapConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.config import (
+        ContentConfig,
+        DataConfig,
+        MapConfig,
+        ModelConfig,
+        RunConfig,
+        TrainConfig,
+        TuneConfig,
+    )
     from recsys_embed.content.words import WordVectors
     from recsys_embed.datasets.catalog import Catalog, load_dataset
     from recsys_embed.evaluation.protocol import evaluate
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from recsys_embed.show.words import plot_words
     from recsys_embed.train.classifier import TextClassifier
     from recsys_embed.train.loop import fit
+    from recsys_embed.tuning.search import tune
 
 _HOMES = {
     "Catalog": "datasets.catalog",
@@ -38,6 +47,7 @@ _HOMES = {
     "RunConfig": "config",
     "TextClassifier": "train.classifier",
     "TrainConfig": "config",
+    "TuneConfig": "config",
     "Vocab": "ratings.vocab",
     "WordVectors": "content.words",
     "draw_map": "show.map",
@@ -53,6 +63,7 @@ _HOMES = {
     "split_leave_last": "ratings.splits",
     "split_random": "ratings.splits",
     "split_time": "ratings.splits",
+    "tune": "tuning.search",
 }
 
 __all__ = [
@@ -66,6 +77,7 @@ __all__ = [
     "RunConfig",
     "TextClassifier",
     "TrainConfig",
+    "TuneConfig",
     "Vocab",
     "WordVectors",
     "__version__",
@@ -82,6 +94,7 @@ __all__ = [
     "split_leave_last",
     "split_random",
     "split_time",
+    "tune",
 ]
 
 

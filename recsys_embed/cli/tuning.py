@@ -7,7 +7,6 @@ from typing import Any
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
 from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, TrainConfig, TuneConfig, flag
-from recsys_embed.errors import DataError
 
 
 @with_settings(data=DataConfig, content=ContentConfig, model=ModelConfig, train=TrainConfig, search=TuneConfig)
@@ -59,14 +58,8 @@ def presets(json: JSON = False) -> None:
     """List the presets: those of the package, and your own in ./presets."""
     from recsys_embed.presets import list_presets
 
-    found: list[dict[str, Any]] = []
-    for preset in list_presets():
-        if isinstance(preset, DataError):
-            if not json:
-                say(f"left out: {preset}")
-            continue
-        names = ("name", "about", "source", "validation", "settings", "path")
-        found.append({name: getattr(preset, name) for name in names})
+    names = ("name", "about", "source", "validation", "settings", "path")
+    found = [{name: getattr(preset, name) for name in names} for preset in list_presets()]
     if json:
         return say_json({"presets": found})
     rows = []

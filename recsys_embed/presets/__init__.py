@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 import tomllib
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple, get_args
 from recsys_embed.config import ModelConfig, TrainConfig, options
 from recsys_embed.errors import DataError, SettingError
 
+log = logging.getLogger("recsys_embed")
+
 # Where the user's own are; one of them hides a shipped one of the same name.
 OWN = Path("presets")
 _SHIPPED = Path(__file__).parent
@@ -21,6 +24,7 @@ _SHIPPED = Path(__file__).parent
 _LEFT_OUT = ("seed", "device", "threads")
 KINDS = {f.name: kind for config in (ModelConfig, TrainConfig) for f, kind, _ in options(config)}
 SETTINGS = tuple(name for name in KINDS if name not in _LEFT_OUT)
+_SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _NAME = re.compile(r"[\w][\w.-]*")
 
 
@@ -112,13 +116,13 @@ def find_preset(name: str) -> Preset:
     raise SettingError(f"there is no preset {name!r}; there are {known}, and any .toml file of such settings")
 
 
-def list_presets() -> Iterator[Preset | DataError]:
-    """Yield all presets by name, the user's own instead of a shipped one; of a broken file what is wrong with it."""
+def list_presets() -> Iterator[Preset]:
+    """Yield all presets by name, the user's own instead of a shipped one; a broken file is left out with a warning."""
     for _, path in sorted(_files().items()):
         try:
             yield Preset.read(path)
         except DataError as error:
-            yield error
+            log.warning("left out: %s", error)
 
 
 def _files() -> dict[str, Path]:
@@ -138,12 +142,10 @@ def _refuse_unknown(path: Path, what: str, found: Mapping[str, Any], known: tupl
 
 def _check_type(path: Path, name: str, value: Any) -> None:
     """Refuse a value of another type than the setting's; a whole number is a number."""
-    kinds = [k for k in (KINDS[name], *get_args(KINDS[name])) if isinstance(k, type)] or [str]
-    good = bool in kinds if isinstance(value, bool) else isinstance(value, (*kinds, *([int] if float in kinds else [])))
+    kinds = [kind for kind in _SAID if kind in (KINDS[name], *get_args(KINDS[name]))] or [str]  # a Literal is of texts
+    good = type(value) in kinds or (type(value) is int and float in kinds)
     if not good:
-        said = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        wanted = next(text for kind, text in said.items() if kind in kinds)
-        raise DataError(f"{path}: {name} must be {wanted}, got {value!r}")
+        raise DataError(f"{path}: {name} must be {_SAID[kinds[0]]}, got {value!r}")
 
 
 def _toml(value: Any) -> str:

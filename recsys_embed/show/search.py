@@ -18,8 +18,11 @@ class Made(NamedTuple):
     whole: bool
 
 
-def draw_search(trials: Sequence[Made], metric: str, sign: int, out: Path) -> Path:
-    """Draw the trials over the time of the search, and return the file. sign: -1 where less is better."""
+def draw_search(trials: Sequence[Made], metric: str, sign: int, first: float | None, out: Path) -> Path:
+    """Draw the trials over the time of the search, and return the file.
+
+    sign: -1 where less is better. first: what the settings that the search began with came to, if anything.
+    """
     figure = new_figure(7.5, 4.3)
     axis = figure.subplots()
     whole = [t for t in trials if t.whole]
@@ -32,7 +35,8 @@ def draw_search(trials: Sequence[Made], metric: str, sign: int, out: Path) -> Pa
     # Until the last trial ended, of whatever kind.
     ends = [*(t.minutes for t in whole), trials[-1].minutes]
     axis.step(ends, [*best, best[-1]], where="post", color=COLOURS[1], linewidth=2, label="best so far")
-    title = f"Validation {label(metric)}: {best[-1]:.4f} at best, {whole[0].value:.4f} with the first settings"
+    title = f"Validation {label(metric)}: {best[-1]:.4f} at best"
+    title += "" if first is None else f", {first:.4f} where the search began"
     style(axis, title, "minutes of search", f"validation {label(metric)}")
     axis.legend(frameon=False, labelcolor=INK, loc="lower right" if sign > 0 else "upper right")
     return write(figure, out)

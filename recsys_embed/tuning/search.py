@@ -110,6 +110,14 @@ class Start(NamedTuple):
     train: TrainConfig
 
 
+C = TypeVar("C", ModelConfig, TrainConfig)
+
+
+def _with(config: C, values: Mapping[str, Any]) -> C:
+    """Return a config with those of the values that are its own."""
+    return replace(config, **{f.name: values[f.name] for f in fields(config) if f.name in values})
+
+
 def _start(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelConfig, TrainConfig]:
     """Fill the settings from the recipe, whose decays give way to a learning rate that they do not go with."""
     try:
@@ -119,10 +127,8 @@ def _start(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
             raise
         usual, most = recipe(model, replace(train, lr=None), size)[1], float(f"{0.9 / train.lr:.3g}")
         least = [n for n in _DECAYS if getattr(train, n) is None and (getattr(usual, n) or 0) * train.lr >= 1]
-        filled = recipe(model, replace(train, **dict.fromkeys(least, most)), size)
-        log.warning(
-            "--lr %g is too high for the usual decay: the search begins with %s %g", train.lr, " and ".join(least), most
-        )
+        filled = recipe(model, _with(train, dict.fromkeys(least, most)), size)
+        log.warning("--lr %g is too high for the usual decay: the search begins with %g", train.lr, most)
         return filled
 
 
@@ -152,14 +158,6 @@ class Bench:
             descriptions=self.descriptions,
         )
         return made.fitted.history[made.fitted.epochs - 1][self.metric], made.fitted.epochs
-
-
-C = TypeVar("C", ModelConfig, TrainConfig)
-
-
-def _with(config: C, values: Mapping[str, Any]) -> C:
-    """Return a config with those of the values that are its own."""
-    return replace(config, **{f.name: values[f.name] for f in fields(config) if f.name in values})
 
 
 def _facts(ready: Prepared, bench: Bench, space: dict[str, Range]) -> dict[str, Any]:
@@ -257,8 +255,7 @@ class Search:
         except (TrainingError, SettingError) as error:
             facts["why"] = str(error)
         facts["seconds"] = time.monotonic() - begin
-        for name, fact in facts.items():
-            trial.set_user_attr(name, fact)
+        trial.set_user_attr("facts", facts)
         self.study.tell(trial, value)
         self.made += 1
         best = self.study.best()
@@ -277,6 +274,8 @@ class Search:
         self.tracker.metrics({f"best/{self.bench.metric}": best.value}, len(self.study.finished()))
         usual = settings(ModelConfig(), TrainConfig())
         chosen = {n: v for n, v in best.user_attrs["settings"].items() if n in SETTINGS and v is not None}
+        if not self.bench.content.any:
+            chosen = {n: v for n, v in chosen.items() if not n.startswith("content_")}
         data, start = self.bench.data, self._start()
         return write_preset(
             Preset(
@@ -319,14 +318,14 @@ class Search:
             "importance": study.importance(),
             "trials": len(finished),
             "ended_early": len(finished) - len(completed),
-            "cut_off": study.failed(),
+            "cut_off": len(study.failed()),
             "seconds": round(time.monotonic() - self.begin, 1),
             "interrupted": self.interrupted,
             "preset": str(preset),
             "command": chosen,
             "run_id": self.tracker.run_id,
         }
-        picture = self._draw(best)
+        picture = self._draw(start and start.value)
         report["picture"] = picture and str(picture)
         self.tracker.metrics({f"valid/{bench.metric}": best.value, "trials": len(finished)})
         self.tracker.describe(f"{self.said}\n\nbest: trial {best.number}, `{chosen}`")
@@ -336,21 +335,22 @@ class Search:
 
     def _facts_of(self, trial: Any) -> dict[str, Any]:
         """Return a trial for the report: the settings are those that the search moves."""
-        chosen = {name: trial.user_attrs["settings"][name] for name in self.study.space}
-        return {"trial": trial.number, "value": trial.value, "epochs": trial.user_attrs["epochs"], "settings": chosen}
+        kept = trial.user_attrs
+        chosen = {name: kept["settings"][name] for name in self.study.space}
+        return {"trial": trial.number, "value": trial.value, "epochs": kept["facts"]["epochs"], "settings": chosen}
 
-    def _draw(self, best: Any) -> Path | None:
+    def _draw(self, first: float | None) -> Path | None:
         """Draw the search. The picture is an extra: what fails here fails alone."""
         try:
             from recsys_embed.show.search import Made, draw_search
 
             done, made = 0.0, []
+            whole = {t.number for t in self.study.completed()}
             for trial in self.study.finished():
-                done += trial.user_attrs.get("seconds", 0.0)
+                done += trial.user_attrs["facts"]["seconds"]
                 if trial.value is not None:
-                    whole = trial in self.study.completed()
-                    made.append(Made(done / 60, trial.value, whole))
-            return draw_search(made, self.bench.metric, self.bench.sign, self.study.folder / PICTURE)
+                    made.append(Made(done / 60, trial.value, trial.number in whole))
+            return draw_search(made, self.bench.metric, self.bench.sign, first, self.study.folder / PICTURE)
         except Exception as error:
             log.warning("the search is kept, but no picture of it could be drawn (%s)", error)
             return None

@@ -19,8 +19,8 @@ from recsys_embed.tuning.space import Range
 
 HOME = Path("studies")
 FACTS = "study.json"
-# Trials drawn at random before the sampler learns from them, and those that none is ended early before.
-_RANDOM, _UNPRUNED = 10, 5
+# Trials drawn at random before the sampler learns from them; trials, and tenths of the way, before which none is ended.
+_RANDOM, _UNPRUNED, _WARM = 10, 5, 3
 # A trial that was cut off is tried again once: what kills the program twice (memory) would kill it for ever.
 _ATTEMPTS = 2
 
@@ -98,7 +98,7 @@ class Study:
                 file.write(json.dumps(self.facts, indent=1, ensure_ascii=False).encode() + b"\n")
         # The median of the trials at the same part of their way, each on its own curve of the learning rate: trials
         # of different lengths cannot be compared by epochs, and Hyperband would cut the curves themselves short.
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_warmup_steps=2, n_min_trials=3)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED, n_warmup_steps=_WARM, n_min_trials=3)
         try:
             self.storage = optuna.storages.RDBStorage(f"sqlite:///{(self.folder / 'study.db').absolute().as_posix()}")
             self.exit.callback(self.storage.engine.dispose)
@@ -144,13 +144,20 @@ class Study:
         """Return the next trial: one that is queued, or one that the sampler draws.
 
         What is drawn depends on the seed and on the finished trials alone, so that a search that was cut off goes on
-        as it would have.
+        as it would have; and on how many were given up, since the sampler would draw the same again.
         """
-        seed = int(np.random.SeedSequence([self.seed, len(self.finished())]).generate_state(1)[0])
+        seed = np.random.SeedSequence([self.seed, len(self.finished()), self._given_up()]).generate_state(1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is called experimental in this version or that
-            self.own.sampler = self.optuna.samplers.TPESampler(n_startup_trials=_RANDOM, multivariate=True, seed=seed)
+            self.own.sampler = self.optuna.samplers.TPESampler(
+                n_startup_trials=_RANDOM, multivariate=True, seed=int(seed[0])
+            )
             return self.own.ask({name: self._distribution(range_) for name, range_ in self.space.items()})
+
+    def _given_up(self) -> int:
+        """Return how many trials were cut off and are not tried again."""
+        queued = {t.user_attrs.get("again") for t in self.own.get_trials(deepcopy=False)}
+        return sum(t.number not in queued for t in self.failed())
 
     def _distribution(self, range_: Range) -> Any:
         kinds = self.optuna.distributions
@@ -177,9 +184,9 @@ class Study:
         """Return the trials that came to a value, in order."""
         return self.own.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.COMPLETE,))
 
-    def failed(self) -> int:
-        """Return how many trials were cut off."""
-        return len(self.own.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.FAIL,)))
+    def failed(self) -> list[Any]:
+        """Return the trials that were cut off."""
+        return self.own.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.FAIL,))
 
     def best(self) -> Any | None:
         """Return the best trial, the first of equals; None before any came to a value."""
