@@ -62,7 +62,7 @@ def run_experiment(
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
     content = content or ContentConfig()
-    begun = _preset(run, model, train)
+    begun = begun_from(run.preset, model, train)
     # Of data that was handed over no command knows.
     facts: dict[str, Any] = {} if catalog else {"command": command(data, content, model, train, run, preset=begun)}
     clock = Clock()
@@ -141,14 +141,14 @@ def check_loss(train: TrainConfig, split: Split) -> None:
         raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
 
 
-def _preset(run: RunConfig, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
-    """Return the settings of the preset that RunConfig names. Raises SettingError where these configs lack it."""
-    begun, chosen = settings_of(run.preset), settings(model, train)
+def begun_from(preset: str | None, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
+    """Return the settings of the preset that these began from. Raises SettingError where they did not."""
+    begun, chosen = settings_of(preset), settings(model, train)
     missing = [name for name in begun if chosen[name] is None]
     if missing:
         raise SettingError(
-            f"RunConfig(preset={run.preset!r}) only says where settings come from, and {missing[0]} is none of its: "
-            f"preset({run.preset!r}) gives the ModelConfig and TrainConfig"
+            f"preset={preset!r} only says where settings come from, and {missing[0]} is not the preset's: "
+            f"preset({preset!r}) gives the ModelConfig and TrainConfig"
         )
     return begun
 

@@ -284,6 +284,38 @@ def test_settings_that_diverge_are_left_behind(quick):
         search(1, study="other")
 
 
+def test_too_little_memory_costs_a_trial_and_other_errors_are_not_hidden(quick):
+    quick([0.1], MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"), RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        search(4)
+    assert [t.state.name for t in kept()] == ["COMPLETE", "PRUNED", "PRUNED", "RUNNING"]
+
+
+def test_a_second_ctrl_c_leaves_no_half_trial(monkeypatch):
+    from recsys_embed.tuning.search import _Watch
+
+    def metrics(self, values, step=None):
+        raise KeyboardInterrupt
+
+    search(1)
+    monkeypatch.setattr(_Watch, "metrics", metrics)
+    with pytest.raises(KeyboardInterrupt):
+        search(1)
+    assert [t.state.name for t in kept()] == ["COMPLETE", "RUNNING"]
+
+
+def test_data_at_hand_has_no_command():
+    report = tune(DATA, *BAD, TuneConfig(trials=1, track=False), catalog=load_dataset(WORLD))
+    assert report["command"] is None and report["best"] == report["start"]
+
+
+def test_the_command_at_the_end_is_the_whole_one(here):
+    data, train = DataConfig(WORLD, min_rating=2.0, data_dir="a b", offline=True), TrainConfig(seed=3, epochs=1)
+    report = tune(data, ModelConfig(dim=2), train, TuneConfig(trials=1, track=False, study="s.1"))
+    words = "--min-rating 2.0 --seed 3 --preset s.1 --data-dir 'a b' --offline"
+    assert report["command"] == f"recsys train --dataset {WORLD} {words}"
+
+
 def test_a_study_belongs_to_one_process_and_to_one_start(quick, here):
     quick([0.1], [0.2], [0.3])
     search(1)

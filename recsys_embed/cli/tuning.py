@@ -46,7 +46,7 @@ def tune(
     if report["picture"]:
         say(f"picture {report['picture']}")
     say(f"preset  {report['preset']}")
-    say(f"go on   {report['command']}")
+    say(f"train   {report['command']}")
     return None
 
 

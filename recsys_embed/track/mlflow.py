@@ -200,10 +200,11 @@ class MLflowTracker(Tracker):
         own = {n: t for n, t in self.tags.items() if n != "mlflow.source.name"}
         return MLflowTracker(self.uri, self.experiment, {**own, **tags, "mlflow.parentRunId": self.run_id}, name)
 
-    @_safely
     def bury(self, run_id: str) -> None:
-        """Mark a run as killed that was left open by a program that is no more."""
-        self.client.set_terminated(run_id, "KILLED")
+        """Mark a run as killed that was left open by a program that is no more, if this store has it."""
+        if self.alive:
+            with contextlib.suppress(Exception):
+                self.client.set_terminated(run_id, "KILLED")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

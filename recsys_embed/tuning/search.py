@@ -35,8 +35,8 @@ from recsys_embed.config import (
 )
 from recsys_embed.datasets.catalog import Catalog
 from recsys_embed.errors import DataError, SettingError, TrainingError
-from recsys_embed.experiment import Prepared, check_loss, prepare, size_of, start_torch, validation
-from recsys_embed.presets import OWN, SETTINGS, Preset, settings_of, write_preset
+from recsys_embed.experiment import Prepared, begun_from, check_loss, prepare, size_of, start_torch, validation
+from recsys_embed.presets import OWN, SETTINGS, Preset, write_preset
 from recsys_embed.recommend.bundle import jsonable
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.track.tracker import BarTracker, Stop, Tracker, Trackers
@@ -75,7 +75,9 @@ def tune(
         config or TuneConfig(),
     )
     content = content or ContentConfig()
-    said = command(data, content, model, train, config, of="tune", preset=settings_of(config.preset))
+    begun = begun_from(config.preset, model, train)
+    # Of data that was handed over no command knows.
+    said = "" if catalog else command(data, content, model, train, config, of="tune", preset=begun)
     ready = prepare(data, train.seed, content, catalog)
     if not len(ready.split.valid.positives(data.min_rating)):
         raise DataError(
@@ -92,9 +94,10 @@ def tune(
     folder = choose_study(config.study, usual, facts, OWN)
     with Study(folder, facts, space, values, bench.sign) as study:
         known = study.own.user_attrs.get("run_id")
-        begun = {"dataset": data.dataset, "digest": facts["digest"], "settings": facts["settings"], "command": said}
-        with publish.tracker_of(folder, config, begun, device, known) as tracker:
-            study.own.set_user_attr("run_id", tracker.run_id)
+        about = {name: facts[name] for name in ("dataset", "digest", "settings")} | ({"command": said} if said else {})
+        with publish.tracker_of(folder, config, about, device, known) as tracker:
+            if tracker.run_id:
+                study.own.set_user_attr("run_id", tracker.run_id)
             for run_id in study.cut_off:
                 tracker.bury(run_id)
             tracker.params({**facts["settings"], "moved": ", ".join(space)})
@@ -128,7 +131,7 @@ def _start(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
         usual, most = recipe(model, replace(train, lr=None), size)[1], float(f"{0.9 / train.lr:.3g}")
         least = [n for n in _DECAYS if getattr(train, n) is None and (getattr(usual, n) or 0) * train.lr >= 1]
         filled = recipe(model, _with(train, dict.fromkeys(least, most)), size)
-        log.warning("--lr %g is too high for the usual decay: the search begins with %g", train.lr, most)
+        log.warning("--lr %g is too high for the usual decay: the search begins with one of %g", train.lr, most)
         return filled
 
 
@@ -157,6 +160,8 @@ class Bench:
             tracker=tracker,
             descriptions=self.descriptions,
         )
+        if made.fitted.stopped == "interrupted":  # the second Ctrl-C: half a trial has no value
+            raise KeyboardInterrupt
         return made.fitted.history[made.fitted.epochs - 1][self.metric], made.fitted.epochs
 
 
@@ -198,7 +203,7 @@ class _Watch(Tracker):
         sign = self.bench.sign
         self.best = max(self.best, sign * values[self.bench.metric])
         part = _PARTS * (step or 0) // self.epochs
-        if part > self.part:
+        if self.part < part < _PARTS:
             self.part = part
             if not self.worth(part, sign * self.best):
                 self.why = f"ended early, after epoch {step} of {self.epochs}"
@@ -252,14 +257,17 @@ class Search:
             if not watch.why:
                 return
             facts["why"] = str(stop)
-        except (TrainingError, SettingError) as error:
-            facts["why"] = str(error)
+        except (TrainingError, SettingError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's word for too little of it
+                raise
+            facts["why"] = (str(error) or "out of memory").splitlines()[0]
         facts["seconds"] = time.monotonic() - begin
         trial.set_user_attr("facts", facts)
         self.study.tell(trial, value)
         self.made += 1
         best = self.study.best()
         if best is not None and best.number == trial.number:
+            self.tracker.metrics({f"best/{self.bench.metric}": best.value}, len(self.study.finished()))
             self._keep(best)
         self._say(trial.number, value, facts, best, bar)
 
@@ -271,7 +279,6 @@ class Search:
 
     def _keep(self, best: Any) -> Path:
         """Write the best trial as a preset."""
-        self.tracker.metrics({f"best/{self.bench.metric}": best.value}, len(self.study.finished()))
         usual = settings(ModelConfig(), TrainConfig())
         chosen = {n: v for n, v in best.user_attrs["settings"].items() if n in SETTINGS and v is not None}
         if not self.bench.content.any:
@@ -282,7 +289,7 @@ class Search:
                 self.study.folder.name,
                 {n: v for n, v in chosen.items() if v != usual[n]},
                 f"{short_name(data.dataset)}: the best of a search",
-                self.said,
+                self.said or "recsys_embed.tune",
                 {
                     "dataset": short_name(data.dataset),
                     "metric": self.bench.metric,
@@ -306,9 +313,7 @@ class Search:
         if best is None:
             raise TrainingError(f"no trial of {study.folder} came to a value; the same command goes on")
         preset = self._keep(best)
-        chosen = command(given, bench.content, TrainConfig(seed=bench.start.train.seed), RunConfig(preset=preset.stem))
-        places = [[flag("data_dir"), given.data_dir]] if given.data_dir else []
-        chosen = " ".join([chosen, *(shlex.join(p) for p in places), *([flag("offline")] if given.offline else [])])
+        chosen = self._command(given, preset.stem) if self.said else None
         finished, completed = study.finished(), study.completed()
         report = {
             "study": str(study.folder),
@@ -328,10 +333,17 @@ class Search:
         picture = self._draw(start and start.value)
         report["picture"] = picture and str(picture)
         self.tracker.metrics({f"valid/{bench.metric}": best.value, "trials": len(finished)})
-        self.tracker.describe(f"{self.said}\n\nbest: trial {best.number}, `{chosen}`")
+        self.tracker.describe(f"`{self.said}`\n\nBest: trial {best.number}, `{chosen}`")
         for file in filter(None, (preset, picture)):
             self.tracker.artifact(file)
         return jsonable(report)
+
+    def _command(self, given: DataConfig, preset: str) -> str:
+        """Return the training of the best settings, on this machine's data."""
+        of_the_machine = TrainConfig(**{n: getattr(self.bench.start.train, n) for n in ("seed", "device", "threads")})
+        words = [command(given, self.bench.content, of_the_machine, RunConfig(preset=preset))]
+        words += [shlex.join([flag("data_dir"), given.data_dir])] if given.data_dir else []
+        return " ".join(words + ([flag("offline")] if given.offline else []))
 
     def _facts_of(self, trial: Any) -> dict[str, Any]:
         """Return a trial for the report: the settings are those that the search moves."""

@@ -210,13 +210,12 @@ class Study:
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a study for this process; the lock goes with the process, however that ends. Raises DataError."""
-    lock = sqlite3.connect(folder / "lock.db", timeout=0, isolation_level=None)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        lock.close()
-        raise DataError(f"the study {folder} is in use by another process ({error})") from None
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            lock = sqlite3.connect(folder / "lock.db", timeout=0, isolation_level=None)
+            held.callback(lock.close)
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            why = "is in use by another process" if "locked" in str(error) else f"cannot be used ({error})"
+            raise DataError(f"the study {folder} {why}") from None
         yield
-    finally:
-        lock.close()
