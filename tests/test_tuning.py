@@ -260,6 +260,17 @@ def test_a_trial_worse_than_the_median_is_ended_early(quick):
     assert report["ended_early"] == 1 and report["best"]["trial"] == 6
 
 
+@pytest.mark.parametrize(
+    ("loss", "values", "told"),
+    [("bpr", [0.1, 0.3, 0.2, 0.2], [0.1, 0.3, 0.3]), ("mse", [1.2, 1.0, 1.1, 1.1], [1.2, 1.0, 1.0])],
+)
+def test_a_trial_is_compared_by_its_best_epoch_so_far(quick, loss, values, told):
+    quick(values)
+    search(1, start=(ModelConfig(), TrainConfig(loss=loss, epochs=4)))
+    (trial,) = kept(f"studies/synthetic-{loss}")
+    assert trial.intermediate_values == dict(zip((2, 5, 7), told, strict=True)) and trial.value == told[-1]
+
+
 def test_trials_of_different_lengths_are_compared_by_the_part_of_their_way(quick, monkeypatch):
     lengths = (5, 10, 5, 10, 5, 20)
     quick(*([0.5 * epoch / n for epoch in range(1, n + 1)] for n in lengths))
