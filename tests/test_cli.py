@@ -249,6 +249,8 @@ COMMANDS = [
     "",
     "train",
     "evaluate",
+    "tune",
+    "presets",
     "recommend",
     "similar",
     "predict",

@@ -92,7 +92,7 @@ def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeyp
 def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     told = iter([0.1, 0.5, 0.2])
     better = ("ndcg_at_10", 1)
-    monkeypatch.setattr(experiment, "_validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
+    monkeypatch.setattr(experiment, "validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
     recommender, report = run(tmp_path, patience=0)
     rows = SPLIT.train.with_rows(SPLIT.valid)
     expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
