@@ -64,7 +64,7 @@ class PlainModel:
         assert self.history is not None
         known = self.history[items]
         count = np.count_nonzero(known.any(axis=1))
-        made: Floats = known.sum(axis=0) / np.sqrt(np.float32(max(1, count)))
+        made: Floats = known.sum(axis=0) / np.float32(max(1, int(count)) ** 0.5)
         if self.unit:
             made = unit(made[None])[0] * np.linalg.norm(self.users, axis=1).max(initial=0)
         return made

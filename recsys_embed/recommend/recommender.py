@@ -216,8 +216,8 @@ class Recommender:
         """Return the k best items for somebody the model does not know, from items that they like.
 
         Columns: item_id, title, score, rank (from 1); min(k, items left) rows, the given items not among them.
-        items: item ids, in any order; what stands twice counts once. Without any, the items that most have rated come first,
-            and a score is the logarithm of 1 + their number, as a softmax over biases alone has it.
+        items: item ids, in any order; what stands twice counts once. Without any, the items with most ratings come
+            first, and a score is the logarithm of one more than their number, as a softmax over biases would have it.
         among: item ids to choose from; exclude: item ids to leave out too.
         Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
         """
