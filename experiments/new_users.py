@@ -1,10 +1,10 @@
-"""What does it cost not to have been there in training? New users from their history, against users trained with an id.
+"""What does it cost not to have been there in training? New users, from their histories, against known ones.
 
-    python experiments/new_users.py DATASET SEEDS MODEL [MODEL ...] [--part test] [--folds N] [--first N] [--data-dir FOLDER]
+    python experiments/new_users.py DATASET SEEDS MODEL [MODEL ...] [--part test] [--folds N] [--first N] [--closed]
     python experiments/new_users.py movielens 0,1,2 id history both:history_dropout=0.6
 
-The users fall into five parts at random. Model A is trained on everybody; for each part (or the first N of them) model B
-is trained without the ratings of that part's users, and recommends to them from the same ratings, as `recommend_for`
+The users fall into five parts at random. Model A is trained on everybody; for each part (or the first N of them) model
+B is trained without the ratings of that part's users, and recommends to them from the same ratings, as `recommend_for`
 does. Both rank all items but those ratings. With `--part test` the ratings are train and validation and the measure
 is the test part, else train and validation. No early stopping: all epochs of the settings. A user's values are averaged
 over the seeds (each its own split); intervals are over users, paired. EASE stands beside them: it has no users, so that
@@ -53,6 +53,44 @@ def newcomers(model, rows, users, first, closed):
     return Ranker(ExactIndex.of(plain), lambda rows: plain.folded(np.stack([made[u] for u in rows.tolist()]))), took
 
 
+def ndcg(ranker, users, rows, target):
+    """Return user_id and value, NDCG@10 of some users' lists."""
+    report = rank_metrics(ranker, target.take(np.isin(target.user, users)), rows.seen(), rows.counts, (10,))
+    return report.per_user.select("user_id", value="ndcg_at_10")
+
+
+def ease(fitted, rows, regularization):
+    """Rank by EASE of some ratings for the histories of others."""
+    matrix = rows.matrix()
+    return Ranker(Ease(fitted).rank(regularization).index, lambda users: matrix[users].toarray())
+
+
+def measured(config, seed, asked):
+    """Yield (model and A or B, values of users) of one split."""
+    split = load_dataset(asked.dataset, config).split(config)
+    parts = split.train, split.valid
+    regularization = Ease(split.train).choose(*parts)
+    if asked.part == "test":
+        parts = split.train.with_rows(split.valid), split.test
+    rows = parts[0]
+    drawn = np.random.default_rng(seed).permutation(len(rows.users))
+    folds = [np.sort(drawn[at::PARTS]) for at in range(asked.folds)]
+    without = [rows.take(~np.isin(rows.user, users)) for users in folds]
+    everybody = np.concatenate(folds)
+    yield "EASE A", ndcg(ease(rows, rows, regularization), everybody, *parts)
+    for users, others in zip(folds, without, strict=True):
+        yield "EASE B", ndcg(ease(others, rows, regularization), users, *parts)
+    for text in asked.models:
+        begin, took = time.perf_counter(), []
+        yield f"{text} A", ndcg(Ranker.of(model_of(text, seed).fit(rows).plain), everybody, *parts)
+        for users, others in zip(folds, without, strict=True):
+            ranker, ms = newcomers(model_of(text, seed).fit(others), rows, users, asked.first, asked.closed)
+            yield f"{text} B", ndcg(ranker, users, *parts)
+            took.append(ms)
+        seconds = time.perf_counter() - begin
+        print(f"seed {seed}  {text}  {seconds:.0f} s; a vector {np.mean(took):.2f} ms", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset")
@@ -67,51 +105,19 @@ def main():
     found = []
     for seed in map(int, asked.seeds.split(",")):
         config = DataConfig(dataset=asked.dataset, split_seed=seed, data_dir=asked.data_dir)
-        split = load_dataset(asked.dataset, config).split(config)
-        rows, target = split.train, split.valid
-        if asked.part == "test":
-            rows, target = rows.with_rows(split.valid), split.test
-        regularization = Ease(split.train).choose(split.train, split.valid)
-        drawn = np.random.default_rng(seed).permutation(len(rows.users))
-        folds = [np.sort(drawn[at::PARTS]) for at in range(asked.folds)]
-
-        def measure(name, ranker, users, split=(seed, rows, target)):
-            seed, rows, target = split
-            report = rank_metrics(ranker, target.take(np.isin(target.user, users)), rows.seen(), rows.counts, (10,))
-            values = report.per_user.select("user_id", value="ndcg_at_10")
-            found.append(values.with_columns(name=pl.lit(name), seed=seed))
-
-        def ease(name, fitted, users, matrix=rows.matrix(), regularization=regularization):
-            index = Ease(fitted).rank(regularization).index
-            measure(name, Ranker(index, lambda rows: matrix[rows].toarray()), users)
-
-        ease("EASE A", rows, np.concatenate(folds))
-        for users in folds:
-            ease("EASE B", rows.take(~np.isin(rows.user, users)), users)
-        for text in asked.models:
-            begin = time.perf_counter()
-            measure(f"{text} A", Ranker.of(model_of(text, seed).fit(rows).plain), np.concatenate(folds))
-            took = []
-            for users in folds:
-                without = model_of(text, seed).fit(rows.take(~np.isin(rows.user, users)))
-                ranker, ms = newcomers(without, rows, users, asked.first, asked.closed)
-                measure(f"{text} B", ranker, users)
-                took.append(ms)
-            print(
-                f"seed {seed}  {text}  {time.perf_counter() - begin:.0f} s; a vector {np.mean(took):.2f} ms", flush=True
-            )
+        found += [values.with_columns(name=pl.lit(name)) for name, values in measured(config, seed, asked)]
     table = pl.concat(found).group_by("name", "user_id").agg(pl.col("value").mean()).sort("name", "user_id")
-    values = {name: part["value"].to_numpy() for (name,), part in table.group_by("name", maintain_order=True)}
-    users = len(values["EASE A"])
-    print(f"{users} users; NDCG@10 on {asked.part}: trained with them, without them, the difference in % (95 %), p")
+    of = {name: part["value"].to_numpy() for (name,), part in table.group_by("name", maintain_order=True)}
+    print(f"{len(of['EASE A'])} users; NDCG@10 on {asked.part}: known, new, the difference in % of known (95 %), p")
     pairs = [(name, name) for name in ("EASE", *asked.models)]
     if "id" in asked.models:
         pairs += [(name, "id") for name in asked.models if name != "id"]
     for new, known in pairs:
-        ours, theirs = values[f"{new} B"], values[f"{known} A"]
+        ours, theirs = of[f"{new} B"], of[f"{known} A"]
         d, share = paired(ours, theirs), 100 / theirs.mean()
-        print(f"{theirs.mean():.4f}  {ours.mean():.4f}  {d.mean * share:+.1f} ({d.low * share:+.1f} to {d.high * share:+.1f})"
-              f"  p {d.p:.4f}  {new}" + (f" against {known}" if new != known else ""), flush=True)  # fmt: skip
+        loss = f"{d.mean * share:+.1f} ({d.low * share:+.1f} to {d.high * share:+.1f})"
+        print(f"{theirs.mean():.4f}  {ours.mean():.4f}  {loss}  p {d.p:.4f}  {new}", end="")
+        print("" if new == known else f" against {known}", flush=True)
 
 
 if __name__ == "__main__":
