@@ -106,7 +106,12 @@ def main():
     for seed in map(int, asked.seeds.split(",")):
         config = DataConfig(dataset=asked.dataset, split_seed=seed, data_dir=asked.data_dir)
         found += [values.with_columns(name=pl.lit(name)) for name, values in measured(config, seed, asked)]
-    table = pl.concat(found).group_by("name", "user_id").agg(pl.col("value").mean()).sort("name", "user_id")
+        report(pl.concat(found), asked)
+
+
+def report(found, asked):
+    """Print what the splits so far came to."""
+    table = found.group_by("name", "user_id").agg(pl.col("value").mean()).sort("name", "user_id")
     of = {name: part["value"].to_numpy() for (name,), part in table.group_by("name", maintain_order=True)}
     print(f"{len(of['EASE A'])} users; NDCG@10 on {asked.part}: known, new, the difference in % of known (95 %), p")
     pairs = [(name, name) for name in ("EASE", *asked.models)]

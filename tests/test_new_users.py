@@ -76,6 +76,15 @@ def test_a_model_with_a_history_table_sums_and_others_go_by_the_closed_form(hist
     assert own.plain.history is None
 
 
+def test_a_new_users_score_is_that_of_a_user_with_their_vector_and_no_bias():
+    model = fit(loss="mse", epochs=5)
+    assert model.plain.offset > 1
+    table, vector = model.recommend_for([3, 17], k=99), model.vector_of([3, 17])
+    rows = model.items.rows(table["item_id"])
+    want = model.plain.items[rows] @ vector + model.plain.item_bias[rows] + model.plain.offset
+    np.testing.assert_allclose(table["score"], want, atol=1e-5)
+
+
 def test_what_is_given_is_not_recommended_and_its_order_and_repetition_do_not_matter(history, own):
     for model in (history, own):
         likes = [5, 59, 0, 31]
