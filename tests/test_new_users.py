@@ -167,7 +167,7 @@ def test_the_command_line(history, tmp_path):
     assert list(found["items"][0]) == ["item", "title", "score", "rank", "why"]
     assert {near["item"] for entry in found["items"] for near in entry["why"]} == {5, 40}
     printed = recsys("recommend", "--likes", f"5;{title}", cwd=tmp_path).stdout
-    assert "somebody new" in printed and f"likes: {TABLE['title'][5]}, {title}" in printed
+    assert "near to what they like" in printed and f"likes: {TABLE['title'][5]}, {title}" in printed
     assert "no item has the id or the title" in recsys("recommend", "--likes", "5;nothing", cwd=tmp_path, code=4).stderr
     for wrong in (["--user", "1"], ["--out", "a.csv"]):
         assert "--likes" in recsys("recommend", "--likes", "5", *wrong, cwd=tmp_path, code=2).stderr

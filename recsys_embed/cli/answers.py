@@ -109,7 +109,7 @@ def _visitor(recommender: Recommender, folder: Path, likes: str, k: int, json: b
         return say_json({"likes": liked, "items": _entries(recommender, table, reasons), "model": str(folder)})
     titles = _titles(recommender)
     history = "likes: " + ", ".join(titles[i] for i in liked)
-    return _say_list(recommender, folder, ("somebody new", history, "what they like"), table, reasons, took)
+    return _say_list(recommender, folder, ("somebody new", history, "they like"), table, reasons, took)
 
 
 def _titles(recommender: Recommender) -> dict[Id, str]:
