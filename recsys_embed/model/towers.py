@@ -166,6 +166,10 @@ class HistoryTower(nn.Module):
         parts = [self(part).vectors for part in torch.arange(len(rated), device=rated.device).split(_ROWS)]
         return Side(torch.cat(parts), torch.zeros(len(rated), device=rated.device))
 
+    def of_items(self, rated: Tensor) -> Tensor:
+        """Return what each item adds to a history, [items, dim]. rated: bool [items]; the others add nothing."""
+        return self.table * rated[:, None]
+
     def described(self) -> Features | None:
         """A history is no description."""
         return None

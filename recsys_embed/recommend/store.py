@@ -37,6 +37,8 @@ def write(recommender: Recommender, folder: Path) -> Path:
         "user_bias": plain.user_bias,
         "item_bias": plain.item_bias,
     }
+    if plain.history is not None:
+        vectors["history"] = plain.history
     for at, (weight, bias) in enumerate(plain.layers):
         vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
     seen = {
@@ -83,6 +85,7 @@ def read(loaded: Recommender, folder: Path) -> Recommender:
             scale=(facts["scale"][0], facts["scale"][1]),
             layers=[(arrays[f"layer.{at}.weight"], arrays[f"layer.{at}.bias"]) for at in range(depth)],
             unit=facts["unit"],
+            history=arrays.get("history"),
         )
         loaded._described, loaded._folder = None, folder if "content" in facts else None
         loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
