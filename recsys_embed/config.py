@@ -21,6 +21,7 @@ MethodName = Literal["auto", "pca", "tsne", "umap"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 WeightName = Literal["none", "rating"]
+FitName = Literal["adam", "gibbs"]
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,11 @@ class TrainConfig:
     loss: Annotated[
         LossName | None, "what is minimised (default: softmax, sampled for many items; logistic for mlp)"
     ] = None
-    epochs: Annotated[int | None, "epochs at most; early stopping may end sooner"] = None
+    method: Annotated[
+        FitName | None,
+        "steps of adam, or means of gibbs samples (default for mse where no given setting is adam's alone)",
+    ] = None
+    epochs: Annotated[int | None, "epochs at most; early stopping may end sooner (gibbs: samples)"] = None
     batch_size: Annotated[int | None, "ratings a step"] = None
     batch_users: Annotated[int | None, "instead: users a step, with all of their ratings (--user-tower history)"] = None
     history_dropout: Annotated[float, "share of a user's ratings left out of their vector in a step (history)"] = 0.5
@@ -308,6 +313,11 @@ _HISTORY = {
 }  # fmt: skip
 
 
+# Gibbs samples of squared error (train/gibbs.py), and the settings that they know; all others are Adam's alone.
+_GIBBS = {"dim": 24, "epochs": 100}
+_GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
+
+
 class Size(NamedTuple):
     """How large a data set is: its users, items and training ratings."""
 
@@ -316,13 +326,22 @@ class Size(NamedTuple):
     ratings: int
 
 
-def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelConfig, TrainConfig]:
-    """Return both settings with every None filled from the recipe of the loss and scorer."""
+def recipe(
+    model: ModelConfig, train: TrainConfig, size: Size, described: bool = False
+) -> tuple[ModelConfig, TrainConfig]:
+    """Return both settings with every None filled from the recipe of the loss and scorer.
+
+    described: whether items have descriptions. With the method gibbs, settings of Adam stay None.
+    """
     loss = train.loss or default_loss(model.scorer, size)
     known = RECIPES.get((loss, model.scorer))
     if known is None:
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
+    train = replace(train, method=_method(model, train, loss, described))
+    if train.method == "gibbs":
+        dim, epochs = model.dim or _GIBBS["dim"], train.epochs or _GIBBS["epochs"]
+        return replace(model, dim=dim), replace(train, loss="mse", epochs=epochs)
     if model.user_tower != "id":
         if loss not in ("softmax", "sampled-softmax") or model.scorer != "dot":
             raise SettingError(f"--user-tower {model.user_tower} goes with --scorer dot and a softmax, not with {loss}")
@@ -349,6 +368,20 @@ def recipe(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelCon
         product = (train.lr or 0) * (getattr(train, name) or 0) * pace
         _check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
+
+
+def _method(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> FitName:
+    """Return what finds the vectors; raise SettingError for a method gibbs that other settings do not go with."""
+    against = [] if loss == "mse" else [f"--loss {loss}"]
+    against += [f"--scorer {model.scorer}"] if model.scorer != "dot" else []
+    against += ["descriptions of items"] if described else []
+    for config in (model, train):
+        for field in fields(config):
+            if field.name not in _GIBBS_KNOWS and getattr(config, field.name) != field.default:
+                against.append(flag(field.name, getattr(config, field.name) is not False))
+    if train.method == "gibbs" and against:
+        raise SettingError(f"--method gibbs goes with --loss mse and --scorer dot, not with {', '.join(against)}")
+    return train.method or ("adam" if against else "gibbs")
 
 
 def default_loss(scorer: str, size: Size) -> str:

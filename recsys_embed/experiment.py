@@ -68,7 +68,7 @@ def run_experiment(
     clock = Clock()
     with clock("data"):
         data, catalog, split, descriptions = prepare(data, train.seed, content, catalog)
-    model, train = recipe(model, train, size_of(split))
+    model, train = recipe(model, train, size_of(split), content.any)
     device = start_torch(train)
     facts |= {
         "dataset": data.dataset,

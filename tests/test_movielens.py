@@ -44,6 +44,6 @@ def test_stars_are_predicted(tmp_path):
     data = DataConfig("movielens", data_dir=str(data_dir()))
     run = RunConfig(out=str(tmp_path / "model"), track=False, resamples=0, baselines=False)
     recommender, report = run_experiment(data, train=TrainConfig(loss="mse"), run=run)
-    assert report["metrics"]["test"]["rmse"] <= 0.93
+    assert report["metrics"]["test"]["rmse"] <= 0.885
     assert 1 <= Recommender.load(tmp_path / "model").predict(42, 50)[0] <= 5
     assert recommender.plain.link == "stars"

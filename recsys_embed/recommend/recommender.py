@@ -101,9 +101,11 @@ class Recommender:
         if not isinstance(ratings, Ratings):
             raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
         from recsys_embed.model.model import build
+        from recsys_embed.train.gibbs import fit_gibbs
         from recsys_embed.train.loop import choose_device, fit
 
-        model, train = recipe(self.model, self.train, Size(len(ratings.users), len(ratings.items), len(ratings)))
+        size = Size(len(ratings.users), len(ratings.items), len(ratings))
+        model, train = recipe(self.model, self.train, size, self.content.any)
         device, _ = choose_device(train.device)
         train = replace(train, device=device)
         # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
@@ -112,9 +114,13 @@ class Recommender:
         table = aligned(items, ratings.items)
         if self.content.any and descriptions is None:
             descriptions = describe_items(table, self.content)
-        sizes, history = (len(ratings.users), len(ratings.items)), (positives.seen(), train.history_dropout)
-        net = build(model, *sizes, train.seed, descriptions, self.content, history)
-        self.fitted: Fitted = fit(net, positives, train, tracker, validate, better, epochs)
+        self.fitted: Fitted
+        if train.method == "gibbs":
+            self.fitted = fit_gibbs(positives, model.dim or 1, train, tracker, validate, epochs)
+        else:
+            history = positives.seen(), train.history_dropout
+            net = build(model, size.users, size.items, train.seed, descriptions, self.content, history)
+            self.fitted = fit(net, positives, train, tracker, validate, better, epochs)
         self._forget()
         self._described = self._folder = self.per_user = None
         if descriptions is not None:

@@ -83,7 +83,7 @@ def tune(
         raise DataError(
             "there is no validation rating, and trials are measured on them: --valid-share, or --valid FILE"
         )
-    begin = Start(*_start(model, train, size_of(ready.split)))
+    begin = Start(*_start(model, train, size_of(ready.split), content.any))
     check_loss(begin.train, ready.split)
     device = start_torch(begin.train)
     values = settings(*begin)
@@ -121,16 +121,16 @@ def _with(config: C, values: Mapping[str, Any]) -> C:
     return replace(config, **{f.name: values[f.name] for f in fields(config) if f.name in values})
 
 
-def _start(model: ModelConfig, train: TrainConfig, size: Size) -> tuple[ModelConfig, TrainConfig]:
+def _start(model: ModelConfig, train: TrainConfig, size: Size, described: bool) -> tuple[ModelConfig, TrainConfig]:
     """Fill the settings from the recipe, whose decays give way to a learning rate that they do not go with."""
     try:
-        return recipe(model, train, size)
+        return recipe(model, train, size, described)
     except SettingError:
         if train.lr is None:
             raise
-        usual, most = recipe(model, replace(train, lr=None), size)[1], float(f"{0.9 / train.lr:.3g}")
+        usual, most = recipe(model, replace(train, lr=None), size, described)[1], float(f"{0.9 / train.lr:.3g}")
         least = [n for n in _DECAYS if getattr(train, n) is None and (getattr(usual, n) or 0) * train.lr >= 1]
-        filled = recipe(model, _with(train, dict.fromkeys(least, most)), size)
+        filled = recipe(model, _with(train, dict.fromkeys(least, most)), size, described)
         log.warning("--lr %g is too high for the usual decay: the search begins with one of %g", train.lr, most)
         return filled
 
@@ -147,7 +147,8 @@ class Bench:
 
     def settings(self, moved: dict[str, Any]) -> Start:
         """Return the settings of a trial. Raises SettingError where they contradict each other."""
-        return Start(*recipe(_with(self.start.model, moved), _with(self.start.train, moved), size_of(self.split)))
+        configs = _with(self.start.model, moved), _with(self.start.train, moved)
+        return Start(*recipe(*configs, size_of(self.split), self.content.any))
 
     def fit(self, chosen: Start, tracker: Tracker) -> tuple[float, int]:
         """Fit on train, as `recsys train` does first; return the metric of the best epoch, and its number."""
