@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from recsys_embed.config import ContentConfig, DataConfig, MapConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.config import (
+        ContentConfig,
+        DataConfig,
+        MapConfig,
+        ModelConfig,
+        RunConfig,
+        TrainConfig,
+        TuneConfig,
+    )
     from recsys_embed.content.words import WordVectors
     from recsys_embed.datasets.catalog import Catalog, load_dataset
     from recsys_embed.evaluation.protocol import evaluate
     from recsys_embed.experiment import run_experiment
+    from recsys_embed.presets import preset
     from recsys_embed.ratings.splits import split_cold_items, split_leave_last, split_random, split_time
     from recsys_embed.ratings.table import Ratings
     from recsys_embed.ratings.vocab import Vocab
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
     from recsys_embed.show.words import plot_words
     from recsys_embed.train.classifier import TextClassifier
     from recsys_embed.train.loop import fit
+    from recsys_embed.tuning.search import tune
 
 _HOMES = {
     "Catalog": "datasets.catalog",
@@ -37,6 +47,7 @@ _HOMES = {
     "RunConfig": "config",
     "TextClassifier": "train.classifier",
     "TrainConfig": "config",
+    "TuneConfig": "config",
     "Vocab": "ratings.vocab",
     "WordVectors": "content.words",
     "draw_map": "show.map",
@@ -46,11 +57,13 @@ _HOMES = {
     "fit": "train.loop",
     "load_dataset": "datasets.catalog",
     "plot_words": "show.words",
+    "preset": "presets",
     "run_experiment": "experiment",
     "split_cold_items": "ratings.splits",
     "split_leave_last": "ratings.splits",
     "split_random": "ratings.splits",
     "split_time": "ratings.splits",
+    "tune": "tuning.search",
 }
 
 __all__ = [
@@ -64,6 +77,7 @@ __all__ = [
     "RunConfig",
     "TextClassifier",
     "TrainConfig",
+    "TuneConfig",
     "Vocab",
     "WordVectors",
     "__version__",
@@ -74,11 +88,13 @@ __all__ = [
     "fit",
     "load_dataset",
     "plot_words",
+    "preset",
     "run_experiment",
     "split_cold_items",
     "split_leave_last",
     "split_random",
     "split_time",
+    "tune",
 ]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
@@ -217,9 +218,35 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """How long settings are searched, which of them stay as they are, and what is kept."""
+
+    minutes: Annotated[float | None, "end after so long (default: 10, or as long as --trials take)"] = None
+    trials: Annotated[int | None, "end after so many trials of this call"] = None
+    fix: Annotated[str | None, "settings that stay as they are, e.g. dim,epochs"] = None
+    study: Annotated[str | None, "name of the search in studies/, and of its preset (default: DATASET-LOSS)"] = None
+    preset: Annotated[str | None, "begin from named settings (recsys presets) or a .toml file; options win"] = None
+    track: Annotated[bool, "record the search and its trials in MLflow"] = True
+    tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
+    experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
+
+    def __post_init__(self) -> None:
+        _check(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "above 0")
+        _check(self.trials is None or self.trials >= 1, "trials", self.trials, "at least 1")
+        good = self.study is None or re.fullmatch(r"\w[\w.-]*", self.study)
+        _check(bool(good), "study", self.study, "a name of letters, digits, dots and dashes")
+
+    @property
+    def seconds(self) -> float:
+        """The time that a search may take."""
+        return 60 * self.minutes if self.minutes else math.inf if self.trials else 600.0
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """What is measured, kept and reported of a training."""
 
+    preset: Annotated[str | None, "begin from named settings (recsys presets) or a .toml file; options win"] = None
     ks: Annotated[str, "list lengths that the metrics are taken at"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users behind the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
@@ -383,13 +410,18 @@ def flag(name: str, on: bool = True) -> str:
     return f"--{'' if on else 'no-'}{name.replace('_', '-')}"
 
 
-def command(*configs: Any) -> str:
-    """Return the `recsys train` of these settings, for a shell: the data set, and what is no default and no place."""
-    words = ["recsys", "train"]
+def command(*configs: Any, of: str = "train", preset: Mapping[str, Any] | None = None) -> str:
+    """Return the `recsys train` of these settings, for a shell: the data set, and what is no default and no place.
+
+    of: another command that takes them. preset: the settings of the preset that is among them by name; what is as
+    it has it is left to it.
+    """
+    words = ["recsys", of]
     for config in configs:
         for field in fields(config):
             value = getattr(config, field.name)
-            if field.name in PLACES or (value == field.default and field.name != "dataset"):
+            usual = (preset or {}).get(field.name, field.default)
+            if field.name in PLACES or value is None or (value == usual and field.name != "dataset"):
                 continue
             words += [flag(field.name, value)] if isinstance(value, bool) else [flag(field.name), str(value)]
     return shlex.join(words)

@@ -29,12 +29,13 @@ from recsys_embed.config import (
 from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.datasets.movielens import TERMS
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.evaluation.cold import among_cold
 from recsys_embed.evaluation.measure import measure, report_on
 from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.model.plain import PlainModel
+from recsys_embed.presets import settings_of
 from recsys_embed.ratings.checks import check_apart, check_trainable
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
@@ -61,20 +62,14 @@ def run_experiment(
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
     content = content or ContentConfig()
+    begun = begun_from(run.preset, model, train)
     # Of data that was handed over no command knows.
-    facts: dict[str, Any] = {} if catalog else {"command": command(data, content, model, train, run)}
+    facts: dict[str, Any] = {} if catalog else {"command": command(data, content, model, train, run, preset=begun)}
     clock = Clock()
     with clock("data"):
-        data = replace(data, split_seed=train.seed if data.split_seed is None else data.split_seed)
-        catalog = catalog or load_dataset(data.dataset, data)
-        catalog = catalog.with_unrated() if content.any else catalog
-        split = catalog.split(data)
-        _check(split, data)
-        _describe(catalog, split, data)
-        descriptions = _descriptions(catalog, data, content)
-    size = Size(len(catalog.ratings.users), len(catalog.ratings.items), len(split.train))
-    model, train = recipe(model, train, size, content.any)
-    device = _start_torch(train)
+        data, catalog, split, descriptions = prepare(data, train.seed, content, catalog)
+    model, train = recipe(model, train, size_of(split), content.any)
+    device = start_torch(train)
     facts |= {
         "dataset": data.dataset,
         "digest": catalog.ratings.digest(),
@@ -83,8 +78,7 @@ def run_experiment(
     }
     if "movielens" in data.dataset:
         facts["terms"] = TERMS
-    if train.loss == "mse" and not split.train.explicit:
-        raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
+    check_loss(train, split)
     configs = Configs(data, model, train, run, content)
     with _place(data, train, run) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
@@ -111,6 +105,52 @@ def run_experiment(
         "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.facts["epochs"],
     }  # fmt: skip
     return recommender, jsonable(report)
+
+
+class Prepared(NamedTuple):
+    """Data that is split and checked. data: with the seed of the split."""
+
+    data: DataConfig
+    catalog: Catalog
+    split: Split
+    descriptions: Descriptions | None
+
+
+def prepare(data: DataConfig, seed: int, content: ContentConfig, catalog: Catalog | None = None) -> Prepared:
+    """Load a data set, split it, check the parts, and read what describes the items.
+
+    seed: of a random split where `data` names none. catalog: the data, where it is at hand already.
+    """
+    data = replace(data, split_seed=seed if data.split_seed is None else data.split_seed)
+    catalog = catalog or load_dataset(data.dataset, data)
+    catalog = catalog.with_unrated() if content.any else catalog
+    split = catalog.split(data)
+    _check(split, data)
+    _describe(catalog, split, data)
+    return Prepared(data, catalog, split, _descriptions(catalog, data, content))
+
+
+def size_of(split: Split) -> Size:
+    """Return how large the data is that recipes are for."""
+    return Size(len(split.train.users), len(split.train.items), len(split.train))
+
+
+def check_loss(train: TrainConfig, split: Split) -> None:
+    """Raise DataError where the loss cannot learn from these ratings."""
+    if train.loss == "mse" and not split.train.explicit:
+        raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
+
+
+def begun_from(preset: str | None, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
+    """Return the settings of the preset that these began from. Raises SettingError where they did not."""
+    begun, chosen = settings_of(preset), settings(model, train)
+    missing = [name for name in begun if chosen[name] is None]
+    if missing:
+        raise SettingError(
+            f"preset={preset!r} only says where settings come from, and {missing[0]} is not the preset's: "
+            f"preset({preset!r}) gives the ModelConfig and TrainConfig"
+        )
+    return begun
 
 
 class Configs(NamedTuple):
@@ -170,7 +210,8 @@ def _describe(catalog: Catalog, split: Split, data: DataConfig) -> None:
         log.warning("nothing is held out for test: there will be no test metrics")
 
 
-def _start_torch(train: TrainConfig) -> str:
+def start_torch(train: TrainConfig) -> str:
+    """Set torch's threads, say where it will train, and return that device."""
     import torch
 
     from recsys_embed.train.loop import choose_device
@@ -217,7 +258,7 @@ def _fit(catalog: Catalog, split: Split, descriptions: Descriptions | None, conf
     if not len(valid):
         first.fit(split.train, catalog.items, held=held, tracker=tracker, **both)
         return _Fit(first, split.train, None)
-    validate, better = _validation(split, data, train)
+    validate, better = validation(split, data, train)
     first.fit(
         split.train,
         catalog.items,
@@ -260,7 +301,7 @@ def _fit(catalog: Catalog, split: Split, descriptions: Descriptions | None, conf
 _VALIDATION_USERS = 10_000
 
 
-def _validation(
+def validation(
     split: Split, data: DataConfig, train: TrainConfig
 ) -> tuple[Callable[[PlainModel], dict[str, float]], tuple[str, int]]:
     """Return what is measured after an epoch, and the metric that decides, with its direction."""

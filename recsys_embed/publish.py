@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from recsys_embed import __version__
-from recsys_embed.config import DataConfig, RunConfig, short_name
+from recsys_embed.config import DataConfig, RunConfig, TuneConfig, short_name
 from recsys_embed.evaluation.measure import Measured
 from recsys_embed.ratings.splits import Split
 from recsys_embed.recommend import pyfunc
@@ -29,8 +29,13 @@ log = logging.getLogger("recsys_embed")
 _MAPPED = 4_000
 
 
-def tracker_of(folder: Path, run: RunConfig, facts: dict[str, Any], device: str) -> Tracker:
-    """Return the tracker that the settings ask for; its run bears the name of the model's folder."""
+def tracker_of(
+    folder: Path, run: RunConfig | TuneConfig, facts: dict[str, Any], device: str, run_id: str | None = None
+) -> Tracker:
+    """Return the tracker that the settings ask for; its run bears the name of the model's (or study's) folder.
+
+    run_id: of a run that goes on.
+    """
     if not run.track:
         return Tracker()
     tags = {
@@ -48,7 +53,7 @@ def tracker_of(folder: Path, run: RunConfig, facts: dict[str, Any], device: str)
     if commit:
         tags["mlflow.source.git.commit"] = commit
     experiment = run.experiment or short_name(facts["dataset"])
-    return MLflowTracker(run.tracking_uri, experiment, tags, folder.name)
+    return MLflowTracker(run.tracking_uri, experiment, tags, folder.name, run_id)
 
 
 def flat(metrics: dict[str, Any]) -> dict[str, float]:

@@ -249,6 +249,8 @@ COMMANDS = [
     "",
     "train",
     "evaluate",
+    "tune",
+    "presets",
     "recommend",
     "similar",
     "predict",
@@ -281,6 +283,7 @@ def test_titles_are_shown_and_never_obeyed(tmp_path):
         "user,item\n" + "".join(f"{u},{i}\n" for u in range(9) for i in range(9) if (u + i) % 2)
     )
     (tmp_path / "i.csv").write_text("id,title\n" + "".join(f'{i},"\x1b[31m[bold]Red{i}"\n' for i in range(9)))
-    recsys("train", "--dataset", "r.csv", "--items", "i.csv", "--no-track", "--epochs", "1", cwd=tmp_path)
+    done = recsys("train", "--dataset", "r.csv", "--items", "i.csv", "--no-track", "--epochs", "1", cwd=tmp_path)
+    assert "against EASE, user by user: " in done.stdout
     shown = recsys("recommend", "--user", "1", cwd=tmp_path).stdout
     assert "\x1b" not in shown and "[bold]Red" in shown

@@ -9,6 +9,7 @@ from worlds import small
 from recsys_embed import DataConfig, RunConfig, experiment, load_dataset
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines
+from recsys_embed.evaluation.paired import paired
 from recsys_embed.evaluation.protocol import rank_metrics
 from recsys_embed.experiment import run_experiment
 from recsys_embed.recommend.recommender import Recommender
@@ -19,9 +20,9 @@ WORLD = "synthetic:users=60,items=40,ratings=900"
 SPLIT = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
 
 
-def run(tmp_path, loss="softmax", name="model", data=None, **given):
+def run(tmp_path, loss="softmax", name="model", data=None, resamples=0, **given):
     model, train = small(loss, epochs=3, **given)
-    options = RunConfig(out=str(tmp_path / name), track=False, resamples=0)
+    options = RunConfig(out=str(tmp_path / name), track=False, resamples=resamples)
     return run_experiment(data or DataConfig(WORLD), model, train, options)
 
 
@@ -91,7 +92,7 @@ def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeyp
 def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     told = iter([0.1, 0.5, 0.2])
     better = ("ndcg_at_10", 1)
-    monkeypatch.setattr(experiment, "_validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
+    monkeypatch.setattr(experiment, "validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
     recommender, report = run(tmp_path, patience=0)
     rows = SPLIT.train.with_rows(SPLIT.valid)
     expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
@@ -106,6 +107,27 @@ def test_baselines_and_liked_rows_are_what_they_say(tmp_path):
     assert metrics["baselines"]["popularity"]["ndcg_at_10"] == pytest.approx(expected.metrics["ndcg_at_10"])
     liked = metrics["liked"]
     assert liked["threshold"] == 4.0 and liked["rows"] + liked["left_out"] == int((SPLIT.test.value >= 4).sum())
+
+
+def test_a_baseline_says_how_sure_the_difference_is(tmp_path):
+    recommender, report = run(tmp_path, resamples=200)
+    test, found = report["metrics"]["test"], report["metrics"]["baselines"]
+    for name, values in found.items():
+        difference = values["difference"]
+        assert difference["mean"] == pytest.approx(test["ndcg_at_10"] - values["ndcg_at_10"]), name
+        assert difference["low"] <= difference["mean"] <= difference["high"]
+        assert difference["users"] == test["users"]
+    rows = SPLIT.train.with_rows(SPLIT.valid)
+    other = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.counts, (10,)).per_user
+    both = recommender.per_user.join(
+        other, on="user_id", suffix="_other", maintain_order="left"
+    )  # by id, whatever the rows' order
+    expected = paired(both["ndcg_at_10"], both["ndcg_at_10_other"], 200)
+    assert found["popularity"]["difference"] == {"metric": "ndcg_at_10", **expected.summary()}
+    again = Recommender.load(tmp_path / "model")
+    assert again.facts["metrics"]["baselines"]["ease"]["difference"] == found["ease"]["difference"]
+    assert f"against ease: {found['ease']['difference']['mean']:+.4f}" in again.card()
+    assert "difference" not in run(tmp_path)[1]["metrics"]["baselines"]["ease"]  # of no resample
 
 
 def test_the_seed_reaches_the_split(tmp_path):

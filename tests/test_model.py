@@ -11,10 +11,13 @@ from worlds import BATCH, DIM, ITEMS, USERS, small
 from recsys_embed import config
 from recsys_embed.config import RECIPES, ModelConfig, TrainConfig, options
 from recsys_embed.datasets.catalog import SPLITS
-from recsys_embed.model.losses import LOSSES, Scores, take
+from recsys_embed.model import softmax as module
+from recsys_embed.model.gather import sums_of
+from recsys_embed.model.losses import LOSSES, Scores, softmax, take
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
 from recsys_embed.model.scorers import SCORERS
+from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.model.towers import IdTower
 
 SCORER_CONFIGS = {
@@ -76,10 +79,10 @@ def test_an_mlp_is_what_its_layers_say():
 def test_a_tower_gives_rows_of_its_table():
     tower = IdTower(ITEMS, DIM, 1.0, torch.Generator().manual_seed(0))
     whole = tower.all(torch.arange(ITEMS) != 2)
-    assert tower(torch.tensor([4, 1])).vectors.equal(whole.vectors[[4, 1]])
+    assert tower(torch.tensor([1, 4])).vectors.equal(whole.vectors[[1, 4]])
     assert not whole.vectors[2].any(), "a row without ratings is where chance put it"
     assert tower(torch.zeros(0, dtype=torch.long)).vectors.shape == (0, DIM)
-    tower(torch.tensor([4, 1])).vectors.sum().backward()
+    tower(torch.tensor([1, 4])).vectors.sum().backward()
     assert tower.table.weight.grad.coalesce().indices().tolist() == [[1, 4]]
 
 
@@ -203,3 +206,62 @@ def test_the_names_in_the_settings_are_the_names_that_exist():
     fields = {f.name for c in (ModelConfig, TrainConfig) for f, _, _ in options(c)} | {"batch_share"}
     assert all(set(known) <= fields for known in RECIPES.values())
     assert small("mse")[1].batch_size == 64
+
+
+class TestSharedSoftmax:
+    """The softmax in blocks, with its written-out gradient, beside autograd on the matrix of all scores."""
+
+    @pytest.fixture(params=["all", "drawn"])
+    def case(self, request):
+        generator = torch.Generator().manual_seed(1)
+        u, v, bias = (torch.randn(*shape, generator=generator) * 2 for shape in ((9, 4), (12, 4), (12,)))
+        known = torch.rand(9, 12, generator=generator) < 0.4
+        known[3] = True  # a user who knows everything
+        row, item = known.nonzero()[torch.randperm(int(known.sum()), generator=generator)[:25]].T
+        items = None if request.param == "all" else torch.tensor([7, 2, 11, 5])
+        columns = torch.arange(12) if items is None else items
+        chance = torch.zeros(len(columns)) if items is None else torch.randn(4, generator=generator)
+        pairs = Pairs(row, item, torch.rand(25, generator=generator))
+        negatives = Negatives(items, None if items is None else chance, *known[:, columns].nonzero().T)
+
+        def slow(u, v, bias):
+            neg = (u @ v.T + bias)[:, columns] - chance
+            pos = (u[row] * v[item]).sum(1) + bias[item]
+            return softmax(Scores(pos, neg.masked_fill(known[:, columns], -1e9), row, pairs.weight, pairs.weight))
+
+        return (u, v, bias), lambda *t: shared_softmax(*t, pairs, negatives), slow
+
+    @pytest.mark.parametrize("block", [1, 30, 10**6])
+    def test_it_is_the_softmax_of_all_scores(self, case, block, monkeypatch):
+        monkeypatch.setitem(module._BLOCK, "cpu", block)
+        tables, fast, slow = case
+        results = []
+        for loss in (fast, slow):
+            leaves = [t.clone().requires_grad_() for t in tables]
+            value = loss(*leaves)
+            (3 * value).backward()
+            results.append([value.detach(), *(leaf.grad for leaf in leaves)])
+        for found, expected in zip(*results, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+    def test_large_scores_stay_finite(self, case):
+        (u, v, bias), fast, _ = case
+        leaf = (1e4 * u).requires_grad_()
+        value = fast(leaf, v, bias)
+        value.backward()
+        assert value.isfinite() and leaf.grad.isfinite().all()
+
+
+def test_sums_of_rows_are_a_matrix_product_with_its_gradient():
+    generator = torch.Generator().manual_seed(2)
+    table, rows = torch.randn(6, 3, generator=generator), torch.tensor([4, 1, 4, 0, 1])
+    bag, weight = torch.tensor([0, 0, 2, 2, 2]), torch.rand(5, generator=generator)
+    matrix = torch.zeros(4, 6).index_put_((bag, rows), weight, accumulate=True)
+    leaves = [table.clone().requires_grad_() for _ in range(2)]
+    toward = torch.randn(4, 3, generator=generator)
+    for found in (sums_of(leaves[0], rows, bag, weight, 4), matrix @ leaves[1]):
+        torch.testing.assert_close(found, matrix @ table)
+        (found * toward).sum().backward()
+    gradient = leaves[0].grad
+    assert gradient._indices().tolist() == [[0, 1, 4]]
+    torch.testing.assert_close(gradient.to_dense(), leaves[1].grad)

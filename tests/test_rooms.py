@@ -18,6 +18,7 @@ ROOMS = [
     "config",
     "ratings",
     "datasets",
+    "presets",
     "content",
     "model",
     "track",
@@ -27,6 +28,7 @@ ROOMS = [
     "show",
     "publish",
     "experiment",
+    "tuning",
     "cli",
 ]
 
@@ -77,18 +79,21 @@ def loaded(code):
         ("import recsys_embed.datasets", {"torch", "mlflow", "pandas", "scipy"}),
         ("import recsys_embed.experiment", {"mlflow", "pandas", "sklearn"}),
         ("import recsys_embed.train.loop", {"mlflow", "pandas", "sklearn"}),
+        ("import recsys_embed.presets", {"torch", "mlflow", "numpy", "polars"}),
+        ("import recsys_embed.tuning.search", {"mlflow", "optuna", "pandas", "sklearn", "sqlalchemy"}),
     ],
 )
 def test_heavy_parts_stay_out(code, absent):
     assert not loaded(code) & absent
 
 
-@pytest.mark.parametrize("package", ["typer", "mlflow", "pandas"])
+@pytest.mark.parametrize("package", ["typer", "mlflow", "pandas", "optuna"])
 def test_a_package_has_one_room(package):
     rooms = {
         p.relative_to(ROOT).parts[0] for p in ROOT.rglob("*.py") if any(m.split(".")[0] == package for m in imports(p))
     }
-    assert rooms <= {"typer": {"cli"}, "mlflow": {"track", "recommend"}, "pandas": {"ratings", "recommend"}}[package]
+    homes = {"mlflow": {"track", "recommend"}, "pandas": {"ratings", "recommend"}, "optuna": {"tuning"}}
+    assert rooms <= {"typer": {"cli"}, **homes}[package]
 
 
 def test_every_public_name_is_there():
@@ -116,5 +121,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(CHECKOUT)]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("*.whl")
-    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = zipfile.ZipFile(wheel).namelist()
+    data = {p.relative_to(CHECKOUT).as_posix() for p in ROOT.rglob("*.*") if p.suffix not in (".py", ".pyc")}
+    assert data <= set(names)
+    tops = {name.split("/")[0] for name in names}
     assert tops == {"recsys_embed", f"recsys_embed-{recsys_embed.__version__}.dist-info"}

@@ -9,7 +9,7 @@ from worlds import BATCH, DIM, ITEMS, USERS, checkerboard, checkerboard_stars, s
 
 from recsys_embed.config import RECIPES, ModelConfig, Size, TrainConfig, recipe
 from recsys_embed.errors import SettingError, TrainingError
-from recsys_embed.model.losses import LOSSES
+from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known, draw_unknown
 from recsys_embed.recommend.recommender import Recommender
@@ -117,14 +117,14 @@ def test_an_item_without_ratings_is_nobodys_negative(ratings, loss):
 @pytest.mark.parametrize("scorer", ["dot", "mlp"])
 @pytest.mark.parametrize("loss", LOSSES)
 class TestStep:
-    def test_scores_are_those_of_the_pairs_they_stand_for(self, ratings, loss, scorer):
+    def test_its_loss_is_that_of_the_scores_of_its_pairs(self, ratings, loss, scorer):
         model, step = step_of(ratings, loss, scorer, negatives=4, dropout=0.0)
         with torch.no_grad():
             model.items.bias.weight.normal_()
         batch = batch_of(ratings, torch.arange(BATCH))
-        s = step.scores(batch)
+        batch = batch._replace(weight=torch.rand(BATCH))
+        found = step.loss(batch)
         table = model.matrix(model.users(torch.arange(USERS)), model.items(torch.arange(ITEMS))).detach()
-        torch.testing.assert_close(s.pos.detach(), table[batch.user, batch.item])
         kind, drawn = LOSSES[loss].negatives, torch.Generator().manual_seed(0)  # what the step drew, drawn again
         items, shift = torch.zeros(BATCH, 0, dtype=torch.long), torch.zeros(())
         if kind == "all":
@@ -136,7 +136,8 @@ class TestStep:
             items, _ = draw_unknown(step.sampler, step.known, torch.arange(ITEMS), batch.user, 4, drawn)
         expected = table[batch.user[:, None], items] - shift
         expected[step.known.has(batch.user[:, None], items)] = -1e9
-        torch.testing.assert_close(s.neg.detach()[s.row], expected)
+        s = Scores(table[batch.user, batch.item], expected, torch.arange(BATCH), batch.value, batch.weight)
+        torch.testing.assert_close(found.detach(), LOSSES[loss].loss(s))
 
     def test_every_tower_is_asked_once_for_distinct_rows(self, ratings, loss, scorer):
         model, step = step_of(ratings, loss, scorer, negatives=3)

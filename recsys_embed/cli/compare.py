@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,6 +111,6 @@ def _facts(comparison: Comparison) -> dict[str, Any]:
     ]
     for entry, beside in zip(found[1:], comparison.beside, strict=True):
         difference = beside.difference
-        entry["difference"] = None if difference is None else {**asdict(difference), "clear": difference.clear}
+        entry["difference"] = None if difference is None else difference.summary()
         entry["why_not"] = beside.why_not
     return {"metric": comparison.metric, "runs": found}

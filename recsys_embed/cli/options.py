@@ -25,6 +25,7 @@ PANELS = {
     "MapConfig": "Map",
     "ModelConfig": "Model",
     "TrainConfig": "Training",
+    "TuneConfig": "Search",
     "RunConfig": "Report",
 }
 
@@ -34,6 +35,7 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
 
     @with_settings(data=DataConfig) turns `def command(data: DataConfig, json: JSON)` into a command with
     --dataset, --items, … and --json. A value that a config refuses ends the program with one line and code 2.
+    With a field `preset` among them, the options that were not given have the values of the preset.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,9 +46,14 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
             _parameter(*option, PANELS[kind.__name__]) for kind in configs.values() for option in config.options(kind)
         ]
         parameters += [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        if any(f.name == "preset" for found in fields.values() for f in found):
+            parameters.append(_CONTEXT)
 
         @wraps(command)
         def run(**values: Any) -> None:
+            context = values.pop(_CONTEXT.name, None)
+            if context is not None and values["preset"]:
+                values = _started(values, context)
             built = {name: kind(**{f.name: values.pop(f.name) for f in fields[name]}) for name, kind in configs.items()}
             command(**built, **values)
 
@@ -55,6 +62,21 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
         return run
 
     return decorate
+
+
+# Typer hands its context to a parameter of this type: it knows which options were given.
+_CONTEXT = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+
+def _started(values: dict[str, Any], context: typer.Context) -> dict[str, Any]:
+    """Return the values with those of the preset in place of what was not given."""
+    from recsys_embed.presets import settings_of
+
+    def given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name != "DEFAULT"
+
+    return values | {name: value for name, value in settings_of(values["preset"]).items() if not given(name)}
 
 
 def _parameter(field: Any, kind: Any, text: str, panel: str) -> inspect.Parameter:

@@ -14,6 +14,7 @@ from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfi
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
+    from recsys_embed.ratings.table import Ratings
     from recsys_embed.recommend.recommender import Recommender
 
 
@@ -39,6 +40,7 @@ def train(
     if metrics["test"]:
         say(f"test, {metrics['test']['users']:,} users (all items with ratings ranked, those fitted on left out)")
         _say_metrics({"this model": metrics["test"], **metrics["baselines"]})
+        _say_against(metrics["baselines"])
         _say_liked(metrics)
         _say_cold(metrics)
     say(
@@ -60,6 +62,16 @@ def _say_metrics(rows: dict[str, dict[str, Any]]) -> None:
     say_table(["", *names], table, " ".join(names))
     if low is not None:
         say(f"95 % interval of this model's ndcg_at_10: {low:.4f} to {high:.4f}")
+
+
+def _say_against(baselines: dict[str, Any]) -> None:
+    """Print how far the model is above the strongest baseline that was measured, with the paired interval."""
+    found = baselines.get("ease", baselines.get("popularity", {})).get("difference")
+    if found:
+        name = "EASE" if "ease" in baselines else "popularity"
+        span = f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
+        sure = "clear" if found["clear"] else "not clear"
+        say(f"against {name}, user by user: {span} in {found['metric']}, p {found['p']:.3f}: {sure}")
 
 
 def _say_liked(metrics: dict[str, Any]) -> None:
@@ -101,6 +113,15 @@ def evaluate(
     per_user: Annotated[
         str | None, typer.Option(help="Write every user's metrics to this .parquet, .csv or .jsonl file.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Measure in parts: popularity, activity, or a column of the item table (genres, year)."),
+    ] = None,
+    probe: Annotated[
+        str | None,
+        typer.Option(help="Instead: what the vectors know: a column of the item table (genres, year), or links."),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", help="Length of the lists of --by.")] = 10,
     model: MODEL = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never use the network.")] = False,
     json: JSON = False,
@@ -108,13 +129,53 @@ def evaluate(
     """Measure a model on held-out ratings: all items ranked, everything that it was fitted on left out.
 
     Without options it scores the test part of the split that the model was trained with.
+
+    Example: recsys evaluate --by popularity
     """
+    from recsys_embed.cli import parts
     from recsys_embed.cli.answers import load
-    from recsys_embed.datasets.catalog import load_dataset
+    from recsys_embed.evaluation import slices
     from recsys_embed.evaluation.cold import evaluate_cold
     from recsys_embed.evaluation.protocol import evaluate
 
+    if by is not None and probe is not None:
+        raise SettingError("--by and --probe ask for different tables: give one of them")
+    if k < 1:
+        raise SettingError(f"--k must be at least 1, got {k}")
+    lengths = RunConfig(ks=ks).lengths
     recommender, folder = load(model)
+    if probe is not None:
+        return parts.probe(recommender, folder, probe, lambda: _test_of(recommender, dataset, test, offline)[0], json)
+    if by is not None:
+        slices.check_name(recommender.table, by)
+    given, source = _test_of(recommender, dataset, test, offline)
+    report = evaluate(recommender, given, sorted({*lengths, k}) if by else lengths)
+    cold = evaluate_cold(recommender, given)
+    if per_user:
+        from recsys_embed.recommend.output import write_table
+
+        write_table(report.per_user, Path(per_user))
+    part = slices.slices(recommender, given, report, by, k) if by else None
+    if json:
+        facts = {"model": str(folder), "dataset": source, "metrics": {**report.summary(), "cold": cold}}
+        return say_json(facts | ({"by": part.summary()} if part else {}))
+    say(f"model {folder}   data {source}   {report.users:,} users, {report.rows:,} test ratings")
+    if report.left_out:
+        say(f"left out: {report.left_out:,} test ratings of unknown users, or of items without a training rating")
+    if part:
+        return parts.say_slices(part, report)
+    value = {n: f"{v:.4f}" for n, v in report.metrics.items()}
+    rows_ = [[n, v, _span(report.low.get(n), report.high.get(n))] for n, v in value.items()]
+    say_table(["metric", "value", "95 % interval"], rows_, "value")
+    if cold:
+        _say_cold({"cold": {**cold, "baselines": {}}})
+    return None
+
+
+def _test_of(recommender: Recommender, dataset: str | None, test: str | None, offline: bool) -> tuple[Ratings, str]:
+    """Return the test ratings that a command names, by default those of the model's own split, and their source."""
+    from recsys_embed.datasets.catalog import load_dataset
+
     data = dataclasses.replace(_own_data(recommender), offline=offline)
     if "dataset" not in recommender.facts and dataset is None and test is None:
         raise SettingError("this model does not say what it was trained on: name test ratings with --test")
@@ -124,29 +185,10 @@ def evaluate(
         given = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None)).ratings
     else:
         given = load_dataset(data.dataset, data).split(data).test
-    if data.min_rating is not None:
-        given = given.take(given.value >= data.min_rating)
+    given = given.positives(data.min_rating)
     if not len(given):
         raise DataError("the model was trained with nothing held out for test: name test ratings with --test")
-    report = evaluate(recommender, given, RunConfig(ks=ks).lengths)
-    cold = evaluate_cold(recommender, given)
-    if per_user:
-        from recsys_embed.recommend.output import write_table
-
-        write_table(report.per_user, Path(per_user))
-    if json:
-        return say_json(
-            {"model": str(folder), "dataset": test or data.dataset, "metrics": {**report.summary(), "cold": cold}}
-        )
-    say(f"model {folder}   data {test or data.dataset}   {report.users:,} users, {report.rows:,} test ratings")
-    if report.left_out:
-        say(f"left out: {report.left_out:,} test ratings of unknown users, or of items without a training rating")
-    value = {n: f"{v:.4f}" for n, v in report.metrics.items()}
-    rows_ = [[n, v, _span(report.low.get(n), report.high.get(n))] for n, v in value.items()]
-    say_table(["metric", "value", "95 % interval"], rows_, "value")
-    if cold:
-        _say_cold({"cold": {**cold, "baselines": {}}})
-    return None
+    return given, test or data.dataset
 
 
 def _span(low: float | None, high: float | None) -> str:

@@ -10,6 +10,7 @@ from recsys_embed.config import DataConfig, RunConfig
 from recsys_embed.content.items import Descriptions
 from recsys_embed.evaluation import baselines
 from recsys_embed.evaluation.cold import cold_baselines, cold_metrics
+from recsys_embed.evaluation.paired import paired
 from recsys_embed.evaluation.protocol import Ranker, Report, rank_metrics, with_errors
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
@@ -27,6 +28,8 @@ def report_on(recommender: Recommender, positives: Ratings, run: RunConfig, rows
 
 class Measured(NamedTuple):
     """metrics: {"test", "liked", "baselines"} and, for a cold-items split, "cold", as they are printed and saved.
+
+    A baseline has, beside its means, the "difference" of the model to it: mean, low, high, p, users, clear (`paired`).
 
     test: the report behind metrics["test"], and popularity: the one of that baseline; None where not measured.
     """
@@ -70,12 +73,24 @@ def measure(
     if run.baselines:
         for name, ranker in _baselines(parts):
             report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
-            result["baselines"][name] = report.metrics
+            result["baselines"][name] = {**report.metrics, **_difference(own, report, run.resamples)}
             popularity = report if name == "popularity" else popularity
             if liked is not None and len(liked):
                 part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
                 result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
     return Measured(result, own, popularity)
+
+
+def _difference(own: Report, other: Report, resamples: int) -> dict[str, Any]:
+    """Return how far the model is above a baseline, user by user; nothing without resamples, or users.
+
+    Both ranked the same test ratings, so the rows of their users are the same.
+    """
+    metric = "ndcg_at_10"
+    if not resamples or not own.users:
+        return {}
+    found = paired(own.per_user[metric].to_numpy(), other.per_user[metric].to_numpy(), resamples)
+    return {"difference": {"metric": metric, **found.summary()}}
 
 
 class _Parts(NamedTuple):

@@ -83,6 +83,16 @@ METRICS: dict[str, Callable[[Hits, Rows, int], Values]] = {
 }
 
 
+def gini(shown: Rows) -> float:
+    """Return how unevenly places fall to items [n]: 0 where all have equally many, (n - 1) / n where one has all.
+
+    The mean difference of two items' numbers, over twice their mean (Gini, 1912); 0 where no item has a place.
+    """
+    shown = np.sort(shown).astype(float)
+    n, total = len(shown), shown.sum()
+    return float((2 * np.arange(1, n + 1) - n - 1) @ shown / (n * total)) if total else 0.0
+
+
 def rmse(predicted: NDArray[np.floating], rating: NDArray[np.floating]) -> float:
     """Root of the mean squared error, in the unit of the ratings."""
     return float(np.sqrt(np.mean((predicted.astype(float) - rating) ** 2)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +26,10 @@ class Difference:
     def clear(self) -> bool:
         """Whether the interval excludes zero and p is below .05; of few users the interval alone is too sure."""
         return (self.low > 0 or self.high < 0) and self.p < 0.05
+
+    def summary(self) -> dict[str, Any]:
+        """Return all of it, for JSON."""
+        return {**asdict(self), "clear": self.clear}
 
 
 def paired(ours: ArrayLike, theirs: ArrayLike, resamples: int = 10_000, seed: int = 0) -> Difference:

@@ -74,9 +74,9 @@ class Ranker:
 class Report:
     """What an evaluation came to.
 
-    metrics: means over users by name ("ndcg_at_10"), and "coverage_at_k", "popularity_at_k". low, high: ends of
-    the 95 % intervals of those that are means over users. users: how many took part. left_out: test rows of items
-    that have no training rating, and of unknown users and items. per_user: one row a user, one column a metric.
+    metrics: means over users by name ("ndcg_at_10"), and "coverage_at_k", "gini_at_k", "popularity_at_k". low, high:
+    ends of the 95 % intervals of those that are means over users. users: how many took part. left_out: test rows of
+    items that have no training rating, and of unknown users and items. per_user: one row a user, one column a metric.
     shown: by list length, how many users' lists hold each item, int64 [items].
     """
 
@@ -163,6 +163,7 @@ def rank_metrics(
     measured = dict(zip(names, means.tolist(), strict=True))
     for k in ks:
         measured[f"coverage_at_{k}"] = float((shown[k] > 0).sum() / max(1, (counts > 0).sum()))
+        measured[f"gini_at_{k}"] = metrics.gini(shown[k][counts > 0])
         measured[f"popularity_at_{k}"] = float(counts @ shown[k] / max(1, shown[k].sum()))
     ends = {} if not resamples else {"low": low, "high": high}
     bounds = {end: dict(zip(names, ends[end].tolist(), strict=True)) if ends else {} for end in ("low", "high")}

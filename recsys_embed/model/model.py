@@ -52,6 +52,9 @@ class Model(nn.Module):
         sides = self.users.all(counts[0] > 0), self.items.all(counts[1] > 0)
         u, v, layers = self.scorer.plain(sides[0].vectors, sides[1].vectors)  # type: ignore[operator]
         array = lambda t: t.detach().float().cpu().numpy().copy()  # noqa: E731
+        history = None
+        if isinstance(self.users, HistoryTower):
+            history = array(self.users.of_items(counts[1] > 0) / self.scorer.temperature)  # type: ignore[operator]
         plain = PlainModel(
             users=array(u),
             items=array(v),
@@ -62,6 +65,7 @@ class Model(nn.Module):
             scale=scale,
             layers=[(array(w), array(b)) for w, b in layers],
             unit=bool(getattr(self.scorer, "cosine", False)),
+            history=history,
         )
         features = self.items.described()
         return plain if features is None else self._settle(plain, features, counts[1].cpu().numpy())

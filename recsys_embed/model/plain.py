@@ -30,6 +30,7 @@ class PlainModel:
     map: from descriptions to the items' vectors and, as the last column, biases; None without descriptions.
     unit: whether the items' vectors are of unit length. trained: what turns pictures and words into features, where
         that was trained too: "words" [n, w], and the weights of the net that looks at pictures.
+    history [I, d]: of models whose users are made of what they rated: `of_history` makes a user of these; else None.
     link: what a score means: a "score" of no unit, "stars" (clipped to `scale`), or the log-odds of a "chance".
     """
 
@@ -44,6 +45,7 @@ class PlainModel:
     map: Map | None = None
     unit: bool = False
     trained: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    history: Floats | None = None
 
     def encode(self, features: Features) -> tuple[Floats, Floats]:
         """Return the vectors [n, d] and biases [n] of items of which only descriptions are known."""
@@ -54,6 +56,19 @@ class PlainModel:
             vectors = unit(vectors)
         return vectors, bias
 
+    def of_history(self, items: Rows) -> Floats:
+        """Return the vector [d] of somebody who took these items, as `HistoryTower` makes it; zeros for nobody's.
+
+        An item without a training rating says nothing, and does not count.
+        """
+        assert self.history is not None
+        known = self.history[items]
+        count = np.count_nonzero(known.any(axis=1))
+        made: Floats = known.sum(axis=0) / np.float32(max(1, int(count)) ** 0.5)
+        if self.unit:
+            made = unit(made[None])[0] * np.linalg.norm(self.users, axis=1).max(initial=0)
+        return made
+
     @property
     def dim(self) -> int:
         """Width of the vectors."""
@@ -61,9 +76,12 @@ class PlainModel:
 
     def queries(self, users: Rows) -> Floats:
         """Return the users' vectors with their biases folded in as two more columns, [b, d + 2]."""
-        return np.column_stack(
-            (self.users[users], self.user_bias[users] + np.float32(self.offset), np.ones(len(users), np.float32))
-        )
+        return self.folded(self.users[users], self.user_bias[users])
+
+    def folded(self, vectors: Floats, bias: Floats | float = 0.0) -> Floats:
+        """Return users' vectors [b, d] and biases as queries, [b, d + 2]; a user who is new has no bias."""
+        ones = np.ones(len(vectors), np.float32)
+        return np.column_stack((vectors, ones * bias + np.float32(self.offset), ones))
 
     def keys(self) -> Floats:
         """Return the items' vectors with their biases folded in, [I, d + 2]: query @ key is the score."""

@@ -61,8 +61,8 @@ class Known:
         count = self.start.diff()
         self.pair = torch.repeat_interleave(torch.arange(len(count), device=device), count) * items + self.item
 
-    def mask(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct."""
+    def among(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pairs (d, k) where user d knows item k, d in order: [n] and [n]; users [D], items [K] distinct."""
         count = (self.start[users + 1] - self.start[users]).long()
         which = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
         offset = torch.arange(len(which), device=users.device) - (count.cumsum(0) - count)[which]
@@ -70,9 +70,12 @@ class Known:
         place = torch.full((self.items,), -1, device=users.device)
         place[items] = torch.arange(len(items), device=users.device)
         column = place[item]
-        which, column = which[column >= 0], column[column >= 0]
+        return which[column >= 0], column[column >= 0]
+
+    def mask(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct."""
         known = torch.zeros(len(users), len(items), dtype=torch.bool, device=users.device)
-        known[which, column] = True
+        known[self.among(users, items)] = True
         return known
 
     def has(self, users: Tensor, items: Tensor) -> Tensor:

@@ -18,24 +18,25 @@ class Dot(nn.Module):
         super().__init__()
         self.cosine, self.temperature = cosine, temperature
 
-    def _both(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def both(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors [n, d] and [m, d] whose plain dot product is the score."""
         if self.cosine:
             u, v = nn.functional.normalize(u, dim=-1), nn.functional.normalize(v, dim=-1)
         return u / self.temperature, v
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Score u [*b, d] with v [*b, d], broadcasting: [*b]."""
-        u, v = self._both(u, v)
+        u, v = self.both(u, v)
         return (u * v).sum(-1)
 
     def matrix(self, u: Tensor, v: Tensor) -> Tensor:
         """Score every u [B, d] with every v [I, d] as one matrix product: [B, I]."""
-        u, v = self._both(u, v)
+        u, v = self.both(u, v)
         return u @ v.T
 
     def plain(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Return vectors whose plain dot product is this score, and no layers."""
-        return *self._both(u, v), []
+        return *self.both(u, v), []
 
 
 class MLP(nn.Module):

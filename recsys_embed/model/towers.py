@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recsys_embed.arrays import Floats
 from recsys_embed.content.describe import Features
 from recsys_embed.model.content_tower import ContentTower
+from recsys_embed.model.gather import rows_of, sums_of
 from recsys_embed.model.losses import take
 from recsys_embed.ratings.table import Seen
 
@@ -38,7 +38,7 @@ class Tower(Protocol):
     dim: int
 
     def __call__(self, rows: Tensor) -> Side:
-        """Return the vectors [n, dim] and biases [n] of distinct rows [n]."""
+        """Return the vectors [n, dim] and biases [n] of distinct rows [n], in ascending order."""
         ...
 
     def prepare(self, training: bool) -> None:
@@ -72,14 +72,16 @@ class IdTower(nn.Module):
     def __init__(self, rows: int, dim: int, scale: float, generator: torch.Generator, biases: bool = True) -> None:
         super().__init__()
         self.dim = dim
-        self.table = nn.Embedding(rows, dim, sparse=True, _weight=torch.empty(rows, dim))
+        self.table = nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
         nn.init.normal_(self.table.weight, std=scale / dim**0.5, generator=generator)
-        self.bias = nn.Embedding(rows, 1, sparse=True, _weight=torch.zeros(rows, 1)) if biases else None
+        self.bias = nn.Embedding(rows, 1, _weight=torch.zeros(rows, 1)) if biases else None
 
     def forward(self, rows: Tensor) -> Side:
         """Return the vectors [n, dim] and biases [n] of rows [n]."""
-        vectors = self.table(rows)
-        return Side(vectors, vectors.new_zeros(len(rows)) if self.bias is None else self.bias(rows).squeeze(1))
+        vectors = rows_of(self.table.weight, rows)
+        if self.bias is None:
+            return Side(vectors, vectors.new_zeros(len(rows)))
+        return Side(vectors, rows_of(self.bias.weight, rows).squeeze(1))
 
     def prepare(self, training: bool) -> None:
         """Nothing is shared between rows."""
@@ -142,13 +144,12 @@ class HistoryTower(nn.Module):
         count = self.start[rows + 1] - self.start[rows]
         first = count.cumsum(0) - count
         place = torch.arange(int(count.sum()), device=rows.device) + (self.start[rows] - first).repeat_interleave(count)
-        weight = (count.clamp(min=1) ** -0.5).repeat_interleave(count)
+        user = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
+        item, weight = self.item[place], (count.clamp(min=1) ** -0.5)[user]
         if self.training and self.dropout:
-            kept = torch.rand(len(place), generator=self.generator) >= self.dropout
-            weight = weight * kept.to(weight.device) / (1 - self.dropout)
-        vectors = F.embedding_bag(
-            self.item[place], self.table, first, mode="sum", sparse=True, per_sample_weights=weight
-        )
+            kept = torch.rand(len(place), generator=self.generator).to(rows.device) >= self.dropout
+            item, user, weight = item[kept], user[kept], weight[kept] / (1 - self.dropout)
+        vectors = sums_of(self.table, item, user, weight, len(rows))
         if self.own is not None:
             vectors = vectors + self.own(rows).vectors * (count > 0)[:, None]
         return Side(vectors, vectors.new_zeros(len(rows)))
@@ -164,6 +165,10 @@ class HistoryTower(nn.Module):
         """Return every row; one without ratings is zero."""
         parts = [self(part).vectors for part in torch.arange(len(rated), device=rated.device).split(_ROWS)]
         return Side(torch.cat(parts), torch.zeros(len(rated), device=rated.device))
+
+    def of_items(self, rated: Tensor) -> Tensor:
+        """Return what each item adds to a history, [items, dim]. rated: bool [items]; the others add nothing."""
+        return self.table * rated[:, None]
 
     def described(self) -> Features | None:
         """A history is no description."""

@@ -1,7 +1,8 @@
-"""The vector of somebody who was not there in training, in closed form, from the items that they took."""
+"""The vector of somebody who was not there in training, from the items that they took."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +20,15 @@ _OTHERS, _RIDGE = 0.02, 4.0
 _CALIBRATED = 200  # users that the target is chosen by, fewer where there are more items than …
 _SCORED = 2_000_000  # … so many scores of theirs allow
 _TARGETS = 2.0 ** np.arange(-2, 7, 0.5)
+
+
+def new_user(model: PlainModel, seen: Seen, counts: Rows) -> Callable[[Rows], Floats]:
+    """Return what makes the vector [d] of somebody the model does not know, from the rows of the items they took.
+
+    Where users are made of their histories, a new one is made as they are, without a vector of their own; for the
+    others it is the closed form. Raises SettingError for an MLP scorer.
+    """
+    return FoldIn.of(model, seen, counts).vector if model.history is None else model.of_history
 
 
 @dataclass(frozen=True)

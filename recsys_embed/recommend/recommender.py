@@ -25,6 +25,7 @@ from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
+from recsys_embed.recommend.fold_in import new_user
 from recsys_embed.recommend.index import ExactIndex, neighbours, top
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
@@ -133,7 +134,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "_directions"):
+        for kept in ("index", "_directions", "_new_user"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -210,6 +211,43 @@ class Recommender:
                 }
             )
 
+    def recommend_for(
+        self,
+        items: Id | Iterable[Id],
+        k: int = 10,
+        *,
+        among: Sequence[Id] | None = None,
+        exclude: Sequence[Id] = (),
+    ) -> pl.DataFrame:
+        """Return the k best items for somebody the model does not know, from items that they like.
+
+        Columns: item_id, title, score, rank (from 1); min(k, items left) rows, the given items not among them.
+        items: item ids, in any order; what stands twice counts once. Without any, the items with most ratings come
+            first, and a score is the logarithm of one more than their number, as a softmax over biases would have it.
+        among: item ids to choose from; exclude: item ids to leave out too.
+        Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
+        """
+        _check_k(k)
+        rows = np.unique(self._rows(self.items, items))
+        queries, index = self.plain.folded(self._new_user(rows)[None]), self.index
+        if not len(rows):
+            queries, index = np.ones((1, 1), np.float32), ExactIndex(np.log1p(self.counts, dtype=np.float32)[:, None])
+        pairs = np.zeros(len(rows), np.int64), rows
+        scores, found = index.search(queries, k, self._allowed(among, exclude), pairs)
+        return self._ranked(scores[0], found[0])
+
+    def vector_of(self, items: Id | Iterable[Id]) -> Floats:
+        """Return the vector [dim] of somebody the model does not know, from items that they like; no bias is in it.
+
+        Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
+        """
+        return self._new_user(np.unique(self._rows(self.items, items)))
+
+    @cached_property
+    def _new_user(self) -> Callable[[Rows], Floats]:
+        """Item rows -> the vector of a user who was not there in training."""
+        return new_user(self.plain, self.seen, self.counts)
+
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors point most nearly the way of an item's (or of each of several).
 
@@ -242,14 +280,7 @@ class Recommender:
             raise SettingError("search needs a text or a picture")
         near = described.likeness(query, None if image is None else Path(image), self.plain.items)
         scores, rows = top(near[None], min(k, len(near)))
-        return pl.DataFrame(
-            {
-                "item_id": self.items.ids(rows[0]),
-                "title": self.table["title"].gather(rows[0]),
-                "score": scores[0],
-                "rank": np.arange(1, len(rows[0]) + 1),
-            }
-        )
+        return self._ranked(scores[0], rows[0])
 
     def words_near(self, item: Id, k: int = 10) -> pl.DataFrame:
         """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
@@ -285,10 +316,12 @@ class Recommender:
         self._described = described.with_items(features)
         coverage = described.describer.coverage(new)
         self.table = pl.concat([self.table, added.with_columns(known_words=coverage)], how="diagonal")
+        history = self.plain.history
         self.plain = replace(
             self.plain,
             items=np.concatenate((self.plain.items, encoded)),
             item_bias=np.concatenate((self.plain.item_bias, bias)),
+            history=history if history is None else np.concatenate((history, np.zeros_like(encoded))),
         )
         self.items = Vocab(pl.concat([self.items.series, vocab.series]), "item")
         self.counts = np.concatenate((self.counts, np.zeros(len(vocab), np.int64)))
@@ -322,7 +355,13 @@ class Recommender:
 
     def reasons(self, user: Id, items: Sequence[Id], n: int = 2) -> list[list[Id]]:
         """Return, for each item, the n nearest items by cosine that the user has seen."""
-        own = self.seen[int(self.users.rows([user])[0])]
+        return self._nearest(self.seen[int(self.users.rows([user])[0])], items, n)
+
+    def reasons_for(self, likes: Id | Iterable[Id], items: Sequence[Id], n: int = 2) -> list[list[Id]]:
+        """Return, for each item, the n nearest by cosine among the items that somebody likes."""
+        return self._nearest(np.unique(self._rows(self.items, likes)), items, n)
+
+    def _nearest(self, own: Rows, items: Sequence[Id], n: int) -> list[list[Id]]:
         if not len(own) or not len(items):
             return [[] for _ in items]
         near = ExactIndex(self._directions[own]).search(self._directions[self.items.rows(items)], n)[1]
@@ -345,6 +384,18 @@ class Recommender:
     def _directions(self) -> Floats:
         """The items' vectors at unit length; zeros stay zeros."""
         return unit(self.plain.items)
+
+    def _ranked(self, scores: Floats, rows: Rows) -> pl.DataFrame:
+        """Return one list as a table: scores [k] and item rows [k], best first; row -1 is none."""
+        scores, rows = scores[rows >= 0], rows[rows >= 0]
+        return pl.DataFrame(
+            {
+                "item_id": self.items.ids(rows),
+                "title": self.table["title"].gather(rows),
+                "score": scores,
+                "rank": np.arange(1, len(rows) + 1),
+            }
+        )
 
     def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
         if isinstance(ids, int | str | np.integer):

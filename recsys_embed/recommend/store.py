@@ -37,6 +37,8 @@ def write(recommender: Recommender, folder: Path) -> Path:
         "user_bias": plain.user_bias,
         "item_bias": plain.item_bias,
     }
+    if plain.history is not None:
+        vectors["history"] = plain.history
     for at, (weight, bias) in enumerate(plain.layers):
         vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
     seen = {
@@ -83,6 +85,7 @@ def read(loaded: Recommender, folder: Path) -> Recommender:
             scale=(facts["scale"][0], facts["scale"][1]),
             layers=[(arrays[f"layer.{at}.weight"], arrays[f"layer.{at}.bias"]) for at in range(depth)],
             unit=facts["unit"],
+            history=arrays.get("history"),
         )
         loaded._described, loaded._folder = None, folder if "content" in facts else None
         loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
@@ -140,7 +143,7 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
 
 
 def _quality(metrics: dict[str, Any]) -> list[str]:
-    """Return how good the model is as a table, beside its baselines."""
+    """Return how good the model is as a table, beside its baselines, and how sure the difference is."""
     test, baselines = metrics.get("test"), metrics.get("baselines", {})
     if not test or not test["users"]:
         return []
@@ -154,6 +157,10 @@ def _quality(metrics: dict[str, Any]) -> list[str]:
     for row, values in {"this model": test, **baselines}.items():
         cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    for name, values in baselines.items():
+        if found := values.get("difference"):
+            span = f"{found['mean']:+.4f}, 95 % interval {found['low']:+.4f} to {found['high']:+.4f}"
+            lines += [*([""] if name == next(iter(baselines)) else []), f"- {found['metric']} against {name}: {span}"]
     if metrics.get("cold"):
         sides = {"this model": metrics["cold"], **metrics["cold"]["baselines"]}
         found = ", ".join(f"{row} {values['ndcg_at_10']:.4f}" for row, values in sides.items())

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec
 
 import polars as pl
 
-from recsys_embed.track.tracker import Tracker
+from recsys_embed.track.tracker import Stop, Tracker
 
 log = logging.getLogger("recsys_embed")
 
@@ -79,10 +79,18 @@ class MLflowTracker(Tracker):
     """Records one training as one run. Nothing happens before `with`.
 
     uri: of the store; by default $MLFLOW_TRACKING_URI, else mlflow.db in the current folder.
-    experiment: its name. tags: of the run.
+    experiment: its name. tags: of the run. run_id: of a run that goes on, if the store has it.
     """
 
-    def __init__(self, uri: str | None, experiment: str, tags: Mapping[str, str], name: str | None = None) -> None:
+    def __init__(
+        self,
+        uri: str | None,
+        experiment: str,
+        tags: Mapping[str, str],
+        name: str | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        self._goes_on = run_id
         self.uri = store_of(uri)
         self.experiment, self.tags, self.name = experiment, dict(tags), name
         self.alive = True
@@ -97,6 +105,12 @@ class MLflowTracker(Tracker):
     def _start(self) -> None:
         self.mlflow = mlflow = quiet_mlflow()
         self.client = mlflow.MlflowClient(self.uri)
+        if self._goes_on:
+            with contextlib.suppress(mlflow.MlflowException):
+                self.experiment_id = self.client.get_run(self._goes_on).info.experiment_id
+                self.client.update_run(self._goes_on, status="RUNNING")
+                self.run_id = self._goes_on
+                return
         known = self.client.get_experiment_by_name(self.experiment)
         self.experiment_id = known.experiment_id if known else self.client.create_experiment(self.experiment)
         self.run_id = self.client.create_run(self.experiment_id, tags=self.tags, run_name=self.name).info.run_id
@@ -179,6 +193,19 @@ class MLflowTracker(Tracker):
         finally:
             mlflow.set_tracking_uri(before)
 
+    def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
+        """Return the tracker of a run that MLflow shows below this one, not begun; of nothing where MLflow failed."""
+        if not self.alive or self.run_id is None:
+            return Tracker()
+        own = {n: t for n, t in self.tags.items() if n != "mlflow.source.name"}
+        return MLflowTracker(self.uri, self.experiment, {**own, **tags, "mlflow.parentRunId": self.run_id}, name)
+
+    def bury(self, run_id: str) -> None:
+        """Mark a run as killed that was left open by a program that is no more, if this store has it."""
+        if self.alive:
+            with contextlib.suppress(Exception):
+                self.client.set_terminated(run_id, "KILLED")
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -188,5 +215,5 @@ class MLflowTracker(Tracker):
         with contextlib.suppress(Exception):
             self._deliver()
         with contextlib.suppress(Exception):
-            status = "FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED"
+            status = "FINISHED" if kind is None else "KILLED" if kind in (KeyboardInterrupt, Stop) else "FAILED"
             self.client.set_terminated(self.run_id, status)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+class Stop(Exception):
+    """Raised by a tracker to end a training from outside: for a clock, or because it is not worth its time."""
+
+
 class Tracker(AbstractContextManager["Tracker"]):
     """Does nothing. A subclass overrides what it cares for."""
 
@@ -39,6 +43,13 @@ class Tracker(AbstractContextManager["Tracker"]):
         self, bundle: Path, code: Path, example: pl.DataFrame, signature: Callable[[], Any], requirements: list[str]
     ) -> None:
         """Take the model's folder, the code that answers with it, an example and the form of a question, its needs."""
+
+    def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
+        """Return a tracker of a part of this run, not begun."""
+        return Tracker()
+
+    def bury(self, run_id: str) -> None:
+        """Mark a run as killed that was left open by a program that is no more."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -11,6 +11,8 @@ from recsys_embed.config import TrainConfig
 from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
+from recsys_embed.model.scorers import Dot
+from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.model.towers import Side
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
 
@@ -54,7 +56,7 @@ class AutogradStep:
     def __call__(self, batch: Batch) -> Tensor:
         """Update the model with a batch and return its loss, a detached scalar on the device."""
         with torch.autocast(batch.user.device.type, torch.bfloat16, enabled=batch.user.is_cuda):
-            loss = self.objective.loss(self.scores(batch))
+            loss = self.loss(batch)
         self.optimizer.zero_grad()
         loss.backward()
         if self.config.clip:
@@ -62,8 +64,8 @@ class AutogradStep:
         self.optimizer.step()
         return loss.detach()
 
-    def scores(self, batch: Batch) -> Scores:
-        """Score the batch's pairs and their negatives."""
+    def loss(self, batch: Batch) -> Tensor:
+        """Score the batch's pairs and their negatives; return the loss."""
         for tower in (self.model.users, self.model.items):
             tower.prepare(training=True)
         users, user_at = batch.user.unique(return_inverse=True)
@@ -83,26 +85,32 @@ class AutogradStep:
         if known is not None:
             neg = neg.masked_fill(known, NO_NEGATIVE)
         row = torch.arange(len(pos), device=pos.device)
-        return Scores(pos, neg, row, batch.value, batch.weight)
+        return self.objective.loss(Scores(pos, neg, row, batch.value, batch.weight))
 
-    def _shared(self, batch: Batch, users: Tensor, u: Side, user_at: Tensor, k: int) -> Scores:
-        """One matrix product of the batch's distinct users with the shared negatives, or with all items."""
+    def _shared(self, batch: Batch, users: Tensor, u: Side, user_at: Tensor, k: int) -> Tensor:
+        """Compare the batch's distinct users with the shared negatives, or with all items; return the loss."""
+        place = log_chance = None
         if self.objective.negatives == "all":
             negatives, v = self.rated, self._drop(self.model.items(self.rated))
-            neg = self.model.matrix(u, v).float()
-            # A pair stands once in a batch, so no two threads add to one place, and the sum has one order.
-            pos = neg.flatten()[user_at * len(self.rated) + self.place[batch.item]]
+            item_at = self.place[batch.item]
         else:
             drawn, log_chance = self.sampler.draw_distinct(k, self.generator)
             negatives = self.rated[drawn]
             items, places = torch.cat((negatives, batch.item)).unique(return_inverse=True)
             v = self._drop(self.model.items(items))
-            neg = self.model.matrix(u, v.at(places[: len(negatives)])).float()
-            pos = self.model.score(u.at(user_at), v.at(places[len(negatives) :])).float()
-            if self.objective.log_q:
-                neg = neg - log_chance
+            place, item_at = places[: len(negatives)], places[len(negatives) :]
+        if isinstance(self.model.scorer, Dot):
+            pairs = Pairs(user_at, item_at, batch.weight)
+            known = self.known.among(users, negatives)
+            return shared_softmax(
+                *self.model.scorer.both(u.vectors, v.vectors), v.bias, pairs, Negatives(place, log_chance, *known)
+            )
+        columns = v if place is None else v.at(place)
+        neg = self.model.matrix(u, columns).float()
+        pos = self.model.score(u.at(user_at), v.at(item_at)).float()
+        neg = neg if log_chance is None else neg - log_chance
         neg = neg.masked_fill(self.known.mask(users, negatives), NO_NEGATIVE)
-        return Scores(pos, neg, user_at, batch.value, batch.weight)
+        return self.objective.loss(Scores(pos, neg, user_at, batch.value, batch.weight))
 
     def _drop(self, side: Side) -> Side:
         """Leave a share of the vectors' numbers out of this step, one mask a distinct row; scale up the rest."""
