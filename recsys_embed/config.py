@@ -6,9 +6,9 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from recsys_embed.errors import SettingError
 
@@ -51,39 +51,42 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check(0 < self.cold_share < 1, "cold_share", self.cold_share, "above 0 and below 1")
+        check(0 < self.cold_share < 1, "cold_share", self.cold_share, "above 0 and below 1")
         files = self.split == "cold-items" and (self.valid or self.test)
-        _check(not files, "split", "cold-items with --valid or --test", "another one where files are held out")
+        check(not files, "split", "cold-items with --valid or --test", "another one where files are held out")
         for name in ("valid_share", "test_share"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
+            check(0 <= getattr(self, name) < 1, name, getattr(self, name), "from 0 to below 1")
         for name in ("min_rating", "liked"):
             value = getattr(self, name)
-            _check(value is None or math.isfinite(value), name, value, "a number")
-        _check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
+            check(value is None or math.isfinite(value), name, value, "a number")
+        check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model is. None means: as the recipe of the loss and scorer has it (`RECIPES`)."""
+    """What the model is. None means: as its recipe has it (`recipes.recipe`)."""
 
     dim: Annotated[int | None, "width of every embedding"] = None
     scorer: Annotated[ScorerName, "how two vectors become a score"] = "dot"
     user_tower: Annotated[
-        UserTowerName, "what a user's vector is: one of their own, the sum of what they rated, or both"
-    ] = "id"
-    cosine: Annotated[bool, "score by the cosine instead of the dot product"] = False
-    temperature: Annotated[float | None, "the dot product is divided by this (default: 1, with --cosine 0.15)"] = None
+        UserTowerName | None,
+        "what a user's vector is: one of their own (default), the sum of what they rated, or both",
+    ] = None
+    cosine: Annotated[
+        bool | None, "score by the cosine instead of the dot product (default: with a softmax, where ids are all)"
+    ] = None
+    temperature: Annotated[float | None, "the score is divided by this (default: 1, with --cosine 0.15)"] = None
     hidden: Annotated[str, "layer sizes of the mlp scorer"] = "64,32"
     biases: Annotated[bool, "give every user and item a bias"] = True
     init_scale: Annotated[float | None, "standard deviation of the first vectors' length"] = None
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check(self.dim is None or 1 <= self.dim <= 65_536, "dim", self.dim, "from 1 to 65536")
-        _check(not (self.cosine and self.scorer == "mlp"), "scorer", "mlp with --cosine", "dot where --cosine is")
-        _check(self.temperature is None or self.temperature > 0, "temperature", self.temperature, "above 0")
+        check(self.dim is None or 1 <= self.dim <= 65_536, "dim", self.dim, "from 1 to 65536")
+        check(not (self.cosine and self.scorer == "mlp"), "scorer", "mlp with --cosine", "dot where --cosine is")
+        check(self.temperature is None or self.temperature > 0, "temperature", self.temperature, "above 0")
         parts = self.hidden.split(",")
-        _check(all(p.strip().isdecimal() and int(p) > 0 for p in parts), "hidden", self.hidden, "sizes such as 64,32")
+        check(all(p.strip().isdecimal() and int(p) > 0 for p in parts), "hidden", self.hidden, "sizes such as 64,32")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -107,16 +110,16 @@ class ContentConfig:
     id_dropout: Annotated[float, "share of the items whose id is left out of a step, so that descriptions learn"] = 0.3
 
     def __post_init__(self) -> None:
-        _check(8 <= self.image_size <= 256, "image_size", self.image_size, "from 8 to 256")
-        _check(0 <= self.tower_hidden <= 65_536, "tower_hidden", self.tower_hidden, "from 0 to 65536")
-        _check(0 <= self.id_dropout < 1, "id_dropout", self.id_dropout, "from 0 to below 1")
+        check(8 <= self.image_size <= 256, "image_size", self.image_size, "from 8 to 256")
+        check(0 <= self.tower_hidden <= 65_536, "tower_hidden", self.tower_hidden, "from 0 to 65536")
+        check(0 <= self.id_dropout < 1, "id_dropout", self.id_dropout, "from 0 to below 1")
         named = set(self.columns)
         for option in ("tags", "words"):
             extra = set(names_of(getattr(self, option))) - named
-            _check(not extra, option, ", ".join(sorted(extra)), "columns that --text names")
+            check(not extra, option, ", ".join(sorted(extra)), "columns that --text names")
         if self.vectors or self.train_words:
-            _check(bool(named), "text", "nothing", "columns, where --vectors or --train-words is")
-        _check(bool(self.vectors) or not self.train_words, "vectors", "nothing", "a name or file with --train-words")
+            check(bool(named), "text", "nothing", "columns, where --vectors or --train-words is")
+        check(bool(self.vectors) or not self.train_words, "vectors", "nothing", "a name or file with --train-words")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -150,8 +153,8 @@ class MapConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        _check(self.min_ratings >= 0, "min_ratings", self.min_ratings, "0 or more")
-        _check(self.seed >= 0, "seed", self.seed, "0 or more")
+        check(self.min_ratings >= 0, "min_ratings", self.min_ratings, "0 or more")
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
 def names_of(text: str | None) -> tuple[str, ...]:
@@ -161,7 +164,7 @@ def names_of(text: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is trained. None means: as the recipe of the loss and scorer has it (`RECIPES`)."""
+    """How it is trained. None means: as its recipe has it (`recipes.recipe`)."""
 
     loss: Annotated[
         LossName | None, "what is minimised (default: softmax, sampled for many items; logistic for mlp)"
@@ -206,15 +209,15 @@ class TrainConfig:
             ("threads", 1),
         ):
             value = getattr(self, name)
-            _check(value is None or value >= least, name, value, f"at least {least}")
+            check(value is None or value >= least, name, value, f"at least {least}")
         for name in ("lr", "clip"):
             value = getattr(self, name)
-            _check(value is None or 0 < value < math.inf, name, value, "above 0")
+            check(value is None or 0 < value < math.inf, name, value, "above 0")
         for name in ("user_decay", "item_decay", "bias_decay", "content_decay", "content_pace", "balance"):
             value = getattr(self, name)
-            _check(value is None or 0 <= value < math.inf, name, value, "0 or more")
-        _check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
-        _check(0 <= self.history_dropout < 1, "history_dropout", self.history_dropout, "from 0 to below 1")
+            check(value is None or 0 <= value < math.inf, name, value, "0 or more")
+        check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
+        check(0 <= self.history_dropout < 1, "history_dropout", self.history_dropout, "from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -231,10 +234,10 @@ class TuneConfig:
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
 
     def __post_init__(self) -> None:
-        _check(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "above 0")
-        _check(self.trials is None or self.trials >= 1, "trials", self.trials, "at least 1")
+        check(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "above 0")
+        check(self.trials is None or self.trials >= 1, "trials", self.trials, "at least 1")
         good = self.study is None or re.fullmatch(r"\w[\w.-]*", self.study)
-        _check(bool(good), "study", self.study, "a name of letters, digits, dots and dashes")
+        check(bool(good), "study", self.study, "a name of letters, digits, dots and dashes")
 
     @property
     def seconds(self) -> float:
@@ -258,137 +261,13 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         good = all(p.strip().isdecimal() and int(p) > 0 for p in self.ks.split(","))
-        _check(good, "ks", self.ks, "list lengths such as 5,10,20")
-        _check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        check(good, "ks", self.ks, "list lengths such as 5,10,20")
+        check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """The list lengths; 10 is always among them, since early stopping looks at it."""
         return tuple(sorted({10, *(int(k) for k in self.ks.split(","))}))
-
-
-# Scores (or hidden numbers of an MLP) that a step may hold: 256 MB, and about four times that with the gradient.
-# A world of more pairs than this gets the sampled softmax by default.
-STEP_NUMBERS = 64_000_000
-
-# What a loss was tuned to, on validation data (experiments/LOG.md). A setting that is given wins over its recipe.
-# batch_size is the least one; batch_share is the share of the ratings that a step takes when that is more, so that
-# an epoch has about ten steps whatever the size: what counts is the number of steps and not of ratings.
-_SOFTMAX = {
-    "dim": 128, "epochs": 10, "batch_size": 1024, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 4.0, "item_decay": 2.0, "bias_decay": 0.0, "content_decay": 8.0, "content_pace": 0.3, "balance": 0.5,
-}  # fmt: skip
-_PAIRS = {
-    "dim": 64, "epochs": 40, "batch_size": 8192, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_pace": 0.3, "balance": 0.0,
-}  # fmt: skip
-_MLP = {
-    "dim": 32, "epochs": 10, "batch_size": 512, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_pace": 0.3, "balance": 0.5,
-}  # fmt: skip
-RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("softmax", "dot"): _SOFTMAX,
-    ("sampled-softmax", "dot"): {**_SOFTMAX, "negatives": 1024},
-    ("bpr", "dot"): {**_PAIRS, "epochs": 30, "lr": 0.02, "user_decay": 3.0, "negatives": 4},
-    ("logistic", "dot"): {**_PAIRS, "negatives": 8},
-    ("mse", "dot"): {
-        **_PAIRS,
-        "epochs": 15,
-        "batch_size": 1024,
-        "user_decay": 1.5,
-        "item_decay": 1.5,
-        "bias_decay": 0.1,
-    },
-    ("softmax", "mlp"): _MLP,
-    ("sampled-softmax", "mlp"): {**_MLP, "negatives": 128},
-    ("bpr", "mlp"): {**_MLP, "negatives": 8},
-    ("logistic", "mlp"): {**_MLP, "negatives": 8},
-    ("mse", "mlp"): {**_MLP, "balance": 0.0, "bias_decay": 0.1},
-}
-
-
-# What changes where a user is the sum of what they rated (experiments/LOG.md).
-_HISTORY = {
-    "dim": 256, "epochs": 40, "batch_users": 256, "lr": 0.01, "user_decay": 6.0, "item_decay": 6.0, "balance": 0.5,
-}  # fmt: skip
-
-
-# Gibbs samples of squared error (train/gibbs.py), and the settings that they know; all others are Adam's alone.
-_GIBBS = {"dim": 24, "epochs": 100}
-_GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
-
-
-class Size(NamedTuple):
-    """How large a data set is: its users, items and training ratings."""
-
-    users: int
-    items: int
-    ratings: int
-
-
-def recipe(
-    model: ModelConfig, train: TrainConfig, size: Size, described: bool = False
-) -> tuple[ModelConfig, TrainConfig]:
-    """Return both settings with every None filled from the recipe of the loss and scorer.
-
-    described: whether items have descriptions. With the method gibbs, settings of Adam stay None.
-    """
-    loss = train.loss or default_loss(model.scorer, size)
-    known = RECIPES.get((loss, model.scorer))
-    if known is None:
-        pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
-        raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
-    train = replace(train, method=_method(model, train, loss, described))
-    if train.method == "gibbs":
-        dim, epochs = model.dim or _GIBBS["dim"], train.epochs or _GIBBS["epochs"]
-        return replace(model, dim=dim), replace(train, loss="mse", epochs=epochs)
-    if model.user_tower != "id":
-        if loss not in ("softmax", "sampled-softmax") or model.scorer != "dot":
-            raise SettingError(f"--user-tower {model.user_tower} goes with --scorer dot and a softmax, not with {loss}")
-        known = {**known, **_HISTORY}
-    batch = max(known["batch_size"], round(size.ratings * known["batch_share"]))
-    compared = {"softmax": size.items, "sampled-softmax": train.negatives or known.get("negatives", 0)}.get(loss, 1)
-    width = sum(model.layers) if model.scorer == "mlp" else 1
-    if min(batch, size.users) * compared * width > STEP_NUMBERS:
-        batch = max(1, STEP_NUMBERS // (compared * width))
-    temperature = model.temperature or (0.15 if model.cosine else 1.0)
-    if "batch_users" in known:
-        known = {**known, "batch_users": max(1, min(known["batch_users"], STEP_NUMBERS // compared))}
-    filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature, "batch_size": batch}
-
-    def fill(config: Any) -> Any:
-        missing = {
-            f.name: filled[f.name] for f in fields(config) if getattr(config, f.name) is None and f.name in filled
-        }
-        return replace(config, **missing)
-
-    model, train = fill(model), fill(train)
-    for name in ("user_decay", "item_decay", "bias_decay", "content_decay"):
-        pace = train.content_pace if name == "content_decay" and train.content_pace is not None else 1.0
-        product = (train.lr or 0) * (getattr(train, name) or 0) * pace
-        _check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
-    return model, train
-
-
-def _method(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> FitName:
-    """Return what finds the vectors; raise SettingError for a method gibbs that other settings do not go with."""
-    against = [] if loss == "mse" else [f"--loss {loss}"]
-    against += [f"--scorer {model.scorer}"] if model.scorer != "dot" else []
-    against += ["descriptions of items"] if described else []
-    for config in (model, train):
-        for field in fields(config):
-            if field.name not in _GIBBS_KNOWS and getattr(config, field.name) != field.default:
-                against.append(flag(field.name, getattr(config, field.name) is not False))
-    if train.method == "gibbs" and against:
-        raise SettingError(f"--method gibbs goes with --loss mse and --scorer dot, not with {', '.join(against)}")
-    return train.method or ("adam" if against else "gibbs")
-
-
-def default_loss(scorer: str, size: Size) -> str:
-    """Return the loss that is taken when none is named."""
-    if scorer == "mlp":
-        return "logistic"
-    return "softmax" if size.users * size.items <= STEP_NUMBERS else "sampled-softmax"
 
 
 def settings(*configs: Any) -> dict[str, Any]:
@@ -435,7 +314,8 @@ def options(config: type) -> Iterator[tuple[Field[Any], Any, str]]:
         yield field, kind, text
 
 
-def _check(good: bool, name: str, value: object, expected: str) -> None:
+def check(good: bool, name: str, value: object, expected: str) -> None:
+    """Raise SettingError, in one form for all settings, where a value is not good."""
     if not good:
         raise SettingError(f"{name.replace('_', '-')} must be {expected}, got {value}")
 

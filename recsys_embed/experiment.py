@@ -19,10 +19,8 @@ from recsys_embed.config import (
     DataConfig,
     ModelConfig,
     RunConfig,
-    Size,
     TrainConfig,
     command,
-    recipe,
     settings,
     short_name,
 )
@@ -39,6 +37,7 @@ from recsys_embed.presets import settings_of
 from recsys_embed.ratings.checks import check_apart, check_trainable
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
+from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend.bundle import check_writable, claim, jsonable
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.tables import aligned

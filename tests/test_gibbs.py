@@ -7,10 +7,11 @@ import torch
 from worlds import DIM, ITEMS, USERS, checkerboard_stars, small, tastes
 
 from recsys_embed import Recommender, split_random
-from recsys_embed.config import ContentConfig, ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.datasets import load_dataset
 from recsys_embed.errors import SettingError
 from recsys_embed.ratings.table import Ratings
+from recsys_embed.recipes import Size, recipe
 from recsys_embed.track.tracker import MemoryTracker, Tracker
 from recsys_embed.train import gibbs
 from recsys_embed.train.gibbs import Mean, _Chain, _history, _normal_wishart, _Side, fit_gibbs, narrowed

@@ -7,11 +7,12 @@ import torch
 from worlds import BATCH, DIM, ITEMS, USERS, checkerboard, small, tastes
 
 from recsys_embed import Recommender
-from recsys_embed.config import STEP_NUMBERS, ContentConfig, ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError
 from recsys_embed.model.model import build
 from recsys_embed.model.towers import HistoryTower, IdTower
 from recsys_embed.ratings.table import Seen
+from recsys_embed.recipes import STEP_NUMBERS, Size, recipe
 from recsys_embed.train.loop import _batches, _columns
 
 SEEN = Seen.of(np.array([0, 0, 0, 2, 3, 3, 5, 6, 6]), np.array([4, 1, 9, 1, 0, 10, 3, 2, 4]), USERS)

@@ -9,7 +9,7 @@ import torch
 from worlds import BATCH, DIM, ITEMS, USERS, small
 
 from recsys_embed import config
-from recsys_embed.config import RECIPES, ModelConfig, TrainConfig, options
+from recsys_embed.config import ModelConfig, TrainConfig, options
 from recsys_embed.datasets.catalog import SPLITS
 from recsys_embed.model import softmax as module
 from recsys_embed.model.gather import sums_of
@@ -19,6 +19,7 @@ from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
 from recsys_embed.model.scorers import SCORERS
 from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.model.towers import IdTower
+from recsys_embed.recipes import RECIPES
 
 SCORER_CONFIGS = {
     "dot": ModelConfig(dim=DIM),

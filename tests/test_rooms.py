@@ -16,6 +16,7 @@ ROOMS = [
     "errors",
     "arrays",
     "config",
+    "recipes",
     "ratings",
     "datasets",
     "presets",

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 from worlds import BATCH, DIM, ITEMS, USERS, checkerboard, checkerboard_stars, small
 
-from recsys_embed.config import RECIPES, ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.config import ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError, TrainingError
 from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known, draw_unknown
+from recsys_embed.recipes import RECIPES, Size, recipe
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.track.tracker import MemoryTracker, Tracker
 from recsys_embed.train.loop import choose_device, fit
@@ -274,11 +275,35 @@ class TestLoop:
 
 def test_the_recipe_fills_what_is_not_given():
     model, train = recipe(ModelConfig(), TrainConfig(lr=0.07), Size(10, 10, 100))
-    assert train.loss == "softmax" and train.lr == 0.07 and None not in (train.epochs, train.batch_size, model.dim)
+    assert train.loss == "softmax" and train.lr == 0.07 and None not in (train.epochs, train.batch_users, model.dim)
     assert recipe(model, TrainConfig(), Size(10**6, 10**5, 10**7))[1].loss == "sampled-softmax"
     wide = recipe(model, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1]
-    assert wide.batch_size == 64
-    assert recipe(ModelConfig(), TrainConfig(), Size(6_040, 3_706, 800_000))[1].batch_size == 80_000
+    assert wide.batch_users == 64 and wide.batch_size is None
+    dot = ModelConfig(cosine=False)
+    assert recipe(dot, TrainConfig(), Size(6_040, 3_706, 800_000))[1].batch_size == 80_000
+    assert recipe(dot, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1].batch_size == 64
+
+
+def test_a_softmax_of_ids_takes_the_cosine_unless_told_otherwise():
+    size = Size(943, 1682, 80_000)
+    usual, _ = recipe(ModelConfig(), TrainConfig(), size)
+    assert usual.cosine and usual.user_tower == "id" and usual.temperature == 0.15
+    for model, train, described in (
+        (ModelConfig(cosine=False), TrainConfig(), False), (ModelConfig(user_tower="both"), TrainConfig(), False),
+        (ModelConfig(scorer="mlp"), TrainConfig(), False), (ModelConfig(), TrainConfig(loss="bpr"), False),
+        (ModelConfig(), TrainConfig(), True),
+    ):  # fmt: skip
+        found = recipe(model, train, size, described)
+        assert not found[0].cosine and found[0].temperature == 1
+        assert recipe(*found, size, described) == found, "what is filled is filled"
+    # More ratings have more steps in an epoch.
+    epochs = [recipe(ModelConfig(), TrainConfig(), Size(10**4, 10**3, 10**n))[1].epochs for n in (4, 5, 6, 7, 9)]
+    assert epochs == sorted(epochs, reverse=True) and epochs[0] == epochs[1] == 40 and epochs[-1] == 8
+
+
+def test_a_batch_size_that_is_given_is_taken():
+    train = recipe(ModelConfig(), TrainConfig(batch_size=7), Size(943, 1682, 80_000))[1]
+    assert (train.batch_size, train.batch_users) == (7, None)
 
 
 def test_a_decay_that_would_flip_signs_is_refused_by_name():

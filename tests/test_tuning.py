@@ -13,10 +13,11 @@ import pytest
 from worlds import recsys
 
 from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig, load_dataset, preset, tune
-from recsys_embed.config import RECIPES, Size, recipe, settings
+from recsys_embed.config import settings
 from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment import run_experiment
 from recsys_embed.presets import SETTINGS
+from recsys_embed.recipes import RECIPES, Size, recipe
 from recsys_embed.tuning.search import Bench, Search
 from recsys_embed.tuning.space import FILE, read_space
 from recsys_embed.tuning.study import HOME, choose_study
@@ -114,7 +115,7 @@ def test_what_is_fixed_stays():
 
 def test_the_usual_decay_gives_way_to_a_high_rate_and_a_given_one_does_not(quick):
     quick([0.1])
-    report = search(1, start=(ModelConfig(), TrainConfig(lr=0.3, epochs=1)))
+    report = search(1, start=(ModelConfig(cosine=False), TrainConfig(lr=0.3, epochs=1)))
     assert report["start"]["settings"]["user_decay"] == 3 and report["start"]["settings"]["item_decay"] == 2
     with pytest.raises(SettingError, match="lr x user-decay must be below 1"):
         search(1, start=(ModelConfig(), TrainConfig(lr=0.3, user_decay=5.0)))
@@ -370,8 +371,9 @@ def test_a_range_holds_the_start_and_moves_what_there_is(loss, scorer, tower):
     start = settings(*recipe(*given, Size(900, 1700, 80_000)))
     space = read_space({**start, "described": False})
     assert {"dim", "epochs", "lr", "user_decay", "item_decay"} <= set(space)
-    assert ("batch_users" in space, "history_dropout" in space) == ((tower == "both"),) * 2
-    assert ("batch_size" in space) == (tower == "id") and ("negatives" in space) == (loss != "mse" != loss != "softmax")
+    whole = loss in ("softmax", "sampled-softmax") and scorer == "dot"
+    assert (whole, tower == "both") == ("batch_users" in space, "history_dropout" in space)
+    assert ("batch_size" in space) != whole and ("negatives" in space) == (loss != "mse" != loss != "softmax")
     for name, range_ in space.items():
         assert range_.low < range_.high and range_.inside(start[name]) == start[name]
         assert isinstance(start[name], int) == range_.whole

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys_embed.config import ModelConfig, Size, TrainConfig, recipe
+from recsys_embed.config import ModelConfig, TrainConfig
 from recsys_embed.evaluation.cold import cold_metrics
 from recsys_embed.evaluation.protocol import Ranker
 from recsys_embed.ratings.splits import split_cold_items
 from recsys_embed.ratings.table import Ratings, Seen
+from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend.recommender import Recommender
 
 USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
@@ -51,7 +52,9 @@ def small(loss: str, scorer: str = "dot", items: int = ITEMS, **given: object) -
         **given,
     }
     return recipe(
-        ModelConfig(scorer=scorer, **{"dim": DIM, **model}), TrainConfig(loss=loss, **train), Size(USERS, items, 100)
+        ModelConfig(scorer=scorer, **{"dim": DIM, "cosine": False, **model}),
+        TrainConfig(loss=loss, **train),
+        Size(USERS, items, 100),
     )  # type: ignore[arg-type]
 
 

@@ -102,7 +102,7 @@ def build(
     Equal seeds give equal weights, whatever was drawn before.
     """
     if config.dim is None or config.init_scale is None:
-        raise TypeError("build() needs a config without None: see config.recipe()")
+        raise TypeError("build() needs a config without None: see recipes.recipe()")
     generator = torch.Generator().manual_seed(seed)
     state = torch.get_rng_state()
     torch.manual_seed(seed)  # dense layers draw from the global generator, which is put back below
@@ -113,9 +113,10 @@ def build(
         torch.set_rng_state(state)
     made = config.dim, config.init_scale, generator
     free = None
-    if config.user_tower != "history":
-        free = IdTower(users, *made, config.biases and config.user_tower == "id")
-    if config.user_tower == "id":
+    kind = config.user_tower or "id"
+    if kind != "history":
+        free = IdTower(users, *made, config.biases and kind == "id")
+    if kind == "id":
         assert free is not None
         own: Tower = free
     elif history is None:

@@ -75,6 +75,6 @@ class MLP(nn.Module):
 
 
 SCORERS: dict[str, Callable[[ModelConfig], nn.Module]] = {
-    "dot": lambda c: Dot(c.cosine, c.temperature or 1.0),
+    "dot": lambda c: Dot(bool(c.cosine), c.temperature or 1.0),
     "mlp": lambda c: MLP(c.dim or 1, c.layers),
 }

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats, unit
-from recsys_embed.config import ContentConfig, ModelConfig, Size, TrainConfig, recipe, settings
+from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig, settings
 from recsys_embed.content.images import find_images
 from recsys_embed.content.item_vectors import read_item_vectors
 from recsys_embed.content.items import Descriptions, describe_items
@@ -23,6 +23,7 @@ from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.checks import check_trainable
 from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
+from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import new_user

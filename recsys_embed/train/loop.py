@@ -53,7 +53,7 @@ def fit(
 ) -> Fitted:
     """Train a model on ratings and return it as plain arrays.
 
-    config: with every None filled (`config.recipe`). The learning rate falls along a half cosine to zero over
+    config: with every None filled (`recipes.recipe`). The learning rate falls along a half cosine to zero over
         `config.epochs`; `epochs` ends the training sooner, on the same curve.
     validate: called with the model after each epoch; with it, the best epoch's model is kept and training ends
         after `config.patience` epochs without a better one. better: the metric that decides, and +1 where more

@@ -23,13 +23,11 @@ from recsys_embed.config import (
     DataConfig,
     ModelConfig,
     RunConfig,
-    Size,
     TrainConfig,
     TuneConfig,
     command,
     flag,
     names_of,
-    recipe,
     settings,
     short_name,
 )
@@ -37,6 +35,7 @@ from recsys_embed.datasets.catalog import Catalog
 from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment import Prepared, begun_from, check_loss, prepare, size_of, start_torch, validation
 from recsys_embed.presets import OWN, SETTINGS, Preset, write_preset
+from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend.bundle import jsonable
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.track.tracker import BarTracker, Stop, Tracker, Trackers
