@@ -189,9 +189,14 @@ class TrainConfig:
     dropout: Annotated[float | None, "share of the vectors' numbers left out in a step"] = None
     negatives: Annotated[int | None, "items a positive is compared with (sampled losses)"] = None
     sampler: Annotated[SamplerName, "how negatives are drawn"] = "uniform"
+    negative_weight: Annotated[
+        float, "how much more negatives weigh than positives (softmax with a dot product; 1.2 may help sparse data)"
+    ] = 1.0
     weight: Annotated[WeightName, "what weighs a rating in the loss"] = "none"
     clip: Annotated[float | None, "largest norm of a step's gradient (default: no limit)"] = None
-    patience: Annotated[int, "epochs without a better validation metric before the end; 0: never stop early"] = 8
+    patience: Annotated[
+        int | None, "epochs without a better validation metric before the end; 0: never (default, or 8, by recipe)"
+    ] = None
     refit: Annotated[bool, "fit again on train and validation for the best number of epochs"] = True
     seed: Annotated[int, "seed of everything random"] = 0
     device: Annotated[DeviceName, "where the tables live"] = "auto"
@@ -216,6 +221,7 @@ class TrainConfig:
         for name in ("user_decay", "item_decay", "bias_decay", "content_decay", "content_pace", "balance"):
             value = getattr(self, name)
             check(value is None or 0 <= value < math.inf, name, value, "0 or more")
+        check(0 < self.negative_weight < math.inf, "negative_weight", self.negative_weight, "above 0")
         check(self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "from 0 to below 1")
         check(0 <= self.history_dropout < 1, "history_dropout", self.history_dropout, "from 0 to below 1")
 

@@ -48,9 +48,11 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-# What changes where a user is the sum of what they rated.
+# What changes where a user is the sum of what they rated. Both of these get better most of all while the learning rate
+# falls at the end: a pause in the middle is no reason to stop.
 _HISTORY = {
     "dim": 256, "epochs": 40, "batch_users": 256, "lr": 0.01, "user_decay": 6.0, "item_decay": 6.0, "balance": 0.5,
+    "patience": 0,
 }  # fmt: skip
 
 
@@ -59,6 +61,7 @@ _HISTORY = {
 _COSINE = {
     "dim": 128, "epochs": 40, "batch_users": 128, "lr": 0.03, "init_scale": 1.0, "dropout": 0.1,
     "user_decay": 2.0, "item_decay": 2.0, "bias_decay": 0.5, "balance": 0.5, "negatives": 2048,
+    "patience": 0,
 }  # fmt: skip
 
 
@@ -93,6 +96,8 @@ def recipe(
         return replace(model, dim=dim), replace(train, loss="mse", epochs=epochs)
     ranked = loss in ("softmax", "sampled-softmax") and model.scorer == "dot"
     tower = model.user_tower or "id"
+    if train.negative_weight != 1 and not ranked:
+        raise SettingError(f"--negative-weight goes with --scorer dot and a softmax, not with {loss}")
     if tower != "id" and not ranked:
         raise SettingError(f"--user-tower {tower} goes with --scorer dot and a softmax, not with {loss}")
     cosine = (ranked and tower == "id" and not described) if model.cosine is None else model.cosine
@@ -104,7 +109,14 @@ def recipe(
     if min(batch, size.users) * compared * width > STEP_NUMBERS:
         batch = max(1, STEP_NUMBERS // (compared * width))
     temperature = model.temperature or (0.15 if cosine else 1.0)
-    filled: dict[str, Any] = {**known, "loss": loss, "temperature": temperature, "user_tower": tower, "cosine": cosine}
+    filled: dict[str, Any] = {
+        "patience": 8,
+        **known,
+        "loss": loss,
+        "temperature": temperature,
+        "user_tower": tower,
+        "cosine": cosine,
+    }
     if train.batch_users or ("batch_users" in known and not train.batch_size):
         users = max(1, min(known.get("batch_users", 1), STEP_NUMBERS // compared))
         filled |= {"batch_size": None, "batch_users": users}

@@ -212,14 +212,14 @@ def test_the_names_in_the_settings_are_the_names_that_exist():
 class TestSharedSoftmax:
     """The softmax in blocks, with its written-out gradient, beside autograd on the matrix of all scores."""
 
-    @pytest.fixture(params=["all", "drawn"])
+    @pytest.fixture(params=[("all", 1), ("drawn", 1), ("all", 1.4), ("drawn", 1.4)], ids=str)
     def case(self, request):
         generator = torch.Generator().manual_seed(1)
         u, v, bias = (torch.randn(*shape, generator=generator) * 2 for shape in ((9, 4), (12, 4), (12,)))
         known = torch.rand(9, 12, generator=generator) < 0.4
         known[3] = True  # a user who knows everything
         row, item = known.nonzero()[torch.randperm(int(known.sum()), generator=generator)[:25]].T
-        items = None if request.param == "all" else torch.tensor([7, 2, 11, 5])
+        items = None if request.param[0] == "all" else torch.tensor([7, 2, 11, 5])
         columns = torch.arange(12) if items is None else items
         chance = torch.zeros(len(columns)) if items is None else torch.randn(4, generator=generator)
         pairs = Pairs(row, item, torch.rand(25, generator=generator))
@@ -230,7 +230,13 @@ class TestSharedSoftmax:
             pos = (u[row] * v[item]).sum(1) + bias[item]
             return softmax(Scores(pos, neg.masked_fill(known[:, columns], -1e9), row, pairs.weight, pairs.weight))
 
-        return (u, v, bias), lambda *t: shared_softmax(*t, pairs, negatives), slow
+        def pressed(u, v, bias):
+            neg = ((u @ v.T + bias)[:, columns] - chance).masked_fill(known[:, columns], -torch.inf).logsumexp(1)
+            return slow(u, v, bias) + 0.4 * (pairs.weight * neg[row].nan_to_num(neginf=0.0)).mean()
+
+        if request.param[1] == 1:
+            return (u, v, bias), lambda *t: shared_softmax(*t, pairs, negatives), slow
+        return (u, v, bias), lambda *t: shared_softmax(*t, pairs, negatives, 1.4), pressed
 
     @pytest.mark.parametrize("block", [1, 30, 10**6])
     def test_it_is_the_softmax_of_all_scores(self, case, block, monkeypatch):

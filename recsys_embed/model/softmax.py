@@ -41,22 +41,29 @@ class Negatives(NamedTuple):
     column: Tensor
 
 
-def shared_softmax(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives) -> Tensor:
+def shared_softmax(
+    u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, pressure: float = 1.0
+) -> Tensor:
     """Return the mean over pairs of weight x -log( exp(pos) / (exp(pos) + sum_k exp(neg_k)) ), a scalar.
 
     The same as `losses.softmax` of the scores u @ v.T + bias (u [D, d], v [M, d], bias [M]), where a user's known items
     are no negatives, to rounding; but no matrix of all scores is kept, and the gradient is written out:
     with z = sum_k exp(neg_k) and g = weight / B x z / (z + exp(pos)), it is -g for a positive's score and
     exp(neg_k) / z x (the sum of g over the user's positives) for that of a negative.
+
+    pressure: weight x (pressure - 1) x log z is added to every term, so that negatives are pressed down by this much
+    more than positives are pulled up (as in the bilateral softmax loss, Wu et al., BSL, ICDE 2024).
     """
-    loss: Tensor = _SharedSoftmax.apply(u, v, bias, pairs.by(pairs.row), negatives)
+    loss: Tensor = _SharedSoftmax.apply(u, v, bias, pairs.by(pairs.row), negatives, pressure)
     return loss
 
 
 class _SharedSoftmax(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
-    def forward(ctx: Any, u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives) -> Tensor:
+    def forward(
+        ctx: Any, u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, pressure: float
+    ) -> Tensor:
         everything = negatives.items is None
         columns = v if negatives.items is None else v[negatives.items]
         shift = bias if negatives.items is None else bias[negatives.items]
@@ -79,10 +86,11 @@ class _SharedSoftmax(torch.autograd.Function):
             score[negatives.row[known] - start, negatives.column[known]] = -torch.inf
             top = score.amax(1, keepdim=True).clamp_(min=-1e30)
             z = score.sub_(top).exp_().sum(1)
-            gap = (z.log() + top[:, 0])[row] - own
-            loss += (weight[mine] * F.softplus(gap)).sum()
+            rest = (z.log() + top[:, 0]).clamp_(min=-1e30)[row]
+            gap = rest - own
+            loss += (weight[mine] * (F.softplus(gap) + (pressure - 1) * (rest * (rest > -1e29)))).sum()
             g = weight[mine] * torch.sigmoid(gap)
-            total = torch.zeros_like(z).scatter_add_(0, row, g)
+            total = torch.zeros_like(z).scatter_add_(0, row, g + (pressure - 1) * weight[mine])
             score *= (total / z.clamp(min=1e-30))[:, None]
             if everything:
                 score[row, pairs.item[mine]] -= g
@@ -99,7 +107,7 @@ class _SharedSoftmax(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cuda")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         du, dv, dbias = ctx.saved_tensors
-        return du * grad, dv * grad, dbias * grad, None, None
+        return du * grad, dv * grad, dbias * grad, None, None, None
 
 
 def _dots(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:

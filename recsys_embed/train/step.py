@@ -102,8 +102,9 @@ class AutogradStep:
         if isinstance(self.model.scorer, Dot):
             pairs = Pairs(user_at, item_at, batch.weight)
             known = self.known.among(users, negatives)
+            both = self.model.scorer.both(u.vectors, v.vectors)
             return shared_softmax(
-                *self.model.scorer.both(u.vectors, v.vectors), v.bias, pairs, Negatives(place, log_chance, *known)
+                *both, v.bias, pairs, Negatives(place, log_chance, *known), self.config.negative_weight
             )
         columns = v if place is None else v.at(place)
         neg = self.model.matrix(u, columns).float()
