@@ -53,7 +53,7 @@ def test_what_ships_is_read_and_says_what_it_is():
     for each in shipped.values():
         assert each.about and each.source and each.settings and {"dataset", "metric", "value"} <= set(each.validation)
     model, train = preset("ml-1m")
-    assert (model.user_tower, model.dim, train.user_decay, train.item_decay, train.epochs) == ("both", 512, 4, 4, 20)
+    assert (model.user_tower, model.cosine, model.dim, train.user_decay, train.epochs) == ("id", True, 256, 2, 30)
 
 
 def test_options_win_over_the_preset_which_wins_over_defaults(here, trained):
