@@ -1,7 +1,8 @@
 """Rows of a table, and weighted sums of rows: with gradients that name each row once, in order.
 
-A sparse gradient as torch makes it holds a row as often as it was asked for, and must be sorted and summed before an
-optimizer can use it; these are so from the start. Every sum has one fixed order on CPU, so equal seeds give equal bits.
+A sparse gradient as torch makes it holds a row as often as it was asked for, and all must be sorted and summed before
+an optimizer can use it; these hold the sums from the start. Every sum has one fixed order on CPU, so equal seeds give
+equal bits.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 
 def rows_of(table: Tensor, rows: Tensor) -> Tensor:
-    """Return table[rows], [n, d], of distinct ascending rows [n]; the gradient of the table [R, d] is sparse."""
+    """Return table[rows], [n, d], of rows [n]; the gradient of the table [R, d] is sparse."""
     taken: Tensor = _Rows.apply(table, rows)
     return taken
 
@@ -64,4 +65,4 @@ class _Sums(torch.autograd.Function):
 
 
 def _sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-    return torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=True, check_invariants=False)
+    return torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)

@@ -72,9 +72,9 @@ class IdTower(nn.Module):
     def __init__(self, rows: int, dim: int, scale: float, generator: torch.Generator, biases: bool = True) -> None:
         super().__init__()
         self.dim = dim
-        self.table = nn.Embedding(rows, dim, _weight=torch.empty(rows, dim))
+        self.table = nn.Embedding(rows, dim, sparse=True, _weight=torch.empty(rows, dim))
         nn.init.normal_(self.table.weight, std=scale / dim**0.5, generator=generator)
-        self.bias = nn.Embedding(rows, 1, _weight=torch.zeros(rows, 1)) if biases else None
+        self.bias = nn.Embedding(rows, 1, sparse=True, _weight=torch.zeros(rows, 1)) if biases else None
 
     def forward(self, rows: Tensor) -> Side:
         """Return the vectors [n, dim] and biases [n] of rows [n]."""
