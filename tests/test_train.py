@@ -301,6 +301,23 @@ def test_a_softmax_of_ids_takes_the_cosine_unless_told_otherwise():
     assert epochs == sorted(epochs, reverse=True) and epochs[0] == epochs[1] == 40 and epochs[-1] == 8
 
 
+def test_patience_is_the_recipes_unless_it_is_given():
+    """The cosine and histories get better while the rate falls, at the end: a pause in the middle is no end."""
+    size = Size(943, 1682, 80_000)
+    found = [recipe(m, TrainConfig(), size)[1].patience for m in (ModelConfig(), ModelConfig(user_tower="both"))]
+    assert found == [0, 0] and recipe(ModelConfig(cosine=False), TrainConfig(), size)[1].patience == 8
+    assert recipe(ModelConfig(), TrainConfig(patience=3), size)[1].patience == 3
+
+
+def test_negatives_weigh_what_the_setting_says(ratings):
+    batch = batch_of(ratings, torch.arange(BATCH))
+    once, twice, thrice = (
+        float(step_of(ratings, "softmax", negative_weight=w, dropout=0.0)[1].loss(batch).detach())
+        for w in (1.0, 2.0, 3.0)
+    )
+    assert twice != once and thrice - twice == pytest.approx(twice - once, rel=1e-4)
+
+
 def test_a_batch_size_that_is_given_is_taken():
     train = recipe(ModelConfig(), TrainConfig(batch_size=7), Size(943, 1682, 80_000))[1]
     assert (train.batch_size, train.batch_users) == (7, None)
