@@ -174,8 +174,10 @@ class TrainConfig:
         "steps of adam, or means of gibbs samples (default for mse where no given setting is adam's alone)",
     ] = None
     epochs: Annotated[int | None, "epochs at most; early stopping may end sooner (gibbs: samples)"] = None
-    batch_size: Annotated[int | None, "ratings a step"] = None
-    batch_users: Annotated[int | None, "instead: users a step, with all of their ratings (--user-tower history)"] = None
+    batch_size: Annotated[int | None, "ratings a step (default where a step does not take users)"] = None
+    batch_users: Annotated[
+        int | None, "instead: users a step, with all of their ratings (default for a cosine, and for histories)"
+    ] = None
     history_dropout: Annotated[float, "share of a user's ratings left out of their vector in a step (history)"] = 0.5
     lr: Annotated[float | None, "learning rate of Adam"] = None
     user_decay: Annotated[

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from recsys_embed.config import FitName, ModelConfig, TrainConfig, check, flag
 from recsys_embed.errors import SettingError
 
-# Scores (or hidden numbers of an MLP) that a step may hold: 256 MB, and about four times that with the gradient.
-# A world of more pairs than this gets the sampled softmax by default.
+# Hidden numbers of an MLP that a step may hold: 256 MB, and about four times that with the gradient. A world of more
+# pairs of users and items than this gets the sampled softmax by default: comparing with all items takes its time.
 STEP_NUMBERS = 64_000_000
 
 # What a loss was tuned to, on validation data (experiments/LOG.md). A setting that is given wins over its recipe.
@@ -96,10 +96,9 @@ def recipe(
         return replace(model, dim=dim), replace(train, loss="mse", epochs=epochs)
     ranked = loss in ("softmax", "sampled-softmax") and model.scorer == "dot"
     tower = model.user_tower or "id"
-    if train.negative_weight != 1 and not ranked:
-        raise SettingError(f"--negative-weight goes with --scorer dot and a softmax, not with {loss}")
-    if tower != "id" and not ranked:
-        raise SettingError(f"--user-tower {tower} goes with --scorer dot and a softmax, not with {loss}")
+    for used, what in ((train.negative_weight != 1, "--negative-weight"), (tower != "id", f"--user-tower {tower}")):
+        if used and not ranked:
+            raise SettingError(f"{what} goes with --scorer dot and a softmax, not with {model.scorer} and {loss}")
     cosine = (ranked and tower == "id" and not described) if model.cosine is None else model.cosine
     if ranked and (tower != "id" or cosine):
         known = {**known, **(_HISTORY if tower != "id" else _cosine(size))}
@@ -109,19 +108,11 @@ def recipe(
     if min(batch, size.users) * compared * width > STEP_NUMBERS:
         batch = max(1, STEP_NUMBERS // (compared * width))
     temperature = model.temperature or (0.15 if cosine else 1.0)
-    filled: dict[str, Any] = {
-        "patience": 8,
-        **known,
-        "loss": loss,
-        "temperature": temperature,
-        "user_tower": tower,
-        "cosine": cosine,
-    }
-    if train.batch_users or ("batch_users" in known and not train.batch_size):
-        users = max(1, min(known.get("batch_users", 1), STEP_NUMBERS // compared))
-        filled |= {"batch_size": None, "batch_users": users}
-    else:
-        filled |= {"batch_size": batch, "batch_users": None}
+    filled: dict[str, Any] = {"patience": 8, **known, "loss": loss, "temperature": temperature}
+    filled |= {"user_tower": tower, "cosine": cosine}
+    # Steps are of users or of ratings: what is given decides, and then the recipe.
+    of_users = train.batch_users or ("batch_users" in known and not train.batch_size)
+    filled |= {"batch_size": None} if of_users else {"batch_size": batch, "batch_users": None}
 
     def fill(config: Any) -> Any:
         missing = {

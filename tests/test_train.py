@@ -277,8 +277,7 @@ def test_the_recipe_fills_what_is_not_given():
     model, train = recipe(ModelConfig(), TrainConfig(lr=0.07), Size(10, 10, 100))
     assert train.loss == "softmax" and train.lr == 0.07 and None not in (train.epochs, train.batch_users, model.dim)
     assert recipe(model, TrainConfig(), Size(10**6, 10**5, 10**7))[1].loss == "sampled-softmax"
-    wide = recipe(model, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1]
-    assert wide.batch_users == 64 and wide.batch_size is None
+    assert train.batch_size is None and recipe(model, TrainConfig(batch_users=9), Size(10, 10, 100))[1].batch_users == 9
     dot = ModelConfig(cosine=False)
     assert recipe(dot, TrainConfig(), Size(6_040, 3_706, 800_000))[1].batch_size == 80_000
     assert recipe(dot, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1].batch_size == 64

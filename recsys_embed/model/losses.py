@@ -67,18 +67,17 @@ class Objective(NamedTuple):
     """A loss, the meaning of its score, and the negatives it asks for.
 
     negatives: "none"; "each": K of its own for every rating; "shared": K for all ratings of a step;
-    "all": every item. log_q: correct the scores of drawn negatives by their chance of being drawn.
+    "all": every item.
     """
 
     loss: Callable[[Scores], Tensor]
     link: Link
     negatives: Literal["none", "each", "shared", "all"]
-    log_q: bool = False
 
 
 LOSSES: dict[str, Objective] = {
     "softmax": Objective(softmax, "score", "all"),
-    "sampled-softmax": Objective(softmax, "score", "shared", log_q=True),
+    "sampled-softmax": Objective(softmax, "score", "shared"),
     "bpr": Objective(bpr, "score", "each"),
     "logistic": Objective(logistic, "chance", "each"),
     "mse": Objective(mse, "stars", "none"),

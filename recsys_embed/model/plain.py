@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -68,6 +68,12 @@ class PlainModel:
         if self.unit:
             made = unit(made[None])[0] * np.linalg.norm(self.users, axis=1).max(initial=0)
         return made
+
+    def with_items(self, vectors: Floats, bias: Floats) -> PlainModel:
+        """Return the model with n items more: vectors [n, d] and biases [n]. To a history they add nothing."""
+        history = None if self.history is None else np.concatenate((self.history, np.zeros_like(vectors)))
+        items, item_bias = np.concatenate((self.items, vectors)), np.concatenate((self.item_bias, bias))
+        return replace(self, items=items, item_bias=item_bias, history=history)
 
     @property
     def dim(self) -> int:

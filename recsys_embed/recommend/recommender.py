@@ -200,17 +200,7 @@ class Recommender:
         for start in range(0, max(1, len(users)), _USERS):
             block = users[start : start + _USERS]
             scores, items = self.index.search(self.plain.queries(block), k, allowed, hidden.of_users(block))
-            found = items >= 0
-            which, rank = np.nonzero(found)
-            yield pl.DataFrame(
-                {
-                    "user_id": self.users.ids(block[which]),
-                    "item_id": self.items.ids(items[found]),
-                    "title": self.table["title"].gather(items[found]),
-                    "score": scores[found],
-                    "rank": rank + 1,
-                }
-            )
+            yield self._listed(scores, items, user_id=self.users.ids(block))
 
     def recommend_for(
         self,
@@ -235,7 +225,7 @@ class Recommender:
             queries, index = np.ones((1, 1), np.float32), ExactIndex(np.log1p(self.counts, dtype=np.float32)[:, None])
         pairs = np.zeros(len(rows), np.int64), rows
         scores, found = index.search(queries, k, self._allowed(among, exclude), pairs)
-        return self._ranked(scores[0], found[0])
+        return self._listed(scores, found)
 
     def vector_of(self, items: Id | Iterable[Id]) -> Floats:
         """Return the vector [dim] of somebody the model does not know, from items that they like; no bias is in it.
@@ -257,17 +247,7 @@ class Recommender:
         _check_k(k)
         rows = self._rows(self.items, items)
         scores, found = neighbours(self._directions, rows, k)
-        good = found >= 0
-        which, rank = np.nonzero(good)
-        return pl.DataFrame(
-            {
-                "of": self.items.ids(rows[which]),
-                "item_id": self.items.ids(found[good]),
-                "title": self.table["title"].gather(found[good]),
-                "score": scores[good],
-                "rank": rank + 1,
-            }
-        )
+        return self._listed(scores, found, of=self.items.ids(rows))
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
         """Return the k items nearest to a text, to a picture, or to both together; see `Described.likeness`.
@@ -281,7 +261,7 @@ class Recommender:
             raise SettingError("search needs a text or a picture")
         near = described.likeness(query, None if image is None else Path(image), self.plain.items)
         scores, rows = top(near[None], min(k, len(near)))
-        return self._ranked(scores[0], rows[0])
+        return self._listed(scores, rows)
 
     def words_near(self, item: Id, k: int = 10) -> pl.DataFrame:
         """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
@@ -317,13 +297,7 @@ class Recommender:
         self._described = described.with_items(features)
         coverage = described.describer.coverage(new)
         self.table = pl.concat([self.table, added.with_columns(known_words=coverage)], how="diagonal")
-        history = self.plain.history
-        self.plain = replace(
-            self.plain,
-            items=np.concatenate((self.plain.items, encoded)),
-            item_bias=np.concatenate((self.plain.item_bias, bias)),
-            history=history if history is None else np.concatenate((history, np.zeros_like(encoded))),
-        )
+        self.plain = self.plain.with_items(encoded, bias)
         self.items = Vocab(pl.concat([self.items.series, vocab.series]), "item")
         self.counts = np.concatenate((self.counts, np.zeros(len(vocab), np.int64)))
         self._forget()
@@ -386,15 +360,20 @@ class Recommender:
         """The items' vectors at unit length; zeros stay zeros."""
         return unit(self.plain.items)
 
-    def _ranked(self, scores: Floats, rows: Rows) -> pl.DataFrame:
-        """Return one list as a table: scores [k] and item rows [k], best first; row -1 is none."""
-        scores, rows = scores[rows >= 0], rows[rows >= 0]
+    def _listed(self, scores: Floats, rows: Rows, **whose: pl.Series) -> pl.DataFrame:
+        """Return lists as one long table: scores and item rows [b, k], best first; row -1 is none.
+
+        whose: a column, by its name, of whose lists they are: [b] ids.
+        """
+        which, rank = np.nonzero(rows >= 0)
+        found = rows[rows >= 0]
         return pl.DataFrame(
             {
-                "item_id": self.items.ids(rows),
-                "title": self.table["title"].gather(rows),
-                "score": scores,
-                "rank": np.arange(1, len(rows) + 1),
+                **{name: ids.gather(which) for name, ids in whose.items()},
+                "item_id": self.items.ids(found),
+                "title": self.table["title"].gather(found),
+                "score": scores[rows >= 0],
+                "rank": rank + 1,
             }
         )
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys_embed.config import TrainConfig
-from recsys_embed.model.losses import LOSSES, Scores
+from recsys_embed.model.losses import LOSSES, Scores, softmax
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
 from recsys_embed.model.scorers import Dot
@@ -99,7 +99,7 @@ class AutogradStep:
             items, places = torch.cat((negatives, batch.item)).unique(return_inverse=True)
             v = self._drop(self.model.items(items))
             place, item_at = places[: len(negatives)], places[len(negatives) :]
-        if isinstance(self.model.scorer, Dot):
+        if self.objective.loss is softmax and isinstance(self.model.scorer, Dot):
             pairs = Pairs(user_at, item_at, batch.weight)
             known = self.known.among(users, negatives)
             both = self.model.scorer.both(u.vectors, v.vectors)
