@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+_REAL = torch.float32
+
 
 @dataclass
 class Group:
@@ -48,6 +50,9 @@ class RowLazyAdam:
     With every row touched at every step it is torch.optim.AdamW to rounding, and so it serves dense weights too:
     a dense gradient touches all rows. A row is an index of the first dimension. lr may change between steps.
 
+    fused: on a processor, matrices of float32 are moved by a kernel that says the same as `_move`, to rounding, in one
+    pass over the rows (kernels/cpu.py).
+
     (It is no torch.optim.Optimizer: that class alone makes torch import its compiler, seconds before the first step.)
     """
 
@@ -55,6 +60,7 @@ class RowLazyAdam:
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    fused: bool = True
     state: dict[nn.Parameter, _State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,6 +92,14 @@ class RowLazyAdam:
     def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
         beta1, beta2 = self.betas
         state = self._state(table)
+        if self.fused and table.device.type == "cpu" and table.ndim == 2 and table.dtype == gradient.dtype == _REAL:
+            from recsys_embed.train.kernels import cpu
+
+            every = torch.arange(len(table)) if isinstance(rows, slice) else rows
+            settings = self.lr * group.pace, beta1, beta2, self.eps
+            moments, counts = (state.mean, state.square), (state.count, state.shrunk)
+            cpu.adam(table, moments, counts, every, gradient, settings, group.shrunk)
+            return
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
         square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         count = state.count[rows] + 1

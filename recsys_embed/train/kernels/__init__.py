@@ -1,0 +1,1 @@
+"""The optimizer's step in machine code, where the plain one in torch reads the same rows again and again."""

@@ -1,0 +1,94 @@
+"""Kernels for processors: compiled by Numba at the first import and kept in its cache; no compiler is needed.
+
+Each works on a range of rows, without Python's lock, and `over` shares a range out among threads. Rows are distinct, so
+no two threads write the same one, and equal seeds give equal bits whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+# Products and sums may be joined to one operation, and sums reordered; nan and infinity stay what they are.
+_MATHS = {"contract", "reassoc", "nsz", "arcp"}
+# Fewer rows than this are not worth a second thread.
+_ROWS = 1024
+
+
+def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def compile_(function: Callable[..., None]) -> Callable[..., None]:
+        options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS}
+        try:
+            return numba.njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # no folder to keep it in: it is compiled again in every process
+            return numba.njit(signature, **options)(function)  # type: ignore[no-any-return]
+
+    return compile_
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, "kernel")
+
+
+def over(rows: int, kernel: Callable[..., None], *arguments: Any) -> None:
+    """Run kernel(start, stop, *arguments) on parts of range(rows), on as many threads as torch uses."""
+    threads = min(torch.get_num_threads(), -(-rows // _ROWS))
+    if threads <= 1:
+        kernel(0, rows, *arguments)
+        return
+    edges = np.linspace(0, rows, threads + 1).astype(int).tolist()
+    rest = [_pool(threads).submit(kernel, a, b, *arguments) for a, b in pairwise(edges[1:])]
+    kernel(0, edges[1], *arguments)
+    for part in rest:
+        part.result()
+
+
+@_compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1],i8[::1],f4[:,::1],f8,f8,f8,f8,f8)")
+def _adam(start, stop, table, mean, square, count, shrunk, rows, gradient, lr, beta1, beta2, eps, now):  # type: ignore[no-untyped-def]
+    old1, new1, old2, new2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
+    least = np.float32(eps)
+    log1, log2 = math.log(beta1), math.log(beta2)
+    for n in range(start, stop):
+        row = rows[n]
+        steps = count[row] + np.float32(1)
+        count[row] = steps
+        keep = np.float32(math.exp(now - shrunk[row]))
+        shrunk[row] = now
+        # beta ** steps by exp: a power of a float32 aborts the process in some versions of Numba.
+        pace = np.float32(lr / (1 - math.exp(steps * log1)))
+        scale = np.float32(1 / (1 - math.exp(steps * log2)))
+        for k in range(table.shape[1]):
+            g = gradient[n, k]
+            m = old1 * mean[row, k] + new1 * g
+            s = old2 * square[row, k] + new2 * g * g
+            mean[row, k] = m
+            square[row, k] = s
+            table[row, k] = keep * table[row, k] - pace * m / (np.sqrt(s * scale) + least)
+
+
+def adam(
+    table: Tensor,
+    moments: tuple[Tensor, Tensor],
+    counts: tuple[Tensor, Tensor],
+    rows: Tensor,
+    gradient: Tensor,
+    settings: tuple[float, float, float, float],
+    shrunk: float,
+) -> None:
+    """Move distinct rows [n] of a table [R, d] by their gradient [n, d]: RowLazyAdam's step, in one pass.
+
+    moments: two of the table's shape. counts: the rows' steps [R, 1] and shrinkage so far [R, 1], float64.
+    settings: lr, both betas, eps. shrunk: the shrinkage that the rows have after this step.
+    """
+    arrays = [t.detach().numpy() for t in (table, *moments)] + [c.view(-1).numpy() for c in counts]
+    over(len(rows), _adam, *arrays, rows.numpy(), gradient.contiguous().numpy(), *settings, shrunk)
