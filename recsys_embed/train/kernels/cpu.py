@@ -28,9 +28,9 @@ def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., N
     def compile_(function: Callable[..., None]) -> Callable[..., None]:
         options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS}
         try:
-            return numba.njit(signature, cache=True, **options)(function)  # type: ignore[no-any-return]
+            return numba.njit(signature, cache=True, **options)(function)
         except RuntimeError:  # no folder to keep it in: it is compiled again in every process
-            return numba.njit(signature, **options)(function)  # type: ignore[no-any-return]
+            return numba.njit(signature, **options)(function)
 
     return compile_
 
