@@ -26,7 +26,7 @@ _ROWS = 1024
 
 def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     def compile_(function: Callable[..., None]) -> Callable[..., None]:
-        options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS}
+        options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy"}
         try:
             return numba.njit(signature, cache=True, **options)(function)
         except RuntimeError:  # no folder to keep it in: it is compiled again in every process
