@@ -77,7 +77,7 @@ def fit(
     known = Known(ratings.seen(), len(ratings.items), device)
     sizes = len(ratings.users), len(ratings.items)
     counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
-    step = AutogradStep(model, config, known, counts[1], generator)
+    step = step_for(model, config)(model, config, known, counts[1], generator)
     batches = _batches(columns, config, generator)
 
     def read() -> PlainModel:
@@ -115,6 +115,15 @@ def fit(
     assert best is not None
     best.history, best.seconds, best.stopped = history, time.perf_counter() - begin, stopped
     return best
+
+
+def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
+    """Return the fastest step that can train this model so."""
+    if config.loss not in ("bpr", "logistic"):
+        return AutogradStep
+    from recsys_embed.train.fused import PairsStep  # compiles, or reads from a cache, the kernels
+
+    return AutogradStep if PairsStep.why_not(model, config) else PairsStep
 
 
 def _epoch(

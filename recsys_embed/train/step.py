@@ -55,13 +55,18 @@ class AutogradStep:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Update the model with a batch and return its loss, a detached scalar on the device."""
-        with torch.autocast(batch.user.device.type, torch.bfloat16, enabled=batch.user.is_cuda):
-            loss = self.loss(batch)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss = self.gradient(batch)
         if self.config.clip:
             clip_gradients(list(self.model.parameters()), self.config.clip)
         self.optimizer.step()
+        return loss
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """Set the gradient of every parameter that the batch touches; return the loss, detached."""
+        with torch.autocast(batch.user.device.type, torch.bfloat16, enabled=batch.user.is_cuda):
+            loss = self.loss(batch)
+        loss.backward()
         return loss.detach()
 
     def loss(self, batch: Batch) -> Tensor:

@@ -24,8 +24,10 @@ _MATHS = {"contract", "reassoc", "nsz", "arcp"}
 _ROWS = 1024
 
 
-def _compiled(signature: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    def compile_(function: Callable[..., None]) -> Callable[..., None]:
+def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what compiles a function for arguments of these types, now, or reads it from Numba's cache."""
+
+    def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
         options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy"}
         try:
             return numba.njit(signature, cache=True, **options)(function)
@@ -53,7 +55,7 @@ def over(rows: int, kernel: Callable[..., None], *arguments: Any) -> None:
         part.result()
 
 
-@_compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1],i8[::1],f4[:,::1],f8,f8,f8,f8,f8)")
+@compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1],i8[::1],f4[:,::1],f8,f8,f8,f8,f8)")
 def _adam(start, stop, table, mean, square, count, shrunk, rows, gradient, lr, beta1, beta2, eps, now):  # type: ignore[no-untyped-def]
     old1, new1, old2, new2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
     least = np.float32(eps)
