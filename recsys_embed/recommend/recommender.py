@@ -237,7 +237,7 @@ class Recommender:
     @cached_property
     def _new_user(self) -> Callable[[Rows], Floats]:
         """Item rows -> the vector of a user who was not there in training."""
-        return new_user(self.plain, self.seen, self.counts)
+        return new_user(self.plain, self.counts)
 
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors point most nearly the way of an item's (or of each of several).

@@ -143,7 +143,7 @@ def _facts(recommender: Recommender, projection: Projection, moved: Moves | None
 def _vectors(recommender: Recommender, rows: Rows) -> dict[str, Any]:
     plain = recommender.plain
     # An MLP scorer has no closed form for a visitor.
-    fold = None if plain.layers else FoldIn.of(plain, recommender.seen, recommender.counts)
+    fold = None if plain.layers else FoldIn.of(plain, recommender.counts)
     return vectors_data(plain.items[rows], plain.item_bias[rows], fold)
 
 
