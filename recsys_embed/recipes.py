@@ -71,11 +71,12 @@ _GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit"
 
 
 class Size(NamedTuple):
-    """How large a data set is: its users, items and training ratings."""
+    """How large a data set is: its users, items and training ratings. shared: users and items are the same nodes."""
 
     users: int
     items: int
     ratings: int
+    shared: bool = False
 
 
 def recipe(
@@ -90,6 +91,8 @@ def recipe(
     if known is None:
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
+    if size.shared:
+        _check_graph(model, train, loss, described)
     train = replace(train, method=_method(model, train, loss, described))
     if train.method == "gibbs":
         dim, epochs = model.dim or _GIBBS["dim"], train.epochs or _GIBBS["epochs"]
@@ -110,6 +113,8 @@ def recipe(
     temperature = model.temperature or (0.15 if cosine else 1.0)
     filled: dict[str, Any] = {"patience": 8, **known, "loss": loss, "temperature": temperature}
     filled |= {"user_tower": tower, "cosine": cosine}
+    if size.shared:  # there is one table
+        filled["item_decay"] = None
     # Steps are of users or of ratings: what is given decides, and then the recipe.
     of_users = train.batch_users or ("batch_users" in known and not train.batch_size)
     filled |= {"batch_size": None} if of_users else {"batch_size": batch, "batch_users": None}
@@ -126,6 +131,20 @@ def recipe(
         product = (train.lr or 0) * (getattr(train, name) or 0) * pace
         check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
+
+
+def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> None:
+    """Raise SettingError for what does not go with one table of nodes and edges without direction."""
+    tower = model.user_tower or "id"
+    for used, what in (
+        (model.scorer != "dot", f"--scorer {model.scorer}"),
+        (loss == "mse", "--loss mse"),
+        (tower != "id", f"--user-tower {tower}"),
+        (described, "what describes items (--text, --item-vectors, --images)"),
+        (train.item_decay is not None, "--item-decay (--user-decay is that of nodes)"),
+    ):
+        if used:
+            raise SettingError(f"{what} does not go with --shared-ids: nodes have one table, and edges no direction")
 
 
 def _cosine(size: Size) -> dict[str, Any]:
