@@ -65,6 +65,11 @@ _COSINE = {
 }  # fmt: skip
 
 
+# What changes where users and items are one table: a hub cannot be near to all of its neighbours, who are far from each
+# other, so that its bias has to say how many it has.
+_GRAPH = {"bias_decay": 0.0, "user_decay": 1.0}
+
+
 # Gibbs samples of squared error (train/gibbs.py), and the settings that they know; all others are Adam's alone.
 _GIBBS = {"dim": 24, "epochs": 100}
 _GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
@@ -150,7 +155,8 @@ def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, described: b
 def _cosine(size: Size) -> dict[str, Any]:
     """Return the recipe of the cosine: more ratings ask for fewer epochs, since each of those has more steps."""
     epochs = max(8, round(_COSINE["epochs"] * max(1.0, size.ratings / 100_000) ** -0.3))
-    return {**_COSINE, "epochs": epochs, "batch_users": min(512, max(_COSINE["batch_users"], size.users // 24))}
+    batch = min(512, max(_COSINE["batch_users"], size.users // 24))
+    return {**_COSINE, **(_GRAPH if size.shared else {}), "epochs": epochs, "batch_users": batch}
 
 
 def _method(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> FitName:

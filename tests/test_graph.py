@@ -9,9 +9,19 @@ import pytest
 import torch
 from worlds import recsys, small
 
-from recsys_embed import ContentConfig, DataConfig, MapConfig, ModelConfig, RunConfig, TrainConfig, run_experiment
+from recsys_embed import (
+    ContentConfig,
+    DataConfig,
+    MapConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    experiment,
+    run_experiment,
+)
 from recsys_embed.datasets.catalog import Catalog, load_dataset
 from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
+from recsys_embed.evaluation import baselines
 from recsys_embed.evaluation.probe import probe_links
 from recsys_embed.evaluation.protocol import evaluate
 from recsys_embed.model.losses import LOSSES
@@ -311,3 +321,27 @@ def test_nodes_are_exported_once(tmp_path):
 def test_a_node_that_is_not_known_is_called_one():
     with pytest.raises(UnknownId, match="node 99 is not known; 28 nodes are"):
         fitted(epochs=1).recommend(99)
+
+
+@pytest.mark.parametrize("module", [experiment, baselines])
+def test_what_settings_are_chosen_by_hides_the_node_itself(module, monkeypatch):
+    given, real = [], module.rank_metrics
+
+    def recording(ranker, test, seen, *rest):
+        given.append(seen)
+        return real(ranker, test, seen, *rest)
+
+    monkeypatch.setattr(module, "rank_metrics", recording)
+    split = split_random(cliques()[0], 0.1, 0.1)
+    if module is experiment:
+        experiment.validation(split, DataConfig(), TrainConfig())[0](fitted(epochs=1).plain)
+    else:
+        baselines.Ease(split.train).choose(split.train, split.valid)
+    assert all(node in seen[node] for seen in given for node in range(CLIQUES * SIZE)) and given
+
+
+def test_a_second_fit_forgets_what_the_first_one_hid():
+    recommender = fitted(epochs=1)
+    assert len(recommender.hidden) == len(recommender.seen) + CLIQUES * SIZE
+    recommender.fit(random_graph())
+    assert len(recommender.hidden) == len(recommender.seen) + len(recommender.users)
