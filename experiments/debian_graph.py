@@ -22,6 +22,7 @@ from scipy.sparse import csr_matrix, diags
 
 from recsys_embed import DataConfig, Recommender, load_dataset
 from recsys_embed.evaluation import probe
+from recsys_embed.evaluation.baselines import EASE_ITEMS
 from recsys_embed.evaluation.protocol import Ranker, onto, rank_metrics
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend.index import ExactIndex
@@ -68,13 +69,21 @@ def write(folder: Path, least: int) -> None:
 
 
 def by_graph(adjacent: csr_matrix, degree: np.ndarray) -> dict[str, csr_matrix]:
-    """Return scores of pairs of nodes: each common neighbour counts by its degree, the less the higher."""
+    """Return scores of pairs of nodes.
+
+    Each common neighbour counts by its degree, the less the higher; L3 (Kovács et al., Nature Communications 2019)
+    counts paths of three edges by the degrees of the two nodes between.
+    """
     weights = {
         "common neighbours": np.ones(len(degree)),
         "Adamic-Adar": 1 / np.log(np.maximum(degree, 2)),
         "resource allocation": 1 / np.maximum(degree, 1),
     }
-    return {name: (adjacent @ diags(w.astype(np.float32)) @ adjacent).tocsr() for name, w in weights.items()}
+    found = {name: (adjacent @ diags(w.astype(np.float32)) @ adjacent).tocsr() for name, w in weights.items()}
+    if len(degree) <= EASE_ITEMS:  # paths of three: nearly every pair has one
+        root = diags((np.maximum(degree, 1) ** -0.5).astype(np.float32))
+        found["L3"] = (adjacent @ root @ adjacent @ root @ adjacent).tocsr()
+    return found
 
 
 def auc(test: Ratings, negative: np.ndarray, score: csr_matrix | np.ndarray) -> float:
@@ -91,10 +100,11 @@ def auc(test: Ratings, negative: np.ndarray, score: csr_matrix | np.ndarray) -> 
 
 
 def measure(folder: Path, options: list[str]) -> None:
-    """Train, and print a line for each method."""
+    """Train, where FOLDER/model is not there yet, and print a line for each method."""
     files = ["--dataset", f"{folder}/edges.csv", "--items", f"{folder}/nodes.csv", "--shared-ids"]
     command = [sys.executable, "-m", "recsys_embed", "train", *files, "--no-track", "--out", f"{folder}/model"]
-    subprocess.run([*command, *options], check=True)
+    if not (folder / "model").exists():
+        subprocess.run([*command, *options], check=True)
     ours = Recommender.load(folder / "model")
     settings, metrics = ours.facts["settings"], ours.facts["metrics"]
     data = DataConfig(files[1], split_seed=settings["split_seed"], shared_ids=True)

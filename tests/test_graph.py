@@ -28,7 +28,7 @@ from recsys_embed.model.losses import LOSSES
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known
 from recsys_embed.ratings.splits import split_cold_items, split_leave_last, split_random, split_time
-from recsys_embed.ratings.table import Ratings
+from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend.bundle import Bundle
 from recsys_embed.recommend.recommender import Recommender
@@ -345,3 +345,12 @@ def test_a_second_fit_forgets_what_the_first_one_hid():
     assert len(recommender.hidden) == len(recommender.seen) + CLIQUES * SIZE
     recommender.fit(random_graph())
     assert len(recommender.hidden) == len(recommender.seen) + len(recommender.users)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_node_joins_its_own_neighbours_in_order(seed):
+    seen = random_graph(nodes=20, rows=40, seed=seed).seen()
+    with_own = seen.with_own()
+    for node in range(len(seen.start) - 1):
+        assert with_own[node].tolist() == sorted([*seen[node].tolist(), node])
+    assert Seen.nothing(3).with_own().item.tolist() == [0, 1, 2]

@@ -254,8 +254,11 @@ class Seen:
 
     def with_own(self) -> Seen:
         """Return the same with every node among its own neighbours."""
-        n = len(self.start) - 1
-        return self.union(Seen(np.arange(n + 1), np.arange(n)))
+        nodes = np.arange(len(self.start) - 1)
+        user = np.repeat(nodes, self.count)
+        below = np.bincount(user[self.item < user], minlength=len(nodes))
+        item = np.insert(self.item, self.start[:-1] + below, nodes)
+        return Seen(self.start + np.arange(len(self.start)), item)
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
