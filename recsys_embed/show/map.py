@@ -70,6 +70,8 @@ def draw_map(
     share too few, or the folder cannot be made.
     """
     config, folder = config or MapConfig(), Path(out)
+    if config.users and recommender.shared:
+        raise SettingError("--users: users and items of this model are the same nodes, which the map shows anyway")
     try:  # before minutes of work, not after
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
