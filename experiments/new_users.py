@@ -45,7 +45,7 @@ def model_of(text, seed):
 def newcomers(model, rows, users, first, closed):
     """Rank for users whom the model does not know, from their rows; also return the milliseconds a vector takes."""
     plain = replace(model.plain, history=None) if closed else model.plain
-    make, seen = new_user(plain, model.seen, model.counts), rows.seen()
+    make, seen = new_user(plain, model.counts), rows.seen()
     told = {u: np.random.default_rng(u).permutation(seen[u])[:first] for u in users.tolist()}
     begin = time.perf_counter()
     made = {u: make(items) for u, items in told.items()}

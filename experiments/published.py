@@ -28,9 +28,9 @@ from recsys_embed.ratings.splits import split_random
 _PURCHASES = {"temperature": 0.25, "bias_decay": 0.5, "balance": 0.0, "dropout": 0.0, "negative_weight": 1.1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "gowalla": {
-        "loss": "sampled-softmax", "negatives": 4096, "batch_users": 1024, "epochs": 60, "lr": 0.02, "init_scale": 0.1,
-        "user_decay": 3.0, "item_decay": 3.0, "temperature": 0.1, "negative_weight": 1.3, "balance": 0.5,
-        "dropout": 0.0, "biases": False,
+        "loss": "sampled-softmax", "negatives": 512, "batch_size": 2048, "epochs": 40, "lr": 0.01, "init_scale": 0.1,
+        "user_decay": 0.0, "item_decay": 0.0, "temperature": 0.08, "negative_weight": 1.22, "balance": 0.0,
+        "dropout": 0.1, "biases": False,
     },
     "movielens-100k": {
         "temperature": 0.2, "user_decay": 3.0, "item_decay": 3.0, "balance": 0.25, "dropout": 0.0, "biases": False,

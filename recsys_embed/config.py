@@ -39,6 +39,7 @@ class DataConfig:
     rating_col: Annotated[str | None, "name of the rating column, where it is unusual"] = None
     time_col: Annotated[str | None, "name of the time column, where it is unusual"] = None
     duplicates: Annotated[DuplicatesName, "what several rows of one user and item become"] = "last"
+    shared_ids: Annotated[bool, "both id columns name nodes of one kind; a row is an edge without direction"] = False
     split: Annotated[SplitName, "how ratings are held out"] = "random"
     valid_share: Annotated[float, "share of the ratings held out for validation"] = 0.1
     test_share: Annotated[float, "share of the ratings held out for test"] = 0.1

@@ -131,7 +131,7 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, catalog: Catalo
 
 def size_of(split: Split) -> Size:
     """Return how large the data is that recipes are for."""
-    return Size(len(split.train.users), len(split.train.items), len(split.train))
+    return Size(len(split.train.users), len(split.train.items), len(split.train), split.train.shared)
 
 
 def check_loss(train: TrainConfig, split: Split) -> None:
@@ -195,14 +195,13 @@ def _check(split: Split, data: DataConfig) -> None:
 def _describe(catalog: Catalog, split: Split, data: DataConfig) -> None:
     ratings = catalog.ratings
     if ratings.merged:
-        log.warning(
-            "%s rows repeated a user and item: --duplicates %s was applied", f"{ratings.merged:,}", data.duplicates
-        )
-    log.info(
-        "%s users, %s items; %s ratings to train, %s to validate, %s to test",
-        *(f"{n:,}" for n in (len(ratings.users), len(ratings.items), *map(len, split))),
-    )
-
+        what = "an edge, in one direction or the other" if ratings.shared else "a user and item"
+        log.warning("%s rows repeated %s: --duplicates %s was applied", f"{ratings.merged:,}", what, data.duplicates)
+    if ratings.shared:
+        sizes, said = [len(ratings.users), *(len(part) // 2 for part in split)], "%s nodes; %s edges"
+    else:
+        sizes, said = [len(ratings.users), len(ratings.items), *map(len, split)], "%s users, %s items; %s ratings"
+    log.info(f"{said} to train, %s to validate, %s to test", *(f"{n:,}" for n in sizes))
     if not len(split.valid):
         log.warning("there is no validation rating: it trains for all epochs, and is not fitted again")
     if not len(split.test):
@@ -304,7 +303,7 @@ def validation(
     split: Split, data: DataConfig, train: TrainConfig
 ) -> tuple[Callable[[PlainModel], dict[str, float]], tuple[str, int]]:
     """Return what is measured after an epoch, and the metric that decides, with its direction."""
-    valid, seen = split.valid.positives(data.min_rating), split.train.seen()
+    valid, seen = split.valid.positives(data.min_rating), split.train.hidden()
     counts = split.train.positives(data.min_rating).counts
     users = np.unique(valid.user)
     if len(users) > _VALIDATION_USERS:

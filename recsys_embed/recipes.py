@@ -65,17 +65,23 @@ _COSINE = {
 }  # fmt: skip
 
 
+# What changes where users and items are one table: a hub cannot be near to all of its neighbours, who are far from each
+# other, so that its bias has to say how many it has.
+_GRAPH = {"bias_decay": 0.0, "user_decay": 1.0}
+
+
 # Gibbs samples of squared error (train/gibbs.py), and the settings that they know; all others are Adam's alone.
 _GIBBS = {"dim": 24, "epochs": 100}
 _GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
 
 
 class Size(NamedTuple):
-    """How large a data set is: its users, items and training ratings."""
+    """How large a data set is: its users, items and training ratings. shared: users and items are the same nodes."""
 
     users: int
     items: int
     ratings: int
+    shared: bool = False
 
 
 def recipe(
@@ -90,6 +96,8 @@ def recipe(
     if known is None:
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
+    if size.shared:
+        _check_graph(model, train, loss, described)
     train = replace(train, method=_method(model, train, loss, described))
     if train.method == "gibbs":
         dim, epochs = model.dim or _GIBBS["dim"], train.epochs or _GIBBS["epochs"]
@@ -110,6 +118,8 @@ def recipe(
     temperature = model.temperature or (0.15 if cosine else 1.0)
     filled: dict[str, Any] = {"patience": 8, **known, "loss": loss, "temperature": temperature}
     filled |= {"user_tower": tower, "cosine": cosine}
+    if size.shared:  # there is one table
+        filled["item_decay"] = None
     # Steps are of users or of ratings: what is given decides, and then the recipe.
     of_users = train.batch_users or ("batch_users" in known and not train.batch_size)
     filled |= {"batch_size": None} if of_users else {"batch_size": batch, "batch_users": None}
@@ -128,10 +138,25 @@ def recipe(
     return model, train
 
 
+def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> None:
+    """Raise SettingError for what does not go with one table of nodes and edges without direction."""
+    tower = model.user_tower or "id"
+    for used, what in (
+        (model.scorer != "dot", f"--scorer {model.scorer}"),
+        (loss == "mse", "--loss mse"),
+        (tower != "id", f"--user-tower {tower}"),
+        (described, "what describes items (--text, --item-vectors, --images)"),
+        (train.item_decay is not None, "--item-decay (--user-decay is that of nodes)"),
+    ):
+        if used:
+            raise SettingError(f"{what} does not go with --shared-ids: nodes have one table, and edges no direction")
+
+
 def _cosine(size: Size) -> dict[str, Any]:
     """Return the recipe of the cosine: more ratings ask for fewer epochs, since each of those has more steps."""
     epochs = max(8, round(_COSINE["epochs"] * max(1.0, size.ratings / 100_000) ** -0.3))
-    return {**_COSINE, "epochs": epochs, "batch_users": min(512, max(_COSINE["batch_users"], size.users // 24))}
+    batch = min(512, max(_COSINE["batch_users"], size.users // 24))
+    return {**_COSINE, **(_GRAPH if size.shared else {}), "epochs": epochs, "batch_users": batch}
 
 
 def _method(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> FitName:

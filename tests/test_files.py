@@ -18,6 +18,8 @@ FORMS = {
     "atomic.inter": "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
     + "\n".join("\t".join(r) for r in ROWS),
     "blanks.csv": "user, item, rating, time\n" + "\n".join(", ".join(r) for r in ROWS),
+    "snap.tsv": "# Directed graph\n#\n% made up\n"
+    + "\n".join("\t".join(r) for r in [("user", "item", "rating", "time"), *ROWS]),
     "bom.csv": "\ufeffuser,item,rating,time\r\n" + "\r\n".join(",".join(r) for r in ROWS),
 }
 
@@ -82,6 +84,10 @@ def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
         (b"user,item,rating\n", "no row"),
         (b"user,item,rating\n1,2,3\n1,2,3,4\n", "line 3 has 4 fields, not 3"),
         (b"user,item,rating\n1,2,3\n1,3,bad\n", "'bad' is not a number in line 3"),
+        (b"# a\n# b\nuser,item,rating\n1,2,3\n1,2,3,4\n", "line 5 has 4 fields, not 3"),
+        (b"# a\n# b\nuser,item,rating\n1,2,3\n1,3,bad\n", "'bad' is not a number in line 5"),
+        (b"# nothing else\n", "is empty"),
+        (b"#user,thing\n1,2\n", "no column for the user among '#user'"),
         (b"user,thing,rating\n1,2,3\n", "no column for the item"),
         (b"user,item\n1\n", "item id is missing in line 2"),
         (b'[{"user": 1}]', "is JSON"),

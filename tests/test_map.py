@@ -282,6 +282,14 @@ class TestPage:
         np.testing.assert_allclose(points[: len(drawn[0].rows)], drawn[0].projection.points, atol=1e-4)
         assert data["columns"][0]["values"] == model.counts[drawn[0].rows].tolist()
 
+    def test_what_folds_in_a_visitor_stands_in_it(self, drawn, model):
+        packed, fold = page_of(drawn[1])[1]["vectors"]["fold"], FoldIn.of(model.plain, model.counts)
+        bias = model.plain.item_bias[drawn[0].rows]
+        for name, want in (("mean", fold.mean), ("spread", fold.spread), ("bias", bias)):
+            values = np.frombuffer(base64.b64decode(packed[name]), "<f4").reshape(want.shape)
+            np.testing.assert_allclose(values, want, atol=1e-6)
+        assert (packed["noise"], packed["prior"]) == (fold.noise, fold.prior)
+
     def test_a_user_stands_amid_items_of_their_own_taste(self, drawn, model):
         near = np.array(page_of(drawn[1])[1]["users"]["near"])
         users = np.array(model.users.series.to_list())
@@ -337,40 +345,6 @@ class TestPage:
         assert page_of(tmp_path)[1]["vectors"]["fold"] is None
         with pytest.raises(SettingError, match="MLP"):
             draw_map(mlp, tmp_path, MapConfig(users=True))
-
-
-class TestFoldIn:
-    def test_against_the_formula_and_by_taste(self, model):
-        fold = FoldIn.of(model.plain, model.seen, model.counts)
-        v = model.plain.items.astype(float)
-        prior = 0.02 * v.T @ v + 4 * (v**2).sum() / len(v) * np.eye(8)
-        for colour in range(3):
-            taken = np.flatnonzero(colour == COLOUR[np.array(model.items.series.to_list())])[:3]
-            user = fold.vector(taken)
-            want = np.linalg.inv(v[taken].T @ v[taken] + prior) @ v[taken].sum(axis=0) * fold.target
-            np.testing.assert_allclose(user, want, rtol=1e-4)
-            scores = model.plain.items @ user + model.plain.item_bias
-            scores[taken] = -np.inf
-            best = np.argsort(-scores)[:10]
-            assert (COLOUR[np.array(model.items.ids(best).to_list())] == colour).mean() >= 0.9
-
-    def test_the_target_makes_what_was_hidden_likely(self, model):
-        fold = FoldIn.of(model.plain, model.seen, model.counts)
-
-        def likelihood(target):
-            total = 0.0
-            for user in range(len(model.users)):
-                items = np.random.default_rng(user).permutation(model.seen[user])
-                known, hidden = items[::2], items[1::2]
-                score = model.plain.items @ replace(fold, target=target).vector(known) + model.plain.item_bias
-                rest = np.delete(score, known)
-                total += np.mean(score[hidden] - np.log(np.exp(rest - rest.max()).sum()) - rest.max())
-            return total
-
-        assert likelihood(fold.target) > max(likelihood(fold.target / 1.5), likelihood(fold.target * 1.5))
-
-    def test_nothing_taken_is_nothing_known(self, model):
-        assert not FoldIn.of(model.plain, model.seen, model.counts).vector(np.zeros(0, np.int64)).any()
 
 
 def test_the_command_line(tmp_path, model):

@@ -200,7 +200,7 @@ def test_three_picks_are_answered_as_the_library_would(page, model, drawn):
         page.click("#like")
     assert page.locator("#picked li").count() == 3
     got = page.locator("#for-you li > button").all_inner_texts()
-    user = FoldIn.of(model.plain, model.seen, model.counts).vector(drawn[0].rows[rows])
+    user = FoldIn.of(model.plain, model.counts).vector(drawn[0].rows[rows])
     scores = (model.plain.items @ user + model.plain.item_bias)[drawn[0].rows]
     scores[rows] = -np.inf
     want = model.table["title"].gather(drawn[0].rows[np.argsort(-scores)[:10]]).to_list()

@@ -112,7 +112,8 @@ class TestLinks:
         width = len(items)
         plain = PlainModel(users, items, np.zeros(len(users), np.float32), np.zeros(width, np.float32) if bias is None
                            else bias)  # fmt: skip
-        names = {"users": RATINGS.users, "items": RATINGS.items, "seen": self.train.seen(), "held": self.test.seen()}
+        seen = {"seen": self.train.seen(), "hidden": self.train.seen(), "held": self.test.seen()}
+        names = {"users": RATINGS.users, "items": RATINGS.items, **seen}
         return SimpleNamespace(plain=plain, counts=self.train.counts, **names)
 
     def perfect(self):
@@ -143,6 +144,7 @@ class TestLinks:
         bias = train.counts.astype(np.float32)
         plain = PlainModel(*nothing, np.zeros(150, np.float32), bias)
         names = {"users": ratings.users, "items": ratings.items, "seen": train.seen(), "held": test.seen()}
+        names["hidden"] = names["seen"]
         found = probe_links(SimpleNamespace(plain=plain, counts=train.counts, **names), test)
         assert found["uniform"]["popularity"] > 0.7 and found["matched"]["popularity"] < 0.6
         for kind in ("uniform", "matched"):

@@ -87,11 +87,15 @@ def _one(recommender: Recommender, folder: Path, user: Id, k: int, options: dict
         return say_json({"user": user, "items": _entries(recommender, table, reasons), "model": str(folder)})
     row = int(recommender.users.rows([user])[0])
     seen, held = len(recommender.seen[row]), len(recommender.held[row])
-    history = f"history: {seen:,} rated items, {'shown too' if options['include_seen'] else 'hidden'}"
+    what = "neighbours" if recommender.shared else "rated items"
+    history = f"history: {seen:,} {what}, {'shown too' if options['include_seen'] else 'hidden'}"
     if held:
         history += f"; {held:,} more were held out for test and "
         history += "are hidden" if options["hide_held"] else "may appear (--hide-test)"
-    return _say_list(recommender, folder, (f"user {user}", history, "the user rated"), table, reasons, took)
+    whose = (f"user {user}", history, "the user rated")
+    if recommender.shared:
+        whose = (f"node {user}", history, "it is linked to")
+    return _say_list(recommender, folder, whose, table, reasons, took)
 
 
 def _names(likes: str) -> list[str]:
@@ -176,13 +180,14 @@ def similar(
         return say_json({"item": id_, "items": items, "model": str(folder)})
     row = int(recommender.items.rows([id_])[0])
     title, rated = recommender.table["title"][row], int(recommender.counts[row])
-    say(f"Nearest to {id_} {title}   ({rated:,} ratings)   model {folder}")
+    said = "edges" if recommender.shared else "ratings"
+    say(f"Nearest to {id_} {title}   ({rated:,} {said})   model {folder}")
     counts = recommender.counts[recommender.items.rows(table["item_id"])]
     rows = [
         [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", f"{n:,}"]
         for r, n in zip(table.to_dicts(), counts, strict=True)
     ]
-    return say_table(["#", "item", "title", "cosine", "ratings"], rows, "# item cosine ratings")
+    return say_table(["#", "item", "title", "cosine", said], rows, f"# item cosine {said}")
 
 
 def search(

@@ -69,6 +69,7 @@ def check(data: DataConfig, json: JSON = False) -> None:
         "users": len(ratings.users),
         "items": len(ratings.items),
         "ratings": len(ratings),
+        **({"edges": len(ratings) // 2} if ratings.shared else {}),
         "density": len(ratings) / (len(ratings.users) * len(ratings.items)),
         "repeated_rows_merged": ratings.merged,
         "user_ids": "text" if ratings.users.is_text else "integers",

@@ -122,11 +122,20 @@ def _assemble(table: Table, items: pl.DataFrame | None, config: DataConfig) -> C
     """Turn a table of ratings, and the files of the held-out parts, into Ratings over shared vocabularies."""
     tables = [table, *(_read(path, config) for path in (config.valid, config.test) if path)]
     roles, vocabs = _roles(config), None
-    if len(tables) > 1:
-        vocabs = (_shared_vocab(tables, "user", roles["user"]), _shared_vocab(tables, "item", roles["item"]))
+    if len(tables) > 1 and config.shared_ids:
+        vocabs = (_shared_vocab(tables, "node", {side: roles[side] for side in ("user", "item")}),) * 2
+    elif len(tables) > 1:
+        user, item = (_shared_vocab(tables, side, {side: roles[side]}) for side in ("user", "item"))
+        vocabs = user, item
     parts = [
         Ratings.from_frame(
-            t.frame, **roles, duplicates=config.duplicates, vocabs=vocabs, from_text=t.text, place=t.place
+            t.frame,
+            **roles,
+            duplicates=config.duplicates,
+            shared_ids=config.shared_ids,
+            vocabs=vocabs,
+            from_text=t.text,
+            place=t.place,
         )
         for t in tables
     ]
@@ -134,9 +143,9 @@ def _assemble(table: Table, items: pl.DataFrame | None, config: DataConfig) -> C
     return Catalog(parts[0], items, parts[1] if config.valid else None, test)
 
 
-def _shared_vocab(tables: list[Table], side: str, named: str | None) -> Vocab:
-    columns = [t.frame[find_columns(t.frame.columns, {side: named})[side]] for t in tables]
+def _shared_vocab(tables: list[Table], name: str, roles: dict[str, str | None]) -> Vocab:
+    columns = [t.frame[c] for t in tables for c in find_columns(t.frame.columns, roles).values()]
     if len({c.dtype for c in columns}) > 1:
         columns = [c.cast(pl.String) for c in columns]
-    joined = pl.concat([c.alias(side) for c in columns])
-    return Vocab.of(id_column(joined, side, from_text=all(t.text for t in tables)), side)
+    joined = pl.concat([c.alias(name) for c in columns])
+    return Vocab.of(id_column(joined, name, from_text=all(t.text for t in tables)), name)

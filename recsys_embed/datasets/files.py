@@ -27,6 +27,8 @@ _PARQUET = b"PAR1"
 # RecBole's atomic files say a column's type behind its name.
 _TYPED_NAME = re.compile(r":(?:token|float)(?:_seq)?$")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+# Lines at the head of a table that are none of it: SNAP's and KONECT's edge lists begin with some.
+_COMMENTS = re.compile(rb"(?:[#%](?:[ \t].*)?\r?\n)+")
 # The columns that a table of numbers without a header is taken to have.
 _USUAL = ("user", "item", "rating", "timestamp")
 
@@ -53,6 +55,7 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     if data[:4] == _PARQUET:
         return Table(_read_parquet(path, data), text=False, place=Place())
     _refuse_other_kinds(data, path)
+    data, skipped = _without_comments(data)
     names = [n.strip() for n in columns.split(",")] if columns else None
     head = data[:65_536].decode("latin-1").removeprefix("ï»¿").replace("\r", "").split("\n")
     first = next((line for line in head if line.strip()), "")
@@ -70,7 +73,7 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
         log.info("%s has no header: its columns are taken to be %s (--columns says otherwise)", path, ", ".join(names))
     if names and len(names) != len(fields):
         raise DataError(f"{path} has {len(fields)} columns ({first[:60]}), but --columns names {len(names)}")
-    frame = _read_csv(data, separator, header, path)
+    frame = _read_csv(data, separator, header, path, skipped)
     renamed = names or [_TYPED_NAME.sub("", c.strip()).replace('""', '"') for c in frame.columns]
     if len(set(renamed)) < len(renamed):
         raise DataError(f"{path} has two columns of one name: {', '.join(renamed)[:200]}")
@@ -79,7 +82,7 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     filled = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     # Lines can be counted where the blank ones, if any, stand at the end; otherwise rows are.
     counted = filled.height == frame.height or filled.equals(frame.head(filled.height))
-    return Table(filled, text=True, place=Place("line", 1 + header) if counted else Place())
+    return Table(filled, text=True, place=Place("line", 1 + header + skipped) if counted else Place())
 
 
 @contextmanager
@@ -131,6 +134,14 @@ def _read_bytes(path: Path) -> bytes:
         return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
 
 
+def _without_comments(data: bytes) -> tuple[bytes, int]:
+    """Cut off the lines at the head that begin with #, or %, and a blank, and return the rest with their number."""
+    found = _COMMENTS.match(data)
+    if found is None:
+        return data, 0
+    return data[found.end() :], found[0].count(b"\n")
+
+
 def _refuse_other_kinds(data: bytes, path: Path) -> None:
     """Name what people hand in by mistake."""
     kind = None
@@ -162,7 +173,7 @@ def _is_lists(lines: list[str]) -> bool:
     return len(sizes) > 1 or max(sizes) > len(_USUAL)
 
 
-def _read_csv(data: bytes, separator: str, header: bool, path: Path) -> pl.DataFrame:
+def _read_csv(data: bytes, separator: str, header: bool, path: Path, skipped: int) -> pl.DataFrame:
     if len(separator) == 2:
         data = data.replace(separator.encode(), _UNIT.encode())
     byte = _UNIT if len(separator) == 2 else separator
@@ -177,18 +188,18 @@ def _read_csv(data: bytes, separator: str, header: bool, path: Path) -> pl.DataF
         return pl.read_csv(data, **options)  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as error:
         if "utf-8" not in str(error):
-            raise _ragged(data, byte, path, error) from None
+            raise _ragged(data, byte, path, error, skipped) from None
     log.info("%s is not UTF-8; it was read as Latin-1", path)
     try:
         return pl.read_csv(data.decode("latin-1").encode(), **options)  # type: ignore[arg-type]
     except pl.exceptions.PolarsError as error:
-        raise _ragged(data, byte, path, error) from None
+        raise _ragged(data, byte, path, error, skipped) from None
 
 
-def _ragged(data: bytes, separator: str, path: Path, error: Exception) -> DataError:
+def _ragged(data: bytes, separator: str, path: Path, error: Exception, skipped: int) -> DataError:
     lines = data.decode("latin-1").split("\n")
     width = lines[0].count(separator)
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, 1 + skipped):
         if line.count(separator) > width and '"' not in line:
             return DataError(
                 f"{path}: line {number} has {line.count(separator) + 1} fields, not {width + 1}: {line[:80]}"

@@ -61,7 +61,7 @@ class Ease:
         """
         rated = np.unique(valid.user)
         chosen = np.random.default_rng(0).permutation(rated)[:users]
-        valid, seen = valid.take(np.isin(valid.user, chosen)), train.seen()
+        valid, seen = valid.take(np.isin(valid.user, chosen)), train.hidden()
 
         @cache
         def quality(at: int) -> float:

@@ -47,7 +47,7 @@ def evaluate_cold(recommender: Recommender, test: Ratings, resamples: int = 1000
     test, _ = onto(recommender, test)
     if recommender.described is None or not (recommender.counts[test.item] == 0).any():
         return None
-    return cold_metrics(Ranker.of(recommender.plain), test, recommender.seen, recommender.counts, resamples)
+    return cold_metrics(Ranker.of(recommender.plain), test, recommender.hidden, recommender.counts, resamples)
 
 
 def _measure(ranker: Ranker, test: Ratings, seen: Seen, among: Rows, resamples: int) -> dict[str, Any]:

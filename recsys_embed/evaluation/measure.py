@@ -22,7 +22,7 @@ log = logging.getLogger("recsys_embed")
 def report_on(recommender: Recommender, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
     """Measure the lists against positives and, for a model of stars, its errors over all rows."""
     ranker = Ranker.of(recommender.plain)
-    report = rank_metrics(ranker, positives, recommender.seen, recommender.counts, run.lengths, run.resamples)
+    report = rank_metrics(ranker, positives, recommender.hidden, recommender.counts, run.lengths, run.resamples)
     return with_errors(report, recommender.plain, rows) if recommender.plain.link == "stars" and len(rows) else report
 
 
@@ -63,7 +63,7 @@ def measure(
         liked = split.test.take(split.test.value >= threshold)
         if len(liked):
             measured = rank_metrics(
-                Ranker.of(recommender.plain), liked, recommender.seen, recommender.counts, run.lengths, run.resamples
+                Ranker.of(recommender.plain), liked, recommender.hidden, recommender.counts, run.lengths, run.resamples
             )
             result["liked"] = {"threshold": threshold, **measured.summary()}
     if data.split == "cold-items":
@@ -72,11 +72,11 @@ def measure(
     popularity = None
     if run.baselines:
         for name, ranker in _baselines(parts):
-            report = rank_metrics(ranker, test, recommender.seen, recommender.counts, run.lengths)
+            report = rank_metrics(ranker, test, recommender.hidden, recommender.counts, run.lengths)
             result["baselines"][name] = {**report.metrics, **_difference(own, report, run.resamples)}
             popularity = report if name == "popularity" else popularity
             if liked is not None and len(liked):
-                part = rank_metrics(ranker, liked, recommender.seen, recommender.counts, (10,))
+                part = rank_metrics(ranker, liked, recommender.hidden, recommender.counts, (10,))
                 result["baselines"][name]["liked_ndcg_at_10"] = part.metrics["ndcg_at_10"]
     return Measured(result, own, popularity)
 
@@ -105,7 +105,7 @@ def _measure_cold(
     recommender: Recommender, test: Ratings, parts: _Parts, descriptions: Descriptions | None, run: RunConfig
 ) -> dict[str, Any]:
     """Score the items that had no training rating, and the baselines on the same descriptions."""
-    shared = test, recommender.seen, recommender.counts
+    shared = test, recommender.hidden, recommender.counts
     result = cold_metrics(Ranker.of(recommender.plain), *shared, run.resamples)
     result["baselines"] = {}
     features = words = None

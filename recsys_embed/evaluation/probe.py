@@ -115,7 +115,7 @@ def _known(recommender: Recommender, test: Ratings) -> Seen:
     """Return all that users are known to have rated among the items that are ranked, test ratings too."""
     width, users = len(recommender.items), np.arange(len(recommender.users))
     keys = [test.user * width + test.item]
-    for part in (recommender.seen, recommender.held):
+    for part in (recommender.hidden, recommender.held):
         user, item = part.of_users(users)
         keys.append(user * width + item)
     both = np.unique(np.concatenate(keys))

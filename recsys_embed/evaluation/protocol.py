@@ -120,7 +120,7 @@ def evaluate(
     test, unknown = onto(recommender, test)
     if not len(test):
         raise DataError("there is no test rating of a user and an item that the model knows")
-    report = rank_metrics(Ranker.of(model), test, recommender.seen, recommender.counts, ks, resamples)
+    report = rank_metrics(Ranker.of(model), test, recommender.hidden, recommender.counts, ks, resamples)
     if not report.users:
         raise DataError("no item of the test ratings has a training rating, so none could have been recommended")
     report = replace(report, left_out=report.left_out + unknown)

@@ -71,7 +71,7 @@ def slices(
     counts = recommender.counts
     groups = by_popularity(counts) if by == "popularity" else by_column(recommender.table, counts, by)
     known, _ = onto(recommender, test)
-    rows = of_items(Ranker.of(recommender.plain), known, recommender.seen, counts, groups, k, resamples)
+    rows = of_items(Ranker.of(recommender.plain), known, recommender.hidden, counts, groups, k, resamples)
     return Slices(by, "items", k, exposed, rows, groups.left_out)
 
 

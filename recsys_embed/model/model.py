@@ -94,11 +94,13 @@ def build(
     descriptions: Descriptions | None = None,
     content: ContentConfig | None = None,
     history: tuple[Seen, float] | None = None,
+    shared: bool = False,
 ) -> Model:
     """Make an untrained model for so many users and items; every None of the config must be filled.
 
     descriptions: what is known of the items, one row each; content: how they become vectors.
     history: what each user rated, and the share of it that a step leaves out, for users made of that.
+    shared: users and items are the same nodes, and one table is both towers: a score has no direction.
     Equal seeds give equal weights, whatever was drawn before.
     """
     if config.dim is None or config.init_scale is None:
@@ -112,6 +114,9 @@ def build(
     finally:
         torch.set_rng_state(state)
     made = config.dim, config.init_scale, generator
+    if shared:
+        nodes = IdTower(items, *made, config.biases)
+        return Model(nodes, nodes, scorer)
     free = None
     kind = config.user_tower or "id"
     if kind != "history":

@@ -11,7 +11,7 @@ from recsys_embed.ratings.table import Ratings
 def check_trainable(ratings: Ratings) -> None:
     """Raise DataError where nothing can be learnt from the ratings."""
     users, items = len(np.unique(ratings.user)), len(np.unique(ratings.item))
-    if users < 2 or items < 2:
+    if users < 2 or items < 2 or (ratings.shared and users < 3):
         raise DataError(
             f"there are {len(ratings):,} training ratings of {users:,} user{'s' * (users != 1)} and {items:,} "
             f"item{'s' * (items != 1)}; at least two of each are needed to learn who likes what"

@@ -36,10 +36,15 @@ def _within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
 
 
 def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
-    """Split each user's rows at random: the nearest whole number to the given shares, and one row stays in train."""
+    """Split each user's rows at random: the nearest whole number to the given shares, and one row stays in train.
+
+    Of a graph, edges are split, both directions together: shares of all of them, and one of each node stays in train.
+    """
     _shares(valid, test)
     if not len(ratings):
         return Split(ratings, ratings, ratings)
+    if ratings.shared:
+        return _split_edges(ratings, valid, test, seed)
     random = np.random.default_rng(seed).random(len(ratings))
     place, count = _within_user(ratings.user, np.lexsort((random, ratings.user)))
     n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
@@ -47,6 +52,27 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
     is_test = place < n_test
     is_valid = ~is_test & (place < n_test + n_valid)
     return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
+
+
+def _split_edges(ratings: Ratings, valid: float, test: float, seed: int) -> Split:
+    ends = np.sort(np.column_stack((ratings.user, ratings.item)), axis=1)
+    edges, of_row = np.unique(ends, axis=0, return_inverse=True)
+    random = np.random.default_rng(seed).permutation(len(edges))
+    last = np.zeros(len(ratings.users), np.int64)
+    np.maximum.at(last, edges, random[:, None])
+    # A node's last edge in the drawn order stays in train; the others are held out in that order.
+    free = np.flatnonzero((random[:, None] < last[edges]).all(axis=1))
+    free = free[np.argsort(random[free])]
+    held = [round(len(edges) * share) for share in (test, valid)]
+    part = np.zeros(len(edges), np.int64)
+    part[free[: held[0]]], part[free[held[0] : sum(held)]] = 2, 1
+    train, middle, end = (ratings.take(part[of_row.ravel()] == at) for at in range(3))
+    return Split(train, middle, end)
+
+
+def _no_graph(ratings: Ratings, name: str) -> None:
+    if ratings.shared:
+        raise SettingError(f"--split {name} is about users and their items; edges of nodes take random or time")
 
 
 def split_cold_items(
@@ -58,6 +84,7 @@ def split_cold_items(
     another share `valid` all of its in validation; of the other items' ratings, each user's are split as in
     `split_random`. So both later parts hold ratings of items that were in training and of items that were not.
     """
+    _no_graph(ratings, "cold-items")
     _shares(valid, test)
     if not (0 < cold < 1 and cold + valid < 1):
         raise SettingError(f"the shares of cold items ({cold}) and valid ({valid}) must sum to less than 1")
@@ -83,6 +110,7 @@ def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
     Ratings of one second keep their order in the table. Users of fewer than three ratings stay in train.
     Without `test` the last rating is for validation.
     """
+    _no_graph(ratings, "leave-last")
     if ratings.time is None:
         raise DataError("leave-last needs times, and this data has none: name the column with --time-col")
     if not len(ratings):

@@ -24,8 +24,8 @@ log = logging.getLogger("recsys_embed")
 
 # Names that a column may have when nobody says otherwise, in the order of preference.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
-    "user": ("user_id", "userId", "user", "user_procid"),
-    "item": ("item_id", "itemId", "movieId", "item", "item_procid"),
+    "user": ("user_id", "userId", "user", "user_procid", "source"),
+    "item": ("item_id", "itemId", "movieId", "item", "item_procid", "target"),
     "rating": ("rating", "value"),
     "time": ("timestamp", "time"),
 }
@@ -37,6 +37,7 @@ class Ratings:
 
     users, items: the vocabularies. user, item: their rows, int64 [n]. value: float32 [n], 1.0 where the data
     has no ratings. time: int64 [n], seconds since 1970, or None. `merged` counts rows that were duplicates.
+    Of a graph both vocabularies are one and the same (`shared`), and every edge stands in two rows, (a, b) and (b, a).
     """
 
     users: Vocab
@@ -62,6 +63,7 @@ class Ratings:
         time: str | None = None,
         duplicates: DuplicatesName = "last",
         *,
+        shared_ids: bool = False,
         vocabs: tuple[Vocab, Vocab] | None = None,
         from_text: bool = False,
         place: Place = Place(),  # noqa: B008
@@ -72,6 +74,8 @@ class Ratings:
             Without a rating column every row is a positive of value 1; without a time column `time` is None.
         duplicates: what becomes of several rows of one user and item: the "last" one (in time, else in file
             order), the "first", their "mean", their "sum" (time is the last), or an "error".
+        shared_ids: both id columns name nodes of one kind, and a row is an edge without direction. Edges of a node
+            with itself are left out, and one that stands there in both directions is a duplicate.
         vocabs: the users and items, where several frames share them. By default they are made of this frame.
         from_text: the frame was read from text, so ids that are all integers become integers.
         place: how the frame's rows are named in error messages.
@@ -90,8 +94,13 @@ class Ratings:
         }
         if "time" in names:
             columns["time"] = _times(data[names["time"]], place)
-        table, merged = _merge(pl.DataFrame(columns), duplicates, place)
-        users, items = vocabs or (Vocab.of(table["user"], "user"), Vocab.of(table["item"], "item"))
+        table = pl.DataFrame(columns)
+        table, merged = _merge(_one_way(table) if shared_ids else table, duplicates, place)
+        if shared_ids:
+            table = _both_ways(table)
+            users, items = vocabs or (Vocab.of(table["user"], "node"),) * 2
+        else:
+            users, items = vocabs or (Vocab.of(table["user"], "user"), Vocab.of(table["item"], "item"))
         return cls(
             users=users,
             items=items,
@@ -106,7 +115,14 @@ class Ratings:
         return len(self.user)
 
     def __repr__(self) -> str:
+        if self.shared:
+            return f"Ratings({len(self) // 2:,} edges, {len(self.users):,} nodes)"
         return f"Ratings({len(self):,} rows, {len(self.users):,} users, {len(self.items):,} items)"
+
+    @property
+    def shared(self) -> bool:
+        """Whether users and items are one vocabulary: the nodes of a graph."""
+        return self.users is self.items
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Ratings:
         """Return the given rows (numbers or a mask) with the same vocabularies; all splits are made of this."""
@@ -137,8 +153,10 @@ class Ratings:
         if known.null_count():
             log.warning("%d items of the item table have ids that are no integers: left out", known.null_count())
         joined = pl.concat([self.items.series, known.drop_nulls()])
-        items = Vocab.of(joined, "item")
-        return replace(self, items=items, item=items.rows(self.items.series)[self.item])
+        items = Vocab.of(joined, self.items.name)
+        row = items.rows(self.items.series)
+        users = {"users": items, "user": row[self.user]} if self.shared else {}
+        return replace(self, items=items, item=row[self.item], **users)  # type: ignore[arg-type]
 
     @property
     def explicit(self) -> bool:
@@ -160,6 +178,10 @@ class Ratings:
     def seen(self) -> Seen:
         """Return the items of each user."""
         return Seen.of(self.user, self.item, len(self.users))
+
+    def hidden(self) -> Seen:
+        """Return what stands in no list of a user, and is no negative: what they rated; of a node, itself too."""
+        return self.seen().with_own() if self.shared else self.seen()
 
     def digest(self) -> str:
         """Return 16 hex digits that are equal for equal ratings, whatever the machine."""
@@ -230,6 +252,14 @@ class Seen:
         user, item = (np.concatenate(c) for c in zip(self.of_users(users), other.of_users(users), strict=True))
         return Seen.of(user, item, len(users))
 
+    def with_own(self) -> Seen:
+        """Return the same with every node among its own neighbours."""
+        nodes = np.arange(len(self.start) - 1)
+        user = np.repeat(nodes, self.count)
+        below = np.bincount(user[self.item < user], minlength=len(nodes))
+        item = np.insert(self.item, self.start[:-1] + below, nodes)
+        return Seen(self.start + np.arange(len(self.start)), item)
+
 
 def as_polars(frame: Any) -> pl.DataFrame:
     """Return a polars or pandas frame as a polars one; raise DataError for anything else."""
@@ -297,13 +327,32 @@ def _times(column: pl.Series, place: Place) -> pl.Series:
     return times.cast(pl.Int64)
 
 
+def _one_way(table: pl.DataFrame) -> pl.DataFrame:
+    """Turn every edge so that the lower id comes first, with ids of one type in both columns."""
+    if table["user"].dtype != table["item"].dtype:
+        table = table.with_columns(pl.col("user", "item").cast(pl.String))
+    turned = pl.col("user") > pl.col("item")
+    lower, higher = (pl.when(turned).then(a).otherwise(b) for a, b in (("item", "user"), ("user", "item")))
+    return table.with_columns(user=lower, item=higher)
+
+
+def _both_ways(table: pl.DataFrame) -> pl.DataFrame:
+    """Return every edge of two nodes in both directions."""
+    edges = table.filter(pl.col("user") != pl.col("item"))
+    if edges.height < table.height:
+        log.warning("%s edges of a node with itself were left out", f"{table.height - edges.height:,}")
+    if edges.is_empty():
+        raise DataError("there are no edges between two nodes")
+    return pl.concat([edges, edges.with_columns(user="item", item="user")])
+
+
 def _merge(table: pl.DataFrame, duplicates: DuplicatesName, place: Place) -> tuple[pl.DataFrame, int]:
     """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
     repeated = table.select(pl.struct("user", "item").is_duplicated()).to_series()
     if not repeated.any():
         return table, 0
     if duplicates == "error":
-        raise DataError(f"a user rated an item more than once in {listed_rows(repeated, place)}")
+        raise DataError(f"a user and item, or an edge, stand there more than once in {listed_rows(repeated, place)}")
     ordered = table.sort("time", maintain_order=True) if "time" in table.columns else table
     rest = [pl.col("time").last()] if "time" in table.columns else []
     if duplicates in ("last", "first"):

@@ -105,7 +105,7 @@ class Recommender:
         from recsys_embed.train.gibbs import fit_gibbs
         from recsys_embed.train.loop import choose_device, fit
 
-        size = Size(len(ratings.users), len(ratings.items), len(ratings))
+        size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.shared)
         model, train = recipe(self.model, self.train, size, self.content.any)
         device, _ = choose_device(train.device)
         train = replace(train, device=device)
@@ -120,7 +120,9 @@ class Recommender:
             self.fitted = fit_gibbs(positives, model.dim or 1, train, tracker, validate, epochs)
         else:
             history = positives.seen(), train.history_dropout
-            net = build(model, size.users, size.items, train.seed, descriptions, self.content, history)
+            net = build(
+                model, size.users, size.items, train.seed, descriptions, self.content, history, shared=size.shared
+            )
             self.fitted = fit(net, positives, train, tracker, validate, better, epochs)
         self._forget()
         self._described = self._folder = self.per_user = None
@@ -135,7 +137,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "_directions", "_new_user"):
+        for kept in ("index", "hidden", "_directions", "_new_user"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -147,12 +149,24 @@ class Recommender:
     def __repr__(self) -> str:
         if "plain" not in vars(self):
             return "Recommender(not fitted)"
+        if self.shared:
+            return f"Recommender({len(self.users):,} nodes, vectors of {self.plain.dim})"
         return f"Recommender({len(self.users):,} users, {len(self.items):,} items, vectors of {self.plain.dim})"
 
     @cached_property
     def index(self) -> ExactIndex:
         """The items, ready to be ranked."""
         return ExactIndex.of(self.plain)
+
+    @property
+    def shared(self) -> bool:
+        """Whether users and items are one vocabulary: the nodes of a graph."""
+        return self.users is self.items
+
+    @cached_property
+    def hidden(self) -> Seen:
+        """What stands in no list of a user: what the model was fitted on; of a node, itself too."""
+        return self.seen.with_own() if self.shared else self.seen
 
     @property
     def described(self) -> Described | None:
@@ -174,7 +188,8 @@ class Recommender:
         """Return the k best items of one user, of several, or of all (when none are named), as one long table.
 
         Columns: user_id, item_id, title, score, rank (from 1). Every user gets exactly min(k, items left) rows.
-        include_seen: rank what the model was fitted on too. hide_held: leave out held-out ratings as well.
+        include_seen: rank what the model was fitted on too, but for a node itself. hide_held: leave out held-out
+            ratings as well.
         among: item ids to choose from; exclude: item ids to leave out.
         Raises UnknownId for users and items that are not known.
         """
@@ -194,7 +209,10 @@ class Recommender:
         """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
         _check_k(k)
         allowed = self._allowed(among, exclude)
-        hidden = Seen.nothing(len(self.users)) if include_seen else self.seen
+        hidden = self.hidden
+        if include_seen:
+            hidden = Seen.nothing(len(self.users))
+            hidden = hidden.with_own() if self.shared else hidden
         if hide_held:
             hidden = hidden.union(self.held)
         for start in range(0, max(1, len(users)), _USERS):
@@ -237,7 +255,7 @@ class Recommender:
     @cached_property
     def _new_user(self) -> Callable[[Rows], Floats]:
         """Item rows -> the vector of a user who was not there in training."""
-        return new_user(self.plain, self.seen, self.counts)
+        return new_user(self.plain, self.counts)
 
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors point most nearly the way of an item's (or of each of several).

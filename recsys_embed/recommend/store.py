@@ -50,6 +50,7 @@ def write(recommender: Recommender, folder: Path) -> Path:
 
     recommender.facts.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat())
     own = {"offset": plain.offset, "link": plain.link, "scale": list(plain.scale), "unit": plain.unit}
+    own["shared"] = recommender.shared
     facts = {"package": __version__, **own}
     bundle = Bundle(
         arrays={"vectors.safetensors": vectors, "seen.safetensors": seen},
@@ -92,9 +93,13 @@ def read(loaded: Recommender, folder: Path) -> Recommender:
         table = bundle.frames["items.parquet"]
         loaded.users = Vocab(bundle.frames["users.parquet"]["user_id"], "user")
         loaded.items = Vocab(table["item_id"], "item")
+        if facts.get("shared"):
+            if loaded.users != loaded.items:
+                raise BundleError(f"{folder} says that users and items are the same nodes, but their ids differ")
+            loaded.users = loaded.items = Vocab(table["item_id"], "node")
     except KeyError as missing:
         raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
-    own = ("offset", "link", "scale", "unit")
+    own = ("offset", "link", "scale", "unit", "shared")
     loaded.per_user = bundle.frames.get(PER_USER)  # only a training with a test has it
     loaded.table, loaded.counts = table.drop("ratings"), table["ratings"].to_numpy()
     loaded.facts = {k: v for k, v in facts.items() if k not in (*own, "package", "content")}
@@ -108,7 +113,7 @@ def card(recommender: Recommender) -> str:
         f"# Recommendations from {short_name(recommender.facts.get('dataset', 'ratings'))}",
         *_summary(metrics),
         "",
-        f"{len(recommender.users):,} users, {len(recommender.items):,} items, {len(recommender.seen):,} ratings; "
+        f"{_sizes(recommender)}; "
         f"vectors of {recommender.plain.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
         f"{recommender.facts.get('epochs')} epochs, seed {chosen.get('seed')}.",
         "",
@@ -125,6 +130,12 @@ def card(recommender: Recommender) -> str:
     if recommender.facts.get("terms"):
         lines += ["", f"Data: {recommender.facts['terms']}"]
     return "\n".join(lines) + "\n"
+
+
+def _sizes(recommender: Recommender) -> str:
+    if recommender.shared:
+        return f"{len(recommender.users):,} nodes, {len(recommender.seen) // 2:,} edges"
+    return f"{len(recommender.users):,} users, {len(recommender.items):,} items, {len(recommender.seen):,} ratings"
 
 
 def _summary(metrics: dict[str, Any]) -> list[str]:

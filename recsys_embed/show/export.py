@@ -44,6 +44,8 @@ def export(
     In a folder that is there already only files of an earlier export are replaced. Raises SettingError for an unknown
     form, and DataError where something else has the name of a file.
     """
+    if users and recommender.shared:
+        raise SettingError("--users: users and items of this model are the same nodes, which are exported anyway")
     parts = [_items(recommender), *([_users(recommender)] if users else [])]
     return _write(parts, to, Path(out), Layout(neighbours, method, seed))
 

@@ -70,6 +70,8 @@ def draw_map(
     share too few, or the folder cannot be made.
     """
     config, folder = config or MapConfig(), Path(out)
+    if config.users and recommender.shared:
+        raise SettingError("--users: users and items of this model are the same nodes, which the map shows anyway")
     try:  # before minutes of work, not after
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,7 +145,7 @@ def _facts(recommender: Recommender, projection: Projection, moved: Moves | None
 def _vectors(recommender: Recommender, rows: Rows) -> dict[str, Any]:
     plain = recommender.plain
     # An MLP scorer has no closed form for a visitor.
-    fold = None if plain.layers else FoldIn.of(plain, recommender.seen, recommender.counts)
+    fold = None if plain.layers else FoldIn.of(plain, recommender.counts)
     return vectors_data(plain.items[rows], plain.item_bias[rows], fold)
 
 

@@ -68,8 +68,11 @@ def vectors_data(items: Floats, bias: Floats, fold: FoldIn | None) -> dict[str, 
     scale = np.abs(items).max(axis=1, initial=0) / 127
     rounded = np.rint(items / np.where(scale > 0, scale, 1)[:, None])
     packed = {"dim": items.shape[1], "bytes": _packed(rounded, np.int8), "scale": _packed(scale, np.float32)}
-    prior = None if fold is None else {"prior": _packed(fold.prior, np.float32), "target": fold.target}
-    return {**packed, "fold": prior and {**prior, "bias": _packed(bias, np.float32)}}
+    if fold is None:
+        return {**packed, "fold": None}
+    arrays: dict[str, NDArray[Any]] = {"bias": bias, "mean": fold.mean, "spread": fold.spread}
+    known = {name: _packed(values, np.float32) for name, values in arrays.items()}
+    return {**packed, "fold": {**known, "noise": fold.noise, "prior": fold.prior}}
 
 
 def column_data(column: Column) -> dict[str, Any]:

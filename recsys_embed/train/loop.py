@@ -74,7 +74,7 @@ def fit(
     else:
         model.items.start_bias(_first_bias(ratings.counts, objective.negatives))
     columns = _columns(ratings, config, device)
-    known = Known(ratings.seen(), len(ratings.items), device)
+    known = Known(ratings.hidden(), len(ratings.items), device)
     sizes = len(ratings.users), len(ratings.items)
     counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
     step = step_for(model, config)(model, config, known, counts[1], generator)

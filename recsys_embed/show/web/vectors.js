@@ -17,7 +17,8 @@ class Vectors {
     this.bytes = new Int8Array(bytesOf(data.bytes).buffer);
     this.scale = floatsOf(data.scale);
     // What folds in somebody new; a model with an MLP scorer has no such thing.
-    this.fold = data.fold && { bias: floatsOf(data.fold.bias), prior: floatsOf(data.fold.prior), target: data.fold.target };
+    const { fold } = data;
+    this.fold = fold && { ...fold, bias: floatsOf(fold.bias), mean: floatsOf(fold.mean), spread: floatsOf(fold.spread) };
     this.inverseLength = new Float32Array(this.n);
     for (let row = 0; row < this.n; row++) {
       let sum = 0;
@@ -49,19 +50,14 @@ class Vectors {
     return best(scores, k, new Set([row]));
   }
 
-  /** The k best rows for somebody who took some: implicit ALS' closed form, as recommend/fold_in.py has it. */
+  /** The k best rows for somebody who took some: the closed form of recommend/fold_in.py. */
   recommend(taken, k) {
     const { dim, fold } = this;
-    const matrix = Float64Array.from(fold.prior);
-    const sum = new Float64Array(dim);
-    for (const row of taken) {
-      const v = this.row(row);
-      for (let a = 0; a < dim; a++) {
-        sum[a] += v[a];
-        for (let b = 0; b < dim; b++) matrix[a * dim + b] += v[a] * v[b];
-      }
-    }
-    const user = solve(matrix, sum).map((x) => x * fold.target);
+    const matrix = Float64Array.from(fold.spread);
+    for (let a = 0; a < dim; a++) matrix[a * dim + a] += fold.noise + fold.prior / taken.length;
+    const pull = Float64Array.from(fold.mean, (x) => -x);
+    for (const row of taken) this.row(row).forEach((x, a) => (pull[a] += x / taken.length));
+    const user = solve(matrix, pull);
     const scores = this.products(user);
     for (let row = 0; row < this.n; row++) scores[row] = scores[row] * this.scale[row] + fold.bias[row];
     return best(scores, k, new Set(taken));
