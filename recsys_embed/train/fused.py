@@ -36,6 +36,8 @@ class PairsStep(AutogradStep):
             return f"loss {config.loss}"
         if not isinstance(model.scorer, Dot) or model.scorer.cosine or model.scorer.temperature != 1:
             return "a scorer that is not the plain dot product"
+        if model.users is model.items:
+            return "one table for both sides"
         for tower in (model.users, model.items):
             if not isinstance(tower, IdTower):
                 return "users or items that are more than a table"
@@ -49,7 +51,7 @@ class PairsStep(AutogradStep):
         """Write the gradients of the tables, and return the loss."""
         users, items = cast(IdTower, self.model.users), cast(IdTower, self.model.items)
         u, v = users.table.weight, items.table.weight
-        compared = self._items(batch)
+        compared = self.negatives(batch)
         user, wide = batch.user.numpy(), compared.shape[1]
         coefficient, terms = np.empty(compared.shape, np.float32), np.empty(len(user), np.float32)
         tables = (_array(u), _array(v), _biases(users), _biases(items))
@@ -65,7 +67,7 @@ class PairsStep(AutogradStep):
         _give(items, rows, made)
         return torch.tensor(terms.sum(dtype=np.float64), dtype=torch.float32)
 
-    def _items(self, batch: Batch) -> Rows:
+    def negatives(self, batch: Batch) -> Rows:
         """Return each rating's item and its negatives, [B, 1 + K]; -1 - row for a negative that the user knows."""
         k = self.config.negatives or 0
         compared = np.empty((len(batch.user), 1 + k), np.int64)

@@ -20,6 +20,7 @@ from recsys_embed.model.samplers import Known
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.track.tracker import Tracker
+from recsys_embed.train.kernels import available
 from recsys_embed.train.step import AutogradStep, Batch
 
 log = logging.getLogger("recsys_embed")
@@ -119,7 +120,7 @@ def fit(
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     """Return the fastest step that can train this model so."""
-    if config.loss not in ("bpr", "logistic"):
+    if config.loss not in ("bpr", "logistic") or not available():
         return AutogradStep
     from recsys_embed.train.fused import PairsStep  # compiles, or reads from a cache, the kernels
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-_REAL = torch.float32
+from recsys_embed.train.kernels import available
 
 
 @dataclass
@@ -92,7 +92,8 @@ class RowLazyAdam:
     def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
         beta1, beta2 = self.betas
         state = self._state(table)
-        if self.fused and table.device.type == "cpu" and table.ndim == 2 and table.dtype == gradient.dtype == _REAL:
+        real = table.device.type == "cpu" and table.ndim == 2 and table.dtype == gradient.dtype == torch.float32
+        if self.fused and real and available():
             from recsys_embed.train.kernels import cpu
 
             every = torch.arange(len(table)) if isinstance(rows, slice) else rows
