@@ -9,9 +9,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def roomy(like: Tensor) -> Tensor:
+    """Return memory for a table like this one, not filled: on a processor with float32, NumPy's, in huge pages.
+
+    NumPy asks the system for them and torch does not. Rows at random places are read up to a third faster so.
+    """
+    if like.device.type != "cpu" or like.dtype != torch.float32:
+        return torch.empty_like(like)
+    return torch.from_numpy(np.empty(like.shape, np.float32))
 
 
 def rows_of(table: Tensor, rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recsys_embed.arrays import Floats
 from recsys_embed.content.describe import Features
 from recsys_embed.model.content_tower import ContentTower
-from recsys_embed.model.gather import rows_of, sums_of
+from recsys_embed.model.gather import roomy, rows_of, sums_of
 from recsys_embed.model.losses import take
 from recsys_embed.ratings.table import Seen
 
@@ -72,7 +72,7 @@ class IdTower(nn.Module):
     def __init__(self, rows: int, dim: int, scale: float, generator: torch.Generator, biases: bool = True) -> None:
         super().__init__()
         self.dim = dim
-        self.table = nn.Embedding(rows, dim, sparse=True, _weight=torch.empty(rows, dim))
+        self.table = nn.Embedding(rows, dim, sparse=True, _weight=roomy(torch.empty(rows, dim)))
         nn.init.normal_(self.table.weight, std=scale / dim**0.5, generator=generator)
         self.bias = nn.Embedding(rows, 1, sparse=True, _weight=torch.zeros(rows, 1)) if biases else None
 
@@ -130,7 +130,7 @@ class HistoryTower(nn.Module):
     ) -> None:
         super().__init__()
         self.dim, self.dropout, self.own = dim, dropout, own
-        self.table = nn.Parameter(torch.empty(items, dim))
+        self.table = nn.Parameter(roomy(torch.empty(items, dim)))
         nn.init.normal_(self.table, std=scale / dim**0.5, generator=generator)
         self.register_buffer("start", torch.from_numpy(np.asarray(seen.start)), persistent=False)
         self.register_buffer("item", torch.from_numpy(np.asarray(seen.item)), persistent=False)

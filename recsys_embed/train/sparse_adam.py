@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from recsys_embed.model.gather import roomy
 from recsys_embed.train.kernels import available
 
 
@@ -116,8 +117,8 @@ class RowLazyAdam:
         if table not in self.state:
             column = (len(table), *[1] * (table.ndim - 1))
             self.state[table] = _State(
-                mean=torch.zeros_like(table),
-                square=torch.zeros_like(table),
+                mean=roomy(table).zero_(),
+                square=roomy(table).zero_(),
                 count=torch.zeros(column, device=table.device),
                 # Doubles: a sum of small logarithms over many steps must keep its last digits.
                 shrunk=torch.zeros(column, device=table.device, dtype=torch.float64),

@@ -16,10 +16,16 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from llvmlite import ir
+from numba.core import cgutils
+from numba.extending import intrinsic
 from torch import Tensor
 
 # Products and sums may be joined to one operation, and sums reordered; nan and infinity stay what they are.
 _MATHS = {"contract", "reassoc", "nsz", "arcp"}
+# Rows of a table lie anywhere in memory: each is asked for so many rows before it is worked on. Without it, a processor
+# waits for memory most of the time (300 ns a row of 64 numbers and its two moments where 40 ns are work).
+AHEAD = 4
 # Fewer rows than this are not worth a second thread.
 _ROWS = 1024
 
@@ -55,12 +61,39 @@ def over(rows: int, kernel: Callable[..., None], *arguments: Any) -> None:
         part.result()
 
 
+def _prefetch(typing: Any, table: Any, row: Any) -> Any:
+    """Ask for the memory of row `row` of a matrix of float32 in C order; it says nothing and cannot fail."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
+        columns = cgutils.unpack_tuple(builder, matrix.shape)[1]
+        byte, number, whole = ir.IntType(8).as_pointer(), ir.IntType(32), columns.type
+        size = builder.mul(columns, whole(4))
+        begin = builder.gep(builder.bitcast(matrix.data, byte), [builder.mul(arguments[1], size)])
+        shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        with cgutils.for_range_slice(builder, whole(0), size, whole(64), inc=True) as (at, _):
+            # to be written too, to be kept in the nearest cache, and it is data
+            builder.call(ask, [builder.gep(begin, [at]), number(1), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return numba.types.void(table, row), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
 @compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1],i8[::1],f4[:,::1],f8,f8,f8,f8,f8)")
 def _adam(start, stop, table, mean, square, count, shrunk, rows, gradient, lr, beta1, beta2, eps, now):  # type: ignore[no-untyped-def]
     old1, new1, old2, new2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
     least = np.float32(eps)
     log1, log2 = math.log(beta1), math.log(beta2)
     for n in range(start, stop):
+        if n + AHEAD < stop:
+            after = rows[n + AHEAD]
+            prefetch(table, after)
+            prefetch(mean, after)
+            prefetch(square, after)
         row = rows[n]
         steps = count[row] + np.float32(1)
         count[row] = steps

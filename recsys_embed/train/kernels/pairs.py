@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from recsys_embed.train.kernels.cpu import compiled
+from recsys_embed.train.kernels.cpu import AHEAD, compiled, prefetch
 
 _TRIES = 16
 
@@ -52,6 +52,11 @@ def push(start, stop, coefficient, loss, u, v, user_bias, item_bias, user, items
     wide, dim, batch = items.shape[1], u.shape[1], np.float32(len(items))
     share = np.float32(1) / np.float32(max(1, wide - 1))
     for n in range(start, stop):
+        if n + AHEAD < stop:
+            prefetch(u, user[n + AHEAD])
+            for k in range(wide):
+                row = items[n + AHEAD, k]
+                prefetch(v, row if row >= 0 else -1 - row)
         own, scale = user[n], weight[n] / batch
         positive = np.float32(0)
         total, sum_ = np.float32(0), np.float32(0)
@@ -133,6 +138,8 @@ def sums(start, stop, out, out_bias, table, order, edge, coefficient, rows, wide
         for j in range(dim):
             out[x, j] = np.float32(0)
         for y in range(edge[x], edge[x + 1]):
+            if y + AHEAD < len(order):
+                prefetch(table, rows[order[y + AHEAD] // wide])
             n = order[y]
             c, row = coefficient[n], rows[n // wide]
             bias += c
@@ -150,6 +157,9 @@ def sums_of_users(start, stop, out, out_bias, table, order, edge, coefficient, i
         for j in range(dim):
             out[x, j] = np.float32(0)
         for y in range(edge[x], edge[x + 1]):
+            if y + AHEAD < len(order):
+                for k in range(wide):
+                    prefetch(table, items[order[y + AHEAD], k])
             n = order[y]
             for k in range(wide):
                 c, row = coefficient[n, k], items[n, k]
