@@ -12,7 +12,7 @@ from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known
 from recsys_embed.train.fused import PairsStep
-from recsys_embed.train.kernels import available, pairs
+from recsys_embed.train.kernels import available, cpu, pairs
 from recsys_embed.train.loop import fit, step_for
 from recsys_embed.train.step import AutogradStep, Batch
 
@@ -117,6 +117,21 @@ def test_who_knows_everything_has_no_negatives(ratings):
     compared = np.zeros((5, 1 + K), np.int64)
     pairs.draw(0, 5, compared, np.zeros(5, np.int64), np.arange(4), np.array([0, 4]), np.arange(4), np.uint64(7))
     assert (compared[:, 1:] < 0).all() and (-1 - compared[:, 1:] < 4).all()
+
+
+@pytest.mark.parametrize(("share", "dim"), [(0.1, 7), (0.5, 128), (0.9, 1)])
+def test_dropout_leaves_out_its_share_and_scales_up_the_rest(share, dim):
+    generator = torch.Generator().manual_seed(0)
+    mask = cpu.kept((40_000 // dim, dim), share, generator)
+    off = (mask == 0).float()
+    assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)])
+    assert off.mean() == pytest.approx(share, abs=5 * (share * (1 - share) / 40_000) ** 0.5)
+    if dim > 1:  # every place has its share, and neighbours do not tell of each other
+        each = (share * (1 - share) * dim / 40_000) ** 0.5
+        assert (off.mean(0) - share).abs().max() < 5 * each
+        both = (off[:, 1:] * off[:, :-1]).mean()
+        assert both == pytest.approx(share**2, abs=0.02)
+    assert not mask.equal(cpu.kept((40_000 // dim, dim), share, generator))
 
 
 @pytest.mark.parametrize("size", [1, 2, 300])

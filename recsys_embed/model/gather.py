@@ -76,4 +76,5 @@ class _Sums(torch.autograd.Function):
 
 
 def _sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-    return torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
+    gradient = torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
+    return gradient._coalesced_(True)  # each row stands there once: an optimizer need not sort and sum them

@@ -65,7 +65,7 @@ class _SharedSoftmax(torch.autograd.Function):
         ctx: Any, u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, pressure: float
     ) -> Tensor:
         everything = negatives.items is None
-        columns = v if negatives.items is None else v[negatives.items]
+        columns = v if negatives.items is None else v.index_select(0, negatives.items)
         shift = bias if negatives.items is None else bias[negatives.items]
         shift = shift if negatives.log_chance is None else shift - negatives.log_chance
         weight = pairs.weight / len(pairs.weight)
@@ -111,7 +111,7 @@ class _SharedSoftmax(torch.autograd.Function):
 
 
 def _dots(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:
-    return (u[pairs.row] * v[pairs.item]).sum(1) + bias[pairs.item]
+    return torch.linalg.vecdot(u.index_select(0, pairs.row), v.index_select(0, pairs.item)) + bias[pairs.item]
 
 
 def _add_positives(

@@ -17,7 +17,7 @@ from recsys_embed.model.scorers import Dot
 from recsys_embed.model.towers import IdTower
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.train.kernels import pairs
-from recsys_embed.train.kernels.cpu import over
+from recsys_embed.train.kernels.cpu import over, seed_of
 from recsys_embed.train.step import AutogradStep, Batch
 
 
@@ -73,9 +73,16 @@ class PairsStep(AutogradStep):
         compared = np.empty((len(batch.user), 1 + k), np.int64)
         compared[:, 0] = batch.item.numpy()
         if self.config.sampler == "uniform":
-            seed = np.uint64(torch.randint(2**62, (1,), generator=self.generator).item())
             known = self.known.start.numpy(), self.known.item.numpy()
-            over(len(compared), pairs.draw, compared, batch.user.numpy(), self.rated.numpy(), *known, seed)
+            over(
+                len(compared),
+                pairs.draw,
+                compared,
+                batch.user.numpy(),
+                self.rated.numpy(),
+                *known,
+                seed_of(self.generator),
+            )
         else:
             drawn, mask = draw_unknown(self.sampler, self.known, self.rated, batch.user, k, self.generator)
             compared[:, 1:] = torch.where(mask, -1 - drawn, drawn).numpy()

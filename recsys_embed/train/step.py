@@ -14,6 +14,7 @@ from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
 from recsys_embed.model.scorers import Dot
 from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.model.towers import Side
+from recsys_embed.train.kernels import available
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
 
 # What a negative scores that is none: so little that no loss sees it, and finite, so that no gradient is NaN.
@@ -123,8 +124,13 @@ class AutogradStep:
         share = self.config.dropout
         if not share:
             return side
-        kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
-        return Side(side.vectors * kept / (1 - share), side.bias)
+        if side.vectors.is_cuda or not available():
+            kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
+            return Side(side.vectors * kept / (1 - share), side.bias)
+        from recsys_embed.train.kernels import cpu
+
+        rows, dim = side.vectors.shape
+        return Side(side.vectors * cpu.kept((rows, dim), share, self.generator), side.bias)
 
     def flush(self) -> None:
         """Bring every row up to date; needed before the model is read."""

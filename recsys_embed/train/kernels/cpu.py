@@ -83,6 +83,18 @@ def _prefetch(typing: Any, table: Any, row: Any) -> Any:
 prefetch: Any = intrinsic(_prefetch)
 
 
+@numba.njit(inline="always")
+def hashed(seed, place):  # type: ignore[no-untyped-def]
+    """Return 64 bits that a seed and a place give (SplitMix64: Steele et al., OOPSLA 2014).
+
+    So no thread has to know what another one drew, and draws do not depend on how many there are.
+    """
+    x = seed + np.uint64(place) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
 @compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1],i8[::1],f4[:,::1],f8,f8,f8,f8,f8)")
 def _adam(start, stop, table, mean, square, count, shrunk, rows, gradient, lr, beta1, beta2, eps, now):  # type: ignore[no-untyped-def]
     old1, new1, old2, new2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
@@ -127,3 +139,27 @@ def adam(
     """
     arrays = [t.detach().numpy() for t in (table, *moments)] + [c.view(-1).numpy() for c in counts]
     over(len(rows), _adam, *arrays, rows.numpy(), gradient.contiguous().numpy(), *settings, shrunk)
+
+
+@compiled("(i8,i8,f4[:,::1],u8,f4,u8)")
+def _kept(start, stop, out, share, scale, seed):  # type: ignore[no-untyped-def]
+    wide = out.shape[1]
+    for n in range(start, stop):
+        x = np.uint64(0)
+        for k in range(wide):
+            if k % 4 == 0:  # sixteen bits of a hash for each number
+                x = hashed(seed, n * ((wide + 3) // 4) + k // 4)
+            out[n, k] = scale if (x & np.uint64(0xFFFF)) >= share else np.float32(0)
+            x >>= np.uint64(16)
+
+
+def kept(shape: tuple[int, int], share: float, generator: torch.Generator) -> Tensor:
+    """Return a mask for dropout: zero for a share of the numbers, rounded to a 65,536th, and 1 / (1 - share) else."""
+    out = np.empty(shape, np.float32)
+    over(shape[0], _kept, out, np.uint64(round(share * 65_536)), np.float32(1 / (1 - share)), seed_of(generator))
+    return torch.from_numpy(out)
+
+
+def seed_of(generator: torch.Generator) -> np.uint64:
+    """Draw a seed for hashes."""
+    return np.uint64(torch.randint(2**62, (1,), generator=generator).item())

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from recsys_embed.train.kernels.cpu import AHEAD, compiled, prefetch
+from recsys_embed.train.kernels.cpu import AHEAD, compiled, hashed, prefetch
 
 _TRIES = 16
 
@@ -17,18 +17,14 @@ def draw(start, stop, items, user, rated, first, item, seed):
     """Fill items[:, 1:] with uniform draws among the rows `rated` that the user does not know.
 
     first [users + 1], item [n]: what each user knows, ascending, as in `Seen`. A known one is drawn again, 16 times at
-    most; what is left is marked by -1 - row. The draws are hashes (Steele et al., SplitMix64, OOPSLA 2014) of the seed
-    and the place, so they do not depend on the number of threads.
+    most; what is left is marked by -1 - row. The draws are hashes of the seed and the place.
     """
     wide = items.shape[1]
     for n in range(start, stop):
         low, high = first[user[n]], first[user[n] + 1]
         for k in range(1, wide):
             for tries in range(_TRIES):
-                x = seed + np.uint64((n * wide + k) * _TRIES + tries) * np.uint64(0x9E3779B97F4A7C15)
-                x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-                x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-                x ^= x >> np.uint64(31)
+                x = hashed(seed, (n * wide + k) * _TRIES + tries)
                 row = rated[np.int64(((x >> np.uint64(32)) * np.uint64(len(rated))) >> np.uint64(32))]
                 a, b = low, high
                 while a < b:
