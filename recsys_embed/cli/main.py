@@ -58,8 +58,10 @@ app.add_typer(words.app, name="words")
 def main() -> None:
     """Run the program; an error that is the input's fault is one line on stderr and an exit code of its own."""
     # torch's threads spin long while they wait for each other, which makes training 20 times slower as soon as
-    # another program wants a core. A short spin costs nothing on an idle machine.
+    # another program wants a core. A short spin costs nothing on an idle machine. NumPy's spin after each product of
+    # matrices: a validation would halve the speed of the epoch after it.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
         app()
     except RecsysError as error:
