@@ -1,7 +1,7 @@
 """How many samples a second training takes in, side by side with the compiled libraries.
 
     python experiments/benchmarks/kernel.py [--users 200000] [--items 50000] [--ratings 2000000] [--dim 64]
-        [--batch 16384] [--rounds 5] [--only NAME,NAME] [--out FILE.json]
+        [--batch 65536] [--rounds 5] [--only NAME,NAME] [--out FILE.json]
 
 Uniform made-up ratings. A BPR sample is valid: a negative that the user knows is drawn again (implicit skips it
 instead: its count is of all drawn). All begin anew in every round and take turns; medians, with the least and most.
@@ -140,7 +140,7 @@ def copied() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name, value in (("users", 200_000), ("items", 50_000), ("ratings", 2_000_000), ("dim", 64), ("batch", 16_384)):
+    for name, value in (("users", 200_000), ("items", 50_000), ("ratings", 2_000_000), ("dim", 64), ("batch", 65_536)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="")

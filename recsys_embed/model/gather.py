@@ -77,4 +77,7 @@ class _Sums(torch.autograd.Function):
 
 def _sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
     gradient = torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
-    return gradient._coalesced_(True)  # each row stands there once: an optimizer need not sort and sum them
+    # Rows in ascending order stand there once each: an optimizer need not sort and sum them. (To ask makes CUDA wait.)
+    if not rows.is_cuda and bool((rows[1:] > rows[:-1]).all()):
+        gradient._coalesced_(True)
+    return gradient
