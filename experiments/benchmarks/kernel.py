@@ -154,15 +154,15 @@ def main() -> None:
     pairs = {"dim": dim, "negatives": 1, "batch_size": args.batch, "user_decay": 1.0, "item_decay": 1.0}
     shared = {"dim": dim, "negatives": 1024, "batch_users": 1024}
     contenders: dict[str, Callable[[], Pass]] = {
-        "ours, bpr": lambda: ours(ratings, "bpr", **pairs),
-        "ours, bpr, plain torch": lambda: ours(ratings, "bpr", True, **pairs),
-        "torch SparseAdam, bpr, batch 8192": lambda: sparse_adam(ratings, dim, 8192),
-        "torch SparseAdam, bpr, batch 65536": lambda: sparse_adam(ratings, dim, 65_536),
+        "ours: bpr": lambda: ours(ratings, "bpr", **pairs),
+        "ours: bpr in plain torch": lambda: ours(ratings, "bpr", True, **pairs),
+        "torch SparseAdam: bpr batch 8192": lambda: sparse_adam(ratings, dim, 8192),
+        "torch SparseAdam: bpr batch 65536": lambda: sparse_adam(ratings, dim, 65_536),
         "implicit bpr": lambda: implicit_bpr(ratings, dim, threads),
         "lightfm bpr": lambda: lightfm(ratings, dim, threads, "bpr"),
         "lightfm warp": lambda: lightfm(ratings, dim, threads, "warp"),
-        "ours, sampled softmax": lambda: ours(ratings, "sampled-softmax", **shared),
-        "ours, sampled softmax, plain torch": lambda: ours(ratings, "sampled-softmax", True, **shared),
+        "ours: sampled softmax": lambda: ours(ratings, "sampled-softmax", **shared),
+        "ours: sampled softmax in plain torch": lambda: ours(ratings, "sampled-softmax", True, **shared),
     }
     only = [name for name in args.only.split(",") if name]
     chosen = {n: make() for n, make in contenders.items() if not only or any(o in n for o in only)}
@@ -179,7 +179,7 @@ def main() -> None:
     for name, found in rates.items():
         middle = float(np.median(found))
         moved = middle * 1e6 * 3 * 3 * 2 * 4 * dim
-        share = f"  {moved / copy:5.0%} of the copy" if name.startswith("ours, bpr") else ""
+        share = f"  {moved / copy:5.0%} of the copy" if name.startswith("ours: bpr") else ""
         print(f"{name:36} {middle:8.3f} million/s  ({min(found):.3f} to {max(found):.3f}){share}")
     if args.out:
         args.out.write_text(json.dumps({"copy": copy, "threads": threads, **vars(args), "out": None, "rates": rates}))

