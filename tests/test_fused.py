@@ -1,5 +1,7 @@
 """The steps that kernels take: each equals the plain one, and none takes a place that is not its own."""
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -8,12 +10,14 @@ import pytest
 import torch
 from worlds import ITEMS, USERS, small
 
+from recsys_embed.model.gather import rows_of
 from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known
 from recsys_embed.train.fused import PairsStep
 from recsys_embed.train.kernels import available, cpu, pairs
 from recsys_embed.train.loop import fit, step_for
+from recsys_embed.train.sparse_adam import Group, RowLazyAdam, summed_rows
 from recsys_embed.train.step import AutogradStep, Batch
 
 K = 3
@@ -194,4 +198,35 @@ def test_without_numba_the_plain_steps_do_the_same_and_say_so(ratings, monkeypat
         fit(model, ratings, replace(config, epochs=1))
     finally:
         available.cache_clear()
-    assert caplog.text.count("Numba cannot be loaded") == 1
+    assert caplog.text.count("Numba cannot be used") == 1
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_table_that_lies_otherwise_in_memory_moves_all_the_same(fused):
+    for table in (torch.ones(3, 5).T, torch.ones(6, 5)[::2], torch.ones(3, 2, dtype=torch.float64)):
+        parameter = torch.nn.Parameter(table)
+        parameter.grad = torch.ones_like(parameter)
+        RowLazyAdam([Group([parameter])], lr=0.1, fused=fused).step()
+        torch.testing.assert_close(parameter.data, torch.full_like(table, 0.9), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_with_ascending_rows_are_not_sorted_again():
+    table = torch.nn.Parameter(torch.ones(9, 2))
+    for rows, once in (([1, 4, 8], True), ([4, 1], False), ([4, 4], False)):
+        table.grad = None
+        rows_of(table, torch.tensor(rows)).sum().backward()
+        found = summed_rows(table.grad)
+        assert (found is table.grad) == once
+        assert found.to_dense().equal(torch.bincount(torch.tensor(rows), minlength=9)[:, None] * torch.ones(1, 2))
+
+
+def test_ratings_of_short_integers_train(ratings):
+    _, step, batch = world(ratings, "bpr")
+    step(batch._replace(user=batch.user.int(), item=batch.item.int()))
+
+
+def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):
+    code = "from recsys_embed.train.kernels import available; assert available()"
+    command = f"ulimit -f 1; {sys.executable} -c '{code}'"
+    done = subprocess.run(["bash", "-c", command], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
+    assert done.returncode == 0

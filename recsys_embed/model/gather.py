@@ -76,8 +76,4 @@ class _Sums(torch.autograd.Function):
 
 
 def _sparse(rows: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
-    gradient = torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
-    # Rows in ascending order stand there once each: an optimizer need not sort and sum them. (To ask makes CUDA wait.)
-    if not rows.is_cuda and bool((rows[1:] > rows[:-1]).all()):
-        gradient._coalesced_(True)
-    return gradient
+    return torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)

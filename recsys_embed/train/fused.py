@@ -16,7 +16,7 @@ from recsys_embed.model.samplers import draw_unknown
 from recsys_embed.model.scorers import Dot
 from recsys_embed.model.towers import IdTower
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.train.kernels import pairs
+from recsys_embed.train.kernels import pairs, takes
 from recsys_embed.train.kernels.cpu import over, seed_of
 from recsys_embed.train.step import AutogradStep, Batch
 
@@ -41,8 +41,8 @@ class PairsStep(AutogradStep):
         for tower in (model.users, model.items):
             if not isinstance(tower, IdTower):
                 return "users or items that are more than a table"
-            if tower.table.weight.device.type != "cpu":
-                return f"tables on {tower.table.weight.device.type}"
+            if not takes(tower.table.weight):
+                return f"tables of {tower.table.weight.dtype} on {tower.table.weight.device.type}"
         if config.dropout:
             return "dropout"
         return None
@@ -52,7 +52,7 @@ class PairsStep(AutogradStep):
         users, items = cast(IdTower, self.model.users), cast(IdTower, self.model.items)
         u, v = users.table.weight, items.table.weight
         compared = self.negatives(batch)
-        user, wide = batch.user.numpy(), compared.shape[1]
+        user, wide = batch.user.long().numpy(), compared.shape[1]
         coefficient, terms = np.empty(compared.shape, np.float32), np.empty(len(user), np.float32)
         tables = (_array(u), _array(v), _biases(users), _biases(items))
         of_scores = np.float32(self.model.offset), self.objective.loss is logistic
@@ -78,7 +78,7 @@ class PairsStep(AutogradStep):
                 len(compared),
                 pairs.draw,
                 compared,
-                batch.user.numpy(),
+                batch.user.long().numpy(),
                 self.rated.numpy(),
                 *known,
                 seed_of(self.generator),

@@ -120,11 +120,7 @@ def fit(
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     """Return the fastest step that can train this model so; kernels are compiled here, before a clock starts."""
-    if not available():
-        return AutogradStep
-    from recsys_embed.train.kernels import cpu  # noqa: F401
-
-    if config.loss not in ("bpr", "logistic"):
+    if not available() or config.loss not in ("bpr", "logistic"):
         return AutogradStep
     from recsys_embed.train.fused import PairsStep
 

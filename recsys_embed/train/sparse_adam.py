@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from recsys_embed.model.gather import roomy
-from recsys_embed.train.kernels import available
+from recsys_embed.train.kernels import available, takes
 
 
 @dataclass
@@ -85,7 +85,7 @@ class RowLazyAdam:
                 if table.grad is None:
                     continue
                 if table.grad.layout == torch.sparse_coo:
-                    summed = table.grad.coalesce()
+                    summed = summed_rows(table.grad)
                     self._move(table, summed.indices()[0], summed.values(), group)
                 else:
                     self._move(table, slice(None), table.grad, group)
@@ -93,8 +93,7 @@ class RowLazyAdam:
     def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
         beta1, beta2 = self.betas
         state = self._state(table)
-        real = table.device.type == "cpu" and table.ndim == 2 and table.dtype == gradient.dtype == torch.float32
-        if self.fused and real and available():
+        if self.fused and takes(table) and gradient.dtype == table.dtype and available():
             from recsys_embed.train.kernels import cpu
 
             every = torch.arange(len(table)) if isinstance(rows, slice) else rows
@@ -135,20 +134,32 @@ class RowLazyAdam:
                 state.shrunk.fill_(group.shrunk)
 
 
+def summed_rows(gradient: Tensor) -> Tensor:
+    """Return a sparse gradient with each row once: itself, without a sort, where its rows ascend (model/gather.py).
+
+    Autograd forgets that a gradient was summed. On CUDA to ask would be to wait.
+    """
+    rows = gradient._indices()[0]
+    if not rows.is_cuda and not gradient.is_coalesced() and bool((rows[1:] > rows[:-1]).all()):
+        gradient._coalesced_(True)
+    return gradient.coalesce()
+
+
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> float:
+def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
     """Scale all gradients, sparse ones too, so that their joint norm is at most `most`; return the norm before."""
     values = []
     for parameter in parameters:
         if parameter.grad is None:
             continue
         if parameter.grad.layout == torch.sparse_coo:
-            parameter.grad = parameter.grad.coalesce()
+            parameter.grad = summed_rows(parameter.grad)
             values.append(parameter.grad.values())
         else:
             values.append(parameter.grad)
     norm = float(torch.stack([v.norm() for v in values]).norm()) if values else 0.0
     if norm > most:
-        for value in values:
-            value.mul_(most / norm)
+        for parameter in parameters:
+            if parameter.grad is not None:  # not in place: the gradients of two parameters may be one tensor
+                parameter.grad = parameter.grad * (most / norm)
     return norm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 
 # Products and sums may be joined to one operation, and sums reordered; nan and infinity stay what they are.
 _MATHS = {"contract", "reassoc", "nsz", "arcp"}
+# Numba keeps a kernel by the file it stands in: who changes AHEAD, `prefetch` or `hashed` must touch pairs.py as well.
 # Rows of a table lie anywhere in memory: each is asked for so many rows before it is worked on. Without it, a processor
 # waits for memory most of the time (300 ns a row of 64 numbers and its two moments where 40 ns are work).
 AHEAD = 4
@@ -37,7 +38,7 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
         options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy"}
         try:
             return numba.njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # no folder to keep it in: it is compiled again in every process
+        except (RuntimeError, OSError):  # no folder to keep it in, or a full one: each process compiles it again
             return numba.njit(signature, **options)(function)
 
     return compile_
@@ -56,7 +57,10 @@ def over(rows: int, kernel: Callable[..., None], *arguments: Any) -> None:
         return
     edges = np.linspace(0, rows, threads + 1).astype(int).tolist()
     rest = [_pool(threads).submit(kernel, a, b, *arguments) for a, b in pairwise(edges[1:])]
-    kernel(0, edges[1], *arguments)
+    try:
+        kernel(0, edges[1], *arguments)
+    finally:
+        wait(rest)  # an interrupt must not find them at work on tables that are read
     for part in rest:
         part.result()
 
@@ -138,7 +142,7 @@ def adam(
     settings: lr, both betas, eps. shrunk: the shrinkage that the rows have after this step.
     """
     arrays = [t.detach().numpy() for t in (table, *moments)] + [c.view(-1).numpy() for c in counts]
-    over(len(rows), _adam, *arrays, rows.numpy(), gradient.contiguous().numpy(), *settings, shrunk)
+    over(len(rows), _adam, *arrays, rows.contiguous().numpy(), gradient.contiguous().numpy(), *settings, shrunk)
 
 
 @compiled("(i8,i8,f4[:,::1],u8,f4,u8)")
