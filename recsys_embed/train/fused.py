@@ -57,13 +57,14 @@ class PairsStep(AutogradStep):
         tables = (_array(u), _array(v), _biases(users), _biases(items))
         of_scores = np.float32(self.model.offset), self.objective.loss is logistic
         over(len(user), pairs.push, coefficient, terms, *tables, user, compared, batch.weight.numpy(), *of_scores)
-        rows, order, edge = _groups(user, len(u))
+        pushed, flat = coefficient.ravel(), compared.ravel()
+        rows, order, edge = _groups(user.repeat(wide), len(u))
         made = _room(rows, u)
-        over(len(rows), pairs.sums_of_users, *made, tables[1], order, edge, coefficient, compared)
+        over(len(rows), pairs.sums, *made, tables[1], order, edge, pushed, flat, 1)
         _give(users, rows, made, biases=self.objective.loss is logistic)
-        rows, order, edge = _groups(compared.ravel(), len(v))
+        rows, order, edge = _groups(flat, len(v))
         made = _room(rows, v)
-        over(len(rows), pairs.sums, *made, tables[0], order, edge, coefficient.ravel(), user, wide)
+        over(len(rows), pairs.sums, *made, tables[0], order, edge, pushed, user, wide)
         _give(items, rows, made)
         return torch.tensor(terms.sum(dtype=np.float64), dtype=torch.float32)
 

@@ -126,7 +126,8 @@ def group(rows, place, order, edge, distinct):
 def sums(start, stop, out, out_bias, table, order, edge, coefficient, rows, wide):
     """Write the sum of coefficient x table[row] over each group to out, and that of the coefficients to out_bias.
 
-    Entry n of a group is row rows[n // wide]: what is summed for a group of items is the users, one for 1 + K entries.
+    Entry n of a group is row rows[n // wide]: for groups of items that is the user, who stands there once for 1 + K
+    entries; for groups of users it is the item, and wide is 1.
     """
     dim = table.shape[1]
     for x in range(start, stop):
@@ -141,25 +142,4 @@ def sums(start, stop, out, out_bias, table, order, edge, coefficient, rows, wide
             bias += c
             for j in range(dim):
                 out[x, j] += c * table[row, j]
-        out_bias[x, 0] = bias
-
-
-@compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],i8[::1],i8[::1],f4[:,::1],i8[:,::1])")
-def sums_of_users(start, stop, out, out_bias, table, order, edge, coefficient, items):
-    """The same for groups of users: an entry is a rating, with all its 1 + K items."""
-    dim, wide = table.shape[1], items.shape[1]
-    for x in range(start, stop):
-        bias = np.float32(0)
-        for j in range(dim):
-            out[x, j] = np.float32(0)
-        for y in range(edge[x], edge[x + 1]):
-            if y + AHEAD < len(order):
-                for k in range(wide):
-                    prefetch(table, items[order[y + AHEAD], k])
-            n = order[y]
-            for k in range(wide):
-                c, row = coefficient[n, k], items[n, k]
-                bias += c
-                for j in range(dim):
-                    out[x, j] += c * table[row, j]
         out_bias[x, 0] = bias
