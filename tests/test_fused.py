@@ -10,15 +10,15 @@ import pytest
 import torch
 from worlds import ITEMS, USERS, small
 
+from recsys_embed.kernels import available, pairs
 from recsys_embed.model.gather import rows_of
 from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known
 from recsys_embed.train.fused import PairsStep
-from recsys_embed.train.kernels import available, cpu, pairs
 from recsys_embed.train.loop import fit, step_for
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, summed_rows
-from recsys_embed.train.step import AutogradStep, Batch
+from recsys_embed.train.step import AutogradStep, Batch, mask
 
 K = 3
 
@@ -126,16 +126,16 @@ def test_who_knows_everything_has_no_negatives(ratings):
 @pytest.mark.parametrize(("share", "dim"), [(0.1, 7), (0.5, 128), (0.9, 1)])
 def test_dropout_leaves_out_its_share_and_scales_up_the_rest(share, dim):
     generator = torch.Generator().manual_seed(0)
-    mask = cpu.kept((40_000 // dim, dim), share, generator)
-    off = (mask == 0).float()
-    assert mask.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)])
+    dropped = mask((40_000 // dim, dim), share, generator)
+    off = (dropped == 0).float()
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)])
     assert off.mean() == pytest.approx(share, abs=5 * (share * (1 - share) / 40_000) ** 0.5)
     if dim > 1:  # every place has its share, and neighbours do not tell of each other
         each = (share * (1 - share) * dim / 40_000) ** 0.5
         assert (off.mean(0) - share).abs().max() < 5 * each
         both = (off[:, 1:] * off[:, :-1]).mean()
         assert both == pytest.approx(share**2, abs=0.02)
-    assert not mask.equal(cpu.kept((40_000 // dim, dim), share, generator))
+    assert not dropped.equal(mask((40_000 // dim, dim), share, generator))
 
 
 @pytest.mark.parametrize("size", [1, 2, 300])
@@ -226,7 +226,7 @@ def test_ratings_of_short_integers_train(ratings):
 
 
 def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):
-    code = "from recsys_embed.train.kernels import available; assert available()"
+    code = "from recsys_embed.kernels import available; assert available()"
     command = f"ulimit -f 1; {sys.executable} -c '{code}'"
     done = subprocess.run(["bash", "-c", command], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
     assert done.returncode == 0

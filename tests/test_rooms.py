@@ -15,6 +15,7 @@ ROOT = CHECKOUT / "recsys_embed"
 ROOMS = [
     "errors",
     "arrays",
+    "kernels",
     "config",
     "recipes",
     "ratings",

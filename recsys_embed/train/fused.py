@@ -10,15 +10,16 @@ from torch import Tensor
 
 from recsys_embed.arrays import Floats
 from recsys_embed.config import TrainConfig
+from recsys_embed.kernels import pairs
+from recsys_embed.kernels.compiled import over
 from recsys_embed.model.losses import LOSSES, bpr, logistic
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import draw_unknown
 from recsys_embed.model.scorers import Dot
 from recsys_embed.model.towers import IdTower
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.train.kernels import pairs, takes
-from recsys_embed.train.kernels.cpu import over, seed_of
-from recsys_embed.train.step import AutogradStep, Batch
+from recsys_embed.train.sparse_adam import takes
+from recsys_embed.train.step import AutogradStep, Batch, seed_of
 
 
 class PairsStep(AutogradStep):

@@ -13,6 +13,7 @@ import torch
 
 from recsys_embed.config import DeviceName, TrainConfig
 from recsys_embed.errors import SettingError, TrainingError
+from recsys_embed.kernels import available
 from recsys_embed.model.losses import LOSSES
 from recsys_embed.model.model import Model
 from recsys_embed.model.plain import PlainModel
@@ -20,7 +21,6 @@ from recsys_embed.model.samplers import Known
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.track.tracker import Tracker
-from recsys_embed.train.kernels import available
 from recsys_embed.train.step import AutogradStep, Batch
 
 log = logging.getLogger("recsys_embed")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from recsys_embed.kernels import available
 from recsys_embed.model.gather import roomy
-from recsys_embed.train.kernels import available, takes
 
 
 @dataclass
@@ -52,7 +52,7 @@ class RowLazyAdam:
     a dense gradient touches all rows. A row is an index of the first dimension. lr may change between steps.
 
     fused: on a processor, matrices of float32 are moved by a kernel that says the same as `_move`, to rounding, in one
-    pass over the rows (kernels/cpu.py).
+    pass over the rows (kernels/adam.py).
 
     (It is no torch.optim.Optimizer: that class alone makes torch import its compiler, seconds before the first step.)
     """
@@ -94,12 +94,14 @@ class RowLazyAdam:
         beta1, beta2 = self.betas
         state = self._state(table)
         if self.fused and takes(table) and gradient.dtype == table.dtype and available():
-            from recsys_embed.train.kernels import cpu
+            from recsys_embed.kernels.adam import adam
+            from recsys_embed.kernels.compiled import over
 
             every = torch.arange(len(table)) if isinstance(rows, slice) else rows
-            settings = self.lr * group.pace, beta1, beta2, self.eps
-            moments, counts = (state.mean, state.square), (state.count, state.shrunk)
-            cpu.adam(table, moments, counts, every, gradient, settings, group.shrunk)
+            arrays = [t.detach().numpy() for t in (table, state.mean, state.square)]
+            arrays += [c.view(-1).numpy() for c in (state.count, state.shrunk)]
+            arrays += [every.contiguous().numpy(), gradient.contiguous().numpy()]
+            over(len(every), adam, *arrays, self.lr * group.pace, beta1, beta2, self.eps, group.shrunk)
             return
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
         square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -132,6 +134,11 @@ class RowLazyAdam:
                 state = self._state(table)
                 table.mul_(torch.exp(group.shrunk - state.shrunk).to(table.dtype))
                 state.shrunk.fill_(group.shrunk)
+
+
+def takes(table: Tensor) -> bool:
+    """Return whether a kernel can work on a table where it lies: a matrix of float32 in C order on a processor."""
+    return table.device.type == "cpu" and table.ndim == 2 and table.dtype == torch.float32 and table.is_contiguous()
 
 
 def summed_rows(gradient: Tensor) -> Tensor:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recsys_embed.config import TrainConfig
+from recsys_embed.kernels import available
 from recsys_embed.model.losses import LOSSES, Scores, softmax
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
 from recsys_embed.model.scorers import Dot
 from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.model.towers import Side
-from recsys_embed.train.kernels import available
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
 
 # What a negative scores that is none: so little that no loss sees it, and finite, so that no gradient is NaN.
@@ -127,14 +128,26 @@ class AutogradStep:
         if side.vectors.is_cuda or not available():
             kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
             return Side(side.vectors * kept / (1 - share), side.bias)
-        from recsys_embed.train.kernels import cpu
-
-        rows, dim = side.vectors.shape
-        return Side(side.vectors * cpu.kept((rows, dim), share, self.generator), side.bias)
+        return Side(side.vectors * mask(side.vectors.shape, share, self.generator), side.bias)
 
     def flush(self) -> None:
         """Bring every row up to date; needed before the model is read."""
         self.optimizer.flush()
+
+
+def mask(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
+    """Return a mask [n, d] for dropout: zero for a share of it, rounded to a 65,536th, and 1 / (1 - share) else."""
+    from recsys_embed.kernels.adam import kept
+    from recsys_embed.kernels.compiled import over
+
+    out = np.empty(shape, np.float32)
+    over(shape[0], kept, out, np.uint64(round(share * 65_536)), np.float32(1 / (1 - share)), seed_of(generator))
+    return torch.from_numpy(out)
+
+
+def seed_of(generator: torch.Generator) -> np.uint64:
+    """Draw a seed for hashes."""
+    return np.uint64(torch.randint(2**62, (1,), generator=generator).item())
 
 
 def _partition(model: Model) -> dict[str, list[nn.Parameter]]:

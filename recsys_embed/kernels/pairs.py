@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from recsys_embed.train.kernels.cpu import AHEAD, compiled, hashed, prefetch
+from recsys_embed.kernels.compiled import AHEAD, compiled, hashed, prefetch
 
 _TRIES = 16
 
