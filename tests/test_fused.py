@@ -1,20 +1,23 @@
 """The steps that kernels take: each equals the plain one, and none takes a place that is not its own."""
 
+import copy
 import os
 import subprocess
 import sys
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 import torch
 from worlds import ITEMS, USERS, small
 
-from recsys_embed.kernels import available, pairs
+from recsys_embed.kernels import available, compiled, pairs
 from recsys_embed.model.gather import rows_of
 from recsys_embed.model.losses import LOSSES, Scores
 from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known
+from recsys_embed.train import fused, loop
 from recsys_embed.train.fused import PairsStep
 from recsys_embed.train.loop import fit, step_for
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, summed_rows
@@ -24,7 +27,7 @@ K = 3
 
 
 def world(ratings, loss, **given):
-    """A model with biases of all sizes, its step, and a batch with duplicates."""
+    """A model with biases of all sizes, its step, and ratings of a step, ascending by user, with duplicates."""
     config = small(loss, negatives=K, lr=0.1, **given)
     model = build(config[0], USERS, ITEMS)
     torch.manual_seed(3)
@@ -36,9 +39,20 @@ def world(ratings, loss, **given):
         model.offset.fill_(0.7)
     known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
     step = PairsStep(model, config[1], known, torch.from_numpy(ratings.counts), torch.Generator().manual_seed(0))
-    rows = torch.randint(len(ratings), (40,))
-    columns = ratings.user, ratings.item, ratings.value, np.linspace(0.2, 1.8, len(ratings)).astype(np.float32)
-    return model, step, Batch(*(torch.tensor(c)[rows] for c in columns))
+    by_user = ratings.take(np.argsort(ratings.user, kind="stable"))
+    weight = np.linspace(0.2, 1.8, len(ratings)).astype(np.float32)
+    columns = Batch(*(torch.tensor(c) for c in (by_user.user, by_user.item, by_user.value, weight)))
+    return model, step, columns, torch.randint(len(ratings), (40,)).sort().values
+
+
+def given(step, compared):
+    """Let a step compare these items, whatever it would draw."""
+    drawn = step.compared
+
+    def compare(columns, rows):
+        return drawn(columns, rows)[0], compared.copy()
+
+    step.compared = compare
 
 
 def by_autograd(model, loss, batch, compared):
@@ -56,57 +70,92 @@ def by_autograd(model, loss, batch, compared):
     return found.detach()
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("loss", ["bpr", "logistic"])
-def test_its_loss_and_gradients_are_those_of_autograd(ratings, loss, biases):
-    model, step, batch = world(ratings, loss, biases=biases)
-    compared = step.negatives(batch)
-    compared[::5, 2] = -1 - compared[::5, 2]  # some negatives that are none
-    step.negatives = lambda _: compared.copy()
-    found = step.gradient(batch)
-    ours = {name: p.grad.to_dense() for name, p in model.named_parameters() if p.grad is not None}
-    step.optimizer.zero_grad()
-    torch.testing.assert_close(found, by_autograd(model, loss, batch, compared))
-    for name, parameter in model.named_parameters():
-        if loss == "bpr" and name == "users.bias.weight":
-            assert name not in ours and parameter.grad.abs().max() < 1e-6  # it says nothing of a user's bias
-        else:
-            torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-4, atol=1e-7)
+def test_a_step_is_that_of_autograd_and_the_plain_adam(ratings, loss, biases, threads, monkeypatch):
+    monkeypatch.setattr(compiled, "_ROWS", 1)  # so that every thread has a part of this small step
+    monkeypatch.setattr(compiled, "threads", lambda: threads)
+    monkeypatch.setattr(fused, "threads", lambda: threads)
+    decay = {"user_decay": 0.5, "item_decay": 0.3, "bias_decay": 0.2}
+    model, step, columns, rows = world(ratings, loss, biases=biases, **decay)
+    plain = copy.deepcopy(model)
+    groups = [Group([plain.get_submodule(n).weight], d) for n, d in tables(biases)]
+    adam = RowLazyAdam(groups, 0.1, fused=False)
+    for turn in range(4):
+        part = rows[turn * 3 :]
+        compared = step.compared(columns, part.numpy())[1].copy()
+        compared[::5, 2] = -1 - compared[::5, 2]  # some negatives that are none
+        given(step, compared)
+        found = step.at(columns, part)
+        del step.compared
+        adam.zero_grad()
+        expected = by_autograd(plain, loss, Batch(*(c[part] for c in columns)), compared)
+        if biases and loss == "bpr":  # it says nothing of a user's bias
+            assert plain.users.bias.weight.grad.abs().max() < 1e-6
+            plain.users.bias.weight.grad = None
+        keep_rows(plain.users, columns.user[part])
+        keep_rows(plain.items, torch.from_numpy(np.where(compared < 0, -1 - compared, compared)).long())
+        adam.step()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        if theirs.grad is not None:
+            for a, b in zip(vars(step.optimizer.state[mine]).values(), vars(adam.state[theirs]).values(), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def keep_rows(tower, rows):
+    """Make the gradients of a tower's tables sparse: they hold these rows, zero or not, and no other."""
+    rows = rows.unique()
+    for table in (tower.table.weight, *([] if tower.bias is None else [tower.bias.weight])):
+        if table.grad is not None:
+            table.grad = torch.sparse_coo_tensor(rows[None], table.grad[rows], table.shape).coalesce()
+
+
+def tables(biases):
+    yield "users.table", 0.5
+    yield "items.table", 0.3
+    if biases:
+        yield "users.bias", 0.2
+        yield "items.bias", 0.2
 
 
 def test_scores_beyond_any_exponential_have_a_gradient(ratings):
-    model, step, batch = world(ratings, "logistic")
+    model, step, columns, rows = world(ratings, "logistic")
     with torch.no_grad():
         model.users.table.weight.mul_(1e3)
-    compared = step.negatives(batch)
-    step.negatives = lambda _: compared.copy()
-    found = step.gradient(batch)
-    grad = model.items.table.weight.grad.to_dense()
-    step.optimizer.zero_grad()
-    torch.testing.assert_close(found, by_autograd(model, "logistic", batch, compared))
-    torch.testing.assert_close(grad, model.items.table.weight.grad, rtol=1e-4, atol=1e-4)
+    compared = step.compared(columns, rows.numpy())[1].copy()
+    given(step, compared)
+    plain = copy.deepcopy(model)
+    found = step.at(columns, rows)
+    torch.testing.assert_close(found, by_autograd(plain, "logistic", Batch(*(c[rows] for c in columns)), compared))
+    mean = step.optimizer.state[model.items.table.weight].mean  # after one step, a tenth of the gradient
+    torch.testing.assert_close(mean, 0.1 * plain.items.table.weight.grad.to_dense(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", ["uniform", "popularity"])
 def test_negatives_are_rated_items_that_the_user_does_not_know(ratings, sampler):
     fewer = ratings.take(ratings.item != 3)
-    _, step, batch = world(fewer, "bpr", sampler=sampler)
+    _, step, columns, rows = world(fewer, "bpr", sampler=sampler)
     for _ in range(20):
-        compared = step.negatives(batch)
-        assert (compared[:, 0] == batch.item.numpy()).all()
+        user, compared = step.compared(columns, rows.numpy())
+        assert (compared[:, 0] == columns.item[rows].numpy()).all()
+        assert (user == columns.user[rows].numpy()).all()
         drawn = compared[:, 1:]
         assert not (drawn == 3).any() and drawn.max() < ITEMS
-        users = np.repeat(batch.user.numpy(), K)[drawn.ravel() >= 0]
+        users = np.repeat(user, K)[drawn.ravel() >= 0]
         pairs_ = set(zip(fewer.user.tolist(), fewer.item.tolist(), strict=True))
         assert not pairs_ & set(zip(users.tolist(), drawn[drawn >= 0].tolist(), strict=True))
 
 
 def test_draws_are_uniform_and_differ_from_seed_to_seed():
     items, known = 50, np.arange(0, 50, 5)
-    first, user = np.array([0, len(known)]), np.zeros(4000, np.int64)
+    first, user = np.array([0, len(known)]), np.zeros(4000, np.int32)
     found = []
     for seed in (1, 2):
-        compared = np.zeros((4000, 1 + K), np.int64)
+        compared = np.zeros((4000, 1 + K), np.int32)
         pairs.draw(0, 4000, compared, user, np.arange(items), first, known, np.uint64(seed))
         found.append(compared[:, 1:])
     counts = np.bincount(found[0].ravel(), minlength=items)
@@ -118,8 +167,8 @@ def test_draws_are_uniform_and_differ_from_seed_to_seed():
 
 
 def test_who_knows_everything_has_no_negatives(ratings):
-    compared = np.zeros((5, 1 + K), np.int64)
-    pairs.draw(0, 5, compared, np.zeros(5, np.int64), np.arange(4), np.array([0, 4]), np.arange(4), np.uint64(7))
+    compared = np.zeros((5, 1 + K), np.int32)
+    pairs.draw(0, 5, compared, np.zeros(5, np.int32), np.arange(4), np.array([0, 4]), np.arange(4), np.uint64(7))
     assert (compared[:, 1:] < 0).all() and (-1 - compared[:, 1:] < 4).all()
 
 
@@ -138,14 +187,35 @@ def test_dropout_leaves_out_its_share_and_scales_up_the_rest(share, dim):
     assert not dropped.equal(mask((40_000 // dim, dim), share, generator))
 
 
-@pytest.mark.parametrize("size", [1, 2, 300])
-def test_groups_are_the_equal_rows_in_order(size):
-    rows = np.random.default_rng(size).integers(0, 40, size)
-    place, order, edge, distinct = np.full(40, -1), np.empty(size, int), np.empty(size + 1, int), np.empty(size, int)
-    count = pairs.group(rows, place, order, edge, distinct)
-    assert (place == -1).all() and sorted(distinct[:count]) == sorted(set(rows))
-    for x in range(count):
-        assert (order[edge[x] : edge[x + 1]] == np.flatnonzero(rows == distinct[x])).all()
+@pytest.mark.parametrize(("n", "steps"), [(1, 1), (7, 7), (300, 7), (5000, 2)])
+def test_parts_are_even_random_and_ascending(n, steps):
+    drawn = [loop._parted(n, steps, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    for parts in drawn:
+        assert torch.cat(list(parts)).sort().values.equal(torch.arange(n))
+        assert len(parts) == steps and max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert all((part[1:] > part[:-1]).all() for part in parts)
+    assert all(a.equal(b) for a, b in zip(drawn[0], drawn[1], strict=True))
+    if n > 100:
+        assert not all(a.equal(b) for a, b in zip(drawn[0], drawn[2], strict=True))
+
+
+@numba.njit
+def entries_of(rows, edges, part, room):
+    begin, end = pairs._select(rows, edges[part], edges[part + 1], part, room[0], room[1])
+    key, entry = pairs._sort(begin, end, edges[part + 1] - edges[part], room[0], room[1], room[2], room[3])
+    return key[begin:end] + edges[part], entry[begin:end]
+
+
+@pytest.mark.parametrize("size", [1, 300, 70_000, 2**31 - 2])
+def test_entries_are_parted_and_sorted_by_item_and_then_by_themselves(size):
+    rows = np.random.default_rng(size).integers(0, size, 999).astype(np.int32)
+    rows[::7] = rows[5]
+    edges = np.array([0, size // 3, size // 3, size])
+    room = tuple(np.empty(999 + 3, np.int32) for _ in range(4))
+    parts = [entries_of(rows, edges, part, room) for part in range(3)]
+    order = np.argsort(rows, kind="stable")
+    assert np.concatenate([entry for _, entry in parts]).tolist() == order.tolist()
+    assert np.concatenate([item for item, _ in parts]).tolist() == rows[order].tolist()
 
 
 @pytest.mark.parametrize("loss", ["bpr", "logistic"])
@@ -154,10 +224,10 @@ def test_equal_seeds_give_equal_bits_whatever_the_threads(ratings, loss):
     try:
         for threads in (1, 1, 2):
             torch.set_num_threads(threads)
-            model, step, batch = world(ratings, loss)
-            big = Batch(*(column.repeat(80) for column in batch))
+            model, step, columns, _ = world(ratings, loss)
+            big = Batch(*(column.repeat_interleave(60) for column in columns))
             for _ in range(3):
-                step(big)
+                step.at(big, torch.arange(len(big.user)))
             found.append([p.detach().clone() for p in model.parameters()])
     finally:
         torch.set_num_threads(before)
@@ -169,7 +239,8 @@ def test_equal_seeds_give_equal_bits_whatever_the_threads(ratings, loss):
     [
         ({"loss": "bpr"}, True),
         ({"loss": "logistic"}, True),
-        ({"loss": "bpr", "biases": False, "clip": 1.0}, True),
+        ({"loss": "bpr", "biases": False}, True),
+        ({"loss": "bpr", "clip": 1.0}, False),
         ({"loss": "bpr", "dropout": 0.1}, False),
         ({"loss": "bpr", "scorer": "mlp"}, False),
         ({"loss": "logistic", "cosine": True}, False),
@@ -218,11 +289,6 @@ def test_gradients_with_ascending_rows_are_not_sorted_again():
         found = summed_rows(table.grad)
         assert (found is table.grad) == once
         assert found.to_dense().equal(torch.bincount(torch.tensor(rows), minlength=9)[:, None] * torch.ones(1, 2))
-
-
-def test_ratings_of_short_integers_train(ratings):
-    _, step, batch = world(ratings, "bpr")
-    step(batch._replace(user=batch.user.int(), item=batch.item.int()))
 
 
 def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):

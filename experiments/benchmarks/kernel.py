@@ -21,7 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
+
+# As the command line sets it: torch's threads, spinning after each small operation, take a core from kernels.
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+import torch  # noqa: E402
 from torch.nn import functional as F
 
 from recsys_embed import ModelConfig, Ratings, TrainConfig
@@ -31,7 +34,7 @@ from recsys_embed.model.model import build
 from recsys_embed.model.samplers import Known
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.train.loop import _batches, _columns, step_for
-from recsys_embed.train.step import AutogradStep, Batch
+from recsys_embed.train.step import AutogradStep
 
 Pass = Callable[[], int]
 
@@ -65,7 +68,7 @@ def ours(ratings: Ratings, loss: LossName, plain: bool = False, **given: object)
         for at, rows in enumerate(every()):
             if at == most:
                 break
-            step(Batch(*(c[rows] for c in columns)))
+            step.at(columns, rows)
             done += len(rows)
         return done
 

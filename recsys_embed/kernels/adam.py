@@ -7,40 +7,50 @@ import math
 
 import numpy as np
 
-from recsys_embed.kernels.compiled import AHEAD, compiled, hashed, prefetch
+from recsys_embed.kernels.compiled import AHEAD, compiled, hashed, inlined, prefetch
+
+# What a kernel is given of a parameter: its table and two moments, all [R, d]; the rows' steps and shrinkage so far,
+# [R]; and lr, both betas, eps, and the shrinkage that a row has after this step.
+TABLES, COUNTS, RATE = "UniTuple(f4[:,::1],3)", "Tuple((f4[::1],f8[::1]))", "UniTuple(f8,5)"
 
 
-@compiled("(i8,i8,f4[:,::1],f4[:,::1],f4[:,::1],f4[::1],f8[::1],i8[::1],f4[:,::1],f8,f8,f8,f8,f8)")
-def adam(start, stop, table, mean, square, count, shrunk, rows, gradient, lr, beta1, beta2, eps, now):
-    """Move distinct rows [n] of a table [R, d] by their gradient [n, d]: RowLazyAdam's step, in one pass.
-
-    mean, square: the moments [R, d]. count [R]: the rows' steps. shrunk [R]: their shrinkage so far; now: what it is
-    after this step.
-    """
+@inlined
+def move(tables, counts, rate, row, gradient):
+    """Move one row of a table by its gradient [d]: RowLazyAdam's step."""
+    (table, mean, square), (count, shrunk), (lr, beta1, beta2, eps, now) = tables, counts, rate
     old1, new1, old2, new2 = np.float32(beta1), np.float32(1 - beta1), np.float32(beta2), np.float32(1 - beta2)
     least = np.float32(eps)
-    log1, log2 = math.log(beta1), math.log(beta2)
+    steps = count[row] + np.float32(1)
+    count[row] = steps
+    keep = np.float32(math.exp(now - shrunk[row]))
+    shrunk[row] = now
+    # beta ** steps by exp: a power of a float32 aborts the process in some versions of Numba.
+    pace = np.float32(lr / (1 - math.exp(steps * math.log(beta1))))
+    scale = np.float32(1 / (1 - math.exp(steps * math.log(beta2))))
+    for k in range(table.shape[1]):
+        g = gradient[k]
+        m = old1 * mean[row, k] + new1 * g
+        s = old2 * square[row, k] + new2 * g * g
+        mean[row, k] = m
+        square[row, k] = s
+        table[row, k] = keep * table[row, k] - pace * m / (np.sqrt(s * scale) + least)
+
+
+@inlined
+def ask(tables, row):
+    """Ask for the memory of a row and its moments."""
+    prefetch(tables[0], row)
+    prefetch(tables[1], row)
+    prefetch(tables[2], row)
+
+
+@compiled(f"(i8,i8,{TABLES},{COUNTS},{RATE},i8[::1],f4[:,::1])")
+def adam(start, stop, tables, counts, rate, rows, gradient):
+    """Move distinct rows [n] of a table by their gradient [n, d]."""
     for n in range(start, stop):
         if n + AHEAD < stop:
-            after = rows[n + AHEAD]
-            prefetch(table, after)
-            prefetch(mean, after)
-            prefetch(square, after)
-        row = rows[n]
-        steps = count[row] + np.float32(1)
-        count[row] = steps
-        keep = np.float32(math.exp(now - shrunk[row]))
-        shrunk[row] = now
-        # beta ** steps by exp: a power of a float32 aborts the process in some versions of Numba.
-        pace = np.float32(lr / (1 - math.exp(steps * log1)))
-        scale = np.float32(1 / (1 - math.exp(steps * log2)))
-        for k in range(table.shape[1]):
-            g = gradient[n, k]
-            m = old1 * mean[row, k] + new1 * g
-            s = old2 * square[row, k] + new2 * g * g
-            mean[row, k] = m
-            square[row, k] = s
-            table[row, k] = keep * table[row, k] - pace * m / (np.sqrt(s * scale) + least)
+            ask(tables, rows[n + AHEAD])
+        move(tables, counts, rate, rows[n], gradient[n])
 
 
 @compiled("(i8,i8,f4[:,::1],u8,f4,u8)")

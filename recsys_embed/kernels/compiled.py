@@ -44,6 +44,11 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return compile_
 
 
+def inlined(function: Callable[..., Any]) -> Any:
+    """Make a function part of each kernel that calls it."""
+    return numba.njit(inline="always", fastmath=_MATHS, error_model="numpy")(function)
+
+
 def threads() -> int:
     """Return how many threads kernels take: as many as torch does, where it is loaded, else one a core."""
     torch = sys.modules.get("torch")
@@ -81,12 +86,13 @@ def _prefetch(typing: Any, table: Any, row: Any) -> Any:
         columns = cgutils.unpack_tuple(builder, matrix.shape)[1]
         byte, number, whole = ir.IntType(8).as_pointer(), ir.IntType(32), columns.type
         size = builder.mul(columns, whole(4))
-        begin = builder.gep(builder.bitcast(matrix.data, byte), [builder.mul(arguments[1], size)])
+        at = context.cast(builder, arguments[1], signature.args[1], numba.types.intp)
+        begin = builder.gep(builder.bitcast(matrix.data, byte), [builder.mul(at, size)])
         shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         ask = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
-        with cgutils.for_range_slice(builder, whole(0), size, whole(64), inc=True) as (at, _):
+        with cgutils.for_range_slice(builder, whole(0), size, whole(64), inc=True) as (line, _):
             # to be written too, to be kept in the nearest cache, and it is data
-            builder.call(ask, [builder.gep(begin, [at]), number(1), number(3), number(1)])
+            builder.call(ask, [builder.gep(begin, [line]), number(1), number(3), number(1)])
         return context.get_dummy_value()
 
     return numba.types.void(table, row), generate
@@ -95,7 +101,7 @@ def _prefetch(typing: Any, table: Any, row: Any) -> Any:
 prefetch: Any = intrinsic(_prefetch)
 
 
-@numba.njit(inline="always")
+@inlined
 def hashed(seed, place):  # type: ignore[no-untyped-def]
     """Return 64 bits that a seed and a place give (SplitMix64: Steele et al., OOPSLA 2014).
 

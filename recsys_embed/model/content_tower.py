@@ -13,6 +13,7 @@ from recsys_embed.arrays import Floats
 from recsys_embed.config import ContentConfig
 from recsys_embed.content.describe import Features
 from recsys_embed.content.items import Descriptions
+from recsys_embed.model.gather import ranges
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -42,13 +43,11 @@ class Bag(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Return [n, width] for rows [n]."""
         count = self.start[rows + 1] - self.start[rows]
-        ends = count.cumsum(0)
-        which = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
-        place = torch.arange(len(which), device=rows.device) - (ends - count)[which] + self.start[rows][which]
+        place, _ = ranges(self.start[rows], count)
         return F.embedding_bag(
             self.token[place],
             self.table.weight,
-            ends - count,
+            count.cumsum(0) - count,
             mode="sum",
             per_sample_weights=self.weight[place].to(self.table.weight.dtype),
             sparse=True,

@@ -25,6 +25,13 @@ def roomy(like: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(like.shape, np.float32))
 
 
+def ranges(start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the ranges start[x] to start[x] + count[x], one range after another, and their x's."""
+    which = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+    place = torch.arange(len(which), device=count.device) + (start - (count.cumsum(0) - count))[which]
+    return place, which
+
+
 def rows_of(table: Tensor, rows: Tensor) -> Tensor:
     """Return table[rows], [n, d], of rows [n]; the gradient of the table [R, d] is sparse."""
     taken: Tensor = _Rows.apply(table, rows)

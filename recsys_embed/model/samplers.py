@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recsys_embed.model.gather import ranges
 from recsys_embed.ratings.table import Seen
 
 
@@ -63,10 +64,9 @@ class Known:
 
     def among(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairs (d, k) where user d knows item k, d in order: [n] and [n]; users [D], items [K] distinct."""
-        count = (self.start[users + 1] - self.start[users]).long()
-        which = torch.repeat_interleave(torch.arange(len(users), device=users.device), count)
-        offset = torch.arange(len(which), device=users.device) - (count.cumsum(0) - count)[which]
-        item = self.item[self.start[users][which] + offset]
+        start = self.start[users]
+        at, which = ranges(start, (self.start[users + 1] - start).long())
+        item = self.item[at]
         place = torch.full((self.items,), -1, device=users.device)
         place[items] = torch.arange(len(items), device=users.device)
         column = place[item]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recsys_embed.arrays import Floats
 from recsys_embed.content.describe import Features
 from recsys_embed.model.content_tower import ContentTower
-from recsys_embed.model.gather import roomy, rows_of, sums_of
+from recsys_embed.model.gather import ranges, roomy, rows_of, sums_of
 from recsys_embed.model.losses import take
 from recsys_embed.ratings.table import Seen
 
@@ -142,9 +142,7 @@ class HistoryTower(nn.Module):
     def forward(self, rows: Tensor) -> Side:
         """Return the vectors [n, dim] of rows [n], and biases of zero."""
         count = self.start[rows + 1] - self.start[rows]
-        first = count.cumsum(0) - count
-        place = torch.arange(int(count.sum()), device=rows.device) + (self.start[rows] - first).repeat_interleave(count)
-        user = torch.arange(len(rows), device=rows.device).repeat_interleave(count)
+        place, user = ranges(self.start[rows], count)
         item, weight = self.item[place], (count.clamp(min=1) ** -0.5)[user]
         if self.training and self.dropout:
             kept = torch.rand(len(place), generator=self.generator).to(rows.device) >= self.dropout

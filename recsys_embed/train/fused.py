@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from recsys_embed.arrays import Floats
 from recsys_embed.config import TrainConfig
 from recsys_embed.kernels import pairs
-from recsys_embed.kernels.compiled import over
+from recsys_embed.kernels.compiled import over, threads
 from recsys_embed.model.losses import LOSSES, bpr, logistic
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import draw_unknown
@@ -25,9 +25,9 @@ from recsys_embed.train.step import AutogradStep, Batch, seed_of
 class PairsStep(AutogradStep):
     """`AutogradStep` for BPR and the logistic loss on tables and their dot product, on a processor.
 
-    The gradient is written out, and every touched row is read once for it and once for Adam. It equals the step by
-    autograd, to rounding, but for users' biases, which BPR does not see and which stay where they are. Negatives are
-    drawn by hashes of the seed: others than the generator's, from the same distribution.
+    Every touched row is read and written once (kernels/pairs.py). It equals the step by autograd, to rounding, but for
+    users' biases, which BPR does not see and which stay where they are. Negatives are drawn by hashes of the seed:
+    others than the generator's, from the same distribution.
     """
 
     @staticmethod
@@ -46,76 +46,78 @@ class PairsStep(AutogradStep):
                 return f"tables of {tower.table.weight.dtype} on {tower.table.weight.device.type}"
         if config.dropout:
             return "dropout"
+        if config.clip:
+            return "a bound on the norm of a step's gradient, which is nowhere"
         return None
 
-    def gradient(self, batch: Batch) -> Tensor:
-        """Write the gradients of the tables, and return the loss."""
-        users, items = cast(IdTower, self.model.users), cast(IdTower, self.model.items)
-        u, v = users.table.weight, items.table.weight
-        compared = self.negatives(batch)
-        user, wide = batch.user.long().numpy(), compared.shape[1]
-        coefficient, terms = np.empty(compared.shape, np.float32), np.empty(len(user), np.float32)
-        tables = (_array(u), _array(v), _biases(users), _biases(items))
-        of_scores = np.float32(self.model.offset), self.objective.loss is logistic
-        over(len(user), pairs.push, coefficient, terms, *tables, user, compared, batch.weight.numpy(), *of_scores)
-        pushed, flat = coefficient.ravel(), compared.ravel()
-        rows, order, edge = _groups(user.repeat(wide), len(u))
-        made = _room(rows, u)
-        over(len(rows), pairs.sums, *made, tables[1], order, edge, pushed, flat, 1)
-        _give(users, rows, made, biases=self.objective.loss is logistic)
-        rows, order, edge = _groups(flat, len(v))
-        made = _room(rows, v)
-        over(len(rows), pairs.sums, *made, tables[0], order, edge, pushed, user, wide)
-        _give(items, rows, made)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.shares = self._shares()
+        self.room = _Room()
+
+    def at(self, columns: Batch, rows: Tensor) -> Tensor:
+        """Update the tables with some of the ratings, which ascend by user; return the loss."""
+        self.optimizer.tick()
+        (u, a), (v, b) = (self._parts(cast(IdTower, tower)) for tower in (self.model.users, self.model.items))
+        at, weight = rows.numpy(), columns.weight.numpy()
+        user, compared = self.compared(columns, at)
+        size, wide = compared.shape
+        dim, items, parts = u[0][0].shape[1], len(v[0][0]), threads()
+        made = self.room("before", (size, dim)), self.room("first", (size,), np.int32), self.room("push", (size, wide))
+        terms = np.empty(size, np.float32)
+        shift = np.zeros((items, 1), np.float32) if b is _NONE else b[0][0]
+        facts = np.float32(self.model.offset), a is not _NONE, self.objective.loss is logistic
+        over(size, pairs.users, *made, terms, *u, *a, v[0][0], shift, at, user, compared, weight, *facts)
+        edges = np.searchsorted(self.shares, np.arange(parts + 1) / parts)
+        edges[0], edges[-1] = 0, items
+        entries = tuple(self.room(f"entries {n}", (compared.size + parts,), np.int32) for n in range(4))
+        over(parts, pairs.items, *v, *b, *made, compared, edges, entries, b is not _NONE, least=1)
         return torch.tensor(terms.sum(dtype=np.float64), dtype=torch.float32)
 
-    def negatives(self, batch: Batch) -> Rows:
-        """Return each rating's item and its negatives, [B, 1 + K]; -1 - row for a negative that the user knows."""
+    def _shares(self) -> NDArray[np.float64]:
+        """Return the share of a batch's entries that fall on the items up to each, about: threads part them so."""
+        counts = np.bincount(self.known.item.numpy(), minlength=self.known.items)
+        drawn = np.zeros(len(counts))
+        drawn[self.rated.numpy()] = self.sampler.chance.numpy() * (self.config.negatives or 0)
+        load = counts / max(1, counts.sum()) + drawn
+        return np.cumsum(load) / load.sum()
+
+    def _parts(self, tower: IdTower) -> tuple[Any, Any]:
+        """Return what moves a tower's vectors, and its biases."""
+        vectors, biases = tower.table.weight, None if tower.bias is None else tower.bias.weight
+        parts = self.optimizer.parts
+        return parts(cast(nn.Parameter, vectors)), _NONE if biases is None else parts(cast(nn.Parameter, biases))
+
+    def compared(self, columns: Batch, rows: Rows) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the users [B] of some ratings, and each one's item and negatives, [B, 1 + K].
+
+        A negative that the user knows is written as -1 - row.
+        """
         k = self.config.negatives or 0
-        compared = np.empty((len(batch.user), 1 + k), np.int64)
-        compared[:, 0] = batch.item.numpy()
+        user, items = self.room("user", (len(rows),), np.int32), self.room("items", (len(rows), 1 + k), np.int32)
+        over(len(rows), pairs.gather, user, items, rows, columns.user.numpy(), columns.item.numpy())
         if self.config.sampler == "uniform":
             known = self.known.start.numpy(), self.known.item.numpy()
-            over(
-                len(compared),
-                pairs.draw,
-                compared,
-                batch.user.long().numpy(),
-                self.rated.numpy(),
-                *known,
-                seed_of(self.generator),
-            )
+            over(len(rows), pairs.draw, items, user, self.rated.numpy(), *known, seed_of(self.generator))
         else:
-            drawn, mask = draw_unknown(self.sampler, self.known, self.rated, batch.user, k, self.generator)
-            compared[:, 1:] = torch.where(mask, -1 - drawn, drawn).numpy()
-        return compared
+            users = torch.from_numpy(user).long()
+            drawn, mask = draw_unknown(self.sampler, self.known, self.rated, users, k, self.generator)
+            items[:, 1:] = torch.where(mask, -1 - drawn, drawn).numpy()
+        return user, items
 
 
-def _array(table: Tensor) -> Floats:
-    return table.detach().numpy()
+class _Room:
+    """What a step writes for its own use, by name: kept from step to step, since new memory is given out slowly."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> Any:
+        found = self.arrays.get(name)
+        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:]:
+            found = self.arrays[name] = np.empty(shape, dtype)
+        return found[: shape[0]]
 
 
-def _biases(tower: IdTower) -> Floats:
-    return _array(tower.bias.weight) if tower.bias is not None else np.zeros((len(tower.table.weight), 1), np.float32)
-
-
-def _groups(rows: Rows, size: int) -> tuple[Rows, Rows, Rows]:
-    """Return the distinct rows, the entries ordered by row, and where those of each distinct row begin and end."""
-    place = np.full(size, -1)
-    order, edge, distinct = np.empty(len(rows), np.int64), np.empty(len(rows) + 1, np.int64), np.empty_like(rows)
-    count = pairs.group(rows, place, order, edge, distinct)
-    return distinct[:count], order, edge
-
-
-def _room(rows: Rows, table: Tensor) -> tuple[Floats, Floats]:
-    return np.empty((len(rows), table.shape[1]), np.float32), np.empty((len(rows), 1), np.float32)
-
-
-def _give(tower: IdTower, rows: Rows, made: tuple[Floats, Floats], biases: bool = True) -> None:
-    """Set the gradients of a tower: sparse ones, that name each row once."""
-    for table, values in zip((tower.table, tower.bias if biases else None), made, strict=True):
-        if table is not None:
-            parts = torch.from_numpy(rows)[None], torch.from_numpy(values)
-            gradient = torch.sparse_coo_tensor(*parts, table.weight.shape, check_invariants=False)
-            # Each row stands there once, which is what coalescing is for; their order is of no account.
-            table.weight.grad = gradient._coalesced_(True)
+# What stands for the biases of towers that have none.
+_NONE = (np.zeros((1, 1), np.float32),) * 3, (np.zeros(1, np.float32), np.zeros(1)), (0.0,) * 5

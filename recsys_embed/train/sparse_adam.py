@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,11 +77,16 @@ class RowLazyAdam:
             for parameter in group.parameters:
                 parameter.grad = None
 
+    def tick(self) -> None:
+        """Begin a step: every row owes its weight decay from now on. `step` does it; who moves rows by kernels must."""
+        for group in self.groups:
+            group.shrunk += math.log1p(-self.lr * group.pace * group.weight_decay)
+
     @torch.no_grad()
     def step(self) -> None:
         """Move the rows that the gradients name."""
+        self.tick()
         for group in self.groups:
-            group.shrunk += math.log1p(-self.lr * group.pace * group.weight_decay)
             for table in group.parameters:
                 if table.grad is None:
                     continue
@@ -90,19 +96,24 @@ class RowLazyAdam:
                 else:
                     self._move(table, slice(None), table.grad, group)
 
-    def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
-        beta1, beta2 = self.betas
+    def parts(self, table: nn.Parameter) -> tuple[Any, Any, Any]:
+        """Return what kernels move a table by (kernels/adam.py): tables, counts and rate. See `takes`."""
         state = self._state(table)
+        group = next(g for g in self.groups if any(p is table for p in g.parameters))
+        tables = tuple(t.detach().numpy() for t in (table, state.mean, state.square))
+        counts = tuple(c.view(-1).numpy() for c in (state.count, state.shrunk))
+        return tables, counts, (self.lr * group.pace, *self.betas, self.eps, group.shrunk)
+
+    def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
         if self.fused and takes(table) and gradient.dtype == table.dtype and available():
             from recsys_embed.kernels.adam import adam
             from recsys_embed.kernels.compiled import over
 
             every = torch.arange(len(table)) if isinstance(rows, slice) else rows
-            arrays = [t.detach().numpy() for t in (table, state.mean, state.square)]
-            arrays += [c.view(-1).numpy() for c in (state.count, state.shrunk)]
-            arrays += [every.contiguous().numpy(), gradient.contiguous().numpy()]
-            over(len(every), adam, *arrays, self.lr * group.pace, beta1, beta2, self.eps, group.shrunk)
+            over(len(every), adam, *self.parts(table), every.contiguous().numpy(), gradient.contiguous().numpy())
             return
+        beta1, beta2 = self.betas
+        state = self._state(table)
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
         square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         count = state.count[rows] + 1

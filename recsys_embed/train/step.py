@@ -55,6 +55,10 @@ class AutogradStep:
         ]
         self.optimizer = RowLazyAdam(groups, config.lr or 0.0)
 
+    def at(self, columns: Batch, rows: Tensor) -> Tensor:
+        """Update the model with the given rows of all ratings; return the loss."""
+        return self(Batch(*(column[rows] for column in columns)))
+
     def __call__(self, batch: Batch) -> Tensor:
         """Update the model with a batch and return its loss, a detached scalar on the device."""
         self.optimizer.zero_grad()
