@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from recsys_embed.kernels import available
+from recsys_embed.kernels import available, triton_available
 from recsys_embed.model.gather import roomy
+
+if TYPE_CHECKING:
+    from recsys_embed.kernels.cuda import Table
 
 
 @dataclass
@@ -51,8 +55,8 @@ class RowLazyAdam:
     With every row touched at every step it is torch.optim.AdamW to rounding, and so it serves dense weights too:
     a dense gradient touches all rows. A row is an index of the first dimension. lr may change between steps.
 
-    fused: on a processor, matrices of float32 are moved by a kernel that says the same as `_move`, to rounding, in one
-    pass over the rows (kernels/adam.py).
+    fused: matrices of float32 are moved by a kernel that says the same as `_move`, to rounding, in one pass over the
+    rows: on a processor (kernels/adam.py), and on CUDA (kernels/cuda.py).
 
     (It is no torch.optim.Optimizer: that class alone makes torch import its compiler, seconds before the first step.)
     """
@@ -79,8 +83,8 @@ class RowLazyAdam:
     @torch.no_grad()
     def step(self) -> None:
         """Move the rows that the gradients name."""
+        self.decay()
         for group in self.groups:
-            group.shrunk += math.log1p(-self.lr * group.pace * group.weight_decay)
             for table in group.parameters:
                 if table.grad is None:
                     continue
@@ -89,6 +93,11 @@ class RowLazyAdam:
                     self._move(table, summed.indices()[0], summed.values(), group)
                 else:
                     self._move(table, slice(None), table.grad, group)
+
+    def decay(self) -> None:
+        """Begin a step: every row owes its group's weight decay once more."""
+        for group in self.groups:
+            group.shrunk += math.log1p(-self.lr * group.pace * group.weight_decay)
 
     def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
         beta1, beta2 = self.betas
@@ -103,6 +112,12 @@ class RowLazyAdam:
             arrays += [every.contiguous().numpy(), gradient.contiguous().numpy()]
             over(len(every), adam, *arrays, self.lr * group.pace, beta1, beta2, self.eps, group.shrunk)
             return
+        if self.fused and takes_on_cuda(table) and gradient.dtype == table.dtype:
+            from recsys_embed.kernels.cuda import Rates, adam
+
+            every_ = None if isinstance(rows, slice) else rows.contiguous()
+            adam(self.cuda_table(table, group), every_, gradient.contiguous(), Rates(beta1, beta2, self.eps))
+            return
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
         square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         count = state.count[rows] + 1
@@ -113,6 +128,14 @@ class RowLazyAdam:
         size = (square / (1 - beta2**count)).sqrt_().add_(self.eps)
         table[rows] = weights - self.lr * group.pace * (mean / (1 - beta1**count)) / size
         state.mean[rows], state.square[rows], state.count[rows] = mean, square, count
+
+    def cuda_table(self, table: nn.Parameter, group: Group) -> Table:
+        """Return what a kernel for CUDA works on."""
+        from recsys_embed.kernels.cuda import Table
+
+        state = self._state(table)
+        columns = state.count.view(-1), state.shrunk.view(-1)
+        return Table(table.detach(), state.mean, state.square, *columns, self.lr * group.pace, group.shrunk)
 
     def _state(self, table: nn.Parameter) -> _State:
         if table not in self.state:
@@ -139,6 +162,12 @@ class RowLazyAdam:
 def takes(table: Tensor) -> bool:
     """Return whether a kernel can work on a table where it lies: a matrix of float32 in C order on a processor."""
     return table.device.type == "cpu" and table.ndim == 2 and table.dtype == torch.float32 and table.is_contiguous()
+
+
+def takes_on_cuda(table: Tensor) -> bool:
+    """The same for kernels for CUDA, which hold whole rows of up to 4,096 numbers."""
+    fits = table.ndim == 2 and table.dtype == torch.float32 and table.is_contiguous() and table.shape[1] <= 4096
+    return table.device.type == "cuda" and fits and triton_available()
 
 
 def summed_rows(gradient: Tensor) -> Tensor:
