@@ -1,8 +1,10 @@
 """The kernels for CUDA: each says what the plain definition says. Without a GPU Triton's interpreter runs them."""
+# ruff: noqa: E402
 
 import copy
 import logging
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -42,7 +44,7 @@ def by_kernels(monkeypatch):
     monkeypatch.setattr(cuda, "PIECE", 4)
 
 
-def moved(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, steps=8):
+def moved(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, steps=5):
     """What a table and its state come to; a fifth of the rows is never touched, others several times a step."""
     torch.manual_seed(1)
     table = nn.Parameter(torch.randn(rows, dim).to(DEVICE))
@@ -66,7 +68,7 @@ def moved(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, s
 
 @pytest.mark.parametrize("decay", [0.4, 0.0])
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
-@pytest.mark.parametrize(("rows", "dim"), [(1, 1), (7, 5), (90, 64), (40, 1), (9, 200)])
+@pytest.mark.parametrize(("rows", "dim"), [(1, 1), (7, 5), (30, 64), (40, 1), (5, 200)])
 def test_adam_is_the_plain_step(rows, dim, layout, decay):
     plain, fused = (moved(rows, dim, way, layout, decay) for way in (False, True))
     for a, b in zip(plain, fused, strict=True):
@@ -87,25 +89,25 @@ def test_first_steps_and_late_ones_have_the_bias_corrections_of_doubles():
 
 def test_moments_of_sixteen_bits_are_close():
     """Each number is off by 2^-8 at most in a step, and errors do not all go one way."""
-    exact, half = moved(90, 64, True), moved(90, 64, True, moments=torch.bfloat16)
+    exact, half = moved(30, 64, True), moved(30, 64, True, moments=torch.bfloat16)
     assert half[1].dtype == half[2].dtype == torch.bfloat16
     assert ((half[2].float() - exact[2]).norm() / exact[2].norm()) < 0.01
     assert ((half[1].float() - exact[1]).norm() / exact[1].norm()) < 0.01
-    assert (half[0] - exact[0]).abs().max() < 0.005  # of steps that sum up to .08
+    assert (half[0] - exact[0]).abs().max() < 0.005  # of steps that sum up to .07
     assert half[3].equal(exact[3]) and half[4].equal(exact[4])
 
 
 def test_a_square_of_sixteen_bits_falls_as_it_should():
-    table = nn.Parameter(torch.zeros(20, 64, device=DEVICE))
+    table = nn.Parameter(torch.zeros(8, 64, device=DEVICE))
     adam = RowLazyAdam([Group([table])], lr=0.0)
     state = adam._state(table)
     state.mean = torch.full_like(state.mean, torch.nan, dtype=torch.bfloat16)
     state.square = torch.ones_like(state.square, dtype=torch.bfloat16)
-    for _ in range(30):
+    for _ in range(20):
         table.grad = torch.zeros_like(table)
         adam.step()
     square = state.square.float()
-    assert square.mean().item() == pytest.approx(0.999**30, abs=0.002)  # rounded to the nearest it would stay 1
+    assert square.mean().item() == pytest.approx(0.999**20, abs=0.002)  # rounded to the nearest it would stay 1
     assert state.mean.isnan().all()
 
 
@@ -143,7 +145,7 @@ def test_negatives_are_those_that_a_processor_draws():
 def test_negatives_by_chance_have_their_chances():
     chance = np.array([0.1, 0.4, 0.0, 0.2, 0.3])
     edges = np.cumsum(chance)
-    compared, _ = drawn(np.zeros(3000, int), np.arange(5) + 10, [0, 1], [14], 1 << 61, edges)
+    compared, _ = drawn(np.zeros(1000, int), np.arange(5) + 10, [0, 1], [14], 1 << 61, edges)
     found = np.bincount(compared[:, 1:].ravel() - 10, minlength=5)
     expected = chance[:4] / 0.7 * found.sum()
     assert found[2] == found[4] == 0
@@ -193,8 +195,7 @@ def by_autograd(model, loss, batch, compared):
     return found.detach()
 
 
-@pytest.mark.parametrize("biases", [True, False])
-@pytest.mark.parametrize("dim", [5, 16])
+@pytest.mark.parametrize(("dim", "biases"), [(5, True), (16, False)])
 @pytest.mark.parametrize("loss", ["bpr", "logistic"])
 def test_steps_on_pairs_are_those_of_autograd_and_plain_adam(ratings, loss, dim, biases):
     model, step, batches = world(ratings, loss, dim=dim, biases=biases)
@@ -202,7 +203,7 @@ def test_steps_on_pairs_are_those_of_autograd_and_plain_adam(ratings, loss, dim,
     adam = AutogradStep(plain, step.config, step.known, step.place * 0 + 1, step.generator).optimizer
     adam.fused = False
     draw = step.negatives
-    for size in (40, 1, 41, 7):
+    for size in (40, 1, 13):
         batch = batches(size)
         made = draw(batch)
         made.compared[::5, 2] = -1 - made.row[::5, 2]  # some negatives that are none
@@ -217,7 +218,7 @@ def test_steps_on_pairs_are_those_of_autograd_and_plain_adam(ratings, loss, dim,
             assert parameter not in step.optimizer.state  # it says nothing of a user's bias
             continue
         ours, theirs = (a.state[b] for a, b in ((step.optimizer, parameter), (adam, plain.get_parameter(name))))
-        assert ours.count.equal(theirs.count) and ours.count.max() == 4
+        assert ours.count.equal(theirs.count) and ours.count.max() in (2, 3)
         torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(ours.square, theirs.square, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(ours.shrunk, theirs.shrunk)
@@ -238,14 +239,14 @@ def test_equal_seeds_give_equal_bits_and_steps_differ(ratings, sampler):
     found = []
     for _ in range(2):
         model, step, batches = world(ratings, "bpr", sampler=sampler)
-        batch = batches(40)
+        batch = batches(20)
         first, second = step.negatives(batch), step.negatives(batch)
         assert (first.row[:, 0] == batch.item).all() and not first.row.equal(second.row)
         pairs_ = set(zip(ratings.user.tolist(), ratings.item.tolist(), strict=True))
         users = batch.user[:, None].expand(-1, K)[first.compared[:, 1:] >= 0]
         items = first.compared[:, 1:][first.compared[:, 1:] >= 0]
         assert not pairs_ & set(zip(users.tolist(), items.tolist(), strict=True))
-        for _ in range(3):
+        for _ in range(2):
             step(batch)
         found.append([p.detach().clone() for p in model.parameters()])
     assert all(a.equal(b) for a, b in zip(*found, strict=True))
@@ -282,3 +283,47 @@ def test_without_triton_the_plain_steps_do_and_say_so(monkeypatch, caplog):
     finally:
         triton_available.cache_clear()
     assert caplog.text.count("Triton cannot be used") == 1
+
+
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from recsys_embed.kernels import cuda
+
+def kind(name):
+    if name in ("keys", "compared", "key", "slot"):
+        return "*i32"
+    if name in ("order", "rows", "user", "item", "rated", "first", "known"):
+        return "*i64"
+    if name in ("n", "wide", "batch", "depth", "choices"):
+        return "i32"
+    if name in ("mean", "square", "u_mean", "u_square", "v_mean", "v_square") and half:
+        return "*bf16"
+    number = name in ("beta1", "beta2", "eps", "log1", "log2") or name.endswith(("lr", "high", "low"))
+    return "i64" if name == "seed" else "fp32" if number else "*fp64" if name[-6:] in ("edges", "shrunk") else "*fp32"
+
+for half, dim in ((False, 64), (True, 5)):
+    tile = cuda._tile(dim)
+    warps = tile.pop("num_warps")
+    common = {"HALF": half, "DECAYS": not half, **tile}
+    pairs = {"BIASES": True, "BIAS_DECAYS": True, "BIAS_HALF": False, "PIECE": 16, **common}
+    made = [(cuda._adam, {"ALL": half, **common})]
+    made += [(cuda._draw, {"EVEN": half, "CHOICE_STEPS": 9, "BLOCK": 256})]
+    made += [(cuda._users, {"LEAD": lead, "LOGISTIC": half, **pairs}) for lead in (False, True)]
+    made += [(cuda._items, {"LEAD": lead, **pairs}) for lead in (False, True)]
+    for kernel, constants in made:
+        names = [p.name for p in kernel.params]
+        signature = {n: "constexpr" if n in constants else kind(n) for n in names}
+        source = ASTSource(kernel, signature, {(names.index(n),): value for n, value in constants.items()})
+        compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps})
+        assert compiled.asm["cubin"] and "atom." not in compiled.asm["ptx"], kernel
+"""
+
+
+@pytest.mark.slow
+def test_they_compile_for_a_gpu_where_none_is(tmp_path):
+    """The interpreter takes what the compiler refuses."""
+    env = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

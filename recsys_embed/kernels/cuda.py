@@ -1,4 +1,4 @@
-"""Kernels for CUDA, in Triton: Adam of the touched rows; negatives; the losses on pairs with their sums and Adam in one.
+"""Kernels for CUDA, in Triton: Adam of the touched rows; negatives; losses on pairs, with their sums and Adam in one.
 
 They say the same as `RowLazyAdam` and as adam.py and pairs.py beside this, to rounding. A program works on a tile of
 rows: threads lie along a row's numbers, so a row of 64 is read in 16 pieces of 16 bytes. Sums go in one fixed order and
@@ -30,14 +30,14 @@ class Table(NamedTuple):
     """A table [R, d], what Adam remembers of it, and how it moves in this step.
 
     weight: float32. mean, square: float32, or bfloat16, which is rounded up or down by chance, since to the nearest a
-    square would never fall. count: float32 [R], the steps of each row. shrunk: float64 [R], the logarithm of its
+    square would never fall. steps: float32 [R], those of each row. shrunk: float64 [R], the logarithm of its
     shrinkage so far; now: what that is after this step. All are contiguous.
     """
 
     weight: Tensor
     mean: Tensor
     square: Tensor
-    count: Tensor
+    steps: Tensor
     shrunk: Tensor
     lr: float
     now: float

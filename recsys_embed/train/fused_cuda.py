@@ -61,11 +61,12 @@ class CudaPairsStep(AutogradStep):
         n, wide = drawn.compared.shape
         users, items = cast(IdTower, self.model.users), cast(IdTower, self.model.items)
         pushed = self.objective.loss is logistic  # what BPR compares has a user's bias on both sides
+        own, their = users.bias if pushed else None, items.bias
         room = _room(n, wide, users.table.weight)
         pairs(
             self._table(users.table),
             self._table(items.table),
-            (self._table(users.bias) if users.bias and pushed else None, items.bias and self._table(items.bias)),
+            (None if own is None else self._table(own), None if their is None else self._table(their)),
             _sorted(batch.user.int()),
             _sorted(drawn.row.view(-1)),
             drawn.compared,
@@ -89,7 +90,8 @@ class CudaPairsStep(AutogradStep):
         return Drawn(compared, row)
 
     def _table(self, embedding: nn.Embedding) -> Table:
-        return self.optimizer.cuda_table(embedding.weight, self.groups[embedding.weight])
+        weight = cast(nn.Parameter, embedding.weight)
+        return self.optimizer.cuda_table(weight, self.groups[weight])
 
 
 def _room(n: int, wide: int, table: Tensor) -> Room:
