@@ -100,9 +100,26 @@ def draw_unknown(
     rows = items[sampler.draw((len(users), k), generator)]
     known_rows = known.has(users[:, None], rows)
     for _ in range(rounds):
+        if users.is_cuda:
+            rows, known_rows = _again(sampler, known, items, users, (rows, known_rows), generator)
+            continue
         again = known_rows.nonzero(as_tuple=True)
         if not len(again[0]):
             break
         rows[again] = items[sampler.draw((len(again[0]),), generator)]
         known_rows[again] = known.has(users[again[0]], rows[again])
     return rows, known_rows
+
+
+def _again(
+    sampler: Sampler,
+    known: Known,
+    items: Tensor,
+    users: Tensor,
+    drawn: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw again in place of what is known, on CUDA: for everybody, since to ask how many are would be to wait."""
+    rows, known_rows = drawn
+    rows = torch.where(known_rows, items[sampler.draw(tuple(rows.shape), generator)], rows)
+    return rows, known.has(users[:, None], rows)
