@@ -55,7 +55,7 @@ def moved(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, s
     for at in range(steps):
         adam.lr = 0.03 / (1 + at)
         drawn = torch.randint(rows, (rows // 2,))
-        drawn = drawn[~torch.isin(drawn, never)]
+        drawn = drawn[~torch.isin(drawn, never)].repeat(2 if at % 2 else 1)
         gradient = torch.randn(len(drawn), dim) * 10.0 ** torch.randint(-6, 3, (len(drawn), 1))
         table.grad = torch.sparse_coo_tensor(drawn[None], gradient, table.shape).to(DEVICE)
         if layout == "dense":
@@ -221,7 +221,7 @@ def test_steps_on_pairs_are_those_of_autograd_and_plain_adam(ratings, loss, dim,
         assert ours.count.equal(theirs.count) and ours.count.max() in (2, 3)
         torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(ours.square, theirs.square, rtol=1e-4, atol=1e-7)
-        torch.testing.assert_close(ours.shrunk, theirs.shrunk)
+        torch.testing.assert_close(ours.shrunk, theirs.shrunk, rtol=1e-13, atol=0)  # a float32 would not do
 
 
 @pytest.mark.parametrize("loss", ["bpr", "logistic"])
@@ -308,10 +308,10 @@ for half, dim in ((False, 64), (True, 5)):
     warps = tile.pop("num_warps")
     common = {"HALF": half, "DECAYS": not half, **tile}
     pairs = {"BIASES": True, "BIAS_DECAYS": True, "BIAS_HALF": False, "PIECE": 16, **common}
-    made = [(cuda._adam, {"ALL": half, **common})]
+    made = [(cuda._every, common)]
     made += [(cuda._draw, {"EVEN": half, "CHOICE_STEPS": 9, "BLOCK": 256})]
     made += [(cuda._users, {"LEAD": lead, "LOGISTIC": half, **pairs}) for lead in (False, True)]
-    made += [(cuda._items, {"LEAD": lead, **pairs}) for lead in (False, True)]
+    made += [(cuda._sums, {"LEAD": lead, "GIVEN": half, **pairs}) for lead in (False, True)]
     for kernel, constants in made:
         names = [p.name for p in kernel.params]
         signature = {n: "constexpr" if n in constants else kind(n) for n in names}

@@ -139,19 +139,18 @@ def _move_biases(
 
 
 @triton.jit(do_not_specialize=["n"])
-def _adam(
-    weight, mean, square, count, shrunk, lr, high, low, rows, gradient, n, beta1, beta2, eps, log1, log2,
-    ALL: tl.constexpr, DECAYS: tl.constexpr, HALF: tl.constexpr, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
+def _every(
+    weight, mean, square, count, shrunk, lr, high, low, gradient, n, beta1, beta2, eps, log1, log2,
+    DECAYS: tl.constexpr, HALF: tl.constexpr, d: tl.constexpr, D: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
-    on = at < n
-    row = at
-    if not ALL:
-        row = tl.load(rows + at, mask=on, other=0).to(tl.int64)
+    """Move all rows [n] of a matrix by a gradient of its shape."""
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
+    on = row < n
     cols = tl.arange(0, D)
     wide_on = on[:, None] & (cols < d)[None, :]
-    g = tl.load(gradient + at[:, None] * d + cols[None, :], mask=wide_on, other=0.0)
-    old = tl.load(weight + row[:, None] * d + cols[None, :], mask=wide_on, other=0.0)
+    place = row[:, None] * d + cols[None, :]
+    g = tl.load(gradient + place, mask=wide_on, other=0.0)
+    old = tl.load(weight + place, mask=wide_on, other=0.0)
     _move_rows(
         weight, mean, square, count, shrunk, lr, high, low, row, on, old, g, wide_on, d, cols, beta1, beta2, eps, log1,
         log2, DECAYS, HALF,
@@ -357,14 +356,15 @@ def _users(
 
 
 @triton.jit(do_not_specialize=["n", "wide"])
-def _items(
+def _sums(
     keys, order, n, v_weight, v_mean, v_square, v_count, v_shrunk, v_lr, v_high, v_low,
     b_weight, b_mean, b_square, b_count, b_shrunk, b_lr, b_high, b_low,
     coefficient, old, slot, part, part_bias, wide,
-    beta1, beta2, eps, log1, log2, LEAD: tl.constexpr, BIASES: tl.constexpr,
+    beta1, beta2, eps, log1, log2, LEAD: tl.constexpr, GIVEN: tl.constexpr, BIASES: tl.constexpr,
     DECAYS: tl.constexpr, BIAS_DECAYS: tl.constexpr, HALF: tl.constexpr, BIAS_HALF: tl.constexpr,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
+    """Move rows by the sum over their entries e of coefficient[e] x old[slot[e // wide]]; or of old[e] (GIVEN)."""
     at, on, key, stop = _begin(keys, n, LEAD, R, PIECE)
     cols = tl.arange(0, D)
     inside = (cols < d)[None, :]
@@ -373,11 +373,14 @@ def _items(
     entry, active = at, on
     while tl.max(active.to(tl.int32), 0) > 0:
         e = tl.load(order + entry, mask=active, other=0).to(tl.int64)
-        c = tl.load(coefficient + e, mask=active, other=0.0)
-        place = tl.load(slot + e // wide, mask=active, other=0).to(tl.int64)
-        from_ = tl.load(old + place[:, None] * d + cols[None, :], mask=active[:, None] & inside, other=0.0)
-        g += c[:, None] * from_
-        bias += c
+        if GIVEN:
+            g += tl.load(old + e[:, None] * d + cols[None, :], mask=active[:, None] & inside, other=0.0)
+        else:
+            c = tl.load(coefficient + e, mask=active, other=0.0)
+            place = tl.load(slot + e // wide, mask=active, other=0).to(tl.int64)
+            from_ = tl.load(old + place[:, None] * d + cols[None, :], mask=active[:, None] & inside, other=0.0)
+            g += c[:, None] * from_
+            bias += c
         entry += 1
         active = _group(keys, entry, key, stop, active)
     if LEAD:
@@ -415,21 +418,34 @@ class Rates(NamedTuple):
 
 def _tile(dim: int) -> dict[str, int]:
     wide = triton.next_power_of_2(dim)
-    return {"d": dim, "D": wide, "R": max(1, TILE // wide), "num_warps": WARPS}
+    return {"d": dim, "D": wide, "R": max(1, min(128, TILE // wide)), "num_warps": WARPS}
 
 
 def _half(table: Table) -> bool:
     return table.mean.element_size() == 2
 
 
-def adam(table: Table, rows: Tensor | None, gradient: Tensor, rates: Rates) -> None:
-    """Move distinct rows [n] of a table by their gradient [n, d]; None for rows: all, in order."""
+def adam(table: Table, rows: Sorted | None, gradient: Tensor, rates: Rates) -> None:
+    """Move rows [n] of a table by their gradient [n, d]; None for rows: all, in order.
+
+    rows: ascending, with the order in which they stand in the gradient; those that are there twice are summed first, in
+    that order. r = 4 d bytes each: the gradient, and weights and two moments, read and written; 7 r a distinct row.
+    """
     n, tile = len(gradient), _tile(table.weight.shape[1])
-    options: dict[str, Any] = {"ALL": rows is None, "DECAYS": table.now != 0, "HALF": _half(table)}
-    if n:
-        _adam[(triton.cdiv(n, tile["R"]),)](
-            *table.arguments(), gradient if rows is None else rows, gradient, n, *rates.arguments(), **options, **tile
-        )
+    options: dict[str, Any] = {"DECAYS": table.now != 0, "HALF": _half(table), **tile}
+    if not n:
+        return
+    if rows is None:
+        _every[(triton.cdiv(n, tile["R"]),)](*table.arguments(), gradient, n, *rates.arguments(), **options)
+        return
+    pieces = -(-n // PIECE)
+    part, part_bias = gradient.new_empty(pieces, tile["d"]), gradient.new_empty(pieces)
+    for lead in (True, False):
+        _sums[(triton.cdiv(pieces if lead else n, tile["R"]),)](
+            *rows, n, *table.arguments(), *table.arguments(), gradient, gradient, rows.order, part, part_bias, 1,
+            *rates.arguments(), LEAD=lead, GIVEN=True, BIASES=False, BIAS_DECAYS=False, BIAS_HALF=False, PIECE=PIECE,
+            **options,
+        )  # fmt: skip
 
 
 class Drawn(NamedTuple):
@@ -530,9 +546,9 @@ def pairs(
         )  # fmt: skip
     for lead in (True, False):
         bias = their or items
-        _items[(leads[1] if lead else grid[1],)](
+        _sums[(leads[1] if lead else grid[1],)](
             *by_item, n * wide, *items.arguments(), *bias.arguments(),
             room.coefficient, *room[2:], wide, *rates.arguments(),
-            LEAD=lead, DECAYS=items.now != 0, BIAS_DECAYS=bias.now != 0, HALF=_half(items),
+            LEAD=lead, GIVEN=False, DECAYS=items.now != 0, BIAS_DECAYS=bias.now != 0, HALF=_half(items),
             BIAS_HALF=_half(bias), **options,
         )  # fmt: skip

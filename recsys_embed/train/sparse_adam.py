@@ -88,7 +88,9 @@ class RowLazyAdam:
             for table in group.parameters:
                 if table.grad is None:
                     continue
-                if table.grad.layout == torch.sparse_coo:
+                if table.grad.layout == torch.sparse_coo and self._by_cuda(table):  # it sums, and never waits
+                    self._move(table, table.grad._indices()[0], table.grad._values(), group)
+                elif table.grad.layout == torch.sparse_coo:
                     summed = summed_rows(table.grad)
                     self._move(table, summed.indices()[0], summed.values(), group)
                 else:
@@ -112,11 +114,11 @@ class RowLazyAdam:
             arrays += [every.contiguous().numpy(), gradient.contiguous().numpy()]
             over(len(every), adam, *arrays, self.lr * group.pace, beta1, beta2, self.eps, group.shrunk)
             return
-        if self.fused and takes_on_cuda(table) and gradient.dtype == table.dtype:
-            from recsys_embed.kernels.cuda import Rates, adam
+        if self._by_cuda(table):
+            from recsys_embed.kernels.cuda import Rates, Sorted, adam
 
-            every_ = None if isinstance(rows, slice) else rows.contiguous()
-            adam(self.cuda_table(table, group), every_, gradient.contiguous(), Rates(beta1, beta2, self.eps))
+            entries = None if isinstance(rows, slice) else Sorted(*rows.sort(stable=True))
+            adam(self.cuda_table(table, group), entries, gradient.contiguous(), Rates(beta1, beta2, self.eps))
             return
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
         square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -128,6 +130,9 @@ class RowLazyAdam:
         size = (square / (1 - beta2**count)).sqrt_().add_(self.eps)
         table[rows] = weights - self.lr * group.pace * (mean / (1 - beta1**count)) / size
         state.mean[rows], state.square[rows], state.count[rows] = mean, square, count
+
+    def _by_cuda(self, table: nn.Parameter) -> bool:
+        return self.fused and table.grad is not None and table.grad.dtype == table.dtype and takes_on_cuda(table)
 
     def cuda_table(self, table: nn.Parameter, group: Group) -> Table:
         """Return what a kernel for CUDA works on."""

@@ -147,7 +147,7 @@ def mask(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Te
 
 def seed_of(generator: torch.Generator) -> np.uint64:
     """Draw a seed for hashes."""
-    return np.uint64(torch.randint(2**62, (1,), generator=generator).item())
+    return np.uint64(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
 
 
 def _partition(model: Model) -> dict[str, list[nn.Parameter]]:
