@@ -296,7 +296,7 @@ def kind(name):
         return "*i32"
     if name in ("order", "rows", "user", "item", "rated", "first", "known"):
         return "*i64"
-    if name in ("n", "wide", "batch", "depth", "choices"):
+    if name in ("n", "batch", "choices"):
         return "i32"
     if name in ("mean", "square", "u_mean", "u_square", "v_mean", "v_square") and half:
         return "*bf16"
@@ -307,9 +307,9 @@ for half, dim in ((False, 64), (True, 5)):
     tile = cuda._tile(dim)
     warps = tile.pop("num_warps")
     common = {"HALF": half, "DECAYS": not half, **tile}
-    pairs = {"BIASES": True, "BIAS_DECAYS": True, "BIAS_HALF": False, "PIECE": 16, **common}
+    pairs = {"BIASES": True, "BIAS_DECAYS": True, "BIAS_HALF": False, "PIECE": 16, "WIDE": 3, **common}
     made = [(cuda._every, common)]
-    made += [(cuda._draw, {"EVEN": half, "CHOICE_STEPS": 9, "BLOCK": 256})]
+    made += [(cuda._draw, {"WIDE": 3, "DEPTH": 5, "EVEN": half, "CHOICE_STEPS": 9, "BLOCK": 256})]
     made += [(cuda._users, {"LEAD": lead, "LOGISTIC": half, **pairs}) for lead in (False, True)]
     made += [(cuda._sums, {"LEAD": lead, "GIVEN": half, **pairs}) for lead in (False, True)]
     for kernel, constants in made:

@@ -157,15 +157,15 @@ def _every(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["n", "wide", "depth", "choices", "seed"])
+@triton.jit(do_not_specialize=["n", "choices", "seed"])
 def _draw(
-    compared, key, user, item, rated, choices, edges, first, known, n, wide, depth, seed,
-    EVEN: tl.constexpr, CHOICE_STEPS: tl.constexpr, BLOCK: tl.constexpr,
+    compared, key, user, item, rated, choices, edges, first, known, n, seed,
+    WIDE: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr, CHOICE_STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    on = e < n * wide
-    b = e // wide
-    drawn = on & (e % wide > 0)
+    on = e < n * WIDE
+    b = e // WIDE
+    drawn = on & (e % WIDE > 0)
     row = tl.load(item + b, mask=on, other=0).to(tl.int64)
     who = tl.load(user + b, mask=drawn, other=0).to(tl.int64)
     low = tl.load(first + who, mask=drawn, other=0).to(tl.int64)
@@ -188,7 +188,7 @@ def _draw(
         chosen = tl.load(rated + at, mask=again, other=0).to(tl.int64)
         row = tl.where(again, chosen, row)
         a, z = low, high
-        for _ in range(depth):
+        for _ in range(DEPTH):
             middle = (a + z) // 2
             less = tl.load(known + middle, mask=again & (a < z), other=0).to(tl.int64) < row
             a, z = tl.where((a < z) & less, middle + 1, a), tl.where((a < z) & ~less, middle, z)
@@ -251,17 +251,17 @@ def _softplus(x):
 
 @triton.jit
 def _slopes(
-    u, own_bias, v, item_bias, compared, weight, offset, coefficient, terms, b, on, wide_on, batch, wide, d, cols,
-    LOGISTIC: tl.constexpr, BIASES: tl.constexpr,
+    u, own_bias, v, item_bias, compared, weight, offset, coefficient, terms, b, on, wide_on, batch, d, cols,
+    WIDE: tl.constexpr, LOGISTIC: tl.constexpr, BIASES: tl.constexpr,
 ):  # fmt: skip
     """Score ratings b [R] of users u [R, D] and their negatives; write each score's slope and the loss's terms.
 
     Return the gradient of u, and that of the users' biases. Losses as in model/losses.py.
     """
     scale = tl.load(weight + b, mask=on, other=0.0) / batch
-    share = 1.0 / tl.maximum(wide - 1, 1).to(tl.float32)
+    share = 1.0 / (WIDE - 1 if WIDE > 1 else 1)
     each = on[:, None] & wide_on
-    entry = b * wide
+    entry = b * WIDE
     row = tl.load(compared + entry, mask=on, other=0).to(tl.int64)
     v0 = tl.load(v + row[:, None] * d + cols[None, :], mask=each, other=0.0)
     positive = tl.sum(u * v0, 1)
@@ -278,7 +278,7 @@ def _slopes(
         first = total
         factor = share
     g = first[:, None] * v0
-    for k in range(1, wide):
+    for k in range(1, WIDE):
         coded = tl.load(compared + entry + k, mask=on, other=-1).to(tl.int64)
         counts = coded >= 0  # -1 - row: the user knows it, so it is no negative
         row = tl.where(counts, coded, 0)
@@ -306,13 +306,13 @@ def _slopes(
     return g, pushed
 
 
-@triton.jit(do_not_specialize=["n", "wide", "batch"])
+@triton.jit(do_not_specialize=["n", "batch"])
 def _users(
     keys, order, n, u_weight, u_mean, u_square, u_count, u_shrunk, u_lr, u_high, u_low,
     b_weight, b_mean, b_square, b_count, b_shrunk, b_lr, b_high, b_low,
-    v, item_bias, compared, weight, offset, coefficient, terms, old, slot, part, part_bias, batch, wide,
+    v, item_bias, compared, weight, offset, coefficient, terms, old, slot, part, part_bias, batch,
     beta1, beta2, eps, log1, log2, LEAD: tl.constexpr, LOGISTIC: tl.constexpr, BIASES: tl.constexpr,
-    DECAYS: tl.constexpr, BIAS_DECAYS: tl.constexpr, HALF: tl.constexpr, BIAS_HALF: tl.constexpr,
+    DECAYS: tl.constexpr, BIAS_DECAYS: tl.constexpr, HALF: tl.constexpr, BIAS_HALF: tl.constexpr, WIDE: tl.constexpr,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     at, on, key, stop = _begin(keys, n, LEAD, R, PIECE)
@@ -329,8 +329,8 @@ def _users(
     while tl.max(active.to(tl.int32), 0) > 0:
         b = tl.load(order + entry, mask=active, other=0).to(tl.int64)
         more, more_bias = _slopes(
-            mine, own_bias, v, item_bias, compared, weight, offset, coefficient, terms, b, active, inside, batch, wide,
-            d, cols, LOGISTIC, BIASES,
+            mine, own_bias, v, item_bias, compared, weight, offset, coefficient, terms, b, active, inside, batch, d,
+            cols, WIDE, LOGISTIC, BIASES,
         )  # fmt: skip
         g += tl.where(active[:, None], more, 0.0)
         bias += tl.where(active, more_bias, 0.0)
@@ -355,16 +355,16 @@ def _users(
             )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["n", "wide"])
+@triton.jit(do_not_specialize=["n"])
 def _sums(
     keys, order, n, v_weight, v_mean, v_square, v_count, v_shrunk, v_lr, v_high, v_low,
     b_weight, b_mean, b_square, b_count, b_shrunk, b_lr, b_high, b_low,
-    coefficient, old, slot, part, part_bias, wide,
+    coefficient, old, slot, part, part_bias,
     beta1, beta2, eps, log1, log2, LEAD: tl.constexpr, GIVEN: tl.constexpr, BIASES: tl.constexpr,
-    DECAYS: tl.constexpr, BIAS_DECAYS: tl.constexpr, HALF: tl.constexpr, BIAS_HALF: tl.constexpr,
+    DECAYS: tl.constexpr, BIAS_DECAYS: tl.constexpr, HALF: tl.constexpr, BIAS_HALF: tl.constexpr, WIDE: tl.constexpr,
     d: tl.constexpr, D: tl.constexpr, R: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
-    """Move rows by the sum over their entries e of coefficient[e] x old[slot[e // wide]]; or of old[e] (GIVEN)."""
+    """Move rows by the sum over their entries e of coefficient[e] x old[slot[e // WIDE]]; or of old[e] (GIVEN)."""
     at, on, key, stop = _begin(keys, n, LEAD, R, PIECE)
     cols = tl.arange(0, D)
     inside = (cols < d)[None, :]
@@ -377,7 +377,7 @@ def _sums(
             g += tl.load(old + e[:, None] * d + cols[None, :], mask=active[:, None] & inside, other=0.0)
         else:
             c = tl.load(coefficient + e, mask=active, other=0.0)
-            place = tl.load(slot + e // wide, mask=active, other=0).to(tl.int64)
+            place = tl.load(slot + e // WIDE, mask=active, other=0).to(tl.int64)
             from_ = tl.load(old + place[:, None] * d + cols[None, :], mask=active[:, None] & inside, other=0.0)
             g += c[:, None] * from_
             bias += c
@@ -442,9 +442,9 @@ def adam(table: Table, rows: Sorted | None, gradient: Tensor, rates: Rates) -> N
     part, part_bias = gradient.new_empty(pieces, tile["d"]), gradient.new_empty(pieces)
     for lead in (True, False):
         _sums[(triton.cdiv(pieces if lead else n, tile["R"]),)](
-            *rows, n, *table.arguments(), *table.arguments(), gradient, gradient, rows.order, part, part_bias, 1,
-            *rates.arguments(), LEAD=lead, GIVEN=True, BIASES=False, BIAS_DECAYS=False, BIAS_HALF=False, PIECE=PIECE,
-            **options,
+            *rows, n, *table.arguments(), *table.arguments(), gradient, gradient, rows.order, part, part_bias,
+            *rates.arguments(), WIDE=1, LEAD=lead, GIVEN=True, BIASES=False, BIAS_DECAYS=False, BIAS_HALF=False,
+            PIECE=PIECE, **options,
         )  # fmt: skip
 
 
@@ -475,9 +475,16 @@ def draw(
     """
     n, wide = out.compared.shape
     steps = len(rated).bit_length()
-    options: dict[str, Any] = {"EVEN": edges is None, "CHOICE_STEPS": steps, "BLOCK": 256, "num_warps": 4}
+    options: dict[str, Any] = {
+        "WIDE": wide,
+        "DEPTH": depth,
+        "EVEN": edges is None,
+        "CHOICE_STEPS": steps,
+        "BLOCK": 256,
+        "num_warps": 4,
+    }
     _draw[(triton.cdiv(n * wide, 256),)](
-        *out, user, item, rated, len(rated), rated if edges is None else edges, *known, n, wide, depth, seed, **options
+        *out, user, item, rated, len(rated), rated if edges is None else edges, *known, n, seed, **options
     )
 
 
@@ -535,12 +542,12 @@ def pairs(
     tile = _tile(users.weight.shape[1])
     grid = triton.cdiv(n, tile["R"]), triton.cdiv(n * wide, tile["R"])
     leads = tuple(triton.cdiv(-(-entries // PIECE), tile["R"]) for entries in (n, n * wide))
-    options: dict[str, Any] = {"BIASES": their is not None, "PIECE": PIECE, **tile}
+    options: dict[str, Any] = {"WIDE": wide, "BIASES": their is not None, "PIECE": PIECE, **tile}
     for lead in (True, False):
         bias = logistic_bias or users
         _users[(leads[0] if lead else grid[0],)](
             *by_user, n, *users.arguments(), *bias.arguments(),
-            items.weight, (their or items).weight, compared, weight, offset, *room, n, wide, *rates.arguments(),
+            items.weight, (their or items).weight, compared, weight, offset, *room, n, *rates.arguments(),
             LEAD=lead, LOGISTIC=logistic, DECAYS=users.now != 0, BIAS_DECAYS=bias.now != 0, HALF=_half(users),
             BIAS_HALF=_half(bias), **options,
         )  # fmt: skip
@@ -548,7 +555,7 @@ def pairs(
         bias = their or items
         _sums[(leads[1] if lead else grid[1],)](
             *by_item, n * wide, *items.arguments(), *bias.arguments(),
-            room.coefficient, *room[2:], wide, *rates.arguments(),
+            room.coefficient, *room[2:], *rates.arguments(),
             LEAD=lead, GIVEN=False, DECAYS=items.now != 0, BIAS_DECAYS=bias.now != 0, HALF=_half(items),
             BIAS_HALF=_half(bias), **options,
         )  # fmt: skip
