@@ -234,6 +234,24 @@ def test_scores_beyond_any_exponential_have_a_gradient(ratings, loss):
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+@pytest.mark.parametrize("sampler", ["uniform", "popularity"])
+def test_no_step_waits_for_the_device(ratings, sampler):
+    _, step, batches = world(ratings, "bpr", sampler=sampler)
+    table = nn.Parameter(torch.zeros(9, 4, device=DEVICE))
+    adam, rows = RowLazyAdam([Group([table], 0.1)], lr=0.1), torch.tensor([[3, 1, 3]], device=DEVICE)
+    batch = batches(40)
+    for mode in ("default", "error"):  # to compile the kernels may wait
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            step(batch)
+            gradient = torch.ones(3, 4, device=DEVICE)
+            table.grad = torch.sparse_coo_tensor(rows, gradient, table.shape, check_invariants=False)
+            adam.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 @pytest.mark.parametrize("sampler", ["uniform", "popularity"])
 def test_equal_seeds_give_equal_bits_and_steps_differ(ratings, sampler):
     found = []

@@ -70,7 +70,8 @@ class Known:
         place = torch.full((self.items,), -1, device=users.device)
         place[items] = torch.arange(len(items), device=users.device)
         column = place[item]
-        return which[column >= 0], column[column >= 0]
+        known = (column >= 0).nonzero()[:, 0]  # once: on CUDA it waits for the device
+        return which[known], column[known]
 
     def mask(self, users: Tensor, items: Tensor) -> Tensor:
         """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct."""
