@@ -15,7 +15,7 @@ from recsys_embed.model import softmax as module
 from recsys_embed.model.gather import sums_of
 from recsys_embed.model.losses import LOSSES, Scores, softmax, take
 from recsys_embed.model.model import build
-from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
+from recsys_embed.model.samplers import SAMPLERS, Known, _again, draw_unknown
 from recsys_embed.model.scorers import SCORERS
 from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.model.towers import IdTower
@@ -182,6 +182,20 @@ def test_negatives_of_a_row_belong_to_the_user_of_that_row(ratings):
     for user, line in [(u, n) for u, n in zip(users.tolist(), rows.tolist(), strict=True) if u]:
         assert not set(line) & set(ratings.seen()[user].tolist())
         assert set(line) == set(range(ITEMS)) - set(ratings.seen()[user].tolist())
+
+
+def test_on_cuda_all_are_drawn_and_what_is_known_is_replaced(ratings):
+    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    users, items = torch.tensor([6, 0, 6, 2, 5]), torch.arange(ITEMS)
+    sampler, generator = SAMPLERS["uniform"](torch.ones(ITEMS)), torch.Generator().manual_seed(0)
+    first = sampler.draw((5, 50), generator)
+    drawn = first, known.has(users[:, None], first)
+    for _ in range(30):
+        drawn = _again(sampler, known, items, users, drawn, generator)
+    rows, still = drawn
+    assert rows[~known.has(users[:, None], first)].equal(first[~known.has(users[:, None], first)])
+    assert still.all(1).tolist() == [False, True, False, False, False] and still.sum() == 50
+    assert known.has(users[:, None], rows).equal(still)
 
 
 def test_what_a_user_knows_is_masked_by_value(ratings):

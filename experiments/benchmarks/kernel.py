@@ -24,7 +24,7 @@ import polars as pl
 
 # As the command line sets it: torch's threads, spinning after each small operation, take a core from kernels.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-import torch  # noqa: E402
+import torch
 from torch.nn import functional as F
 
 from recsys_embed import ModelConfig, Ratings, TrainConfig

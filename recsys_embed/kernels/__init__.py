@@ -24,3 +24,19 @@ def available() -> bool:
         )
         return False
     return True
+
+
+@cache
+def triton_available() -> bool:
+    """Return whether kernels for CUDA can run here; where they cannot, say so, once.
+
+    Triton comes with torch for CUDA, and nothing but kernels for CUDA needs it: ask only where tables lie there.
+    """
+    try:
+        from recsys_embed.kernels import cuda  # noqa: F401
+    except Exception as error:
+        logging.getLogger("recsys_embed").warning(
+            "Triton cannot be used (%s): training on CUDA takes the plain steps, which are slower", error
+        )
+        return False
+    return True

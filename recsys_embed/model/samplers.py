@@ -70,7 +70,8 @@ class Known:
         place = torch.full((self.items,), -1, device=users.device)
         place[items] = torch.arange(len(items), device=users.device)
         column = place[item]
-        return which[column >= 0], column[column >= 0]
+        known = (column >= 0).nonzero()[:, 0]  # once: on CUDA it waits for the device
+        return which[known], column[known]
 
     def mask(self, users: Tensor, items: Tensor) -> Tensor:
         """Return whether user d knows item k, bool [D, K]; users [D], items [K] distinct."""
@@ -100,9 +101,26 @@ def draw_unknown(
     rows = items[sampler.draw((len(users), k), generator)]
     known_rows = known.has(users[:, None], rows)
     for _ in range(rounds):
+        if users.is_cuda:
+            rows, known_rows = _again(sampler, known, items, users, (rows, known_rows), generator)
+            continue
         again = known_rows.nonzero(as_tuple=True)
         if not len(again[0]):
             break
         rows[again] = items[sampler.draw((len(again[0]),), generator)]
         known_rows[again] = known.has(users[again[0]], rows[again])
     return rows, known_rows
+
+
+def _again(
+    sampler: Sampler,
+    known: Known,
+    items: Tensor,
+    users: Tensor,
+    drawn: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw again in place of what is known, on CUDA: for everybody, since to ask how many are would be to wait."""
+    rows, known_rows = drawn
+    rows = torch.where(known_rows, items[sampler.draw(tuple(rows.shape), generator)], rows)
+    return rows, known.has(users[:, None], rows)

@@ -74,9 +74,7 @@ class _SharedSoftmax(torch.autograd.Function):
         loss = u.new_zeros(())
         pos = None if everything else _dots(u, v, bias, pairs)
         step = max(1, _BLOCK[u.device.type] // max(1, len(columns)))
-        edges = torch.arange(0, len(u) + step, step, device=u.device).clamp_(max=len(u))
-        ends = torch.searchsorted(pairs.row, edges).tolist()
-        known_ends = torch.searchsorted(negatives.row, edges).tolist()
+        ends, known_ends = (_ends(rows, len(u), step) for rows in (pairs.row, negatives.row))
         for at, start in enumerate(range(0, len(u), step)):
             block = slice(start, min(start + step, len(u)))
             mine, known = slice(ends[at], ends[at + 1]), slice(known_ends[at], known_ends[at + 1])
@@ -108,6 +106,17 @@ class _SharedSoftmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         du, dv, dbias = ctx.saved_tensors
         return du * grad, dv * grad, dbias * grad, None, None, None
+
+
+def _ends(rows: Tensor, size: int, step: int) -> list[int]:
+    """Return where the blocks of `step` of `size` rows begin in ascending rows [n], and where the last one ends.
+
+    Where there is one block, which a GPU mostly has, nothing is asked of the device: to ask would be to wait.
+    """
+    if size <= step:
+        return [0, len(rows)]
+    edges = torch.arange(0, size + step, step, device=rows.device).clamp_(max=size)
+    return torch.searchsorted(rows, edges).tolist()
 
 
 def _dots(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:

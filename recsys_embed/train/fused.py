@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from recsys_embed.config import TrainConfig
 from recsys_embed.kernels import pairs
 from recsys_embed.kernels.compiled import over, threads
-from recsys_embed.model.losses import LOSSES, bpr, logistic
+from recsys_embed.model.losses import logistic
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import draw_unknown
-from recsys_embed.model.scorers import Dot
 from recsys_embed.model.towers import IdTower
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.train.sparse_adam import takes
-from recsys_embed.train.step import AutogradStep, Batch, seed_of
+from recsys_embed.train.step import AutogradStep, Batch, seed_of, why_not_pairs
 
 
 class PairsStep(AutogradStep):
@@ -33,22 +32,7 @@ class PairsStep(AutogradStep):
     @staticmethod
     def why_not(model: Model, config: TrainConfig) -> str | None:
         """Return why this step cannot take the place of `AutogradStep` here, or None where it can."""
-        if LOSSES[config.loss or "softmax"].loss not in (bpr, logistic):
-            return f"loss {config.loss}"
-        if not isinstance(model.scorer, Dot) or model.scorer.cosine or model.scorer.temperature != 1:
-            return "a scorer that is not the plain dot product"
-        if model.users is model.items:
-            return "one table for both sides"
-        for tower in (model.users, model.items):
-            if not isinstance(tower, IdTower):
-                return "users or items that are more than a table"
-            if not takes(tower.table.weight):
-                return f"tables of {tower.table.weight.dtype} on {tower.table.weight.device.type}"
-        if config.dropout:
-            return "dropout"
-        if config.clip:
-            return "a bound on the norm of a step's gradient, which is nowhere"
-        return None
+        return why_not_pairs(model, config, takes)
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -57,7 +41,7 @@ class PairsStep(AutogradStep):
 
     def at(self, columns: Batch, rows: Tensor) -> Tensor:
         """Update the tables with some of the ratings, which ascend by user; return the loss."""
-        self.optimizer.tick()
+        self.optimizer.decay()
         (u, a), (v, b) = (self._parts(cast(IdTower, tower)) for tower in (self.model.users, self.model.items))
         at, weight = rows.numpy(), columns.weight.numpy()
         user, compared = self.compared(columns, at)

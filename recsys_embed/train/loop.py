@@ -13,7 +13,7 @@ import torch
 
 from recsys_embed.config import DeviceName, TrainConfig
 from recsys_embed.errors import SettingError, TrainingError
-from recsys_embed.kernels import available
+from recsys_embed.kernels import available, triton_available
 from recsys_embed.model.gather import ranges
 from recsys_embed.model.losses import LOSSES
 from recsys_embed.model.model import Model
@@ -121,7 +121,15 @@ def fit(
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     """Return the fastest step that can train this model so; kernels are compiled here, before a clock starts."""
-    if not available() or config.loss not in ("bpr", "logistic"):
+    if config.loss not in ("bpr", "logistic"):
+        return AutogradStep
+    if next(model.parameters()).is_cuda:
+        if not triton_available():
+            return AutogradStep
+        from recsys_embed.train.fused_cuda import CudaPairsStep
+
+        return AutogradStep if CudaPairsStep.why_not(model, config) else CudaPairsStep
+    if not available():
         return AutogradStep
     from recsys_embed.train.fused import PairsStep
 

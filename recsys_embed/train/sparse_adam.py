@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from recsys_embed.kernels import available
+from recsys_embed.kernels import available, triton_available
 from recsys_embed.model.gather import roomy
+
+if TYPE_CHECKING:
+    from recsys_embed.kernels.cuda import Table
 
 
 @dataclass
@@ -52,8 +55,8 @@ class RowLazyAdam:
     With every row touched at every step it is torch.optim.AdamW to rounding, and so it serves dense weights too:
     a dense gradient touches all rows. A row is an index of the first dimension. lr may change between steps.
 
-    fused: on a processor, matrices of float32 are moved by a kernel that says the same as `_move`, to rounding, in one
-    pass over the rows (kernels/adam.py).
+    fused: matrices of float32 are moved by a kernel that says the same as `_move`, to rounding, in one pass over the
+    rows: on a processor (kernels/adam.py), and on CUDA (kernels/cuda.py).
 
     (It is no torch.optim.Optimizer: that class alone makes torch import its compiler, seconds before the first step.)
     """
@@ -77,20 +80,22 @@ class RowLazyAdam:
             for parameter in group.parameters:
                 parameter.grad = None
 
-    def tick(self) -> None:
-        """Begin a step: every row owes its weight decay from now on. `step` does it; who moves rows by kernels must."""
+    def decay(self) -> None:
+        """Begin a step: every row owes its weight decay once more. `step` does it; who moves rows by kernels must."""
         for group in self.groups:
             group.shrunk += math.log1p(-self.lr * group.pace * group.weight_decay)
 
     @torch.no_grad()
     def step(self) -> None:
         """Move the rows that the gradients name."""
-        self.tick()
+        self.decay()
         for group in self.groups:
             for table in group.parameters:
                 if table.grad is None:
                     continue
-                if table.grad.layout == torch.sparse_coo:
+                if table.grad.layout == torch.sparse_coo and self._by_cuda(table):  # it sums, and never waits
+                    self._move(table, table.grad._indices()[0], table.grad._values(), group)
+                elif table.grad.layout == torch.sparse_coo:
                     summed = summed_rows(table.grad)
                     self._move(table, summed.indices()[0], summed.values(), group)
                 else:
@@ -98,8 +103,7 @@ class RowLazyAdam:
 
     def parts(self, table: nn.Parameter) -> tuple[Any, Any, Any]:
         """Return what kernels move a table by (kernels/adam.py): tables, counts and rate. See `takes`."""
-        state = self._state(table)
-        group = next(g for g in self.groups if any(p is table for p in g.parameters))
+        state, group = self._state(table), self._group(table)
         tables = tuple(t.detach().numpy() for t in (table, state.mean, state.square))
         counts = tuple(c.view(-1).numpy() for c in (state.count, state.shrunk))
         return tables, counts, (self.lr * group.pace, *self.betas, self.eps, group.shrunk)
@@ -111,6 +115,12 @@ class RowLazyAdam:
 
             every = torch.arange(len(table)) if isinstance(rows, slice) else rows
             over(len(every), adam, *self.parts(table), every.contiguous().numpy(), gradient.contiguous().numpy())
+            return
+        if self._by_cuda(table):
+            from recsys_embed.kernels.cuda import Rates, Sorted, adam
+
+            entries = None if isinstance(rows, slice) else Sorted(*rows.sort(stable=True))
+            adam(self.cuda_table(table), entries, gradient.contiguous(), Rates(*self.betas, self.eps))
             return
         beta1, beta2 = self.betas
         state = self._state(table)
@@ -124,6 +134,20 @@ class RowLazyAdam:
         size = (square / (1 - beta2**count)).sqrt_().add_(self.eps)
         table[rows] = weights - self.lr * group.pace * (mean / (1 - beta1**count)) / size
         state.mean[rows], state.square[rows], state.count[rows] = mean, square, count
+
+    def _by_cuda(self, table: nn.Parameter) -> bool:
+        return self.fused and table.grad is not None and table.grad.dtype == table.dtype and takes_on_cuda(table)
+
+    def cuda_table(self, table: nn.Parameter) -> Table:
+        """The same for kernels for CUDA (kernels/cuda.py). See `takes_on_cuda`."""
+        from recsys_embed.kernels.cuda import Table
+
+        state, group = self._state(table), self._group(table)
+        columns = state.count.view(-1), state.shrunk.view(-1)
+        return Table(table.detach(), state.mean, state.square, *columns, self.lr * group.pace, group.shrunk)
+
+    def _group(self, table: nn.Parameter) -> Group:
+        return next(group for group in self.groups if any(one is table for one in group.parameters))
 
     def _state(self, table: nn.Parameter) -> _State:
         if table not in self.state:
@@ -150,6 +174,12 @@ class RowLazyAdam:
 def takes(table: Tensor) -> bool:
     """Return whether a kernel can work on a table where it lies: a matrix of float32 in C order on a processor."""
     return table.device.type == "cpu" and table.ndim == 2 and table.dtype == torch.float32 and table.is_contiguous()
+
+
+def takes_on_cuda(table: Tensor) -> bool:
+    """The same for kernels for CUDA, which hold whole rows of up to 4,096 numbers."""
+    fits = table.ndim == 2 and table.dtype == torch.float32 and table.is_contiguous() and table.shape[1] <= 4096
+    return table.device.type == "cuda" and fits and triton_available()
 
 
 def summed_rows(gradient: Tensor) -> Tensor:

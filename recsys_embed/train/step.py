@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 
 from recsys_embed.config import TrainConfig
 from recsys_embed.kernels import available
-from recsys_embed.model.losses import LOSSES, Scores, softmax
+from recsys_embed.model.losses import LOSSES, Scores, bpr, logistic, softmax
 from recsys_embed.model.model import Model
 from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown
 from recsys_embed.model.scorers import Dot
 from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
-from recsys_embed.model.towers import Side
+from recsys_embed.model.towers import IdTower, Side
 from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
 
 # What a negative scores that is none: so little that no loss sees it, and finite, so that no gradient is NaN.
@@ -139,6 +140,25 @@ class AutogradStep:
         self.optimizer.flush()
 
 
+def why_not_pairs(model: Model, config: TrainConfig, takes: Callable[[Tensor], bool]) -> str | None:
+    """Return why no step without autograd can train this model by BPR or the logistic loss, or None where one can.
+
+    takes: whether its kernels can work on a table.
+    """
+    if LOSSES[config.loss or "softmax"].loss not in (bpr, logistic):
+        return f"loss {config.loss}"
+    if not isinstance(model.scorer, Dot) or model.scorer.cosine or model.scorer.temperature != 1:
+        return "a scorer that is not the plain dot product"
+    if model.users is model.items:
+        return "one table for both sides"
+    for tower in (model.users, model.items):
+        if not isinstance(tower, IdTower):
+            return "users or items that are more than a table"
+        if not takes(tower.table.weight):
+            return f"tables of {tower.table.weight.dtype} on {tower.table.weight.device.type}"
+    return "dropout" if config.dropout else "clipping" if config.clip else None
+
+
 def mask(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
     """Return a mask [n, d] for dropout: zero for a share of it, rounded to a 65,536th, and 1 / (1 - share) else."""
     from recsys_embed.kernels.adam import kept
@@ -151,7 +171,7 @@ def mask(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Te
 
 def seed_of(generator: torch.Generator) -> np.uint64:
     """Draw a seed for hashes."""
-    return np.uint64(torch.randint(2**62, (1,), generator=generator).item())
+    return np.uint64(torch.randint(2**62, (1,), generator=generator, device=generator.device).item())
 
 
 def _partition(model: Model) -> dict[str, list[nn.Parameter]]:
