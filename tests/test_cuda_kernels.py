@@ -277,8 +277,8 @@ def test_equal_seeds_give_equal_bits_and_steps_differ(ratings, sampler):
         ({"loss": "logistic", "biases": False}, None),
         ({"loss": "bpr", "clip": 1.0}, "clipping"),
         ({"loss": "bpr", "dropout": 0.1}, "dropout"),
-        ({"loss": "bpr", "scorer": "mlp"}, "a scorer that is not the plain dot product"),
-        ({"loss": "logistic", "cosine": True}, "a scorer that is not the plain dot product"),
+        ({"loss": "bpr", "scorer": "mlp"}, "a scorer that is not the dot product"),
+        ({"loss": "logistic", "cosine": True}, "a cosine, or a temperature"),
         ({"loss": "softmax"}, "loss softmax"),
     ],
 )

@@ -175,7 +175,8 @@ def test_who_knows_everything_has_no_negatives(ratings):
 @pytest.mark.parametrize(("share", "dim"), [(0.1, 7), (0.5, 128), (0.9, 1)])
 def test_dropout_leaves_out_its_share_and_scales_up_the_rest(share, dim):
     generator = torch.Generator().manual_seed(0)
-    dropped = mask((40_000 // dim, dim), share, generator)
+    rows = torch.arange(40_000 // dim)
+    dropped = mask(rows, dim, share, generator)
     off = (dropped == 0).float()
     assert dropped.unique().tolist() == pytest.approx([0.0, 1 / (1 - share)])
     assert off.mean() == pytest.approx(share, abs=5 * (share * (1 - share) / 40_000) ** 0.5)
@@ -184,7 +185,9 @@ def test_dropout_leaves_out_its_share_and_scales_up_the_rest(share, dim):
         assert (off.mean(0) - share).abs().max() < 5 * each
         both = (off[:, 1:] * off[:, :-1]).mean()
         assert both == pytest.approx(share**2, abs=0.02)
-    assert not dropped.equal(mask((40_000 // dim, dim), share, generator))
+    assert not dropped.equal(mask(rows, dim, share, generator))
+    turned = mask(rows.flip(0), dim, share, torch.Generator().manual_seed(0))
+    assert turned.flip(0).equal(dropped)
 
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 1), (7, 7), (300, 7), (5000, 2)])

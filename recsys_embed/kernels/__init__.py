@@ -17,7 +17,7 @@ def available() -> bool:
 
         if vars(numba.config).get("DISABLE_JIT"):
             raise ImportError("NUMBA_DISABLE_JIT is set")
-        from recsys_embed.kernels import adam, pairs  # noqa: F401
+        from recsys_embed.kernels import adam, pairs, softmax  # noqa: F401
     except Exception as error:
         logging.getLogger("recsys_embed").warning(
             "Numba cannot be used (%s): training takes the plain steps, which are several times slower", error

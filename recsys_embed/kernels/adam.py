@@ -53,14 +53,21 @@ def adam(start, stop, tables, counts, rate, rows, gradient):
         move(tables, counts, rate, rows[n], gradient[n])
 
 
-@compiled("(i8,i8,f4[:,::1],u8,f4,u8)")
-def kept(start, stop, out, share, scale, seed):
-    """Fill a mask [n, d] for dropout: zero for `share` 65,536ths of it, and `scale` else."""
-    wide = out.shape[1]
+@inlined
+def dropped(vector, place, share, scale, seed):
+    """Set `share` 65,536ths of a vector [d] to zero and multiply the rest by `scale`, as seed and place have it."""
+    dim = len(vector)
+    x = np.uint64(0)
+    for k in range(dim):
+        if k % 4 == 0:  # sixteen bits of a hash for each number
+            x = hashed(seed, place * ((dim + 3) // 4) + k // 4)
+        vector[k] *= scale if (x & np.uint64(0xFFFF)) >= share else np.float32(0)
+        x >>= np.uint64(16)
+
+
+@compiled("(i8,i8,f4[:,::1],i8[::1],u8,f4,u8)")
+def kept(start, stop, out, rows, share, scale, seed):
+    """Fill a mask [n, d] for dropout of rows [n]: zero for `share` 65,536ths of it, and `scale` else."""
     for n in range(start, stop):
-        x = np.uint64(0)
-        for k in range(wide):
-            if k % 4 == 0:  # sixteen bits of a hash for each number
-                x = hashed(seed, n * ((wide + 3) // 4) + k // 4)
-            out[n, k] = scale if (x & np.uint64(0xFFFF)) >= share else np.float32(0)
-            x >>= np.uint64(16)
+        out[n] = 1
+        dropped(out[n], rows[n], share, scale, seed)

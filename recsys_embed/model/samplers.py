@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,24 +24,40 @@ class Sampler:
         return torch.searchsorted(self.edges, point, right=True).clamp_(max=len(self.edges) - 1)
 
     def draw_distinct(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw min(k, I) distinct items; return them and log of the chance with which each was among them, [k].
+        """Draw min(k, I) distinct items; return them, ascending, and log of the chance with which each was among them.
 
         One exponential race: the items whose clock rings first are a draw without replacement. The chance of an
         item is 1 - exp(-q t), where t is the time of the first clock that came too late (Rosén, 1997).
         """
         k = min(k, len(self.chance))
-        clock = torch.empty(len(self.chance), device=self.chance.device).exponential_(generator=generator) / self.chance
         if k == len(self.chance):
-            rows = torch.arange(k, device=clock.device)
-            return rows, torch.zeros(k, device=clock.device)
+            rows = torch.arange(k, device=self.chance.device)
+            return rows, torch.zeros(k, device=self.chance.device)
+        clock = torch.empty(len(self.chance), device=self.chance.device).exponential_(generator=generator) / self.chance
         first, rows = torch.topk(clock, k + 1, largest=False)
         rows = rows[:k].sort().values
         return rows, torch.log(-torch.expm1(-self.chance[rows] * first[k]))
 
 
+class Uniform(Sampler):
+    """Draws every item alike."""
+
+    def draw_distinct(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See `Sampler`: by drawing until there are enough, which costs no look at every item."""
+        device, n = self.chance.device, len(self.chance)
+        if 4 * k > n:
+            return super().draw_distinct(k, generator)
+        rows = torch.empty(0, dtype=torch.int64, device=device)
+        while len(rows) < k:
+            drawn = torch.randint(n, (k + k // 4,), generator=generator, device=device)
+            rows = torch.cat((rows, drawn)).unique()
+        rows = rows[torch.randperm(len(rows), generator=generator, device=device)[:k]].sort().values
+        return rows, torch.full((k,), math.log(k / n), device=device)
+
+
 def uniform(counts: Tensor) -> Sampler:
     """Draw every item alike."""
-    return Sampler(torch.ones_like(counts, dtype=torch.float32))
+    return Uniform(torch.ones_like(counts, dtype=torch.float32))
 
 
 def popularity(counts: Tensor) -> Sampler:

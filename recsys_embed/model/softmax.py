@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from recsys_embed.model.gather import in_bags
 
 # Scores that are worked on at once: 4 MB of float32 stay in a processor's cache; a GPU wants more of them.
-_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
+BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
 class Pairs(NamedTuple):
@@ -73,7 +73,7 @@ class _SharedSoftmax(torch.autograd.Function):
         push = torch.empty_like(weight)
         loss = u.new_zeros(())
         pos = None if everything else _dots(u, v, bias, pairs)
-        step = max(1, _BLOCK[u.device.type] // max(1, len(columns)))
+        step = max(1, BLOCK[u.device.type] // max(1, len(columns)))
         ends, known_ends = (_ends(rows, len(u), step) for rows in (pairs.row, negatives.row))
         for at, start in enumerate(range(0, len(u), step)):
             block = slice(start, min(start + step, len(u)))

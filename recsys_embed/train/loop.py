@@ -121,10 +121,8 @@ def fit(
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     """Return the fastest step that can train this model so; kernels are compiled here, before a clock starts."""
-    if config.loss not in ("bpr", "logistic"):
-        return AutogradStep
     if next(model.parameters()).is_cuda:
-        if not triton_available():
+        if config.loss not in ("bpr", "logistic") or not triton_available():
             return AutogradStep
         from recsys_embed.train.fused_cuda import CudaPairsStep
 
@@ -132,8 +130,9 @@ def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     if not available():
         return AutogradStep
     from recsys_embed.train.fused import PairsStep
+    from recsys_embed.train.fused_softmax import SoftmaxStep
 
-    return AutogradStep if PairsStep.why_not(model, config) else PairsStep
+    return next((step for step in (PairsStep, SoftmaxStep) if not step.why_not(model, config)), AutogradStep)
 
 
 def _epoch(

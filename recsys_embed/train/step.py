@@ -81,7 +81,7 @@ class AutogradStep:
         for tower in (self.model.users, self.model.items):
             tower.prepare(training=True)
         users, user_at = batch.user.unique(return_inverse=True)
-        u = self._drop(self.model.users(users))
+        u = self._drop(self.model.users(users), users)
         kind, k = self.objective.negatives, self.config.negatives or 0
         if kind in ("all", "shared"):
             return self._shared(batch, users, u, user_at, k)
@@ -91,7 +91,7 @@ class AutogradStep:
             drawn, known = draw_unknown(self.sampler, self.known, self.rated, batch.user, k, self.generator)
             rows = torch.cat((rows, drawn), 1)
         items, item_at = rows.unique(return_inverse=True)
-        v = self._drop(self.model.items(items))
+        v = self._drop(self.model.items(items), items)
         all_scores = self.model.score(u.at(user_at[:, None]), v.at(item_at)).float()
         pos, neg = all_scores[:, 0], all_scores[:, 1:]
         if known is not None:
@@ -103,13 +103,13 @@ class AutogradStep:
         """Compare the batch's distinct users with the shared negatives, or with all items; return the loss."""
         place = log_chance = None
         if self.objective.negatives == "all":
-            negatives, v = self.rated, self._drop(self.model.items(self.rated))
+            negatives, v = self.rated, self._drop(self.model.items(self.rated), self.rated)
             item_at = self.place[batch.item]
         else:
             drawn, log_chance = self.sampler.draw_distinct(k, self.generator)
             negatives = self.rated[drawn]
             items, places = torch.cat((negatives, batch.item)).unique(return_inverse=True)
-            v = self._drop(self.model.items(items))
+            v = self._drop(self.model.items(items), items)
             place, item_at = places[: len(negatives)], places[len(negatives) :]
         if self.objective.loss is softmax and isinstance(self.model.scorer, Dot):
             pairs = Pairs(user_at, item_at, batch.weight)
@@ -125,7 +125,7 @@ class AutogradStep:
         neg = neg.masked_fill(self.known.mask(users, negatives), NO_NEGATIVE)
         return self.objective.loss(Scores(pos, neg, user_at, batch.value, batch.weight))
 
-    def _drop(self, side: Side) -> Side:
+    def _drop(self, side: Side, rows: Tensor) -> Side:
         """Leave a share of the vectors' numbers out of this step, one mask a distinct row; scale up the rest."""
         share = self.config.dropout
         if not share:
@@ -133,22 +133,20 @@ class AutogradStep:
         if side.vectors.is_cuda or not available():
             kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
             return Side(side.vectors * kept / (1 - share), side.bias)
-        return Side(side.vectors * mask(side.vectors.shape, share, self.generator), side.bias)
+        return Side(side.vectors * mask(rows, side.vectors.shape[1], share, self.generator), side.bias)
 
     def flush(self) -> None:
         """Bring every row up to date; needed before the model is read."""
         self.optimizer.flush()
 
 
-def why_not_pairs(model: Model, config: TrainConfig, takes: Callable[[Tensor], bool]) -> str | None:
-    """Return why no step without autograd can train this model by BPR or the logistic loss, or None where one can.
+def why_not_tables(model: Model, config: TrainConfig, takes: Callable[[Tensor], bool]) -> str | None:
+    """Return why no step without autograd can train this model, or None where one may: two tables and a dot product.
 
     takes: whether its kernels can work on a table.
     """
-    if LOSSES[config.loss or "softmax"].loss not in (bpr, logistic):
-        return f"loss {config.loss}"
-    if not isinstance(model.scorer, Dot) or model.scorer.cosine or model.scorer.temperature != 1:
-        return "a scorer that is not the plain dot product"
+    if not isinstance(model.scorer, Dot):
+        return "a scorer that is not the dot product"
     if model.users is model.items:
         return "one table for both sides"
     for tower in (model.users, model.items):
@@ -156,16 +154,28 @@ def why_not_pairs(model: Model, config: TrainConfig, takes: Callable[[Tensor], b
             return "users or items that are more than a table"
         if not takes(tower.table.weight):
             return f"tables of {tower.table.weight.dtype} on {tower.table.weight.device.type}"
-    return "dropout" if config.dropout else "clipping" if config.clip else None
+    return "clipping" if config.clip else None
 
 
-def mask(shape: tuple[int, ...], share: float, generator: torch.Generator) -> Tensor:
-    """Return a mask [n, d] for dropout: zero for a share of it, rounded to a 65,536th, and 1 / (1 - share) else."""
+def why_not_pairs(model: Model, config: TrainConfig, takes: Callable[[Tensor], bool]) -> str | None:
+    """The same of BPR and the logistic loss."""
+    if LOSSES[config.loss or "softmax"].loss not in (bpr, logistic):
+        return f"loss {config.loss}"
+    if isinstance(model.scorer, Dot) and (model.scorer.cosine or model.scorer.temperature != 1):
+        return "a cosine, or a temperature"
+    return why_not_tables(model, config, takes) or ("dropout" if config.dropout else None)
+
+
+def mask(rows: Tensor, dim: int, share: float, generator: torch.Generator) -> Tensor:
+    """Return a mask [n, dim] for dropout: zero for a share of it, rounded to a 65,536th, and 1 / (1 - share) else.
+
+    What a row gets depends on the row and not on its place among the others.
+    """
     from recsys_embed.kernels.adam import kept
     from recsys_embed.kernels.compiled import over
 
-    out = np.empty(shape, np.float32)
-    over(shape[0], kept, out, np.uint64(round(share * 65_536)), np.float32(1 / (1 - share)), seed_of(generator))
+    out, chance = np.empty((len(rows), dim), np.float32), np.uint64(round(share * 65_536))
+    over(len(rows), kept, out, rows.long().numpy(), chance, np.float32(1 / (1 - share)), seed_of(generator))
     return torch.from_numpy(out)
 
 
