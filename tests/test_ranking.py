@@ -6,9 +6,8 @@ import ir_measures
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
@@ -20,25 +19,62 @@ from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.recommend import index
 from recsys_embed.recommend.index import ExactIndex, top
 
-# Few distinct values, so that ties are everywhere.
-tables = arrays(
-    np.float32,
-    st.tuples(st.integers(1, 5), st.integers(1, 9)),
-    elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0, -np.inf]),
-)
+LARGEST, SMALLEST = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
+WAYS = [index._plain, index._quick]
 
 
-@given(tables, st.integers(1, 9))
-def test_top_is_a_stable_sort_cut_at_k(table, k):
-    k = min(k, table.shape[1])
-    scores, rows = top(table, k)
+@st.composite
+def tables(draw):
+    """(table, k): long lines and short ones, of few distinct values, so that ties are everywhere, or of many."""
+    random = np.random.default_rng(draw(st.integers(0, 10_000)))
+    shape = draw(st.integers(0, 4)), draw(st.integers(1, 9) | st.integers(200, 2000))
+    odd = [-np.inf, np.inf, np.nan, LARGEST, -LARGEST, SMALLEST, -SMALLEST, -1.0, 0.0, -0.0, 0.5, 2.0]
+    level = draw(st.lists(st.sampled_from(odd), min_size=1, max_size=4)), draw(st.sampled_from([0, 0.5, 1]))
+    table = np.where(random.random(shape) < level[1], random.normal(size=shape), random.choice(level[0], shape))
+    return table.astype(np.float32), draw(st.integers(1, shape[1]) | st.just(shape[1]))
+
+
+def naive_top(line, k):
+    """Return scores and rows of a stable sort, cut at k."""
+    found = sorted((i for i in range(len(line)) if line[i] > -np.inf), key=lambda i: -line[i])[:k]
+    rest = k - len(found)
+    return [line[i] for i in found] + [-np.inf] * rest, found + [-1] * rest
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(deadline=None)
+@example((np.array([[-0.0, 0.0, -0.0]], np.float32), 2))
+@given(tables())
+def test_top_is_a_stable_sort_cut_at_k(way, given):
+    table, k = given
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_best", lambda numbers: way)
+        scores, rows = top(table.copy(), k)
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
     for line, score, row in zip(table, scores, rows, strict=True):
-        order = sorted(range(len(line)), key=lambda i: (-line[i], i))[:k]
-        assert [r if line[r] > -np.inf else -1 for r in order] == row.tolist()
-        assert [line[r] for r in order] == score.tolist()
+        assert (score.tolist(), row.tolist()) == naive_top(line, k)
 
 
+@pytest.mark.parametrize("k", [1, 20, 300, 700])
+def test_both_ways_find_the_same(k, monkeypatch):
+    random = np.random.default_rng(3)
+    keys, queries = (random.normal(size=(n, 6)).astype(np.float32) for n in (700, 5000))
+    seen = Seen.of(random.integers(0, 5000, 90_000), random.integers(0, 700, 90_000), 5000)
+    allowed, found = random.random(700) < 0.9, []
+    for way in WAYS:
+        monkeypatch.setattr(index, "_best", lambda numbers, way=way: way)
+        monkeypatch.setattr(index, "BLOCK", 700 * 1999)
+        found.append(ExactIndex(keys).search(queries, k, allowed, seen.of_users(np.arange(5000))))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("way", WAYS)
 class TestExactIndex:
+    @pytest.fixture(autouse=True)
+    def _way(self, way, monkeypatch):
+        monkeypatch.setattr(index, "_best", lambda numbers: way)
+
     keys = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
     queries = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
 
@@ -60,6 +96,34 @@ class TestExactIndex:
         scores, rows = ExactIndex(self.keys).search(self.queries, 99, allowed)
         assert rows.shape == (7, 11)
         assert (rows[:, 3:] == -1).all() and np.isneginf(scores[:, 3:]).all() and (rows[:, :3] >= 0).all()
+
+    def test_nothing_is_found_where_nothing_is_allowed_or_asked_or_there(self):
+        everything = np.repeat(np.arange(7), 11), np.tile(np.arange(11), 7)
+        for barred in ({"allowed": np.zeros(11, bool)}, {"exclude": everything}):
+            scores, rows = ExactIndex(self.keys).search(self.queries, 4, **barred)
+            assert (rows == -1).all() and np.isneginf(scores).all() and rows.shape == (7, 4)
+        assert ExactIndex(self.keys).search(self.queries[:0], 4)[1].shape == (0, 4)
+        assert ExactIndex(self.keys[:0]).search(self.queries, 4)[1].shape == (7, 0)
+
+    def test_a_key_that_is_not_there_cannot_be_excluded(self):
+        with pytest.raises(IndexError):
+            ExactIndex(self.keys).search(self.queries, 4, exclude=(np.array([2]), np.array([11])))
+
+    def test_scores_may_come_in_any_form(self):
+        table = np.random.default_rng(3).integers(0, 5, (7, 11))
+        for form in (table.astype(np.float64), table.astype(np.float32)[::-1][::-1], np.asfortranarray(table)):
+            scores, rows = ExactIndex(np.zeros((11, 0)), lambda q, _, form=form: form).search(self.queries, 4)
+            for line, score, row in zip(table, scores, rows, strict=True):
+                assert (score.tolist(), row.tolist()) == naive_top(line, 4)
+
+    def test_an_mlp_ranks_as_it_scores(self):
+        random = np.random.default_rng(2)
+        sizes = (7, 5), (11, 5), 7, 11, (4, 10), 4, (1, 4), 1
+        users, items, user_bias, item_bias, *layers = (random.normal(size=s).astype(np.float32) for s in sizes)
+        plain = PlainModel(users, items, user_bias, item_bias, layers=list(zip(layers[::2], layers[1::2], strict=True)))
+        scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
+        np.testing.assert_allclose(plain.pairs(np.repeat(np.arange(7), 11), rows.ravel()), scores.ravel(), rtol=1e-4)
+        assert (np.diff(scores, axis=1) <= 0).all()
 
     def test_biases_are_folded_in(self):
         random = np.random.default_rng(2)

@@ -16,11 +16,8 @@ from recsys_embed.evaluation import metrics
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.recommend.index import ExactIndex, at_once
 from recsys_embed.recommend.recommender import Recommender
-
-# Users ranked at once: what bounds the memory, together with the index' own blocks.
-USERS = 8192
 
 
 def onto(recommender: Recommender, ratings: Ratings) -> tuple[Ratings, int]:
@@ -65,8 +62,9 @@ class Ranker:
         self, users: Rows, k: int, seen: Seen, allowed: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield (users [b], their k best unseen items [b, k']) among the allowed ones."""
-        for start in range(0, len(users), USERS):
-            block = users[start : start + USERS]
+        step = at_once(len(self.index.keys))
+        for start in range(0, len(users), step):
+            block = users[start : start + step]
             yield block, self.index.search(self.queries(block), k, allowed, seen.of_users(block))[1]
 
 

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from importlib import import_module
 
 
 @cache
-def available() -> bool:
-    """Return whether kernels can run here, compiled by now; where they cannot, say so, once.
+def available(kernel: str) -> bool:
+    """Return whether the kernels of this module of the room ("adam") can run here, compiled by now.
 
-    The plain steps do the same, slowly.
+    Where they cannot, say so, once: the plain forms do the same, slowly.
     """
     try:
         import numba
 
         if vars(numba.config).get("DISABLE_JIT"):
             raise ImportError("NUMBA_DISABLE_JIT is set")
-        from recsys_embed.kernels import adam, pairs  # noqa: F401
+        import_module(f"recsys_embed.kernels.{kernel}")
     except Exception as error:
-        logging.getLogger("recsys_embed").warning(
-            "Numba cannot be used (%s): training takes the plain steps, which are several times slower", error
-        )
+        _say(str(error))
         return False
     return True
+
+
+@cache
+def _say(why: str) -> None:
+    """Warn; once for each reason, whichever kernels it keeps away."""
+    logging.getLogger("recsys_embed").warning(
+        "Numba cannot be used (%s): training and ranking take their plain forms, which are several times slower", why
+    )

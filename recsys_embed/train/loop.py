@@ -120,7 +120,7 @@ def fit(
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     """Return the fastest step that can train this model so; kernels are compiled here, before a clock starts."""
-    if not available() or config.loss not in ("bpr", "logistic"):
+    if not available("adam") or config.loss not in ("bpr", "logistic") or not available("pairs"):
         return AutogradStep
     from recsys_embed.train.fused import PairsStep
 

@@ -93,7 +93,7 @@ class RowLazyAdam:
     def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
         beta1, beta2 = self.betas
         state = self._state(table)
-        if self.fused and takes(table) and gradient.dtype == table.dtype and available():
+        if self.fused and takes(table) and gradient.dtype == table.dtype and available("adam"):
             from recsys_embed.kernels.adam import adam
             from recsys_embed.kernels.compiled import over
 

@@ -125,7 +125,7 @@ class AutogradStep:
         share = self.config.dropout
         if not share:
             return side
-        if side.vectors.is_cuda or not available():
+        if side.vectors.is_cuda or not available("adam"):
             kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
             return Side(side.vectors * kept / (1 - share), side.bias)
         return Side(side.vectors * mask(side.vectors.shape, share, self.generator), side.bias)
