@@ -109,10 +109,14 @@ class TestExactIndex:
         with pytest.raises(IndexError):
             ExactIndex(self.keys).search(self.queries, 4, exclude=(np.array([2]), np.array([11])))
 
-    def test_scores_may_come_in_any_form(self):
+    def test_scores_and_pairs_may_come_in_any_form(self):
         table = np.random.default_rng(3).integers(0, 5, (7, 11))
-        for form in (table.astype(np.float64), table.astype(np.float32)[::-1][::-1], np.asfortranarray(table)):
-            scores, rows = ExactIndex(np.zeros((11, 0)), lambda q, _, form=form: form).search(self.queries, 4)
+        fixed, pairs = table.astype(np.float32), (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        for kept in (fixed, *pairs):
+            kept.flags.writeable = False
+        for form in (table.astype(np.float64), fixed, fixed[:, ::-1].copy()[:, ::-1], np.asfortranarray(table)):
+            given = ExactIndex(np.zeros((11, 0)), lambda q, _, form=form: form)
+            scores, rows = given.search(self.queries, 4, exclude=pairs)
             for line, score, row in zip(table, scores, rows, strict=True):
                 assert (score.tolist(), row.tolist()) == naive_top(line, 4)
 

@@ -93,7 +93,7 @@ def top(table: Floats, k: int) -> tuple[Floats, Rows]:
 
 
 def _table(scores: Floats) -> Floats:
-    return np.ascontiguousarray(scores, np.float32)
+    return np.require(scores, np.float32, ("C", "W"))
 
 
 def _best(numbers: int) -> Callable[..., None]:
@@ -108,7 +108,7 @@ def _quick(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats
 
     if not rows.size:
         return
-    hidden = np.ascontiguousarray(hidden, np.int64)
+    hidden = np.require(hidden, np.int64, ("C", "W"))
     if len(hidden) and not 0 <= hidden.min() <= hidden.max() < table.shape[1]:
         raise IndexError(f"of {table.shape[1]} keys, one is excluded that is none of them")
     over(len(table), ranking.best, table, barred, edge, hidden, scores, rows, least=1 + _SHARE // table.shape[1])
