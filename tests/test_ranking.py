@@ -9,10 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from recsys_embed.datasets import load_dataset
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation import metrics
-from recsys_embed.evaluation.baselines import Ease, popularity, recent_popularity
+from recsys_embed.evaluation import baselines, metrics
+from recsys_embed.evaluation.baselines import EASE_LAMBDAS, Ease, popularity, recent_popularity
 from recsys_embed.evaluation.protocol import Ranker, evaluate, onto, rank_metrics
+from recsys_embed.kernels import available
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.splits import split_random
 from recsys_embed.ratings.table import Ratings, Seen
@@ -203,8 +205,6 @@ def test_the_interval_is_that_of_the_mean():
 
 @pytest.fixture
 def world():
-    from recsys_embed.datasets import load_dataset
-
     return load_dataset("synthetic:users=60,items=40,ratings=900").ratings
 
 
@@ -262,7 +262,9 @@ def test_recent_popularity_looks_at_the_newest_rows():
     assert ratings.items.ids(ranked[0]).to_list() == [2, 3, 1]
 
 
-def test_ease_is_ridge_regression_of_every_item_on_the_others(world):
+@pytest.mark.parametrize("kernel", [True, False])
+def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, monkeypatch):
+    monkeypatch.setattr(baselines, "worth", lambda name, numbers: kernel and available(name))
     x = np.zeros((60, 40))
     x[world.user, world.item] = 1
     expected = np.zeros((40, 40))
@@ -270,8 +272,35 @@ def test_ease_is_ridge_regression_of_every_item_on_the_others(world):
         rest = np.delete(np.arange(40), item)
         expected[rest, item] = np.linalg.solve(x[:, rest].T @ x[:, rest] + 5 * np.eye(39), x[:, rest].T @ x[:, item])
     ranker = Ease(world).rank(5.0)
-    got = ranker.queries(np.arange(60)) @ ranker.index.keys.T
+    got = ranker.scores(np.arange(60))
     np.testing.assert_allclose(got, x @ expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
+    monkeypatch.setattr(baselines, "worth", lambda name, numbers: kernel and available(name))
+    ratings = load_dataset("synthetic:users=90,items=700,ratings=9000").ratings
+    ease, x = Ease(ratings), ratings.matrix().toarray().astype(float)
+    np.testing.assert_array_equal(ease.gram, x.T @ x)
+    inverse = np.linalg.inv(x.T @ x + 7 * np.eye(x.shape[1]))
+    weights = -inverse / inverse.diagonal()
+    np.fill_diagonal(weights, 0)
+    some = np.array([5, 3, 80, 3])
+    np.testing.assert_allclose(ease.rank(7.0).scores(some), x[some] @ weights, rtol=1e-3, atol=1e-4)
+    one = rank_metrics(ease.rank(7.0), ratings, Seen.nothing(90), ratings.counts, (10,))
+    dense = Ranker(ExactIndex(weights.T), lambda users: x[users])
+    other = rank_metrics(dense, ratings, Seen.nothing(90), ratings.counts, (10,))
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-3)
+
+
+def test_ease_chooses_a_regularization_that_is_better_than_those_beside_it(world):
+    train, valid, _ = split_random(world, 0.3, 0.1)
+    ease = Ease(train)
+    quality = [
+        rank_metrics(ease.rank(x), valid, train.seen(), train.counts).metrics["ndcg_at_10"] for x in EASE_LAMBDAS
+    ]
+    at = EASE_LAMBDAS.index(ease.choose(train, valid))
+    assert quality[at] == max(quality[max(0, at - 1) : at + 2])
 
 
 def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,7 +48,7 @@ class Ranker:
     """Anything that ranks items for users: what to ask, and whom with. `queries` maps user rows [b] to [b, d]."""
 
     index: ExactIndex
-    queries: Callable[[Rows], Floats]
+    queries: Callable[[Rows], Any]
 
     @classmethod
     def of(cls, model: PlainModel) -> Ranker:

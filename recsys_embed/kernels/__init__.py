@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from functools import cache
 from importlib import import_module
+
+# Numbers to be worked on that are worth the half second that it takes to load Numba.
+MANY = 1 << 24
+
+
+def worth(kernel: str, numbers: int) -> bool:
+    """Return whether to take a kernel for so much work: where it can run, and Numba is loaded or worth loading."""
+    return ("numba" in sys.modules or numbers >= MANY) and available(kernel)
 
 
 @cache

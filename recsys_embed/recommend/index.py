@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
-from recsys_embed.kernels import available
+from recsys_embed.kernels import MANY, worth
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.vocab import Rows
 
 # Scores that a block may hold: 64 MB of float32.
 BLOCK = 1 << 24
-# Scores that are worth the half second that it takes to load Numba, where nobody has.
-_MANY = 1 << 24
 # Scores that are worth a second thread.
 _SHARE = 1 << 18
 
@@ -43,10 +40,11 @@ class Index(Protocol):
 class ExactIndex:
     """Scores all keys, in blocks of queries, and takes the best.
 
-    keys: [n, d]. score: how (queries [b, d], keys [n, d]) become scores [b, n]; a dot product by default.
+    keys: [n, d]. score: how (queries [b, d], keys [n, d]) become scores [b, n]; a dot product by default. Queries are
+    whatever `score` takes, in rows that can be sliced: sparse ones too.
     """
 
-    def __init__(self, keys: Floats, score: Callable[[Floats, Floats], Floats] | None = None) -> None:
+    def __init__(self, keys: Floats, score: Callable[[Any, Floats], Floats] | None = None) -> None:
         self.keys = keys
         self.score = score or (lambda queries, keys: queries @ keys.T)
 
@@ -56,16 +54,16 @@ class ExactIndex:
         return cls(model.keys(), model.score)
 
     def search(
-        self, queries: Floats, k: int, allowed: NDArray[np.bool_] | None = None, exclude: Pairs | None = None
+        self, queries: Any, k: int, allowed: NDArray[np.bool_] | None = None, exclude: Pairs | None = None
     ) -> tuple[Floats, Rows]:
         """See Index."""
-        n, k = len(self.keys), min(k, len(self.keys))
-        scores, rows = np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
+        b, n, k = queries.shape[0], len(self.keys), min(k, len(self.keys))
+        scores, rows = np.empty((b, k), np.float32), np.empty((b, k), np.int64)
         barred = _NONE if allowed is None else np.flatnonzero(~allowed)
         query, hidden = (_NONE, _NONE) if exclude is None else exclude
-        edge = np.searchsorted(query, np.arange(len(queries) + 1))
-        best, step = _best(len(queries) * n), max(1, BLOCK // max(1, n))
-        for start in range(0, len(queries), step):
+        edge = np.searchsorted(query, np.arange(b + 1))
+        best, step = _best(b * n), max(1, BLOCK // max(1, n))
+        for start in range(0, b, step):
             block = slice(start, start + step)
             table = _table(self.score(queries[block], self.keys))
             best(table, barred, edge[start : start + len(table) + 1], hidden, scores[block], rows[block])
@@ -74,7 +72,7 @@ class ExactIndex:
 
 def at_once(keys: int) -> int:
     """Return how many queries to search with at once: few enough for the memory, and enough to be worth a kernel."""
-    return max(8192, _MANY // max(1, keys))
+    return max(8192, MANY // max(1, keys))
 
 
 def neighbours(directions: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
@@ -98,7 +96,7 @@ def _table(scores: Floats) -> Floats:
 
 def _best(numbers: int) -> Callable[..., None]:
     """Return the faster way to rank so many scores; both give the same. For an answer or two no Numba is loaded."""
-    return _quick if ("numba" in sys.modules or numbers >= _MANY) and available("ranking") else _plain
+    return _quick if worth("ranking", numbers) else _plain
 
 
 def _quick(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats, rows: Rows) -> None:
