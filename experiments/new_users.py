@@ -62,7 +62,7 @@ def ndcg(ranker, users, rows, target):
 def ease(fitted, rows, regularization):
     """Rank by EASE of some ratings for the histories of others."""
     matrix = rows.matrix()
-    return Ranker(Ease(fitted).rank(regularization).index, lambda users: matrix[users].toarray())
+    return Ranker(Ease(fitted).rank(regularization).index, lambda users: matrix[users])
 
 
 def measured(config, seed, asked):

@@ -6,39 +6,77 @@ import ir_measures
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
+from recsys_embed.datasets import load_dataset
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation import metrics
-from recsys_embed.evaluation.baselines import Ease, popularity, recent_popularity
+from recsys_embed.evaluation import baselines, metrics
+from recsys_embed.evaluation.baselines import EASE_LAMBDAS, Ease, popularity, recent_popularity
 from recsys_embed.evaluation.protocol import Ranker, evaluate, onto, rank_metrics
+from recsys_embed.kernels import available
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.splits import split_random
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.recommend import index
 from recsys_embed.recommend.index import ExactIndex, top
 
-# Few distinct values, so that ties are everywhere.
-tables = arrays(
-    np.float32,
-    st.tuples(st.integers(1, 5), st.integers(1, 9)),
-    elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0, -np.inf]),
-)
+LARGEST, SMALLEST = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
+WAYS = [index._plain, index._quick]
 
 
-@given(tables, st.integers(1, 9))
-def test_top_is_a_stable_sort_cut_at_k(table, k):
-    k = min(k, table.shape[1])
-    scores, rows = top(table, k)
+@st.composite
+def tables(draw):
+    """(table, k): long lines and short ones, of few distinct values, so that ties are everywhere, or of many."""
+    random = np.random.default_rng(draw(st.integers(0, 10_000)))
+    shape = draw(st.integers(0, 4)), draw(st.integers(1, 9) | st.integers(200, 2000))
+    odd = [-np.inf, np.inf, np.nan, LARGEST, -LARGEST, SMALLEST, -SMALLEST, -1.0, 0.0, -0.0, 0.5, 2.0]
+    level = draw(st.lists(st.sampled_from(odd), min_size=1, max_size=4)), draw(st.sampled_from([0, 0.5, 1]))
+    table = np.where(random.random(shape) < level[1], random.normal(size=shape), random.choice(level[0], shape))
+    return table.astype(np.float32), draw(st.integers(1, shape[1]) | st.just(shape[1]))
+
+
+def naive_top(line, k):
+    """Return scores and rows of a stable sort, cut at k."""
+    found = sorted((i for i in range(len(line)) if line[i] > -np.inf), key=lambda i: -line[i])[:k]
+    rest = k - len(found)
+    return [line[i] for i in found] + [-np.inf] * rest, found + [-1] * rest
+
+
+@pytest.mark.parametrize("way", WAYS)
+@settings(deadline=None)
+@example((np.array([[-0.0, 0.0, -0.0]], np.float32), 2))
+@given(tables())
+def test_top_is_a_stable_sort_cut_at_k(way, given):
+    table, k = given
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "_best", lambda numbers: way)
+        scores, rows = top(table.copy(), k)
+    assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
     for line, score, row in zip(table, scores, rows, strict=True):
-        order = sorted(range(len(line)), key=lambda i: (-line[i], i))[:k]
-        assert [r if line[r] > -np.inf else -1 for r in order] == row.tolist()
-        assert [line[r] for r in order] == score.tolist()
+        assert (score.tolist(), row.tolist()) == naive_top(line, k)
 
 
+@pytest.mark.parametrize("k", [1, 20, 300, 700])
+def test_both_ways_find_the_same(k, monkeypatch):
+    random = np.random.default_rng(3)
+    keys, queries = (random.normal(size=(n, 6)).astype(np.float32) for n in (700, 5000))
+    seen = Seen.of(random.integers(0, 5000, 90_000), random.integers(0, 700, 90_000), 5000)
+    allowed, found = random.random(700) < 0.9, []
+    for way in WAYS:
+        monkeypatch.setattr(index, "_best", lambda numbers, way=way: way)
+        monkeypatch.setattr(index, "BLOCK", 700 * 1999)
+        found.append(ExactIndex(keys).search(queries, k, allowed, seen.of_users(np.arange(5000))))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("way", WAYS)
 class TestExactIndex:
+    @pytest.fixture(autouse=True)
+    def _way(self, way, monkeypatch):
+        monkeypatch.setattr(index, "_best", lambda numbers: way)
+
     keys = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
     queries = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
 
@@ -60,6 +98,38 @@ class TestExactIndex:
         scores, rows = ExactIndex(self.keys).search(self.queries, 99, allowed)
         assert rows.shape == (7, 11)
         assert (rows[:, 3:] == -1).all() and np.isneginf(scores[:, 3:]).all() and (rows[:, :3] >= 0).all()
+
+    def test_nothing_is_found_where_nothing_is_allowed_or_asked_or_there(self):
+        everything = np.repeat(np.arange(7), 11), np.tile(np.arange(11), 7)
+        for barred in ({"allowed": np.zeros(11, bool)}, {"exclude": everything}):
+            scores, rows = ExactIndex(self.keys).search(self.queries, 4, **barred)
+            assert (rows == -1).all() and np.isneginf(scores).all() and rows.shape == (7, 4)
+        assert ExactIndex(self.keys).search(self.queries[:0], 4)[1].shape == (0, 4)
+        assert ExactIndex(self.keys[:0]).search(self.queries, 4)[1].shape == (7, 0)
+
+    def test_a_key_that_is_not_there_cannot_be_excluded(self):
+        with pytest.raises(IndexError):
+            ExactIndex(self.keys).search(self.queries, 4, exclude=(np.array([2]), np.array([11])))
+
+    def test_scores_and_pairs_may_come_in_any_form(self):
+        table = np.random.default_rng(3).integers(0, 5, (7, 11))
+        fixed, pairs = table.astype(np.float32), (np.zeros(0, np.int64), np.zeros(0, np.int64))
+        for kept in (fixed, *pairs):
+            kept.flags.writeable = False
+        for form in (table.astype(np.float64), fixed, fixed[:, ::-1].copy()[:, ::-1], np.asfortranarray(table)):
+            given = ExactIndex(np.zeros((11, 0)), lambda q, _, form=form: form)
+            scores, rows = given.search(self.queries, 4, exclude=pairs)
+            for line, score, row in zip(table, scores, rows, strict=True):
+                assert (score.tolist(), row.tolist()) == naive_top(line, 4)
+
+    def test_an_mlp_ranks_as_it_scores(self):
+        random = np.random.default_rng(2)
+        sizes = (7, 5), (11, 5), 7, 11, (4, 10), 4, (1, 4), 1
+        users, items, user_bias, item_bias, *layers = (random.normal(size=s).astype(np.float32) for s in sizes)
+        plain = PlainModel(users, items, user_bias, item_bias, layers=list(zip(layers[::2], layers[1::2], strict=True)))
+        scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
+        np.testing.assert_allclose(plain.pairs(np.repeat(np.arange(7), 11), rows.ravel()), scores.ravel(), rtol=1e-4)
+        assert (np.diff(scores, axis=1) <= 0).all()
 
     def test_biases_are_folded_in(self):
         random = np.random.default_rng(2)
@@ -135,8 +205,6 @@ def test_the_interval_is_that_of_the_mean():
 
 @pytest.fixture
 def world():
-    from recsys_embed.datasets import load_dataset
-
     return load_dataset("synthetic:users=60,items=40,ratings=900").ratings
 
 
@@ -194,7 +262,9 @@ def test_recent_popularity_looks_at_the_newest_rows():
     assert ratings.items.ids(ranked[0]).to_list() == [2, 3, 1]
 
 
-def test_ease_is_ridge_regression_of_every_item_on_the_others(world):
+@pytest.mark.parametrize("kernel", [True, False])
+def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, monkeypatch):
+    monkeypatch.setattr(baselines, "worth", lambda name, numbers: kernel and available(name))
     x = np.zeros((60, 40))
     x[world.user, world.item] = 1
     expected = np.zeros((40, 40))
@@ -202,8 +272,35 @@ def test_ease_is_ridge_regression_of_every_item_on_the_others(world):
         rest = np.delete(np.arange(40), item)
         expected[rest, item] = np.linalg.solve(x[:, rest].T @ x[:, rest] + 5 * np.eye(39), x[:, rest].T @ x[:, item])
     ranker = Ease(world).rank(5.0)
-    got = ranker.queries(np.arange(60)) @ ranker.index.keys.T
+    got = ranker.scores(np.arange(60))
     np.testing.assert_allclose(got, x @ expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
+    monkeypatch.setattr(baselines, "worth", lambda name, numbers: kernel and available(name))
+    ratings = load_dataset("synthetic:users=90,items=700,ratings=9000").ratings
+    ease, x = Ease(ratings), ratings.matrix().toarray().astype(float)
+    np.testing.assert_array_equal(ease.gram, x.T @ x)
+    inverse = np.linalg.inv(x.T @ x + 7 * np.eye(x.shape[1]))
+    weights = -inverse / inverse.diagonal()
+    np.fill_diagonal(weights, 0)
+    some = np.array([5, 3, 80, 3])
+    np.testing.assert_allclose(ease.rank(7.0).scores(some), x[some] @ weights, rtol=1e-3, atol=1e-4)
+    one = rank_metrics(ease.rank(7.0), ratings, Seen.nothing(90), ratings.counts, (10,))
+    dense = Ranker(ExactIndex(weights.T), lambda users: x[users])
+    other = rank_metrics(dense, ratings, Seen.nothing(90), ratings.counts, (10,))
+    assert one.metrics == pytest.approx(other.metrics, rel=1e-3)
+
+
+def test_ease_chooses_a_regularization_that_is_better_than_those_beside_it(world):
+    train, valid, _ = split_random(world, 0.3, 0.1)
+    ease = Ease(train)
+    quality = [
+        rank_metrics(ease.rank(x), valid, train.seen(), train.counts).metrics["ndcg_at_10"] for x in EASE_LAMBDAS
+    ]
+    at = EASE_LAMBDAS.index(ease.choose(train, valid))
+    assert quality[at] == max(quality[max(0, at - 1) : at + 2])
 
 
 def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):

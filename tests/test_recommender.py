@@ -209,7 +209,7 @@ def test_the_newest_model_is_found(fitted, tmp_path):
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_lists_for_everybody_are_written_whole(fitted, tmp_path, ending, monkeypatch):
-    monkeypatch.setattr("recsys_embed.recommend.recommender._USERS", 7)
+    monkeypatch.setattr("recsys_embed.recommend.recommender.at_once", lambda keys: 7)
     path = tmp_path / f"recs.{ending}"
     assert write_lists(fitted, path, None, 3, {}) == 150
     back = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}[ending](path)

@@ -74,6 +74,7 @@ def loaded(code):
         ("import recsys_embed", {"torch", "mlflow", "numpy", "polars", "pandas"}),
         ("import recsys_embed.cli.main", {"torch", "mlflow", "numpy", "polars", "pandas", "scipy", "sklearn"}),
         ("import recsys_embed.recommend.recommender", {"torch", "mlflow", "pandas", "scipy", "sklearn", "pyarrow"}),
+        ("import recsys_embed.recommend.recommender, recsys_embed.evaluation.protocol", {"torch", "numba"}),
         (
             "import recsys_embed.show.export",
             {"torch", "mlflow", "pandas", "scipy", "sklearn", "pyarrow", "safetensors"},
@@ -87,6 +88,13 @@ def loaded(code):
 )
 def test_heavy_parts_stay_out(code, absent):
     assert not loaded(code) & absent
+
+
+def test_an_answer_needs_neither_torch_nor_numba_and_lists_of_everybody_are_worth_a_kernel():
+    made = "import numpy as np; from recsys_embed.recommend.index import ExactIndex, top"
+    made += "; index = ExactIndex(np.ones((4097, 1), np.float32))"
+    assert not loaded(f"{made}; index.search(index.keys[:9], 10); top(index.keys[:9], 10)") & {"torch", "numba"}
+    assert loaded(f"{made}; index.search(index.keys, 10)") & {"torch", "numba"} == {"numba"}
 
 
 @pytest.mark.parametrize("package", ["typer", "mlflow", "pandas", "optuna"])

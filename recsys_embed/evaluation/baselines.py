@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recsys_embed.arrays import Floats
 from recsys_embed.evaluation.protocol import Ranker, rank_metrics
+from recsys_embed.kernels import worth
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recommend.index import ExactIndex
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # EASE inverts an items x items matrix: at 12,000 items 0.6 GB and about a minute on two cores.
 EASE_ITEMS = 12_000
 EASE_LAMBDAS = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 2000.0)
+# Rows and columns of a block that is turned over at once; a cache holds it.
+_MIRRORED = 128
 
 
 def _same_for_all(score: Floats) -> Ranker:
@@ -34,6 +41,32 @@ def recent_popularity(train: Ratings, share: float = 0.1) -> Ranker:
     return _same_for_all((newest.counts + counts / (counts.max() + 1)).astype(np.float32))
 
 
+def _together(history: csr_matrix) -> Floats:
+    """Return how many users took both of two items, [items, items], of who took what as ones [users, items]."""
+    if not worth("histories", history.nnz * history.shape[1]):
+        both: Floats = (history.T @ history).toarray()
+        return both
+    from recsys_embed.kernels.compiled import over
+    from recsys_embed.kernels.histories import together
+
+    out, by_item = np.empty((history.shape[1],) * 2, np.float32), history.tocsc()
+    over(len(out), together, out, by_item.indptr, by_item.indices, history.indptr, history.indices, least=16)
+    return out
+
+
+def _summed(history: csr_matrix, keys: Floats) -> Floats:
+    """Return the product of who took what, as ones [b, n], with the transpose of keys [items, n]."""
+    if not worth("histories", history.nnz * len(keys)):
+        product: Floats = history @ keys.T
+        return product
+    from recsys_embed.kernels.compiled import over
+    from recsys_embed.kernels.histories import summed
+
+    out = np.empty((history.shape[0], len(keys)), np.float32)
+    over(len(out), summed, out, history.indptr, history.indices, np.ascontiguousarray(keys.T), least=16)
+    return out
+
+
 class Ease:
     """EASE (Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, eq. 8).
 
@@ -42,17 +75,28 @@ class Ease:
 
     def __init__(self, train: Ratings) -> None:
         self.history = train.matrix()
-        self.gram = (self.history.T @ self.history).toarray()
+        self.gram = _together(self.history)
 
     def rank(self, regularization: float) -> Ranker:
-        """Return the ranking of a user by the items rated."""
-        import torch
+        """Return the ranking of a user by the items rated; its queries are rows of a sparse matrix of ones."""
+        from scipy.linalg.lapack import spotrf, spotri
 
-        gram = torch.from_numpy(self.gram.copy())
-        gram.diagonal().add_(regularization)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        weights = (inverse / -inverse.diagonal()).fill_diagonal_(0)
-        return Ranker(ExactIndex(weights.T.contiguous().numpy()), lambda users: self.history[users].toarray())
+        inverse = self.gram.copy()
+        np.fill_diagonal(inverse, inverse.diagonal() + np.float32(regularization))
+        # In place: of a symmetric matrix, LAPACK's lower triangle by columns is the upper one by rows.
+        for step in (spotrf, spotri):
+            done, failed = step(inverse.T, lower=True, **{f"overwrite_{'a' if step is spotrf else 'c'}": True})
+            if failed:
+                raise np.linalg.LinAlgError(f"the Gram matrix of EASE has no inverse in float32 ({failed})")
+            inverse = done.T
+        for start in range(0, len(inverse), _MIRRORED):
+            stop = start + _MIRRORED
+            block = inverse[start:stop, start:stop]
+            block[:] = np.triu(block) + np.triu(block, 1).T
+            inverse[stop:, start:stop] = inverse[start:stop, stop:].T
+        weights = np.divide(inverse, -inverse.diagonal(), out=inverse)
+        np.fill_diagonal(weights, 0)
+        return Ranker(ExactIndex(weights.T, _summed), lambda users: self.history[users])
 
     def choose(self, train: Ratings, valid: Ratings, users: int = 2000) -> float:
         """Return the regularization with the best NDCG@10 on validation data (of that many users at most).
@@ -69,6 +113,7 @@ class Ease:
             return rank_metrics(ranker, valid, seen, train.counts, (10,)).metrics["ndcg_at_10"]
 
         at = len(EASE_LAMBDAS) // 2
-        while near := [n for n in (at - 1, at + 1) if 0 <= n < len(EASE_LAMBDAS) and quality(n) > quality(at)]:
-            at = max(near, key=quality)
+        for way in (1, -1):
+            while 0 <= at + way < len(EASE_LAMBDAS) and quality(at + way) > quality(at):
+                at += way
         return EASE_LAMBDAS[at]

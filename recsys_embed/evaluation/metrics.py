@@ -7,7 +7,9 @@ Lists shorter than k (a small catalogue) end in misses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,15 @@ from recsys_embed.ratings.vocab import Rows
 Hits = NDArray[np.bool_]
 Values = NDArray[np.float64]
 
+# Weights of a block of resampled users: 4 MB, which a cache holds.
+WEIGHTS = 1 << 19
+
 
 def hits(ranked: Rows, relevant: Seen, users: Rows) -> Hits:
     """Return whether each ranked item [b, k] is among its user's relevant ones; row -1 (nothing) is a miss."""
     which, item = relevant.of_users(users)
     width = int(max(ranked.max(initial=0), item.max(initial=0))) + 1
-    wanted = np.sort(which * width + item)
+    wanted = which * width + item  # ascending, as `Seen` is
     if not len(wanted):
         return np.zeros(ranked.shape, bool)
     asked = np.arange(len(users))[:, None] * width + ranked
@@ -103,21 +108,28 @@ def mae(predicted: NDArray[np.floating], rating: NDArray[np.floating]) -> float:
     return float(np.mean(np.abs(predicted.astype(float) - rating)))
 
 
+@cache
+def _poisson() -> Values:
+    """Return the quantiles of a Poisson(1) variable at the middles of 65,536 equal parts."""
+    below = np.cumsum([math.exp(-1) / math.factorial(n) for n in range(12)])
+    return np.searchsorted(below, (np.arange(1 << 16) + 0.5) / (1 << 16)).astype(float)
+
+
 def resampled_means(per_user: Values, resamples: int, seed: int = 0) -> Values:
     """Return the means of resampled users, [resamples, metrics], for values [users, metrics].
 
     Each resample gives every user a Poisson(1) weight (Chamandy et al., 2012), which is what drawing users with
-    replacement comes to, and needs no more memory than a block of weights. For many users fewer resamples do.
+    replacement comes to, and needs no more memory than a block of weights. Chances are rounded to a 65,536th, so that
+    sixteen random bits are a weight. For many users fewer resamples do.
     """
     users = len(per_user)
     resamples = int(np.clip(50_000_000 // max(users, 1), 100, resamples)) if resamples else 0
     random = np.random.default_rng(seed)
-    sums, sizes = np.zeros((resamples, per_user.shape[1])), np.zeros(resamples)
-    for start in range(0, users, block := max(1, 4_000_000 // max(resamples, 1))):
-        part = per_user[start : start + block]
-        weights = random.poisson(1.0, (resamples, len(part))).astype(float)
-        sums += weights @ part
-        sizes += weights.sum(axis=1)
+    both, sums = np.column_stack((per_user, np.ones(users))), np.zeros((resamples, per_user.shape[1] + 1))
+    for start in range(0, users, block := max(1, WEIGHTS // max(resamples, 1))):
+        part = both[start : start + block]
+        sums += _poisson()[random.integers(0, 1 << 16, (resamples, len(part)), np.uint16)] @ part
+    sums, sizes = sums[:, :-1], sums[:, -1]
     means: Values = sums[sizes > 0] / sizes[sizes > 0, None]  # of few users a resample may draw nobody
     return means
 

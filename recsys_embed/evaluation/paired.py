@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation.metrics import Values, resampled_means
+from recsys_embed.evaluation.metrics import WEIGHTS, Values, resampled_means
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ def paired(ours: ArrayLike, theirs: ArrayLike, resamples: int = 10_000, seed: in
 def _flipped(difference: Values, times: int, seed: int) -> Values:
     """Return the means of the differences [users] under random signs, [times], in blocks of bounded memory."""
     random, sums = np.random.default_rng(seed), np.zeros(times)
-    for start in range(0, len(difference), block := max(1, 4_000_000 // times)):
+    for start in range(0, len(difference), block := max(8, WEIGHTS // times)):
         part = difference[start : start + block]
-        sums += np.where(random.random((times, len(part))) < 0.5, -1.0, 1.0) @ part
+        drawn = random.integers(0, 256, (times, -(-len(part) // 8)), np.uint8)
+        kept = np.unpackbits(drawn, axis=1, count=len(part)).astype(float) @ part
+        sums += 2 * kept - part.sum()
     means: Values = sums / len(difference)
     return means

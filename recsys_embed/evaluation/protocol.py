@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,11 +17,8 @@ from recsys_embed.evaluation import metrics
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.recommend.index import ExactIndex, at_once
 from recsys_embed.recommend.recommender import Recommender
-
-# Users ranked at once: what bounds the memory, together with the index' own blocks.
-USERS = 8192
 
 
 def onto(recommender: Recommender, ratings: Ratings) -> tuple[Ratings, int]:
@@ -50,7 +48,7 @@ class Ranker:
     """Anything that ranks items for users: what to ask, and whom with. `queries` maps user rows [b] to [b, d]."""
 
     index: ExactIndex
-    queries: Callable[[Rows], Floats]
+    queries: Callable[[Rows], Any]
 
     @classmethod
     def of(cls, model: PlainModel) -> Ranker:
@@ -65,8 +63,9 @@ class Ranker:
         self, users: Rows, k: int, seen: Seen, allowed: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield (users [b], their k best unseen items [b, k']) among the allowed ones."""
-        for start in range(0, len(users), USERS):
-            block = users[start : start + USERS]
+        step = at_once(len(self.index.keys))
+        for start in range(0, len(users), step):
+            block = users[start : start + step]
             yield block, self.index.search(self.queries(block), k, allowed, seen.of_users(block))[1]
 
 

@@ -242,9 +242,10 @@ class Seen:
     def of_users(self, users: Rows) -> tuple[Rows, Rows]:
         """Return (position in `users`, item) of everything that the given users have seen, both int64 [n]."""
         count = self.count[users]
-        which = np.repeat(np.arange(len(users)), count)
-        offset = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
-        return which, self.item[self.start[users][which] + offset]
+        shift = self.start[users] - (np.cumsum(count) - count)
+        place = np.repeat(shift, count)
+        place += np.arange(len(place))
+        return np.repeat(np.arange(len(users)), count), self.item[place]
 
     def union(self, other: Seen) -> Seen:
         """Return what is in one or the other; the two must not overlap."""

@@ -27,7 +27,7 @@ from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import new_user
-from recsys_embed.recommend.index import ExactIndex, neighbours, top
+from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from recsys_embed.train.loop import Fitted
 
 log = logging.getLogger("recsys_embed")
-
-_USERS = 8192  # users ranked at once
 
 
 class Everybody:
@@ -215,8 +213,9 @@ class Recommender:
             hidden = hidden.with_own() if self.shared else hidden
         if hide_held:
             hidden = hidden.union(self.held)
-        for start in range(0, max(1, len(users)), _USERS):
-            block = users[start : start + _USERS]
+        step = at_once(len(self.items))
+        for start in range(0, max(1, len(users)), step):
+            block = users[start : start + step]
             scores, items = self.index.search(self.plain.queries(block), k, allowed, hidden.of_users(block))
             yield self._listed(scores, items, user_id=self.users.ids(block))
 

@@ -121,18 +121,16 @@ def fit(
 
 def step_for(model: Model, config: TrainConfig) -> type[AutogradStep]:
     """Return the fastest step that can train this model so; kernels are compiled here, before a clock starts."""
+    kind: type[AutogradStep] = AutogradStep
+    pairs = config.loss in ("bpr", "logistic")
     if next(model.parameters()).is_cuda:
-        if config.loss not in ("bpr", "logistic") or not triton_available():
-            return AutogradStep
-        from recsys_embed.train.fused_cuda import CudaPairsStep
-
-        return AutogradStep if CudaPairsStep.why_not(model, config) else CudaPairsStep
-    if not available():
-        return AutogradStep
-    from recsys_embed.train.fused import PairsStep
-    from recsys_embed.train.fused_softmax import SoftmaxStep
-
-    return next((step for step in (PairsStep, SoftmaxStep) if not step.why_not(model, config)), AutogradStep)
+        if pairs and triton_available():
+            from recsys_embed.train.fused_cuda import CudaPairsStep as kind
+    elif pairs and available("adam") and available("pairs"):
+        from recsys_embed.train.fused import PairsStep as kind
+    elif config.loss in ("softmax", "sampled-softmax") and available("adam") and available("softmax"):
+        from recsys_embed.train.fused_softmax import SoftmaxStep as kind
+    return AutogradStep if kind.why_not(model, config) else kind
 
 
 def _epoch(
@@ -177,7 +175,7 @@ def _batches(columns: Batch, config: TrainConfig, generator: torch.Generator) ->
     if not config.batch_users:
         steps = max(1, round(n / (config.batch_size or n)))
 
-        if device.type == "cpu" and available():
+        if device.type == "cpu" and available("pairs"):
             return lambda: _parted(n, steps, generator)
         drawn = lambda: torch.randperm(n, generator=generator, device=device)  # noqa: E731
         return lambda: [part.sort().values for part in drawn().tensor_split(steps)]

@@ -109,7 +109,7 @@ class RowLazyAdam:
         return tables, counts, (self.lr * group.pace, *self.betas, self.eps, group.shrunk)
 
     def _move(self, table: nn.Parameter, rows: Tensor | slice, gradient: Tensor, group: Group) -> None:
-        if self.fused and takes(table) and gradient.dtype == table.dtype and available():
+        if self.fused and takes(table) and gradient.dtype == table.dtype and available("adam"):
             from recsys_embed.kernels.adam import adam
             from recsys_embed.kernels.compiled import over
 

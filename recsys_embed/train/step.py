@@ -56,6 +56,11 @@ class AutogradStep:
         ]
         self.optimizer = RowLazyAdam(groups, config.lr or 0.0)
 
+    @staticmethod
+    def why_not(model: Model, config: TrainConfig) -> str | None:
+        """Return why this step cannot train this model so, or None where it can: it can do all."""
+        return None
+
     def at(self, columns: Batch, rows: Tensor) -> Tensor:
         """Update the model with the given rows of all ratings; return the loss."""
         return self(Batch(*(column[rows] for column in columns)))
@@ -130,7 +135,7 @@ class AutogradStep:
         share = self.config.dropout
         if not share:
             return side
-        if side.vectors.is_cuda or not available():
+        if side.vectors.is_cuda or not available("adam"):
             kept = torch.rand(side.vectors.shape, generator=self.generator, device=side.vectors.device) >= share
             return Side(side.vectors * kept / (1 - share), side.bias)
         return Side(side.vectors * mask(rows, side.vectors.shape[1], share, self.generator), side.bias)
