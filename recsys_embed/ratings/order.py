@@ -8,10 +8,13 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
 
+# So few are sorted before polars' threads have woken up.
+_FEW = 10_000
+
 
 def ascending(column: NDArray[np.int64]) -> Rows:
     """Return integers in ascending order."""
-    return pl.Series(column).sort().to_numpy()
+    return pl.Series(column).sort().to_numpy() if len(column) > _FEW else np.sort(column)
 
 
 def ordered(column: Rows, order: Rows | None = None) -> Rows:

@@ -45,9 +45,10 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
         return Split(ratings, ratings, ratings)
     if ratings.shared:
         return _split_edges(ratings, valid, test, seed)
-    random = np.random.default_rng(seed).random(len(ratings))  # whole multiples of 2**-53
-    by_chance = ordered((random * 2.0**53).astype(np.int64))
-    place, count = _within_user(ratings.user, ordered(ratings.user, by_chance))
+    # By user and then by random number, which is 53 bits: 16 of them go with the user, so that two sorts are enough.
+    random = (np.random.default_rng(seed).random(len(ratings)) * 2.0**53).astype(np.int64)
+    by_chance = ordered((ratings.user << 16) + (random >> 37), ordered(random & (2**37 - 1)))
+    place, count = _within_user(ratings.user, by_chance)
     n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
     n_valid = np.minimum(np.floor(count * valid + 0.5), count - 1 - n_test)
     is_test = place < n_test[ratings.user]
