@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.config import DuplicatesName
 from recsys_embed.errors import DataError
-from recsys_embed.ratings.order import ascending, pair_keys
+from recsys_embed.ratings.order import ascending, ordered, pair_keys
 from recsys_embed.ratings.vocab import Place, Rows, Vocab, id_column, listed_rows
 
 if TYPE_CHECKING:
@@ -376,17 +376,22 @@ def _both_ways(table: pl.DataFrame) -> pl.DataFrame:
 
 def _merge(table: pl.DataFrame, duplicates: DuplicatesName, place: Place) -> tuple[pl.DataFrame, int]:
     """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
-    keys = pl.Series(pair_keys(table["user"].to_numpy(), table["item"].to_numpy(), int(table["item"].max()) + 1))  # type: ignore[arg-type]
-    if keys.n_unique() == len(keys):
+    width = int(table["item"].max()) + 1  # type: ignore[arg-type]
+    keys = pair_keys(table["user"].to_numpy(), table["item"].to_numpy(), width)
+    if pl.Series(keys).n_unique() == len(keys):
         return table, 0
-    repeated = keys.is_duplicated()
     if duplicates == "error":
-        raise DataError(f"a user and item, or an edge, stand there more than once in {listed_rows(repeated, place)}")
-    ordered = table.sort("time", maintain_order=True) if "time" in table.columns else table
-    rest = [pl.col("time").last()] if "time" in table.columns else []
+        repeated = listed_rows(pl.Series(keys).is_duplicated(), place)
+        raise DataError(f"a user and item, or an edge, stand there more than once in {repeated}")
+    order = ordered(table["time"].to_numpy()) if "time" in table.columns else np.arange(len(keys))
     if duplicates in ("last", "first"):
-        kept = ordered.unique(["user", "item"], keep=duplicates, maintain_order=True)
+        by_pair = ordered(keys, order)
+        ends = np.flatnonzero(np.diff(keys[by_pair]))
+        chosen = np.zeros(len(keys), bool)
+        chosen[by_pair[np.append(ends, -1) if duplicates == "last" else np.insert(ends + 1, 0, 0)]] = True
+        kept = table[order[chosen[order]]]
     else:
         value = pl.col("value").mean() if duplicates == "mean" else pl.col("value").sum()
-        kept = ordered.group_by("user", "item", maintain_order=True).agg(value, *rest)
+        rest = [pl.col("time").last()] if "time" in table.columns else []
+        kept = table[order].group_by("user", "item", maintain_order=True).agg(value, *rest)
     return kept, table.height - kept.height
