@@ -29,6 +29,8 @@ _TYPED_NAME = re.compile(r":(?:token|float)(?:_seq)?$")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 # Lines at the head of a table that are none of it: SNAP's and KONECT's edge lists begin with some.
 _COMMENTS = re.compile(rb"(?:[#%](?:[ \t].*)?\r?\n)+")
+# What a field of ASCII may have at its ends and is no part of it.
+_BLANKS = (b" ", b"\t", b"\v", b"\f", b"\r", b'"')
 # The columns that a table of numbers without a header is taken to have.
 _USUAL = ("user", "item", "rating", "timestamp")
 
@@ -78,7 +80,8 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     if len(set(renamed)) < len(renamed):
         raise DataError(f"{path} has two columns of one name: {', '.join(renamed)[:200]}")
     frame.columns = renamed
-    frame = frame.with_columns(pl.all().str.strip_chars())
+    if not data.isascii() or any(blank in data for blank in _BLANKS if blank != separator.encode()):
+        frame = frame.with_columns(pl.all().str.strip_chars())
     filled = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     # Lines can be counted where the blank ones, if any, stand at the end; otherwise rows are.
     counted = filled.height == frame.height or filled.equals(frame.head(filled.height))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from recsys_embed.errors import DataError
+from recsys_embed.ratings.order import ascending, pair_keys
 from recsys_embed.ratings.table import Ratings
 
 
 def check_trainable(ratings: Ratings) -> None:
     """Raise DataError where nothing can be learnt from the ratings."""
-    users, items = len(np.unique(ratings.user)), len(np.unique(ratings.item))
+    users, items = (int(np.count_nonzero(np.bincount(rows))) for rows in (ratings.user, ratings.item))
     if users < 2 or items < 2 or (ratings.shared and users < 3):
         raise DataError(
             f"there are {len(ratings):,} training ratings of {users:,} user{'s' * (users != 1)} and {items:,} "
@@ -23,7 +24,8 @@ def check_apart(train: Ratings, other: Ratings, name: str, other_name: str) -> N
     if train.users != other.users or train.items != other.items:
         raise DataError(f"{name} and {other_name} do not share their vocabularies")
     width = len(train.items)
-    shared = np.intersect1d(train.user * width + train.item, other.user * width + other.item)
+    keys = ascending(np.concatenate([pair_keys(part.user, part.item, width) for part in (train, other)]))
+    shared = keys[1:][keys[1:] == keys[:-1]]  # in one part a pair stands once
     if len(shared):
         user, item = train.users.ids(shared[:1] // width)[0], train.items.ids(shared[:1] % width)[0]
         raise DataError(

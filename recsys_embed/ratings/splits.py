@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.ratings.order import ordered
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.ratings.vocab import Rows
 
@@ -27,12 +28,11 @@ def _shares(valid: float, test: float) -> None:
 
 
 def _within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
-    """Return each row's place among its user's rows in the given order, and its user's number of rows."""
+    """Return each row's place among its user's rows in an order by user, and each user's number of rows."""
     count = np.bincount(user)
-    start = np.cumsum(count) - count
     place = np.empty(len(user), np.int64)
-    place[order] = np.arange(len(user)) - start[user[order]]
-    return place, count[user]
+    place[order] = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    return place, count
 
 
 def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
@@ -45,12 +45,14 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
         return Split(ratings, ratings, ratings)
     if ratings.shared:
         return _split_edges(ratings, valid, test, seed)
-    random = np.random.default_rng(seed).random(len(ratings))
-    place, count = _within_user(ratings.user, np.lexsort((random, ratings.user)))
+    # By user and then by random number, which is 53 bits: 16 of them go with the user, so that two sorts are enough.
+    random = (np.random.default_rng(seed).random(len(ratings)) * 2.0**53).astype(np.int64)
+    by_chance = ordered((ratings.user << 16) + (random >> 37), ordered(random & (2**37 - 1)))
+    place, count = _within_user(ratings.user, by_chance)
     n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
     n_valid = np.minimum(np.floor(count * valid + 0.5), count - 1 - n_test)
-    is_test = place < n_test
-    is_valid = ~is_test & (place < n_test + n_valid)
+    is_test = place < n_test[ratings.user]
+    is_valid = ~is_test & (place < (n_test + n_valid)[ratings.user])
     return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
 
 
@@ -115,8 +117,8 @@ def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
         raise DataError("leave-last needs times, and this data has none: name the column with --time-col")
     if not len(ratings):
         return Split(ratings, ratings, ratings)
-    place, count = _within_user(ratings.user, np.lexsort((np.arange(len(ratings)), ratings.time, ratings.user)))
-    from_end = np.where(count >= 3, count - 1 - place, 2) + (not test)
+    place, count = _within_user(ratings.user, ordered(ratings.user, ordered(ratings.time)))
+    from_end = np.where((count >= 3)[ratings.user], (count - 1)[ratings.user] - place, 2) + (not test)
     return Split(ratings.take(from_end >= 2), ratings.take(from_end == 1), ratings.take(from_end == 0))
 
 

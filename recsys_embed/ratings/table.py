@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.config import DuplicatesName
 from recsys_embed.errors import DataError
+from recsys_embed.ratings.order import ascending, ordered, pair_keys
 from recsys_embed.ratings.vocab import Place, Rows, Vocab, id_column, listed_rows
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "rating": ("rating", "value"),
     "time": ("timestamp", "time"),
 }
+
+
+# Pairs that are written out at once, to be hashed.
+_LINES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,14 @@ class Ratings:
         names = find_columns(data.columns, {"user": user, "item": item, "rating": rating, "time": time})
         if data.is_empty():
             raise DataError("there are no ratings: the data has a header but no row")
+        ids = [id_column(data[names[side]], side, from_text, place) for side in ("user", "item")]
+        if shared_ids:
+            users, items = vocabs or (_nodes(ids),) * 2
+        else:
+            users, items = vocabs or (Vocab.of(ids[0], "user"), Vocab.of(ids[1], "item"))
         columns = {
-            "user": id_column(data[names["user"]], "user", from_text, place),
-            "item": id_column(data[names["item"]], "item", from_text, place),
+            "user": pl.Series(users.rows(ids[0])),
+            "item": pl.Series(items.rows(ids[1])),
             "value": _values(data[names["rating"]], place)
             if "rating" in names
             else pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True),
@@ -98,14 +108,15 @@ class Ratings:
         table, merged = _merge(_one_way(table) if shared_ids else table, duplicates, place)
         if shared_ids:
             table = _both_ways(table)
-            users, items = vocabs or (Vocab.of(table["user"], "node"),) * 2
-        else:
-            users, items = vocabs or (Vocab.of(table["user"], "user"), Vocab.of(table["item"], "item"))
+            if not vocabs:  # who had edges with themselves alone is no node
+                rows = table["user"].unique().sort().to_numpy()
+                users = items = Vocab(users.ids(rows), "node")
+                table = table.with_columns(pl.Series(c, np.searchsorted(rows, table[c])) for c in ("user", "item"))
         return cls(
             users=users,
             items=items,
-            user=users.rows(table["user"]),
-            item=items.rows(table["item"]),
+            user=table["user"].to_numpy(writable=True),
+            item=table["item"].to_numpy(writable=True),
             value=table["value"].to_numpy(),
             time=table["time"].to_numpy() if "time" in names else None,
             merged=merged,
@@ -126,6 +137,8 @@ class Ratings:
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Ratings:
         """Return the given rows (numbers or a mask) with the same vocabularies; all splits are made of this."""
+        if rows.dtype == np.bool_:
+            rows = np.flatnonzero(rows)  # once for all columns
         return replace(
             self,
             user=self.user[rows],
@@ -194,8 +207,19 @@ class Ratings:
 
     def pairs_digest(self) -> str:
         """Return 16 hex digits that are equal for equal pairs of user and item, whatever their order and the rest."""
-        pairs = self.frame().select(pl.col("user_id", "item_id").cast(pl.String)).sort("user_id", "item_id")
-        return hashlib.sha256(pairs.write_csv().encode()).hexdigest()[:16]
+        texts, places = [], []
+        for vocab, rows in ((self.users, self.user), (self.items, self.item)):
+            order = vocab.series.cast(pl.String).arg_sort().to_numpy()
+            place = np.empty(len(vocab), np.int64)
+            place[order] = np.arange(len(vocab))
+            texts.append(vocab.series.cast(pl.String).gather(order))
+            places.append(place[rows])
+        keys, sha = ascending(pair_keys(places[0], places[1], len(self.items))), hashlib.sha256()
+        for start in range(0, max(1, len(keys)), _LINES):
+            user, item = np.divmod(keys[start : start + _LINES], max(1, len(self.items)))
+            lines = pl.DataFrame({"user_id": texts[0].gather(user), "item_id": texts[1].gather(item)})
+            sha.update(lines.write_csv(include_header=not start).encode())
+        return sha.hexdigest()[:16]
 
     def frame(self) -> pl.DataFrame:
         """Return the ratings in outside ids: user_id, item_id, rating and, where known, timestamp."""
@@ -220,8 +244,9 @@ class Seen:
     @classmethod
     def of(cls, user: Rows, item: Rows, users: int) -> Seen:
         """Sort (user, item) rows by user and item."""
-        order = np.lexsort((item, user))
-        return cls(np.concatenate(([0], np.cumsum(np.bincount(user, minlength=users)))), item[order])
+        count, width = np.bincount(user, minlength=users), int(item.max(initial=0)) + 1
+        keys = ascending(pair_keys(user, item, width))
+        return cls(np.concatenate(([0], np.cumsum(count))), keys - np.repeat(np.arange(users) * width, count))
 
     @classmethod
     def nothing(cls, users: int) -> Seen:
@@ -328,13 +353,16 @@ def _times(column: pl.Series, place: Place) -> pl.Series:
     return times.cast(pl.Int64)
 
 
+def _nodes(ends: list[pl.Series]) -> Vocab:
+    """Return the vocabulary of what stands at either end of an edge, with ids of one type."""
+    if ends[0].dtype != ends[1].dtype:
+        ends = [end.cast(pl.String) for end in ends]
+    return Vocab.of(pl.concat([end.alias("node") for end in ends]), "node")
+
+
 def _one_way(table: pl.DataFrame) -> pl.DataFrame:
-    """Turn every edge so that the lower id comes first, with ids of one type in both columns."""
-    if table["user"].dtype != table["item"].dtype:
-        table = table.with_columns(pl.col("user", "item").cast(pl.String))
-    turned = pl.col("user") > pl.col("item")
-    lower, higher = (pl.when(turned).then(a).otherwise(b) for a, b in (("item", "user"), ("user", "item")))
-    return table.with_columns(user=lower, item=higher)
+    """Turn every edge so that the lower row comes first."""
+    return table.with_columns(user=pl.min_horizontal("user", "item"), item=pl.max_horizontal("user", "item"))
 
 
 def _both_ways(table: pl.DataFrame) -> pl.DataFrame:
@@ -349,16 +377,22 @@ def _both_ways(table: pl.DataFrame) -> pl.DataFrame:
 
 def _merge(table: pl.DataFrame, duplicates: DuplicatesName, place: Place) -> tuple[pl.DataFrame, int]:
     """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
-    repeated = table.select(pl.struct("user", "item").is_duplicated()).to_series()
-    if not repeated.any():
+    width = int(table["item"].max()) + 1  # type: ignore[arg-type]
+    keys = pair_keys(table["user"].to_numpy(), table["item"].to_numpy(), width)
+    if pl.Series(keys).n_unique() == len(keys):
         return table, 0
     if duplicates == "error":
-        raise DataError(f"a user and item, or an edge, stand there more than once in {listed_rows(repeated, place)}")
-    ordered = table.sort("time", maintain_order=True) if "time" in table.columns else table
-    rest = [pl.col("time").last()] if "time" in table.columns else []
+        repeated = listed_rows(pl.Series(keys).is_duplicated(), place)
+        raise DataError(f"a user and item, or an edge, stand there more than once in {repeated}")
+    order = ordered(table["time"].to_numpy()) if "time" in table.columns else np.arange(len(keys))
     if duplicates in ("last", "first"):
-        kept = ordered.unique(["user", "item"], keep=duplicates, maintain_order=True)
+        by_pair = ordered(keys, order)
+        ends = np.flatnonzero(np.diff(keys[by_pair]))
+        chosen = np.zeros(len(keys), bool)
+        chosen[by_pair[np.append(ends, -1) if duplicates == "last" else np.insert(ends + 1, 0, 0)]] = True
+        kept = table[order[chosen[order]]]
     else:
         value = pl.col("value").mean() if duplicates == "mean" else pl.col("value").sum()
-        kept = ordered.group_by("user", "item", maintain_order=True).agg(value, *rest)
+        rest = [pl.col("time").last()] if "time" in table.columns else []
+        kept = table[order].group_by("user", "item", maintain_order=True).agg(value, *rest)
     return kept, table.height - kept.height
