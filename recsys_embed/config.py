@@ -264,7 +264,7 @@ class RunConfig:
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
-    map: Annotated[bool | None, "MLflow gets a map and projector files (default: up to 4,000 items)"] = None
+    map: Annotated[bool | None, "MLflow gets a map and projector files (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
 

@@ -26,7 +26,7 @@ from recsys_embed.track.tracker import Tracker
 log = logging.getLogger("recsys_embed")
 
 # Items of which a map is drawn without being asked for: it takes a few seconds.
-_MAPPED = 4_000
+_MAPPED = 2_000
 
 
 def tracker_of(

@@ -154,6 +154,18 @@ def pull_items(start, stop, dv, dbias, u, edge, order, user, push):
 
 
 @inlined
+def _hide(score, known, place, last):
+    """Take the known items out of a line of scores; return the best of the others, or `_NONE`."""
+    for x in range(len(known)):
+        if 0 <= place[known[x]] < last:
+            score[place[known[x]]] = _NONE
+    top = _NONE
+    for k in range(len(score)):
+        top = max(top, score[k])
+    return top
+
+
+@inlined
 def _spread(score, top):
     """Turn scores [M] into exp(score - top); return their sum."""
     z = np.float32(0)
@@ -164,31 +176,29 @@ def _spread(score, top):
 
 
 @compiled(
-    "(i8,i8,f4[:,::1],i8[::1],i8[::1],i8[::1],i4[::1],i8,i8[::1],i4[::1],f4[::1],f4[::1],f4[::1],f4[::1],i8,f4,b1)"
+    "(i8,i8,f4[:,::1],f4[::1],i8[::1],i8[::1],i8[::1],i4[::1],i8,i8[::1],i4[::1],f4[::1],f4[::1],f4[::1],f4[::1],i8,f4,b1)"
 )
 def soften(
-    start, stop, score, users, first, known, place, last, edge, at, weight, own, push, loss, begin, pressure, everything
+    start, stop, score, shift, users, first, known, place, last,
+    edge, at, weight, own, push, loss, begin, pressure, everything,
 ):  # fmt: skip
     """Turn lines [start, stop) of scores with M items into the gradient of the loss by them, in place.
 
-    score [b, M]: line 0 is that of the step's user `begin`. users [D]: rows; first, known: what each knows, as in
-    `Seen`. place [items]: the column of an item row, if it is one from 0 to below `last`. edge [D + 1]: where a user's
-    ratings begin among all of the step, of weight [B]. own [B]: the positives' scores; where `everything` has a column,
-    they are read from there, at [B], and their gradient is added there. push [B]: gets minus the gradient by them;
-    loss [D]: a user's terms. See model/softmax.py for the formulas and `pressure`.
+    score [b, M]: products, to which shift [M] is added; line 0 is that of the step's user `begin`. users [D]: rows;
+    first, known: what each knows, as in `Seen`. place [items]: the column of an item row, if it is one from 0 to below
+    `last`. edge [D + 1]: where a user's ratings begin among all of the step, of weight [B]. own [B]: the positives'
+    scores; where `everything` has a column, they are read from there, at [B], and their gradient is added there. push
+    [B]: gets minus the gradient by them; loss [D]: a user's terms. See model/softmax.py for the formulas and `pressure`.
     """
     more = pressure - np.float32(1)
     for which in range(start, stop):
         line, d = score[which], begin + which
+        for k in range(len(line)):
+            line[k] += shift[k]
         if everything:
             for n in range(edge[d], edge[d + 1]):
                 own[n] = line[at[n]]
-        for x in range(first[users[d]], first[users[d] + 1]):
-            if 0 <= place[known[x]] < last:
-                line[place[known[x]]] = _NONE
-        top = _NONE
-        for k in range(len(line)):
-            top = max(top, line[k])
+        top = _hide(line, known[first[users[d]] : first[users[d] + 1]], place, last)
         nothing = top <= _NONE
         z = np.float32(0) if nothing else _spread(line, top)
         rest = _NONE if nothing else np.float32(math.log(z)) + top

@@ -18,7 +18,7 @@ from recsys_embed.model.samplers import draw_unknown
 from recsys_embed.model.towers import IdTower
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.train.sparse_adam import takes
-from recsys_embed.train.step import AutogradStep, Batch, seed_of, why_not_pairs
+from recsys_embed.train.step import AutogradStep, Batch, Room, seed_of, why_not_pairs
 
 
 class PairsStep(AutogradStep):
@@ -37,7 +37,7 @@ class PairsStep(AutogradStep):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.shares = self._shares()
-        self.room = _Room()
+        self.room = Room()
 
     def at(self, columns: Batch, rows: Tensor) -> Tensor:
         """Update the tables with some of the ratings, which ascend by user; return the loss."""
@@ -88,19 +88,6 @@ class PairsStep(AutogradStep):
             drawn, mask = draw_unknown(self.sampler, self.known, self.rated, users, k, self.generator)
             items[:, 1:] = torch.where(mask, -1 - drawn, drawn).numpy()
         return user, items
-
-
-class _Room:
-    """What a step writes for its own use, by name: kept from step to step, since new memory is given out slowly."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, Any] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> Any:
-        found = self.arrays.get(name)
-        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:]:
-            found = self.arrays[name] = np.empty(shape, dtype)
-        return found[: shape[0]]
 
 
 # What stands for the biases of towers that have none.

@@ -18,7 +18,7 @@ from recsys_embed.model.scorers import Dot
 from recsys_embed.model.softmax import BLOCK
 from recsys_embed.model.towers import IdTower
 from recsys_embed.train.sparse_adam import takes
-from recsys_embed.train.step import AutogradStep, Batch, seed_of, why_not_tables
+from recsys_embed.train.step import AutogradStep, Batch, Room, seed_of, why_not_tables
 
 
 class _Taken(NamedTuple):
@@ -48,6 +48,7 @@ class SoftmaxStep(AutogradStep):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        self.room = Room()
         self.column = self.place.int()
         if self.objective.negatives != "all":
             self.column.fill_(-1)  # but while a step is at work
@@ -97,14 +98,15 @@ class SoftmaxStep(AutogradStep):
         gets minus the gradient by them.
         """
         weight, terms = (batch.weight / len(batch.weight)).numpy(), np.empty(len(u.rows), np.float32)
-        sums = _Sums(torch.empty_like(u.vectors), torch.zeros_like(columns), torch.zeros_like(shift))
+        sums = _Sums(self._empty("du", u.vectors), self._empty("dv", columns).zero_(), torch.zeros_like(shift))
         who = u.rows.numpy(), self.known.start.numpy(), self.known.item.numpy(), self.column.numpy(), len(columns)
         of_ratings = edge, at, weight, *own, terms
         for begin in range(0, len(u.rows), step := max(1, BLOCK["cpu"] // max(1, len(columns)))):
             block = u.vectors[begin : begin + step]
-            score = torch.addmm(shift, block, columns.T)
+            score = torch.from_numpy(self.room("score", (len(block), len(columns))))
+            torch.mm(block, columns.T, out=score)
             facts = begin, np.float32(self.config.negative_weight), everything
-            over(len(score), kernels.soften, score.numpy(), *who, *of_ratings, *facts, least=16)
+            over(len(score), kernels.soften, score.numpy(), shift.numpy(), *who, *of_ratings, *facts, least=16)
             torch.mm(score, columns, out=sums.users[begin : begin + step])
             sums.items.addmm_(score.T, block)
             sums.bias.add_(score.sum(0))
@@ -129,11 +131,14 @@ class SoftmaxStep(AutogradStep):
         found, loss = self._compared(batch, u, v.vectors[:k], bias[:k] - log_chance, edge, at, own, False)
         column[rows[:count]] = -1
         over(len(u.rows), kernels.pull_users, found.users.numpy(), right, edge, at, own[1], least=64)
-        items, biases = torch.zeros_like(v.vectors), torch.zeros(count)
+        items, biases = self._empty("all dv", v.vectors).zero_(), torch.zeros(count)
         items[:k], biases[:k] = found.items, found.bias
         user = np.repeat(np.arange(len(u.rows), dtype=np.int32), np.diff(edge))
         over(count, kernels.pull_items, items.numpy(), biases.numpy(), left, edges, order, user, own[1])
         return v, _Sums(found.users, items, biases), loss
+
+    def _empty(self, name: str, like: Tensor) -> Tensor:
+        return torch.from_numpy(self.room(name, tuple(like.shape)))
 
     def _bias(self, rows: Tensor) -> Tensor:
         bias = cast(IdTower, self.model.items).bias
@@ -145,7 +150,8 @@ class SoftmaxStep(AutogradStep):
         seed = seed_of(self.generator) if share else np.uint64(0)
         cosine = cast(Dot, self.model.scorer).cosine
         how = np.uint64(round(share * 65_536)), np.float32(1 / (1 - share)), seed, cosine, np.float32(factor)
-        vectors, length = torch.empty(len(rows), table.shape[1]), np.empty(len(rows), np.float32)
+        which = "users" if tower is self.model.users else "items"
+        vectors, length = self._empty(which, table[: len(rows)]), np.empty(len(rows), np.float32)
         over(len(rows), kernels.take, vectors.numpy(), length, table.numpy(), rows.numpy(), *how)
         return _Taken(tower, rows, vectors, length, how)
 

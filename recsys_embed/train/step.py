@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,20 @@ class Batch(NamedTuple):
     item: Tensor
     value: Tensor
     weight: Tensor
+
+
+class Room:
+    """Memory that a step writes to, by name: kept from step to step, since new memory is given out slowly."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> Any:
+        """Return an array of this shape, not filled: its numbers are those that were left there."""
+        found = self.arrays.get(name)
+        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:]:
+            found = self.arrays[name] = np.empty(shape, dtype)
+        return found[: shape[0]]
 
 
 class AutogradStep:
