@@ -21,6 +21,7 @@ MethodName = Literal["auto", "pca", "tsne", "umap"]
 DeviceName = Literal["auto", "cpu", "cuda"]
 DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 WeightName = Literal["none", "rating"]
+MomentsName = Literal["number", "row"]
 FitName = Literal["adam", "gibbs"]
 
 
@@ -196,6 +197,9 @@ class TrainConfig:
         float, "how much more negatives weigh than positives (softmax with a dot product; 1.2 may help sparse data)"
     ] = 1.0
     weight: Annotated[WeightName, "what weighs a rating in the loss"] = "none"
+    moments: Annotated[
+        MomentsName, "squares that Adam keeps: of each number, or one for each row of a table (saves a third of memory)"
+    ] = "number"
     clip: Annotated[float | None, "largest norm of a step's gradient (default: no limit)"] = None
     patience: Annotated[
         int | None, "epochs without a better validation metric before the end; 0: never (default, or 8, by recipe)"

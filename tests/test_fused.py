@@ -70,17 +70,18 @@ def by_autograd(model, loss, batch, compared):
     return found.detach()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("threads", "moments"), [(1, "row"), (1, "number"), (2, "number"), (3, "number")])
 @pytest.mark.parametrize("biases", [True, False])
 @pytest.mark.parametrize("loss", ["bpr", "logistic"])
-def test_a_step_is_that_of_autograd_and_the_plain_adam(ratings, loss, biases, threads, monkeypatch):
+def test_a_step_is_that_of_autograd_and_the_plain_adam(ratings, loss, biases, threads, moments, monkeypatch):
     monkeypatch.setattr(compiled, "_ROWS", 1)  # so that every thread has a part of this small step
     monkeypatch.setattr(compiled, "threads", lambda: threads)
     monkeypatch.setattr(fused, "threads", lambda: threads)
     decay = {"user_decay": 0.5, "item_decay": 0.3, "bias_decay": 0.2}
-    model, step, columns, rows = world(ratings, loss, biases=biases, **decay)
+    model, step, columns, rows = world(ratings, loss, biases=biases, moments=moments, **decay)
     plain = copy.deepcopy(model)
-    groups = [Group([plain.get_submodule(n).weight], d) for n, d in tables(biases)]
+    by_row = moments == "row"
+    groups = [Group([plain.get_submodule(n).weight], d, by_row=by_row) for n, d in tables(biases)]
     adam = RowLazyAdam(groups, 0.1, fused=False)
     for turn in range(4):
         part = rows[turn * 3 :]

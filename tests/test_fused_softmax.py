@@ -57,6 +57,7 @@ def compare(made, columns, turns=4):
     "given",
     [
         {},
+        {"moments": "row"},
         {"cosine": True, "temperature": 0.3, "dropout": 0.0},
         # (wide: of a vector that keeps one number, the gradient is nothing but rounding, and Adam makes a step of it)
         {"cosine": True, "temperature": 0.3, "dropout": 0.3, "negative_weight": 1.3, "dim": 24},

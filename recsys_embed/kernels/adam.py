@@ -9,8 +9,8 @@ import numpy as np
 
 from recsys_embed.kernels.compiled import AHEAD, compiled, hashed, inlined, prefetch
 
-# What a kernel is given of a parameter: its table and two moments, all [R, d]; the rows' steps and shrinkage so far,
-# [R]; and lr, both betas, eps, and the shrinkage that a row has after this step.
+# What a kernel is given of a parameter: its table [R, d] and moments, [R, d] and [R, d] or [R, 1]; the rows' steps and
+# shrinkage so far, [R]; and lr, both betas, eps, and the shrinkage that a row has after this step.
 TABLES, COUNTS, RATE = "UniTuple(f4[:,::1],3)", "Tuple((f4[::1],f8[::1]))", "UniTuple(f8,5)"
 
 
@@ -27,6 +27,16 @@ def move(tables, counts, rate, row, gradient):
     # beta ** steps by exp: a power of a float32 aborts the process in some versions of Numba.
     pace = np.float32(lr / (1 - math.exp(steps * math.log(beta1))))
     scale = np.float32(1 / (1 - math.exp(steps * math.log(beta2))))
+    if square.shape[1] < table.shape[1]:
+        total = np.float32(0)
+        for k in range(table.shape[1]):
+            total += gradient[k] * gradient[k]
+        square[row, 0] = old2 * square[row, 0] + new2 * total / np.float32(table.shape[1])
+        pace /= np.sqrt(square[row, 0] * scale) + least
+        for k in range(table.shape[1]):
+            mean[row, k] = old1 * mean[row, k] + new1 * gradient[k]
+            table[row, k] = keep * table[row, k] - pace * mean[row, k]
+        return
     for k in range(table.shape[1]):
         g = gradient[k]
         m = old1 * mean[row, k] + new1 * g

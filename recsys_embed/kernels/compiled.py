@@ -23,7 +23,8 @@ from numba.extending import intrinsic
 
 # Products and sums may be joined to one operation, and sums reordered; nan and infinity stay what they are.
 _MATHS = {"contract", "reassoc", "nsz", "arcp"}
-# Numba keeps a kernel by the file it stands in: who changes AHEAD, `prefetch` or `hashed` must touch the others too.
+# Numba keeps a kernel by the date of the file that it stands in. Who changes what is part of kernels of other files (an
+# `inlined` function, `prefetch`, AHEAD) must touch those too: they would go on as they were.
 # Rows of a table lie anywhere in memory: each is asked for so many rows before it is worked on. Without it, a processor
 # waits for memory most of the time (300 ns a row of 64 numbers and its two moments where 40 ns are work).
 AHEAD = 4

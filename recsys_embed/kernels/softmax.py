@@ -188,7 +188,7 @@ def soften(
     first, known: what each knows, as in `Seen`. place [items]: the column of an item row, if it is one from 0 to below
     `last`. edge [D + 1]: where a user's ratings begin among all of the step, of weight [B]. own [B]: the positives'
     scores; where `everything` has a column, they are read from there, at [B], and their gradient is added there. push
-    [B]: gets minus the gradient by them; loss [D]: a user's terms. See model/softmax.py for the formulas and `pressure`.
+    [B]: gets minus the gradient by them; loss [D]: a user's terms. Formulas and `pressure`: model/softmax.py.
     """
     more = pressure - np.float32(1)
     for which in range(start, stop):

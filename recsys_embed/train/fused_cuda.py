@@ -38,6 +38,8 @@ class CudaPairsStep(AutogradStep):
     @staticmethod
     def why_not(model: Model, config: TrainConfig) -> str | None:
         """Return why this step cannot take the place of `AutogradStep` here, or None where it can."""
+        if config.moments == "row":
+            return "one moment a row"
         return why_not_pairs(model, config, takes_on_cuda)
 
     @torch.no_grad()

@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 class Group:
     """Parameters that share a weight decay and a pace.
 
-    pace: their learning rate is this times the optimizer's. shrunk: the sum over all steps of
+    pace: their learning rate is this times the optimizer's. by_row: the second moment is one number a row, that of the
+    mean square of its gradient, so that moments take half of the memory. shrunk: the sum over all steps of
     log(1 - lr * pace * weight_decay).
     """
 
     parameters: list[nn.Parameter]
     weight_decay: float = 0.0
     pace: float = 1.0
+    by_row: bool = False
     shrunk: float = 0.0
 
 
 @dataclass
 class _State:
-    """What is remembered of a table: two moments of its shape, and for each row its steps and its shrinkage so far."""
+    """What is remembered of a table: two moments, and for each row its steps and its shrinkage so far."""
 
     mean: Tensor
     square: Tensor
@@ -125,7 +127,10 @@ class RowLazyAdam:
         beta1, beta2 = self.betas
         state = self._state(table)
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
-        square = state.square[rows].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        squared = gradient.square()
+        if group.by_row:
+            squared = squared.flatten(1).mean(1).view(state.square[rows].shape)
+        square = state.square[rows].lerp_(squared, 1 - beta2)
         count = state.count[rows] + 1
         weights = table[rows]
         if group.shrunk:
@@ -136,7 +141,9 @@ class RowLazyAdam:
         state.mean[rows], state.square[rows], state.count[rows] = mean, square, count
 
     def _by_cuda(self, table: nn.Parameter) -> bool:
-        return self.fused and table.grad is not None and table.grad.dtype == table.dtype and takes_on_cuda(table)
+        if not self.fused or table.grad is None or table.grad.dtype != table.dtype or self._group(table).by_row:
+            return False
+        return takes_on_cuda(table)
 
     def cuda_table(self, table: nn.Parameter) -> Table:
         """The same for kernels for CUDA (kernels/cuda.py). See `takes_on_cuda`."""
@@ -154,7 +161,7 @@ class RowLazyAdam:
             column = (len(table), *[1] * (table.ndim - 1))
             self.state[table] = _State(
                 mean=roomy(table).zero_(),
-                square=roomy(table).zero_(),
+                square=torch.zeros(column, device=table.device) if self._group(table).by_row else roomy(table).zero_(),
                 count=torch.zeros(column, device=table.device),
                 # Doubles: a sum of small logarithms over many steps must keep its last digits.
                 shrunk=torch.zeros(column, device=table.device, dtype=torch.float64),

@@ -65,7 +65,12 @@ class AutogradStep:
         decay = {kind: getattr(config, f"{kind}_decay") or 0.0 for kind in ("user", "item", "bias", "content")}
         pace = 1.0 if config.content_pace is None else config.content_pace
         groups = [
-            Group(parameters, decay[kind], pace if kind == "content" else 1.0)
+            Group(
+                parameters,
+                decay[kind],
+                pace=pace if kind == "content" else 1.0,
+                by_row=config.moments == "row" and kind in ("user", "item"),
+            )
             for kind, parameters in _partition(model).items()
         ]
         self.optimizer = RowLazyAdam(groups, config.lr or 0.0)
