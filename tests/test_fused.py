@@ -12,6 +12,7 @@ import pytest
 import torch
 from worlds import ITEMS, USERS, small
 
+from recsys_embed import kernels
 from recsys_embed.kernels import available, compiled, pairs
 from recsys_embed.model.gather import rows_of
 from recsys_embed.model.losses import LOSSES, Scores
@@ -265,14 +266,17 @@ def test_one_table_for_both_sides_is_left_to_autograd():
 
 def test_without_numba_the_plain_steps_do_the_same_and_say_so(ratings, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "numba", None)
-    available.cache_clear()
+    for said in (available, kernels._say):
+        said.cache_clear()
     try:
+        assert not any(map(available, ("ranking", "pairs", "histories")))
         model_config, config = small("bpr")
         model = build(model_config, USERS, ITEMS)
         assert step_for(model, config) is AutogradStep
         fit(model, ratings, replace(config, epochs=1))
     finally:
-        available.cache_clear()
+        for said in (available, kernels._say):
+            said.cache_clear()
     assert caplog.text.count("Numba cannot be used") == 1
 
 
@@ -296,7 +300,8 @@ def test_gradients_with_ascending_rows_are_not_sorted_again():
 
 
 def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):
-    code = 'from recsys_embed.kernels import available; assert all(map(available, ("adam", "pairs", "ranking")))'
+    kernels = '["adam", "pairs", "ranking", "histories"]'
+    code = f"from recsys_embed.kernels import available; assert all(map(available, {kernels}))"
     command = f"ulimit -f 1; {sys.executable} -c '{code}'"
     done = subprocess.run(["bash", "-c", command], env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)})
     assert done.returncode == 0

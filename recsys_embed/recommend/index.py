@@ -107,7 +107,8 @@ def _quick(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats
     if not rows.size:
         return
     hidden = np.require(hidden, np.int64, ("C", "W"))
-    if len(hidden) and not 0 <= hidden.min() <= hidden.max() < table.shape[1]:
+    mine = hidden[edge[0] : edge[-1]]
+    if len(mine) and not 0 <= mine.min() <= mine.max() < table.shape[1]:
         raise IndexError(f"of {table.shape[1]} keys, one is excluded that is none of them")
     over(len(table), ranking.best, table, barred, edge, hidden, scores, rows, least=1 + _SHARE // table.shape[1])
 
