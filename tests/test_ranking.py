@@ -57,6 +57,13 @@ def test_top_is_a_stable_sort_cut_at_k(way, given):
         assert (score.tolist(), row.tolist()) == naive_top(line, k)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_top_of_more_than_there_are_is_all_of_them(way, monkeypatch):
+    monkeypatch.setattr(index, "_best", lambda numbers: way)
+    scores, rows = top(np.float32([[2, 3, 1], [0, -np.inf, 0]]), 9)
+    assert rows.tolist() == [[1, 0, 2], [0, 2, -1]] and scores[0].tolist() == [3, 2, 1]
+
+
 @pytest.mark.parametrize("k", [1, 20, 300, 700])
 def test_both_ways_find_the_same(k, monkeypatch):
     random = np.random.default_rng(3)

@@ -57,7 +57,7 @@ OURS, WHOLE = "recsys train", "trainings of other lengths"
 DIM = 128
 USERS = 6_500  # users at most whose lists are measured, the same for all
 TUNED_ON = 3_000  # the same of --tune
-LENGTHS = (2, 3, 5, 8, 12, 20)  # epochs of our other trainings
+LENGTHS = (2, 3, 5, 8, 9, 10, 12, 20)  # epochs of our other trainings
 # What the command `recsys` sets (cli/main.py). It would cost implicit's ALS two fifths of its speed.
 OUR_THREADS = {"GOMP_SPINCOUNT": "2000"}
 LONG = 20  # seconds of a run that is not repeated

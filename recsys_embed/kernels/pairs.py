@@ -124,7 +124,7 @@ def users(
     rows [B]: where a rating stands among all, whose weights those are. items [B, 1 + K]: the positive first; -1 - row
     stands for a known item, which is no negative, and is turned to row. before [B, d]: gets the users' vectors as they
     were, at `first` [B], the first rating of the user. coefficient [B, 1 + K], loss [B]: get the derivatives and the
-    terms. biased: whether users have biases; only the logistic loss sees them.
+    terms. biased: whether the loss sees biases of users, and they move.
     """
     total, dim = len(user), v.shape[1]
     scores, gradient, one = np.empty(items.shape[1], np.float32), np.empty(dim, np.float32), np.empty(1, np.float32)
@@ -149,7 +149,7 @@ def users(
             n += 1
         before[begin] = tables[0][own]
         move(tables, counts, rate, own, gradient)
-        if biased and logistic:
+        if biased:
             move(biases, bias_counts, bias_rate, own, one)
 
 

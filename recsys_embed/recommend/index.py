@@ -84,7 +84,8 @@ def neighbours(directions: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
 
 
 def top(table: Floats, k: int) -> tuple[Floats, Rows]:
-    """Return the k best of each line of [b, n], best first, as in `Index.search`: scores and rows, both [b, k]."""
+    """Return the k best of each line of [b, n], best first, as in `Index.search`: scores and rows, both [b, k']."""
+    k = min(k, table.shape[1])
     scores, rows = np.empty((len(table), k), np.float32), np.empty((len(table), k), np.int64)
     _best(table.size)(_table(table), _NONE, np.zeros(len(table) + 1, np.int64), _NONE, scores, rows)
     return scores, rows

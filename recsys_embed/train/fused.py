@@ -50,7 +50,8 @@ class PairsStep(AutogradStep):
         made = self.room("before", (size, dim)), self.room("first", (size,), np.int32), self.room("push", (size, wide))
         terms = np.empty(size, np.float32)
         shift = np.zeros((items, 1), np.float32) if b is _NONE else b[0][0]
-        facts = np.float32(self.model.offset), a is not _NONE, self.objective.loss is logistic
+        pushed = self.objective.loss is logistic  # what BPR compares has a user's bias on both sides
+        facts = np.float32(self.model.offset), pushed and a is not _NONE, pushed
         over(size, pairs.users, *made, terms, *u, *a, v[0][0], shift, at, user, compared, weight, *facts)
         edges = np.searchsorted(self.shares, np.arange(parts + 1) / parts)
         edges[0], edges[-1] = 0, items
