@@ -82,11 +82,13 @@ def test_leakage_and_tiny_data_are_refused(ratings):
 
 
 def test_random_is_by_user_and_then_by_the_numbers_that_were_drawn():
-    user = np.random.default_rng(1).integers(0, 3, 60_000)
-    ratings = Ratings.from_frame(pl.DataFrame({"user": user, "item": np.arange(60_000)}))
-    random = np.random.default_rng(3).random(len(ratings))
-    test = split_random(ratings, 0.1, 0.2, 3).test
-    for u in range(3):
-        rows = np.flatnonzero(ratings.user == u)
-        least = rows[random[rows].argsort()][: int(len(rows) * 0.2 + 0.5)]
-        assert np.array_equal(test.item[test.user == u], np.sort(ratings.item[least]))
+    n = 600_000  # so many that the first bits of their numbers are the same for several
+    ratings = Ratings.from_frame(pl.DataFrame({"user": np.arange(n) % 2, "item": np.arange(n)}))
+    random = np.random.default_rng(3).random(n)
+    split = split_random(ratings, 0.1, 0.2, 3)
+    for user in range(2):
+        rows = np.flatnonzero(ratings.user == user)
+        drawn = rows[random[rows].argsort()]
+        for part, (begin, end) in ((split.test, (0, 0.2)), (split.valid, (0.2, 0.3))):
+            expected = drawn[round(len(rows) * begin) : round(len(rows) * end)]
+            assert np.array_equal(part.item[part.user == user], np.sort(ratings.item[expected]))
