@@ -161,6 +161,14 @@ def test_ids_that_were_floats_are_said(tmp_path, caplog):
     assert "the user ids look like 1.0" in caplog.text
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", "\r", "\u00a0", "\u3000"])
+def test_blanks_around_a_field_are_none_of_it(tmp_path, blank):
+    (tmp_path / "r.csv").write_bytes(f"user,item\n1,a{blank}\n2,{blank}b\n3,a\n".encode())
+    assert load_dataset(str(tmp_path / "r.csv")).ratings.items.series.to_list() == ["a", "b"]
+    (tmp_path / "r.csv").write_text('user,item\n1,"a\n"\n2,b\n3,a\n')
+    assert load_dataset(str(tmp_path / "r.csv")).ratings.items.series.to_list() == ["a", "b"]
+
+
 def test_quotes_in_a_header_can_be_named(tmp_path):
     (tmp_path / "r.csv").write_text('user,"the ""item"""\n1,5\n2,6\n')
     assert len(load_dataset(str(tmp_path / "r.csv"), item_col='the "item"').ratings) == 2

@@ -82,13 +82,13 @@ def test_leakage_and_tiny_data_are_refused(ratings):
 
 
 def test_random_is_by_user_and_then_by_the_numbers_that_were_drawn():
-    ratings = world([40, 1, 25, 33] * 9)
-    random = np.random.default_rng(3).random(len(ratings))
-    test = split_random(ratings, 0.1, 0.2, 3).test
-    least = [
-        row
-        for u in range(36)
-        for rows in [np.flatnonzero(ratings.user == u)]
-        for row in rows[random[rows].argsort()][: min(int(len(rows) * 0.2 + 0.5), len(rows) - 1)]
-    ]
-    assert np.array_equal(np.sort(test.user * 40 + test.item), np.sort((ratings.user * 40 + ratings.item)[least]))
+    n = 600_000  # so many that the first bits of their numbers are the same for several
+    ratings = Ratings.from_frame(pl.DataFrame({"user": np.arange(n) % 2, "item": np.arange(n)}))
+    random = np.random.default_rng(3).random(n)
+    split = split_random(ratings, 0.1, 0.2, 3)
+    for user in range(2):
+        rows = np.flatnonzero(ratings.user == user)
+        drawn = rows[random[rows].argsort()]
+        for part, (begin, end) in ((split.test, (0, 0.2)), (split.valid, (0.2, 0.3))):
+            expected = drawn[round(len(rows) * begin) : round(len(rows) * end)]
+            assert np.array_equal(part.item[part.user == user], np.sort(ratings.item[expected]))

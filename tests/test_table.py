@@ -1,4 +1,5 @@
 import datetime
+import hashlib
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_embed.errors import DataError
+from recsys_embed.ratings import table
 from recsys_embed.ratings.table import Ratings, Seen
 
 
@@ -99,3 +101,11 @@ def test_union_of_parts_is_the_whole(rows):
 def test_equal_data_has_an_equal_digest(frame, ratings):
     assert Ratings.from_frame(frame).digest() == ratings.digest()
     assert ratings.take(np.arange(len(ratings) - 1)).digest() != ratings.digest()
+
+
+def test_pairs_are_hashed_in_parts_to_the_same_digest(ratings, monkeypatch):
+    whole = ratings.pairs_digest()
+    monkeypatch.setattr(table, "_LINES", 7)
+    assert ratings.pairs_digest() == whole
+    lines = ratings.frame().select(pl.col("user_id", "item_id").cast(pl.String)).sort("user_id", "item_id")
+    assert whole == hashlib.sha256(lines.write_csv().encode()).hexdigest()[:16]

@@ -31,6 +31,8 @@ def test_text_columns_become_integers_only_when_nothing_is_lost(values):
 def test_leading_zeros_keep_a_whole_column_text():
     assert id_column(pl.Series(["7", "007"]), "user", from_text=True).to_list() == ["7", "007"]
     assert id_column(pl.Series(["7", "8"]), "user", from_text=True).to_list() == [7, 8]
+    for text in ("+7", "-0", "1" + "0" * 18, "8.0", " 8", "", "-9223372036854775808"):
+        assert id_column(pl.Series(["7", text]), "user", from_text=True).to_list() == ["7", text]
     assert id_column(pl.Series(["9007199254740993"]), "user", from_text=True).to_list() == [9007199254740993]
 
 
@@ -43,6 +45,15 @@ def test_big_lookups_agree_with_small_ones():
     assert (padded[:3333] == -1).all() and padded[3334:3337].tolist() == [3334, 3335, 3336]
     text = Vocab([str(i) for i in range(20_000)], "item")
     assert text.rows(np.arange(20_000)).tolist() == list(range(20_000))
+
+
+@pytest.mark.parametrize("apart", [1, 7, 10**12])
+def test_many_integers_are_found_however_far_apart(apart):
+    vocab = Vocab(np.arange(-300, 15_000) * apart, "item")
+    rows = np.random.default_rng(0).permutation(len(vocab))
+    strange = [-(2**63), 2**63 - 1, -301 * apart, 15_000 * apart]
+    asked = np.concatenate((vocab.series.to_numpy()[rows], strange))
+    assert vocab.rows(asked, missing="negative").tolist() == [*rows, -1, -1, -1, -1]
 
 
 @pytest.mark.parametrize("many", [1, 20_000])

@@ -57,7 +57,7 @@ def world(users: int, items: int, ratings: int, seed: int = 0, groups: int = 20)
     """
     random = np.random.default_rng(seed)
     popularity = np.log(random.lognormal(0.0, 2.0, items))
-    edges = [np.cumsum(np.exp(popularity + random.normal(0.0, 1.0, items))) for _ in range(groups)]
+    taste = popularity + random.normal(0.0, 1.0, (groups, items))
     group = random.integers(0, groups, users)
     active = np.cumsum(random.lognormal(0.0, 1.0, users))
     every_user = np.arange(users) * items + random.integers(0, items, users)
@@ -65,12 +65,13 @@ def world(users: int, items: int, ratings: int, seed: int = 0, groups: int = 20)
     kept = np.unique(np.concatenate((every_user, every_item)))
     pair = kept
     while len(pair) < ratings:
-        drawn = np.searchsorted(active, random.random((ratings - len(pair)) * 5 // 4 + 100) * active[-1])
+        drawn = np.searchsorted(active, random.random(ratings // 4 + ratings - len(pair)) * active[-1])
         of_group = group[drawn]
-        for at, edge in enumerate(edges):
+        for at, edge in enumerate(np.cumsum(np.exp(taste), axis=1)):
             mine = np.flatnonzero(of_group == at)
             drawn[mine] = drawn[mine] * items + np.searchsorted(edge, random.random(len(mine)) * edge[-1])
-        pair = np.unique(np.concatenate((pair, drawn)))
+        pair = pl.Series(np.concatenate((pair, drawn))).unique().sort().to_numpy()
+        taste *= 0.7  # what everybody has rated by now leaves room for the rest
     spare = np.setdiff1d(pair, kept, assume_unique=True)
     pair = random.permutation(np.concatenate((kept, random.permutation(spare)[: ratings - len(kept)])))
     user, item = np.divmod(pair, items)
