@@ -99,6 +99,22 @@ def test_a_vector_of_zeros_is_left_where_it_is_and_nothing_is_nan(ratings):
     assert all(p.isfinite().all() for p in made[0].model.parameters())
 
 
+def test_a_batch_in_any_order_is_one_step(ratings):
+    (one, other), columns = steps(ratings, "softmax")
+    rows = torch.randperm(len(columns.user), generator=torch.Generator().manual_seed(0))
+    shuffled = Batch(*(c[rows] for c in columns))
+    torch.testing.assert_close(one(shuffled), other(Batch(*columns)), rtol=1e-5, atol=1e-6)
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_a_loss_that_is_no_number_is_seen_at_once(ratings):
+    (step, _), columns = steps(ratings, "softmax")
+    with torch.no_grad():
+        step.model.items.table.weight[4] = torch.nan
+    assert step(columns).isnan()
+
+
 @numba.njit
 def exponentials(x):
     return np.array([kernels.exp(one) for one in x])

@@ -64,6 +64,17 @@ def test_top_of_more_than_there_are_is_all_of_them(way, monkeypatch):
     assert rows.tolist() == [[1, 0, 2], [0, 2, -1]] and scores[0].tolist() == [3, 2, 1]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_names_no_key_is_refused(way, monkeypatch):
+    monkeypatch.setattr(index, "_best", lambda numbers: way)
+    found = ExactIndex(np.ones((5, 2), np.float32))
+    with pytest.raises(ValueError, match="5 keys"):
+        found.search(np.ones((1, 2), np.float32), 2, np.ones(6, bool))
+    for row in (-1, 5):
+        with pytest.raises(IndexError, match="5 keys"):
+            found.search(np.ones((1, 2), np.float32), 2, exclude=(np.zeros(1, int), np.array([row])))
+
+
 @pytest.mark.parametrize("k", [1, 20, 300, 700])
 def test_both_ways_find_the_same(k, monkeypatch):
     random = np.random.default_rng(3)

@@ -7,12 +7,14 @@ seeds give equal bits whatever their number.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -23,8 +25,6 @@ from numba.extending import intrinsic
 
 # Products and sums may be joined to one operation, and sums reordered; nan and infinity stay what they are.
 _MATHS = {"contract", "reassoc", "nsz", "arcp"}
-# Numba keeps a kernel by the date of the file that it stands in. Who changes what is part of kernels of other files (an
-# `inlined` function, `prefetch`, AHEAD) must touch those too: they would go on as they were.
 # Rows of a table lie anywhere in memory: each is asked for so many rows before it is worked on. Without it, a processor
 # waits for memory most of the time (300 ns a row of 64 numbers and its two moments where 40 ns are work).
 AHEAD = 4
@@ -32,15 +32,28 @@ AHEAD = 4
 _ROWS = 1024
 
 
+@cache
+def _sources() -> str:
+    """Return a digest of all kernels: what is part of one may stand in the file of another."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
 def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return what compiles a function for arguments of these types, now, or reads it from Numba's cache."""
 
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
         options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy"}
+        kernel = numba.njit(**options)(function)
         try:
-            return numba.njit(signature, cache=True, **options)(function)
+            kernel.enable_caching()
+            # Numba itself would look at the date of the function's own file alone.
+            kernel._cache._cache_file._source_stamp = _sources()
+            kernel.compile(signature)
         except (RuntimeError, OSError):  # no folder to keep it in, or a full one: each process compiles it again
-            return numba.njit(signature, **options)(function)
+            kernel = numba.njit(signature, **options)(function)
+        kernel.disable_compile()
+        return kernel
 
     return compile_
 
@@ -63,20 +76,39 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads - 1, "kernel")
 
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # the threads stay behind, and nobody would do the work
+
+
 def over(rows: int, kernel: Callable[..., None], *arguments: Any, least: int = _ROWS) -> None:
     """Run kernel(start, stop, *arguments) on parts of range(rows), on all threads; at least `least` rows on each."""
-    parts = min(threads(), -(-rows // least))
+    most = threads()
+    parts = min(most, -(-rows // least))
     if parts <= 1:
         kernel(0, rows, *arguments)
         return
     edges = np.linspace(0, rows, parts + 1).astype(int).tolist()
-    rest = [_pool(parts).submit(kernel, a, b, *arguments) for a, b in pairwise(edges[1:])]
+    rest: list[Future[None]] = []
     try:
+        for a, b in pairwise(edges[1:]):
+            rest.append(_pool(most).submit(kernel, a, b, *arguments))
         kernel(0, edges[1], *arguments)
     finally:
-        wait(rest)  # an interrupt must not find them at work on tables that are read
+        _end(rest)
     for part in rest:
         part.result()
+
+
+def _end(parts: list[Future[None]]) -> None:
+    """Wait until all have ended; an interrupt waits too: it must not find them at work on tables that are read."""
+    interrupt = None
+    while not all(part.done() for part in parts):
+        try:
+            wait(parts)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt:
+        raise interrupt
 
 
 def _prefetch(typing: Any, table: Any, row: Any) -> Any:

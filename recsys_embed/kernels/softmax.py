@@ -50,7 +50,7 @@ def exp(x):
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
     p = p * r * r + r + np.float32(1)
-    return p * _power(np.int32(whole)) if x >= np.float32(-87) else np.float32(0)
+    return np.float32(0) if x < np.float32(-87) else p * _power(np.int32(whole))  # of what is no number: no number
 
 
 @compiled("(i8,i8,f4[:,::1],f4[::1],f4[:,::1],i8[::1],u8,f4,u8,b1,f4)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Uniform(Sampler):
     def draw_distinct(self, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See `Sampler`: by drawing until there are enough, which costs no look at every item."""
         device, n = self.chance.device, len(self.chance)
-        if 4 * k > n:
+        if not k or 4 * k > n:
             return super().draw_distinct(k, generator)
         rows = torch.empty(0, dtype=torch.int64, device=device)
         while len(rows) < k:
@@ -77,8 +78,12 @@ class Known:
     def __init__(self, seen: Seen, items: int, device: torch.device) -> None:
         self.items = items
         self.start, self.item = torch.tensor(seen.start, device=device), torch.tensor(seen.item, device=device)
+
+    @cached_property
+    def pair(self) -> Tensor:
+        """Each pair as one number, ascending, int64 [n]."""
         count = self.start.diff()
-        self.pair = torch.repeat_interleave(torch.arange(len(count), device=device), count) * items + self.item
+        return torch.repeat_interleave(torch.arange(len(count), device=count.device), count) * self.items + self.item
 
     def among(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pairs (d, k) where user d knows item k, d in order: [n] and [n]; users [D], items [K] distinct."""

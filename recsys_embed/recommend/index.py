@@ -40,8 +40,8 @@ class Index(Protocol):
 class ExactIndex:
     """Scores all keys, in blocks of queries, and takes the best.
 
-    keys: [n, d]. score: how (queries [b, d], keys [n, d]) become scores [b, n]; a dot product by default. Queries are
-    whatever `score` takes, in rows that can be sliced: sparse ones too.
+    keys: [n, d]. score: how (queries [b, d], keys [n, d]) become scores [b, n], a new array, since it is written to; a
+    dot product by default. Queries are whatever `score` takes, in rows that can be sliced: sparse ones too.
     """
 
     def __init__(self, keys: Floats, score: Callable[[Any, Floats], Floats] | None = None) -> None:
@@ -58,6 +58,10 @@ class ExactIndex:
     ) -> tuple[Floats, Rows]:
         """See Index."""
         b, n, k = queries.shape[0], len(self.keys), min(k, len(self.keys))
+        if allowed is not None and len(allowed) != n:
+            raise ValueError(f"allowed must say of each of {n} keys whether it is, and says so of {len(allowed)}")
+        if exclude is not None and len(exclude[1]) and not 0 <= exclude[1].min() <= exclude[1].max() < n:
+            raise IndexError(f"of {n} keys, one is excluded that is none of them")
         scores, rows = np.empty((b, k), np.float32), np.empty((b, k), np.int64)
         barred = _NONE if allowed is None else np.flatnonzero(~allowed)
         query, hidden = (_NONE, _NONE) if exclude is None else exclude
@@ -108,9 +112,6 @@ def _quick(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats
     if not rows.size:
         return
     hidden = np.require(hidden, np.int64, ("C", "W"))
-    mine = hidden[edge[0] : edge[-1]]
-    if len(mine) and not 0 <= mine.min() <= mine.max() < table.shape[1]:
-        raise IndexError(f"of {table.shape[1]} keys, one is excluded that is none of them")
     over(len(table), ranking.best, table, barred, edge, hidden, scores, rows, least=1 + _SHARE // table.shape[1])
 
 

@@ -18,7 +18,7 @@ from recsys_embed.model.samplers import draw_unknown
 from recsys_embed.model.towers import IdTower
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.train.sparse_adam import takes
-from recsys_embed.train.step import AutogradStep, Batch, Room, seed_of, why_not_pairs
+from recsys_embed.train.step import AutogradStep, Batch, Room, by_user, seed_of, why_not_pairs
 
 
 class PairsStep(AutogradStep):
@@ -38,6 +38,10 @@ class PairsStep(AutogradStep):
         super().__init__(*given)
         self.shares = self._shares()
         self.room = Room()
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Update the tables with a batch and return its loss."""
+        return self.at(by_user(batch), torch.arange(len(batch.user)))
 
     def at(self, columns: Batch, rows: Tensor) -> Tensor:
         """Update the tables with some of the ratings, which ascend by user; return the loss."""

@@ -40,6 +40,8 @@ class CudaPairsStep(AutogradStep):
         """Return why this step cannot take the place of `AutogradStep` here, or None where it can."""
         if config.moments == "row":
             return "one moment a row"
+        if (getattr(model.users, "bias", None) is None) != (getattr(model.items, "bias", None) is None):
+            return "biases on one side"
         return why_not_pairs(model, config, takes_on_cuda)
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ from recsys_embed.model.scorers import Dot
 from recsys_embed.model.softmax import BLOCK
 from recsys_embed.model.towers import IdTower
 from recsys_embed.train.sparse_adam import takes
-from recsys_embed.train.step import AutogradStep, Batch, Room, seed_of, why_not_tables
+from recsys_embed.train.step import AutogradStep, Batch, Room, by_user, seed_of, why_not_tables
 
 
 class _Taken(NamedTuple):
@@ -66,11 +66,15 @@ class SoftmaxStep(AutogradStep):
             torch.from_numpy(column.numpy().take(rows.numpy()))
             for column in (columns.user, columns.item, columns.weight)
         )
-        return self(Batch(user, item, weight, weight))  # no softmax looks at values
+        return self._step(Batch(user, item, weight, weight))  # no softmax looks at values
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Update the tables with a batch and return its loss."""
+        return self._step(by_user(batch))
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Tensor:
-        """Update the tables with a batch, whose ratings ascend by user; return its loss."""
+    def _step(self, batch: Batch) -> Tensor:
+        """The same with ratings that ascend by user."""
         self.optimizer.decay()
         users, counts = batch.user.unique_consecutive(return_counts=True)
         edge = np.concatenate(([0], counts.cumsum(0).numpy()))

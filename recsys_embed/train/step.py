@@ -32,6 +32,12 @@ class Batch(NamedTuple):
     weight: Tensor
 
 
+def by_user(batch: Batch) -> Batch:
+    """Return the batch with its ratings ascending by user, as steps by kernels need it."""
+    order = batch.user.argsort(stable=True)
+    return Batch(*(column[order] for column in batch))
+
+
 class Room:
     """Memory that a step writes to, by name: kept from step to step, since new memory is given out slowly."""
 
@@ -41,7 +47,7 @@ class Room:
     def __call__(self, name: str, shape: tuple[int, ...], dtype: type = np.float32) -> Any:
         """Return an array of this shape, not filled: its numbers are those that were left there."""
         found = self.arrays.get(name)
-        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:]:
+        if found is None or len(found) < shape[0] or found.shape[1:] != shape[1:] or found.dtype != dtype:
             found = self.arrays[name] = np.empty(shape, dtype)
         return found[: shape[0]]
 

@@ -1,0 +1,107 @@
+"""How kernels are kept and shared among threads."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys_embed.kernels import compiled
+
+KERNELS = Path(compiled.__file__).parents[1]
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr(compiled, "threads", lambda: 2)
+
+
+def fill(start, stop, out):
+    out[start:stop] += 1
+
+
+def test_every_row_is_worked_on_once(monkeypatch):
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(compiled, "threads", lambda threads=threads: threads)
+        for rows in (0, 1, 3, 11):
+            out = np.zeros(rows, int)
+            compiled.over(rows, fill, out, least=1)
+            assert (out == 1).all()
+
+
+def test_what_a_part_raises_is_raised(two_threads):
+    def fail(start, stop):
+        if start:
+            raise ValueError("here")
+
+    with pytest.raises(ValueError, match="here"):
+        compiled.over(8, fail, least=1)
+
+
+def test_an_interrupt_waits_for_the_others(two_threads):
+    ended, begun = [], threading.Event()
+
+    def work(start, stop):
+        if start:
+            begun.set()
+            time.sleep(0.2)
+            ended.append(start)
+        else:
+            begun.wait()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compiled.over(8, work, least=1)
+    assert ended
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_threads_of_its_own():
+    code = """
+import os, numpy as np
+from recsys_embed.kernels import compiled
+compiled.threads = lambda: 2
+def fill(start, stop, out):
+    out[start:stop] += 1
+def whole():
+    out = np.zeros(8, int)
+    compiled.over(8, fill, out, least=1)
+    return (out == 1).all()
+assert whole()
+child = os.fork()
+if not child:
+    os._exit(0 if whole() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_change_of_a_part_changes_the_kernels_of_other_files(tmp_path):
+    """Numba's cache looks at the date of a function's own file alone, and its parts may stand elsewhere."""
+    package = tmp_path / "recsys_embed"
+    package.mkdir()
+    shutil.copy(KERNELS / "__init__.py", package)
+    shutil.copytree(KERNELS / "kernels", package / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+import numpy as np
+from recsys_embed.kernels.softmax import give
+ones = lambda *shape: np.ones(shape, np.float32)
+tables, counts = (ones(1, 2), ones(1, 2), ones(1, 2)), (ones(1), np.zeros(1))
+hashes = np.uint64(0), np.float32(1), np.uint64(0), False, np.float32(1)
+give(0, 1, tables, counts, (0.1, 0.9, 0.999, 1e-8, 0.0), np.zeros(1, int), ones(1, 2), ones(1, 2), ones(1), *hashes)
+print(tables[0][0, 0] < 1)
+"""
+    found = []
+    adam = package / "kernels" / "adam.py"
+    for change in ("", "- pace * m /", "+ pace * m /"):
+        if change:
+            adam.write_text(adam.read_text().replace("- pace * m /", change))
+        command = [sys.executable, "-c", code]
+        found.append(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip())
+    assert found == ["True", "True", "False"]
