@@ -176,7 +176,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             row.grid(alpha=0.3)
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("peak memory of the process, GB")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False)
+    axes[1, 0].set_ylim(0.45, 4.5)
+    axes[1, 0].set_yticks([0.5, 1, 2, 4], labels=["0.5", "1", "2", "4"])
+    axes[1, 0].tick_params(axis="y", which="minor", length=0)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     base = f"{BASE.users:,} users, {BASE.items:,} items, {BASE.ratings:,} ratings, {BASE.dim} numbers"
     figure.suptitle(f"Each size alone, from {base} (grey lines)", fontsize=11)
     figure.savefig(path, dpi=130)
