@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from worlds import ITEMS, USERS, small
+from worlds import ITEMS, USERS, scattered, small
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
@@ -156,14 +156,7 @@ def world(ratings, loss, **given):
     """A model with biases of all sizes, its step, and what draws batches with duplicates."""
     given = {"lr": 0.1, "user_decay": 0.5, "item_decay": 0.2, "bias_decay": 0.9, **given}
     model_config, config = small(loss, negatives=K, **given)
-    model = build(model_config, USERS, ITEMS)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for tower in (model.users, model.items):
-            tower.table.weight.normal_()
-            if tower.bias is not None:
-                tower.bias.weight.normal_()
-        model.offset.fill_(0.7)
+    model = scattered(model_config)
     model.to(DEVICE)
     known = Known(ratings.seen(), ITEMS, DEVICE)
     counts = torch.from_numpy(ratings.counts).to(DEVICE)

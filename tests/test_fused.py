@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from worlds import ITEMS, USERS, small
+from worlds import ITEMS, USERS, scattered, small
 
 from recsys_embed import kernels
 from recsys_embed.kernels import available, compiled, pairs
@@ -30,14 +30,7 @@ K = 3
 def world(ratings, loss, **given):
     """A model with biases of all sizes, its step, and ratings of a step, ascending by user, with duplicates."""
     config = small(loss, negatives=K, lr=0.1, **given)
-    model = build(config[0], USERS, ITEMS)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for tower in (model.users, model.items):
-            tower.table.weight.normal_()
-            if tower.bias is not None:
-                tower.bias.weight.normal_()
-        model.offset.fill_(0.7)
+    model = scattered(config[0])
     known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
     step = PairsStep(model, config[1], known, torch.from_numpy(ratings.counts), torch.Generator().manual_seed(0))
     by_user = ratings.take(np.argsort(ratings.user, kind="stable"))

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from worlds import ITEMS, USERS, small
+from worlds import ITEMS, USERS, scattered, small
 
 from recsys_embed.kernels import softmax as kernels
 from recsys_embed.model import softmax as model_softmax
@@ -20,13 +20,7 @@ from recsys_embed.train.step import AutogradStep, Batch
 def steps(ratings, loss, **given):
     """The two steps, on equal models with biases of all sizes and equal random numbers; and all ratings, by user."""
     config = small(loss, negatives=5, lr=0.1, user_decay=0.5, item_decay=0.3, bias_decay=0.2, **given)
-    model = build(config[0], USERS, ITEMS)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for tower in (model.users, model.items):
-            tower.table.weight.normal_()
-            if tower.bias is not None:
-                tower.bias.weight.normal_()
+    model = scattered(config[0])
     known, counts = Known(ratings.seen(), ITEMS, torch.device("cpu")), torch.from_numpy(ratings.counts)
     made = [
         kind(copy.deepcopy(model), config[1], known, counts, torch.Generator().manual_seed(0))

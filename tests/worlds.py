@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import torch
 
 from recsys_embed.config import ModelConfig, TrainConfig
 from recsys_embed.evaluation.cold import cold_metrics
 from recsys_embed.evaluation.protocol import Ranker
+from recsys_embed.model.model import Model, build
 from recsys_embed.ratings.splits import split_cold_items
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.recipes import Size, recipe
@@ -56,6 +58,19 @@ def small(loss: str, scorer: str = "dot", items: int = ITEMS, **given: object) -
         TrainConfig(loss=loss, **train),
         Size(USERS, items, 100),
     )  # type: ignore[arg-type]
+
+
+def scattered(config: ModelConfig) -> Model:
+    """A model whose vectors and biases are of all sizes, and with an offset."""
+    model = build(config, USERS, ITEMS)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for tower in (model.users, model.items):
+            tower.table.weight.normal_()
+            if tower.bias is not None:
+                tower.bias.weight.normal_()
+        model.offset.fill_(0.7)
+    return model
 
 
 COLOURS = ("red", "green", "blue")
