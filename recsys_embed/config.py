@@ -159,6 +159,24 @@ class MapConfig:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What may stand in a list, and what comes first in it, besides the scores."""
+
+    where: Annotated[str | None, "only items of which this holds, e.g. \"year >= 1990 and 'Comedy' in genres\""] = None
+    boost: Annotated[str | None, "adds to the scores of items: EXPRESSION: AMOUNT; EXPRESSION: AMOUNT"] = None
+    per_group: Annotated[str | None, "at most so many items of a group: COLUMN: NUMBER, e.g. genres: 2"] = None
+    diversity: Annotated[float, "how much it counts to be unlike what stands above, from 0 to 1"] = 0.0
+    min_ratings: Annotated[int, "only items with so many training ratings"] = 0
+    max_ratings: Annotated[int | None, "only items with so many training ratings at most"] = None
+
+    def __post_init__(self) -> None:
+        check(0 <= self.diversity <= 1, "diversity", self.diversity, "from 0 to 1")
+        check(self.min_ratings >= 0, "min_ratings", self.min_ratings, "0 or more")
+        most = self.max_ratings
+        check(most is None or most >= self.min_ratings, "max_ratings", most, "no less than min-ratings")
+
+
 def names_of(text: str | None) -> tuple[str, ...]:
     """Return the names of a comma-separated list."""
     return tuple(n.strip() for n in (text or "").split(",") if n.strip())
@@ -340,3 +358,6 @@ def _check_choices(config: Any) -> None:
         choices = [c for k in (kind, *get_args(kind)) for c in get_args(k) if isinstance(c, str)]
         if choices and value is not None and value not in choices:
             raise SettingError(f"{field.name.replace('_', '-')} must be one of {', '.join(choices)}, got {value!r}")
+
+
+NO_RULES = Rules()

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats, unit
-from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig, settings
+from recsys_embed.config import NO_RULES, ContentConfig, ModelConfig, Rules, TrainConfig, settings
 from recsys_embed.content.images import find_images
 from recsys_embed.content.item_vectors import read_item_vectors
 from recsys_embed.content.items import Descriptions, describe_items
@@ -28,6 +28,9 @@ from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import new_user
 from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
+from recsys_embed.recommend.lists import list_for, lists
+from recsys_embed.recommend.person import somebody
+from recsys_embed.recommend.rules import ready
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -135,7 +138,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "_directions", "_new_user"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "_directions"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -182,17 +185,18 @@ class Recommender:
         hide_held: bool = False,
         among: Sequence[Id] | None = None,
         exclude: Sequence[Id] = (),
+        rules: Rules = NO_RULES,
     ) -> pl.DataFrame:
         """Return the k best items of one user, of several, or of all (when none are named), as one long table.
 
         Columns: user_id, item_id, title, score, rank (from 1). Every user gets exactly min(k, items left) rows.
         include_seen: rank what the model was fitted on too, but for a node itself. hide_held: leave out held-out
             ratings as well.
-        among: item ids to choose from; exclude: item ids to leave out.
+        among: item ids to choose from; exclude: item ids to leave out. rules: what else may be shown, and boosted.
         Raises UnknownId for users and items that are not known.
         """
         rows = np.arange(len(self.users)) if isinstance(users, Everybody) else self._rows(self.users, users)
-        frames = list(self.blocks(rows, k, include_seen, hide_held, among, exclude))
+        frames = list(self.blocks(rows, k, include_seen, hide_held, among, exclude, rules))
         return pl.concat(frames)
 
     def blocks(
@@ -203,10 +207,11 @@ class Recommender:
         hide_held: bool = False,
         among: Sequence[Id] | None = None,
         exclude: Sequence[Id] = (),
+        rules: Rules = NO_RULES,
     ) -> Iterator[pl.DataFrame]:
         """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
-        _check_k(k)
-        allowed = self._allowed(among, exclude)
+        check_k(k)
+        shown = ready(self, rules, among, exclude)
         hidden = self.hidden
         if include_seen:
             hidden = Seen.nothing(len(self.users))
@@ -216,7 +221,7 @@ class Recommender:
         step = at_once(len(self.items))
         for start in range(0, max(1, len(users)), step):
             block = users[start : start + step]
-            scores, items = self.index.search(self.plain.queries(block), k, allowed, hidden.of_users(block))
+            scores, items = lists(self.index, self.plain.queries(block), k, shown, hidden.of_users(block))
             yield self._listed(scores, items, user_id=self.users.ids(block))
 
     def recommend_for(
@@ -226,42 +231,56 @@ class Recommender:
         *,
         among: Sequence[Id] | None = None,
         exclude: Sequence[Id] = (),
+        rules: Rules = NO_RULES,
     ) -> pl.DataFrame:
         """Return the k best items for somebody the model does not know, from items that they like.
 
         Columns: item_id, title, score, rank (from 1); min(k, items left) rows, the given items not among them.
         items: item ids, in any order; what stands twice counts once. Without any, the items with most ratings come
             first, and a score is the logarithm of one more than their number, as a softmax over biases would have it.
-        among: item ids to choose from; exclude: item ids to leave out too.
+        among: item ids to choose from; exclude: item ids to leave out too. rules: what else may be shown.
         Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
         """
-        _check_k(k)
-        rows = np.unique(self._rows(self.items, items))
-        queries, index = self.plain.folded(self._new_user(rows)[None]), self.index
-        if not len(rows):
-            queries, index = np.ones((1, 1), np.float32), ExactIndex(np.log1p(self.counts, dtype=np.float32)[:, None])
-        pairs = np.zeros(len(rows), np.int64), rows
-        scores, found = index.search(queries, k, self._allowed(among, exclude), pairs)
-        return self._listed(scores, found)
+        check_k(k)
+        person = somebody(self, likes=_listed_ids(self.items, items))
+        rows, scores, _ = list_for(self, person, k, ready(self, rules, among, exclude), person.own)
+        return self._listed(scores[None], rows[None])
 
     def vector_of(self, items: Id | Iterable[Id]) -> Floats:
         """Return the vector [dim] of somebody the model does not know, from items that they like; no bias is in it.
 
         Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
         """
-        return self._new_user(np.unique(self._rows(self.items, items)))
+        return self.new_user(np.unique(self._rows(self.items, items)))
 
     @cached_property
-    def _new_user(self) -> Callable[[Rows], Floats]:
+    def new_user(self) -> Callable[[Rows], Floats]:
         """Item rows -> the vector of a user who was not there in training."""
         return new_user(self.plain, self.counts)
+
+    @cached_property
+    def popular(self) -> ExactIndex:
+        """The items by their numbers of ratings, for somebody nothing is known of; ask it with ones [b, 1]."""
+        return ExactIndex(np.log1p(self.counts, dtype=np.float32)[:, None])
+
+    @cached_property
+    def item_ids(self) -> list[Id]:
+        """The items' ids by row."""
+        ids: list[Id] = self.items.series.to_list()
+        return ids
+
+    @cached_property
+    def titles(self) -> list[str]:
+        """The items' titles by row."""
+        titles: list[str] = self.table["title"].to_list()
+        return titles
 
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors point most nearly the way of an item's (or of each of several).
 
         Columns: of, item_id, title, score (the cosine), rank. Biases take no part, nor does the item itself.
         """
-        _check_k(k)
+        check_k(k)
         rows = self._rows(self.items, items)
         scores, found = neighbours(self._directions, rows, k)
         return self._listed(scores, found, of=self.items.ids(rows))
@@ -272,7 +291,7 @@ class Recommender:
         Columns: item_id, title, score, rank. Raises SettingError where the model was trained without descriptions,
         and UnknownId where it knows nothing of what is asked.
         """
-        _check_k(k)
+        check_k(k)
         described = self._need_described()
         if not query and image is None:
             raise SettingError("search needs a text or a picture")
@@ -282,7 +301,7 @@ class Recommender:
 
     def words_near(self, item: Id, k: int = 10) -> pl.DataFrame:
         """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
-        _check_k(k)
+        check_k(k)
         return self._need_described().words_near(self.plain.items[int(self._rows(self.items, item)[0])], k)
 
     def add_items(
@@ -354,10 +373,14 @@ class Recommender:
         return self._nearest(np.unique(self._rows(self.items, likes)), items, n)
 
     def _nearest(self, own: Rows, items: Sequence[Id], n: int) -> list[list[Id]]:
-        if not len(own) or not len(items):
-            return [[] for _ in items]
-        near = ExactIndex(self._directions[own]).search(self._directions[self.items.rows(items)], n)[1]
-        return [self.items.ids(own[line[line >= 0]]).to_list() for line in near]
+        return [self.items.ids(rows).to_list() for rows in self.near_own(own, self.items.rows(items), n)]
+
+    def near_own(self, own: Rows, rows: Rows, n: int = 2) -> list[list[int]]:
+        """Return, for each item row, the n of somebody's own rows that are nearest to it by cosine."""
+        if not len(own) or not len(rows):
+            return [[] for _ in rows]
+        near = ExactIndex(self._directions[own]).search(self._directions[rows], n)[1]
+        return [own[line[line >= 0]].tolist() for line in near]
 
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all, and return it. See `docs/bundle.md`."""
@@ -395,22 +418,19 @@ class Recommender:
         )
 
     def _rows(self, vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
-        if isinstance(ids, int | str | np.integer):
-            return vocab.rows([ids])
-        if isinstance(ids, bytes | Mapping) or not isinstance(ids, Iterable):
-            raise UnknownId(f"{ids!r} names no {vocab.name}: ids are integers or text, one or a list of them")
-        return vocab.rows(ids)
-
-    def _allowed(self, among: Sequence[Id] | None, exclude: Sequence[Id]) -> NDArray[np.bool_] | None:
-        if among is None and not len(exclude):
-            return None
-        allowed = np.full(len(self.items), among is None)
-        if among is not None:
-            allowed[self.items.rows(among)] = True
-        allowed[self.items.rows(exclude)] = False
-        return allowed
+        return vocab.rows(_listed_ids(vocab, ids))
 
 
-def _check_k(k: int) -> None:
+def _listed_ids(vocab: Vocab, ids: Id | Iterable[Id]) -> Iterable[Id]:
+    """Return one id or several as several."""
+    if isinstance(ids, int | str | np.integer):
+        return [ids]
+    if isinstance(ids, bytes | Mapping) or not isinstance(ids, Iterable):
+        raise UnknownId(f"{ids!r} names no {vocab.name}: ids are integers or text, one or a list of them")
+    return ids
+
+
+def check_k(k: int) -> None:
+    """Refuse a length of a list that is none."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise SettingError(f"k must be a whole number, at least 1, got {k!r}")
