@@ -387,9 +387,12 @@ class Recommender:
         return store.write(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Recommender:
-        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
-        return store.read(cls(), Path(folder))
+    def load(cls, folder: str | Path, *, mmap: bool = False) -> Recommender:
+        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError.
+
+        mmap: vectors stay in their files, mapped into memory, which several processes then share.
+        """
+        return store.read(cls(), Path(folder), mmap)
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
