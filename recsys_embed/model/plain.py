@@ -15,8 +15,8 @@ from recsys_embed.ratings.vocab import Rows
 
 Link = Literal["score", "stars", "chance"]
 
-# Numbers of a hidden layer that are worked on at once: 4 MB of float32, which a cache holds.
-_HIDDEN = 1 << 20
+# Numbers of a hidden layer that are worked on at once: 1 MB of float32, which a cache holds.
+_HIDDEN = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -104,20 +104,23 @@ class PlainModel:
         return out
 
     def _scored_by_layers(self, queries: Floats, rows: Rows | None) -> Floats:
-        items, item_bias = (self.items, self.item_bias) if rows is None else (self.items[rows], self.item_bias[rows])
-        d, out = self.dim, np.empty((len(queries), len(items)), np.float32)
+        n = len(self.items) if rows is None else len(rows)
+        d, out = self.dim, np.empty((len(queries), n), np.float32)
         (first, bias), *rest = self.layers
         # The first layer is linear in both vectors, so each side is multiplied once and the halves are added.
-        left, right = queries[:, :d] @ first[:, :d].T, items @ first[:, d:].T + bias
-        step = max(1, _HIDDEN // max(1, right.size))
-        for start in range(0, len(queries), step):
-            hidden = (left[start : start + step, None] + right).reshape(-1, right.shape[1])
-            for weight, bias in rest:
-                hidden = np.maximum(hidden, 0, out=hidden) @ weight.T
-                hidden += bias
-            out[start : start + step] = hidden.reshape(-1, len(items))
+        left, most = queries[:, :d] @ first[:, :d].T, max(1, _HIDDEN // len(first))
+        for begin in range(0, n, most):
+            part = slice(begin, begin + most) if rows is None else rows[begin : begin + most]
+            right = self.items[part] @ first[:, d:].T + bias
+            step = max(1, most // len(right))
+            for start in range(0, len(queries), step):
+                hidden = (left[start : start + step, None] + right).reshape(-1, right.shape[1])
+                for weight, shift in rest:
+                    hidden = np.maximum(hidden, 0, out=hidden) @ weight.T
+                    hidden += shift
+                out[start : start + step, begin : begin + most] = hidden.reshape(-1, len(right))
         out += queries[:, d, None]
-        out += item_bias
+        out += self.item_bias if rows is None else self.item_bias[rows]
         return out
 
     def pairs(self, users: Rows, items: Rows) -> Floats:
