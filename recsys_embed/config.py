@@ -23,6 +23,7 @@ DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 WeightName = Literal["none", "rating"]
 MomentsName = Literal["number", "row"]
 FitName = Literal["adam", "gibbs"]
+IndexName = Literal["exact", "approximate"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import typer
 
 from recsys_embed.cli.options import JSON, MODEL, K
 from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.config import IndexName
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def recommend(
     hide_test: Annotated[
         bool, typer.Option("--hide-test", help="Leave out held-out ratings of the user as well.")
     ] = False,
+    index: Annotated[
+        IndexName, typer.Option(help="approximate: faster for very many items and users; says what it finds.")
+    ] = "exact",
     out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
     model: MODEL = None,
     json: JSON = False,
@@ -58,6 +62,8 @@ def recommend(
     if likes is not None and (include_seen or hide_test or out is not None):
         raise SettingError("--likes goes with --k, --model and --json: it is about nobody the model knows")
     recommender, folder = load(model)
+    if index != "exact":
+        recommender.use_index(index)
     if likes is not None:
         return _visitor(recommender, folder, likes, k, json)
     options: dict[str, Any] = {"include_seen": include_seen, "hide_held": hide_test}

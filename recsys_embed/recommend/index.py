@@ -75,7 +75,7 @@ class ExactIndex:
     ) -> tuple[Floats, Rows]:
         """See Index."""
         b, n, k = queries.shape[0], len(self), min(k, len(self))
-        query, hidden = _checked(n, allowed, exclude)
+        query, hidden = checked(n, allowed, exclude)
         scores, rows = np.full((b, k), -np.inf, np.float32), np.full((b, k), -1, np.int64)
         barred, among = _NONE, None
         if allowed is not None and np.count_nonzero(allowed) < n * _FEW:
@@ -138,7 +138,7 @@ class CosineIndex(ExactIndex):
         return self.search(self.directions(rows), k, exclude=(np.arange(len(rows)), rows))
 
 
-def _checked(n: int, allowed: Mask | None, exclude: Pairs | None) -> Pairs:
+def checked(n: int, allowed: Mask | None, exclude: Pairs | None) -> Pairs:
     """Return what is excluded; refuse what names no key of n."""
     if allowed is not None and len(allowed) != n:
         raise ValueError(f"allowed must say of each of {n} keys whether it is, and says so of {len(allowed)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys_embed.arrays import Floats
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.index import ExactIndex, Pairs
+from recsys_embed.recommend.index import Index, Pairs
 from recsys_embed.recommend.person import Person
 from recsys_embed.recommend.rules import Shown
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recsys_embed.recommend.recommender import Recommender
 
 
-def lists(index: ExactIndex, queries: Floats, k: int, shown: Shown, hidden: Pairs) -> tuple[Floats, Rows]:
+def lists(index: Index, queries: Floats, k: int, shown: Shown, hidden: Pairs) -> tuple[Floats, Rows]:
     """Return the k best that may be shown for queries [b, d]: scores and rows, both [b, k'], as `Index.search` does.
 
     hidden: (query, item row) pairs, ascending by query, of what is not shown to whom.
@@ -32,6 +32,7 @@ def list_for(
     hidden: item rows that do not stand in it, ascending. Of somebody nothing is known of a score is the logarithm of
     one more than an item's number of ratings, as a softmax over biases would have it.
     """
+    index: Index
     if person.vector is None:
         query, index = np.ones((1, 1), np.float32), recommender.popular
     else:

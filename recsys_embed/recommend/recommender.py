@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config import NO_RULES, ContentConfig, ModelConfig, Rules, TrainConfig, settings
+from recsys_embed.config import NO_RULES, ContentConfig, IndexName, ModelConfig, Rules, TrainConfig, settings
 from recsys_embed.content.images import find_images
 from recsys_embed.content.item_vectors import read_item_vectors
 from recsys_embed.content.items import Descriptions, describe_items
@@ -25,9 +25,10 @@ from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
+from recsys_embed.recommend.approximate import ApproximateIndex
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import new_user
-from recsys_embed.recommend.index import CosineIndex, ExactIndex, at_once, top
+from recsys_embed.recommend.index import CosineIndex, ExactIndex, Index, at_once, top
 from recsys_embed.recommend.lists import list_for, lists
 from recsys_embed.recommend.person import somebody
 from recsys_embed.recommend.rules import ready
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from recsys_embed.train.loop import Fitted
 
 log = logging.getLogger("recsys_embed")
+
+# Users whose lists an approximate index is measured on.
+_MEASURED = 300
 
 
 class Everybody:
@@ -70,6 +74,8 @@ class Recommender:
     per_user: pl.DataFrame | None = None
     _described: Described | None = None
     _folder: Path | None = None
+    _index: IndexName = "exact"
+    _promising: ApproximateIndex | None = None
 
     def __init__(
         self,
@@ -155,9 +161,35 @@ class Recommender:
         return f"Recommender({len(self.users):,} users, {len(self.items):,} items, vectors of {self.plain.dim})"
 
     @cached_property
-    def index(self) -> ExactIndex:
+    def index(self) -> Index:
         """The items, ready to be ranked."""
-        return ExactIndex.of(self.plain)
+        return ExactIndex.of(self.plain) if self._index == "exact" else self._approximate()
+
+    def use_index(self, index: IndexName) -> Recommender:
+        """Rank by all items ("exact", as it is from the start), or by promising ones alone ("approximate").
+
+        The approximate index is made at once, in seconds for a million items, and again whenever the items change;
+        what it finds of the exact lists is measured on a sample of the users, logged, and stands in `index.found`.
+        Boosted lists stay exact. Returns this recommender. Raises SettingError for another name, and without faiss,
+        which an MLP scorer does not need: its candidates come from a dot product that is nearly its score.
+        """
+        if index not in get_args(IndexName):
+            raise SettingError(f"index must be one of {', '.join(get_args(IndexName))}, got {index!r}")
+        self._index = index
+        vars(self).pop("index", None)
+        if index == "exact":
+            self._promising = None
+        else:
+            vars(self)["index"] = self._approximate()
+        return self
+
+    def _approximate(self) -> ApproximateIndex:
+        made = self._promising.of_same_items(self.plain) if self._promising else None
+        if made is None:
+            users = np.random.default_rng(0).permutation(len(self.users))[:_MEASURED]
+            made = ApproximateIndex.of(self.plain, self.plain.queries(users), self.hidden.of_users(users))
+        self._promising = made
+        return made
 
     @property
     def shared(self) -> bool:
