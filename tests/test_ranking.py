@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from recsys_embed.arrays import unit
 from recsys_embed.datasets import load_dataset
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import baselines, metrics
@@ -19,7 +20,7 @@ from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.splits import split_random
 from recsys_embed.ratings.table import Ratings, Seen
 from recsys_embed.recommend import index
-from recsys_embed.recommend.index import ExactIndex, top
+from recsys_embed.recommend.index import CosineIndex, ExactIndex, top
 
 LARGEST, SMALLEST = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
 WAYS = [index._plain, index._quick]
@@ -91,9 +92,10 @@ def test_both_ways_find_the_same(k, monkeypatch):
 
 @pytest.mark.parametrize("way", WAYS)
 class TestExactIndex:
-    @pytest.fixture(autouse=True)
-    def _way(self, way, monkeypatch):
+    @pytest.fixture(autouse=True, params=["all", "few"])
+    def _way(self, way, request, monkeypatch):
         monkeypatch.setattr(index, "_best", lambda numbers: way)
+        monkeypatch.setattr(index, "_FEW", 2 * (request.param == "few"))  # those allowed alone are scored, or all
 
     keys = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
     queries = np.random.default_rng(1).normal(size=(7, 5)).astype(np.float32)
@@ -156,6 +158,45 @@ class TestExactIndex:
         scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
         users = np.repeat(np.arange(7), 11)
         np.testing.assert_allclose(plain.pairs(users, rows.ravel()), scores.ravel(), rtol=1e-4, atol=1e-5)
+
+
+def models():
+    random = np.random.default_rng(9)
+    for layers in (False, True):
+        arrays = [random.normal(size=s).astype(np.float32) for s in ((40, 6), (3000, 6), 40, 3000)]
+        sizes = ((8, 12), 8, (1, 8), 1) if layers else ()
+        weights = [random.normal(size=s).astype(np.float32) for s in sizes]
+        yield PlainModel(*arrays, offset=0.3, layers=list(zip(weights[::2], weights[1::2], strict=True)))
+
+
+@pytest.mark.parametrize("plain", models(), ids=["dot", "mlp"])
+@pytest.mark.parametrize("users", [1, 6, 40])
+@pytest.mark.parametrize("rows", [None, 1, 1500])
+def test_scores_are_those_of_the_pairs_however_many_are_asked(plain, users, rows, monkeypatch):
+    monkeypatch.setattr("recsys_embed.model.plain._HIDDEN", 8 * 700)
+    some = np.arange(3000) if rows is None else np.random.default_rng(1).permutation(3000)[:rows]
+    got = plain.score(plain.queries(np.arange(users)), None if rows is None else some)
+    expected = plain.pairs(np.repeat(np.arange(users), len(some)), np.tile(some, users))
+    np.testing.assert_allclose(got.ravel(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [3, 9])
+@pytest.mark.parametrize("rows", [None, 2, 1500])
+def test_cosines_are_products_of_unit_vectors(queries, rows):
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(2000, 5)).astype(np.float32) * random.integers(0, 4, (2000, 1))
+    found, some = CosineIndex(vectors), None if rows is None else random.permutation(2000)[:rows]
+    asked = found.directions(np.arange(queries))
+    np.testing.assert_allclose(asked, unit(vectors[:queries]), rtol=1e-6)
+    expected = unit(vectors[:queries]) @ (unit(vectors) if some is None else unit(vectors)[some]).T
+    np.testing.assert_allclose(found.scores(asked, some), expected, atol=1e-6)
+    near = found.neighbours(np.arange(queries), 4)[1]
+    assert not (near == np.arange(queries)[:, None]).any()
+
+
+def test_a_model_is_ranked_where_it_lies():
+    plain = next(models())
+    assert ExactIndex.of(plain).keys is plain.items and CosineIndex(plain.items).keys is plain.items
 
 
 @st.composite

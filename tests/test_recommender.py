@@ -1,4 +1,6 @@
 import json
+import mmap
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from recsys_embed.recommend.bundle import Bundle, claim, listed, newest
 from recsys_embed.recommend.output import write_lists
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.tables import aligned
+from recsys_embed.recommend.tensors import arrays
 from recsys_embed.recommend.titles import canonical, find_item
 
 TITLES = ["Toy Story (1995)", "Matrix, The (1999)", "Heat (1995)", "Heat (1986)", "Été (1990)", "Star Wars (1977)"]
@@ -122,11 +125,84 @@ def test_one_changed_byte_is_noticed(fitted, tmp_path, name):
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(bytes(data))
-    with pytest.raises(BundleError, match=f"{name} was changed"):
-        Recommender.load(tmp_path / "m")
+    for mapped in (False, True):
+        with pytest.raises(BundleError, match=f"{name} was changed"):
+            Recommender.load(tmp_path / "m", mmap=mapped)
+    for cut in (bytes(data[:-1]), b""):
+        file.write_bytes(cut)
+        with pytest.raises(BundleError, match=f"{name} was changed"):
+            Recommender.load(tmp_path / "m", mmap=True)
     file.unlink()
     with pytest.raises(BundleError, match="incomplete"):
         Recommender.load(tmp_path / "m")
+
+
+def test_a_mapped_model_is_the_same_and_can_only_be_read(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "m")
+    read, mapped = Recommender.load(folder), Recommender.load(folder, mmap=True)
+    assert mapped.recommend(k=7).equals(read.recommend(k=7)) and mapped.similar(3).equals(read.similar(3))
+    for one, other in ((read.plain, mapped.plain), (read.seen, mapped.seen)):
+        for name in (field.name for field in fields(one)):
+            if isinstance(array := getattr(one, name), np.ndarray):
+                kept = getattr(other, name)
+                np.testing.assert_array_equal(kept, array)
+                assert not kept.flags.writeable and kept.dtype == array.dtype
+    with pytest.raises(ValueError, match="read-only"):
+        mapped.plain.items[0, 0] = 1
+    base = mapped.plain.items
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
+
+
+def test_a_mapped_model_stays_as_it_was_when_its_folder_is_replaced(fitted, tmp_path):
+    folder = fitted.save(tmp_path / "m")
+    mapped, before = Recommender.load(folder, mmap=True), fitted.recommend(k=5)
+    other = Recommender(*small("softmax", items=12, epochs=1)).fit(checkerboard())
+    other.save(folder)
+    assert mapped.recommend(k=5).equals(before)
+    assert Recommender.load(folder, mmap=True).recommend(k=5).equals(other.recommend(k=5))
+    mapped.save(folder)  # and back, from what is mapped
+    assert Recommender.load(folder).recommend(k=5).equals(before)
+
+
+def tensors(header, data=bytes(16)):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def test_arrays_are_those_that_safetensors_writes(tmp_path):
+    from safetensors.numpy import save
+
+    random = np.random.default_rng(0)
+    kinds = ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?")
+    given = {f"a{n}": random.integers(0, 2, (n, 3)).astype(kind) for n, kind in enumerate(kinds)}
+    for array, back in ((given[name], found) for name, found in arrays(save(given, {"about": "this"})).items()):
+        assert array.dtype == back.dtype and np.array_equal(array, back) and back.flags.aligned
+    assert arrays(save(given)).keys() == given.keys()
+    odd = tensors(b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}} ')  # at an odd place
+    assert arrays(odd)["x"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"1234567", (99).to_bytes(8, "little") + b"{}", bytes([255] * 8) + b"{}", tensors(b"{"), tensors(b"[]"),
+        tensors(b"[" * 100_000), tensors(b"\xff{}"), tensors({"x": 3}), tensors({"x": {"dtype": "F32"}}),
+        *(
+            tensors({"x": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16], **changed}})
+            for changed in (
+                {"dtype": "BF16"}, {"dtype": []}, {"shape": [2, 3]}, {"shape": [-2, -2]}, {"shape": [4.0]},
+                {"shape": [1 << 40, 1 << 40]}, {"data_offsets": [1, 17]}, {"data_offsets": [-8, 8]}, {"more": 1},
+                {"shape": 4}, {"data_offsets": [16, 0]}, {"data_offsets": [0]}, {"shape": [True, 4]},
+                {"data_offsets": ["0", "16"]},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_header_is_refused(data):
+    with pytest.raises(ValueError, match="its header"):
+        arrays(data)
 
 
 def test_a_manifest_cannot_point_elsewhere(fitted, tmp_path):

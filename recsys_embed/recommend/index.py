@@ -208,6 +208,12 @@ def _plain(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats
         return
     table[:, barred] = -np.inf
     table[np.repeat(np.arange(b), np.diff(edge)), hidden[edge[0] : edge[-1]]] = -np.inf
+    if 4 * k > n:
+        order = np.argsort(-table, axis=1, kind="stable")[:, :k]
+        values = np.take_along_axis(table, order, 1)
+        np.copyto(scores, values, where=values > -np.inf)
+        np.copyto(rows, order, where=values > -np.inf)
+        return
     groups = _groups(table, k)
     if np.isnan(groups).any():
         table = np.where(np.isnan(table), -np.inf, table)

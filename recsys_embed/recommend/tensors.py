@@ -31,7 +31,7 @@ def arrays(data: bytes | mmap.mmap) -> dict[str, NDArray[Any]]:
         header = json.loads(data[8 : 8 + size])
         header.pop("__metadata__", None)
         return {name: _array(data, 8 + size, **entry) for name, entry in header.items()}
-    except (TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ValueError(f"its header is broken ({error})") from None
 
 
