@@ -19,6 +19,8 @@ log = logging.getLogger("recsys_embed")
 RECALL, LENGTH = 0.98, 10
 # Allowed items below which all of them are scored, with a dot product and with an MLP: that takes a millisecond or two.
 _FEW, _FEW_MLP = 20_000, 5_000
+# Users whom an MLP is measured on: scoring a million items takes it .2 s for each.
+_MEASURED = 50
 
 
 class ApproximateIndex:
@@ -47,26 +49,19 @@ class ApproximateIndex:
 
         queries [b, d + 2]: of a sample of users, with what is excluded from their lists; least: share of the items in
         their exact lists of 10 that is to be found. An MLP's candidates are drawn up from these users too, and
-        measured on the second half of them. Raises SettingError without faiss, which an MLP does not need.
+        measured on others of them. Raises SettingError without faiss, which an MLP does not need.
         """
         begin = time.perf_counter()
-        if model.layers:
-            half = len(queries) // 2
-            index = cls(model, Sketch(model, queries[:half] if half else queries))
-            if exclude is not None:
-                late = exclude[0] >= half
-                exclude = exclude[0][late] - half, exclude[1][late]
-            queries = queries[half:]
-        else:
-            index = cls(model, Lists(model))
-        found = index.recall(queries, LENGTH, exclude=exclude)
-        while found < least and index.candidates.harder():
-            found = index.recall(queries, LENGTH, exclude=exclude)
-        index.found = found
-        took = time.perf_counter() - begin
+        half = len(queries) // 2 if model.layers else 0
+        index = cls(model, Sketch(model, queries[: half or 1]) if model.layers else Lists(model))
+        queries, exclude = _some(queries, exclude, np.arange(half, len(queries))[: _MEASURED if half else None])
+        exact = index.exact.search(queries, LENGTH, None, exclude)[1]
+        index.found = index._share(exact, queries, None, exclude)
+        while index.found < least and index.candidates.harder():
+            index.found = index._share(exact, queries, None, exclude)
         log.info(
             "approximate index of %s items in %.1f s: recall@%d %.4f of the exact lists of %d users (effort %d)",
-            f"{len(index):,}", took, LENGTH, found, len(queries), index.candidates.effort,
+            f"{len(index):,}", time.perf_counter() - begin, LENGTH, index.found, len(queries), index.candidates.effort,
         )  # fmt: skip
         return index
 
@@ -103,17 +98,26 @@ class ApproximateIndex:
                 best, at = top(self.model.score(queries[line : line + 1], some), k)
                 scores[line], rows[line] = best[0], np.where(at[0] < 0, -1, some[at[0]])
         if short:
-            place = np.full(b, -1)
-            place[short] = np.arange(len(short))
-            theirs = place[query] >= 0
-            pairs = place[query[theirs]], hidden[theirs]
-            scores[short], rows[short] = self.exact.search(queries[short], k, allowed, pairs)
+            short.sort()
+            theirs, pairs = _some(queries, (query, hidden), np.array(short))
+            scores[short], rows[short] = self.exact.search(theirs, k, allowed, pairs)
         return scores, rows
 
     def recall(self, queries: Floats, k: int, allowed: Mask | None = None, exclude: Pairs | None = None) -> float:
         """Return the share of the exact lists' items that this finds too; 1 where there is nothing to find."""
-        exact = self.exact.search(queries, k, allowed, exclude)[1]
-        mine = self.search(queries, k, allowed, exclude)[1]
-        there = exact >= 0
+        return self._share(self.exact.search(queries, k, allowed, exclude)[1], queries, allowed, exclude)
+
+    def _share(self, exact: Rows, queries: Floats, allowed: Mask | None, exclude: Pairs | None) -> float:
+        mine, there = self.search(queries, exact.shape[1], allowed, exclude)[1], exact >= 0
         both = (exact[:, :, None] == mine[:, None, :]).any(axis=2) & there
         return float(both.sum() / there.sum()) if there.any() else 1.0
+
+
+def _some(queries: Floats, exclude: Pairs | None, lines: Rows) -> tuple[Floats, Pairs]:
+    """Return some lines of the queries, ascending, and what is excluded of these."""
+    if exclude is None:
+        return queries[lines], (lines[:0], lines[:0])
+    place = np.full(len(queries), -1)
+    place[lines] = np.arange(len(lines))
+    theirs = place[exclude[0]] >= 0
+    return queries[lines], (place[exclude[0][theirs]], exclude[1][theirs])
