@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recsys_embed.arrays import Floats
+from recsys_embed.arrays import Floats, unit
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.index import ExactIndex, Pairs
 from recsys_embed.recommend.person import Person
@@ -112,15 +113,15 @@ class _Worth:
 
     def __init__(self, shown: Shown, scores: Floats, rows: Rows, chosen: list[int]) -> None:
         self.diversity = shown.diversity
-        if shown.directions is None or not len(rows):
+        if shown.vectors is None or not len(rows):
             return
-        self.vectors = shown.directions[rows]
+        self.vectors = unit(shown.vectors[rows])
         width = float(scores[0]) - float(scores[-1])
         self.relevance = (1 - self.diversity) * (scores.astype(np.float64) - scores[-1]) / (width or 1.0)
         self.nearest = np.full(len(rows), -np.inf)
         self.worth = self.relevance
         if chosen:
-            self._beside(shown.directions[chosen])
+            self._beside(unit(shown.vectors[chosen]))
 
     def best(self, still: Mask) -> int:
         """Return the place of the one that is worth most among those that may still be chosen."""
@@ -155,6 +156,15 @@ def list_for(
     return rows[0, :found], scores[0, :found], short
 
 
+def scores_of(recommender: Recommender, person: Person, rows: Rows) -> Floats:
+    """Return a person's scores of some item rows, [n]; of somebody nothing is known of as in `list_for`."""
+    if person.vector is None:
+        return np.log1p(recommender.counts[rows], dtype=np.float32)
+    plain = recommender.plain
+    some = replace(plain, items=plain.items[rows], item_bias=plain.item_bias[rows])
+    return some.score(plain.folded(person.vector[None], person.bias), some.keys())[0]
+
+
 def _short(recommender: Recommender, k: int, found: int, shown: Shown, hidden: Rows) -> str:
     """Say why there are fewer than k."""
     items, allowed = len(recommender.items), shown.allowed
@@ -164,9 +174,9 @@ def _short(recommender: Recommender, k: int, found: int, shown: Shown, hidden: R
         f"the model has {items:,} items" if allowed is None else f"{left:,} of {items:,} items may be shown"
     )
     if theirs:
-        said += f", {theirs:,} of them are theirs already"
+        said += f", {theirs:,} of them {'is' if theirs == 1 else 'are'} theirs already"
     rest = left - theirs - found
     if rest:
-        why = f"are barred by the limit of {shown.limits.text!r}" if shown.limits is not None else "have no score"
-        said += f", {rest:,} {why}"
+        why = "no score" if shown.limits is None else f"no place in their groups ({shown.limits.text})"
+        said += f", {rest:,} {'has' if rest == 1 else 'have'} {why}"
     return said

@@ -75,14 +75,14 @@ class Limits:
 class Shown:
     """Rules, ready for the items of a model. allowed [I]: which may be shown, or None: all.
 
-    directions [I, d]: the items' unit vectors, where diversity counts.
+    vectors [I, d]: the items', where diversity counts.
     """
 
     allowed: Mask | None = None
     boost: Boost | None = None
     limits: Limits | None = None
     diversity: float = 0.0
-    directions: Floats | None = None
+    vectors: Floats | None = None
 
 
 class Prepared:
@@ -147,7 +147,7 @@ def _ready(recommender: Recommender, rules: Rules) -> Shown:
         prepared.boost(rules.boost) if rules.boost is not None else None,
         prepared.limits(rules.per_group) if rules.per_group is not None else None,
         rules.diversity,
-        recommender._directions if rules.diversity else None,
+        recommender.plain.items if rules.diversity else None,
     )
 
 
