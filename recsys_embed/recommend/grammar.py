@@ -308,7 +308,9 @@ class Reader:
 
 def _number(text: str) -> float:
     """Return a whole number as one where it fits 64 bits, and else as a float, which may be infinite."""
-    return int(text) if text.isdecimal() and len(text) < 19 else float(text)
+    if text.isdecimal() and len(text) < 20 and int(text) < 2**63:
+        return int(text)
+    return float(text)
 
 
 def _tokens(source: Source) -> list[Token]:

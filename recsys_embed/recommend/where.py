@@ -126,7 +126,7 @@ def _facts(column: pl.Series) -> Facts | None:
     if name == "item_id" and kind == pl.String:
         return Facts(name, "text", texts=column, exact=True)
     listed = kind == pl.List
-    what = "tags" if listed else text.kind_of(column)
+    what = "tags" if listed or _barred(column) else text.kind_of(column)
     if what == "number":
         whole = kind.is_integer() and kind != pl.UInt64 and not column.null_count()
         numbers = column.cast(pl.Int64) if whole else text.numbers(column).fill_null(float("nan"))
@@ -137,6 +137,13 @@ def _facts(column: pl.Series) -> Facts | None:
     known = texts != "" if tags is None else tags.list.len() > 0
     texts = pl.select(pl.when(known).then(texts)).to_series()
     return Facts(name, "text" if tags is None else "tags", texts=texts, tags=tags)
+
+
+def _barred(column: pl.Series) -> bool:
+    """Whether a column is lists parted by bars, however few items there are for `kind_of` to see it by."""
+    if column.dtype != pl.String or column.name == "title":
+        return False
+    return bool(column.str.contains("|", literal=True).sum() >= 0.05 * (len(column) - column.null_count()))
 
 
 def _fitting(facts: Facts, values: tuple[Any, ...], it: Compared, source: Source) -> list[Any]:
