@@ -177,8 +177,8 @@ def test_as_much_as_is_allowed_is_answered():
 
 
 PIECES = ["year", "title", "genres", "adult", "odd", "nope", "`release date`", "and", "or", "not", "in", "is", "None",
-          "True", "(", ")", "[", "]", ",", "==", "!=", "<", ">=", "=", "-", "3", "0.5", "1e9", "'x'", '"', "'", "`", ":",
-          ";", ".", "\\", "\0", "\ud800", "☃", "lambda", "__import__"]  # fmt: skip
+          "True", "(", ")", "[", "]", ",", "==", "!=", "<", ">=", "=", "-", "3", "0.5", "1e9", "'x'", '"', "'", "`",
+          ":", ";", ".", "\\", "\0", "\ud800", "☃", "lambda", "__import__"]  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None)

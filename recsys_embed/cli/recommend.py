@@ -118,10 +118,9 @@ def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[st
     ratings = {}
     for part in [] if somebody["rated"] is None else _names(somebody["rated"], "rated"):
         name, _, value = part.rpartition("=")
-        try:
-            ratings[recommender.find_item(name.strip())] = float(value)
-        except ValueError:
-            raise SettingError(f"--rated {part!r} is no rating: write ITEM=NUMBER") from None
+        if not name or not re.fullmatch(r"\s*-?[0-9.]+\s*", value):
+            raise SettingError(f"--rated {part!r} is no rating: write ITEM=NUMBER")
+        ratings[recommender.find_item(name.strip())] = float(value)
     return replace(ask, ratings=ratings, **named)
 
 
