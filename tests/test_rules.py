@@ -128,7 +128,7 @@ RULES = st.builds(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(RULES, st.sampled_from([1, 3, 10, 99]), st.integers(0, USERS - 1), st.booleans())
 def test_a_list_is_the_naive_choice_for_one_and_in_a_block(rules, k, user, some):
     among, exclude = (range(0, 60, 2), [4, 8]) if some else (None, ())
@@ -147,7 +147,7 @@ def test_a_list_is_the_naive_choice_for_one_and_in_a_block(rules, k, user, some)
     assert (one.short is None) == (len(want) == k)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(RULES, st.sampled_from([1, 5, 99]))
 def test_of_whom_nothing_is_known_the_rules_hold_too(rules, k):
     found = answer(WORLD, Ask(k=k, rules=rules))

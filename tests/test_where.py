@@ -181,7 +181,7 @@ PIECES = ["year", "title", "genres", "adult", "odd", "nope", "`release date`", "
           ":", ";", ".", "\\", "\0", "\ud800", "☃", "lambda", "__import__"]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=14).map(" ".join)))
 def test_any_text_is_answered_or_refused_in_one_way(text):
     with warnings.catch_warnings():
@@ -288,14 +288,14 @@ CONDITIONS = st.recursive(
 SMALL = Items(WORLD, np.arange(40) % 4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(CONDITIONS)
 def test_conditions_are_what_python_says_row_by_row(condition):
     text, holds = condition
     assert where(text, SMALL).tolist() == [bool(holds(row)) for row in ROWS], text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(CONDITIONS, CONDITIONS)
 def test_not_parts_the_items_in_two(one, other):
     left, right = where(one[0], SMALL), where(other[0], SMALL)

@@ -71,7 +71,7 @@ class Limits:
         return barred
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown:
     """Rules, ready for the items of a model. allowed [I]: which may be shown, or None: all.
 
@@ -166,5 +166,8 @@ def _groups(facts: Facts) -> tuple[Rows, Rows]:
     else:
         values = pl.Series(facts.numbers).fill_nan(None) if facts.kind == "number" else facts.texts
         pairs = values.alias("name").to_frame().with_row_index("row")
-    pairs = pairs.drop_nulls().with_columns(group=pl.col("name").rank("dense") - 1)
-    return pairs["row"].cast(pl.Int64).to_numpy(), pairs["group"].cast(pl.Int64).to_numpy()
+    pairs = pairs.drop_nulls()
+    names = pairs["name"].unique()
+    groups = pl.DataFrame({"name": names, "group": np.arange(len(names))})
+    found = pairs.join(groups, on="name", how="left", maintain_order="left")
+    return found["row"].cast(pl.Int64).to_numpy(), found["group"].to_numpy()

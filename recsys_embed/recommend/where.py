@@ -133,10 +133,18 @@ def _facts(column: pl.Series) -> Facts | None:
         return Facts(name, "number", numbers.to_numpy(), truth=kind == pl.Boolean)
     whole_text = column.list.join("|") if listed else column.cast(pl.String)
     texts = whole_text.str.strip_chars().str.to_lowercase()
-    tags = text.tags(column) if what == "tags" else None
+    tags = (text.tags(column) if listed else _tags(column)) if what == "tags" else None
     known = texts != "" if tags is None else tags.list.len() > 0
     texts = pl.select(pl.when(known).then(texts)).to_series()
     return Facts(name, "text" if tags is None else "tags", texts=texts, tags=tags)
+
+
+def _tags(column: pl.Series) -> pl.Series:
+    """Return what `text.tags` does, from each different text once: there are few."""
+    distinct = column.drop_nulls().unique().alias("text")
+    made = pl.DataFrame([distinct, text.tags(distinct).alias("tags")])
+    joined = column.alias("text").to_frame().join(made, on="text", how="left", maintain_order="left")
+    return joined.select(pl.col("tags").fill_null([])).to_series()
 
 
 def _barred(column: pl.Series) -> bool:
