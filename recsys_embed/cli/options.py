@@ -28,6 +28,7 @@ PANELS = {
     "TuneConfig": "Search",
     "RunConfig": "Report",
     "ServeConfig": "Service",
+    "Rules": "What may be shown",
 }
 
 

@@ -28,9 +28,9 @@ from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import new_user
 from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
-from recsys_embed.recommend.lists import list_for, lists
+from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
-from recsys_embed.recommend.rules import ready
+from recsys_embed.recommend.rules import Prepared, ready
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -138,7 +138,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "_directions"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "prepared", "_directions"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -158,6 +158,11 @@ class Recommender:
     def index(self) -> ExactIndex:
         """The items, ready to be ranked."""
         return ExactIndex.of(self.plain)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The rules that were asked for lately, ready for these items."""
+        return Prepared(self)
 
     @property
     def shared(self) -> bool:
@@ -212,7 +217,7 @@ class Recommender:
         """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
         check_k(k)
         shown = ready(self, rules, among, exclude)
-        hidden = self.hidden
+        index, hidden = ranking(self, shown), self.hidden
         if include_seen:
             hidden = Seen.nothing(len(self.users))
             hidden = hidden.with_own() if self.shared else hidden
@@ -221,7 +226,7 @@ class Recommender:
         step = at_once(len(self.items))
         for start in range(0, max(1, len(users)), step):
             block = users[start : start + step]
-            scores, items = lists(self.index, self.plain.queries(block), k, shown, hidden.of_users(block))
+            scores, items = lists(index, self.plain.queries(block), k, shown, hidden.of_users(block))
             yield self._listed(scores, items, user_id=self.users.ids(block))
 
     def recommend_for(
