@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats, unit
+from recsys_embed.arrays import Floats
 from recsys_embed.config import NO_RULES, ContentConfig, ModelConfig, Rules, TrainConfig, settings
 from recsys_embed.content.images import find_images
 from recsys_embed.content.item_vectors import read_item_vectors
@@ -27,7 +27,7 @@ from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import new_user
-from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
+from recsys_embed.recommend.index import CosineIndex, ExactIndex, at_once, top
 from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
 from recsys_embed.recommend.rules import Prepared, ready
@@ -138,7 +138,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "prepared", "_directions"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "prepared", "near"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -287,7 +287,7 @@ class Recommender:
         """
         check_k(k)
         rows = self._rows(self.items, items)
-        scores, found = neighbours(self._directions, rows, k)
+        scores, found = self.near.neighbours(rows, k)
         return self._listed(scores, found, of=self.items.ids(rows))
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
@@ -384,7 +384,7 @@ class Recommender:
         """Return, for each item row, the n of somebody's own rows that are nearest to it by cosine."""
         if not len(own) or not len(rows):
             return [[] for _ in rows]
-        near = ExactIndex(self._directions[own]).search(self._directions[rows], n)[1]
+        near = ExactIndex(self.near.directions(own)).search(self.near.directions(rows), n)[1]
         return [own[line[line >= 0]].tolist() for line in near]
 
     def save(self, folder: str | Path) -> Path:
@@ -392,18 +392,21 @@ class Recommender:
         return store.write(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Recommender:
-        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
-        return store.read(cls(), Path(folder))
+    def load(cls, folder: str | Path, *, mmap: bool = False) -> Recommender:
+        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError.
+
+        mmap: vectors stay in their files, mapped into memory, which several processes then share.
+        """
+        return store.read(cls(), Path(folder), mmap)
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
         return store.card(self)
 
     @cached_property
-    def _directions(self) -> Floats:
-        """The items' vectors at unit length; zeros stay zeros."""
-        return unit(self.plain.items)
+    def near(self) -> CosineIndex:
+        """The items by the cosine of their vectors; biases take no part."""
+        return CosineIndex(self.plain.items)
 
     def _listed(self, scores: Floats, rows: Rows, **whose: pl.Series) -> pl.DataFrame:
         """Return lists as one long table: scores and item rows [b, k], best first; row -1 is none.
