@@ -294,7 +294,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         form = self.register is None or re.fullmatch(r"[^/:@]+(@[\w-]+)?", self.register)
         check(bool(form), "register", self.register, "NAME or NAME@ALIAS")
-        check(self.track or not self.register, "register", "given with --no-track", "given where MLflow is tracked to")
+        check(self.track or not self.register, "track", "off", "on where --register is given")
         good = all(p.strip().isdecimal() and int(p) > 0 for p in self.ks.split(","))
         check(good, "ks", self.ks, "list lengths such as 5,10,20")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")

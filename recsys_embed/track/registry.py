@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -113,6 +112,9 @@ def _fetched(source: str, store: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
         whole = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=store)
-        with contextlib.suppress(FileExistsError, OSError):  # somebody else was faster
+        try:
             os.rename(whole, folder)
+        except OSError:
+            if not folder.is_dir():  # else somebody was faster
+                raise
     return folder
