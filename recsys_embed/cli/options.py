@@ -32,6 +32,7 @@ PANELS = {
     "TrainConfig": "Training",
     "TuneConfig": "Search",
     "RunConfig": "Report",
+    "ServeConfig": "Service",
 }
 
 

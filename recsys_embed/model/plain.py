@@ -132,7 +132,7 @@ class PlainModel:
         return self.meant(self.pairs(users, items))
 
     def meant(self, score: Floats) -> Floats:
-        """Return what scores mean, in the unit of `link`."""
+        """Return scores in the unit of `link`."""
         if self.link == "stars":
             return np.clip(score, *self.scale)
         return (1 / (1 + np.exp(-score))).astype(np.float32) if self.link == "chance" else score

@@ -14,6 +14,7 @@ from recsys_embed.content import text
 from recsys_embed.model.plain import Link
 from recsys_embed.ratings.vocab import Id, Rows
 from recsys_embed.recommend.fold_in import FoldIn
+from recsys_embed.recommend.lists import scores_of
 
 if TYPE_CHECKING:
     from recsys_embed.recommend.person import Person
@@ -78,12 +79,9 @@ def explain_for(recommender: Recommender, person: Person, row: int, n: int = 5) 
 def _parts(recommender: Recommender, person: Person, row: int) -> tuple[float, dict[str, float]]:
     """Return a score, as lists have it, and the parts that add up to it."""
     plain = recommender.plain
+    score = float(scores_of(recommender, person, np.array([row]))[0])
     if person.vector is None:
-        score = float(recommender.popular.keys[row, 0])
         return score, {"popularity": score}
-    query, item = plain.folded(person.vector[None], person.bias), plain.items[row]
-    key = np.concatenate((item, np.array([1, plain.item_bias[row]], np.float32)))
-    score = float(plain.score(query, key[None])[0, 0])
     parts = {"offset": plain.offset, "user_bias": person.bias, "item_bias": float(plain.item_bias[row])}
     match = score - sum(parts.values())
     if plain.layers:
