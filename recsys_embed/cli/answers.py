@@ -108,15 +108,8 @@ def _names(likes: str) -> list[str]:
     return [name for name in (part.strip() for part in likes.split(";")) if name]
 
 
-def item_names(recommender: Recommender, likes: str) -> list[Id]:
-    """Return the ids of items that are named by id or title, each once: "Toy Story (1995);Heat (1995)"."""
-    if not _names(likes):
-        raise SettingError(f"--likes {likes!r} names no item")
-    return list(dict.fromkeys(recommender.find_item(name) for name in _names(likes)))
-
-
 def _visitor(recommender: Recommender, folder: Path, likes: str, k: int, json: bool) -> None:
-    liked = item_names(recommender, likes)
+    liked = list(dict.fromkeys(recommender.find_item(name) for name in _names(likes)))
     recommender.vector_of(liked)  # what is made once for all visitors is no part of the time
     begin = time.perf_counter()
     table = recommender.recommend_for(liked, k)

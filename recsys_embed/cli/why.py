@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys_embed.cli.answers import item_names, load
+from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import say, say_json, say_table
 from recsys_embed.errors import SettingError
@@ -42,8 +42,13 @@ def explain(
     """
     if (user is None) == (likes is None):
         raise SettingError("say for whom: one of --user ID and --likes ITEMS")
+    from recsys_embed.recommend.titles import split_names
+
+    names = split_names(likes or "")
+    if likes is not None and not names:
+        raise SettingError(f"--likes {likes!r} names no item")
     recommender, folder = load(model)
-    liked = [] if likes is None else item_names(recommender, likes)
+    liked = list(dict.fromkeys(recommender.find_item(name) for name in names))
     found = recommender.explain(user, recommender.find_item(item), n, likes=liked)
     if json:
         return say_json(

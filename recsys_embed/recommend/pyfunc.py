@@ -14,6 +14,7 @@ from recsys_embed.ratings.vocab import Id
 from recsys_embed.recommend.ask import Ask
 from recsys_embed.recommend.ask import answer as answer_one
 from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommend.titles import split_names
 
 # Who is asked for stands in the rows of the input, one person a row, as text: items are parted by ";". What may be
 # shown to them goes beside the rows, as parameters: the fields of Rules, and these.
@@ -98,8 +99,8 @@ def _missing(value: Any) -> bool:
 
 def _items(recommender: Recommender, named: str | Sequence[Any] | None) -> list[Id]:
     """Return the ids of items that are named by id or title in a text, parted by ";", or in a list."""
-    parts = named.split(";") if isinstance(named, str) else [str(part) for part in named or ()]
-    return [recommender.find_item(name) for name in (part.strip() for part in parts) if name]
+    names = split_names(named) if isinstance(named, str) else [str(name) for name in named or ()]
+    return list(dict.fromkeys(recommender.find_item(name) for name in names))
 
 
 def signature() -> Any:
@@ -135,8 +136,9 @@ def _register() -> None:
             self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
         ) -> pd.DataFrame:
             """Answer for every row."""
+            rows = model_input.to_dict("records") or [{}] * len(model_input)  # none, where there is no column
             try:
-                return answer(self.recommender, model_input.to_dict("records"), params).to_pandas()
+                return answer(self.recommender, rows, params).to_pandas()
             except RecsysError as error:  # MLflow's server shows what its own errors say, and no others
                 raise MlflowException.invalid_parameter_value(str(error)) from error
 
