@@ -30,6 +30,8 @@ class PlainModel:
     map: from descriptions to the items' vectors and, as the last column, biases; None without descriptions.
     unit: whether the items' vectors are of unit length. trained: what turns pictures and words into features, where
         that was trained too: "words" [n, w], and the weights of the net that looks at pictures.
+    said [I, d]: the part of the items' vectors that is their descriptions', of a training with descriptions and a dot
+        product; what was loaded has it in `Described`.
     history [I, d]: of models whose users are made of what they rated: `of_history` makes a user of these; else None.
     link: what a score means: a "score" of no unit, "stars" (clipped to `scale`), or the log-odds of a "chance".
     """
@@ -46,6 +48,7 @@ class PlainModel:
     unit: bool = False
     trained: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     history: Floats | None = None
+    said: Floats | None = None
 
     def encode(self, features: Features) -> tuple[Floats, Floats]:
         """Return the vectors [n, d] and biases [n] of items of which only descriptions are known."""
