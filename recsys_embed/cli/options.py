@@ -27,6 +27,7 @@ PANELS = {
     "TrainConfig": "Training",
     "TuneConfig": "Search",
     "RunConfig": "Report",
+    "ServeConfig": "Service",
 }
 
 

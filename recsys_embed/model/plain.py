@@ -126,7 +126,10 @@ class PlainModel:
 
     def predict(self, users: Rows, items: Rows) -> Floats:
         """Return what is expected of (user, item) pairs, [n], in the unit of `link`."""
-        score = self.pairs(users, items)
+        return self.meant(self.pairs(users, items))
+
+    def meant(self, score: Floats) -> Floats:
+        """Return scores in the unit of `link`."""
         if self.link == "stars":
             return np.clip(score, *self.scale)
         return (1 / (1 + np.exp(-score))).astype(np.float32) if self.link == "chance" else score

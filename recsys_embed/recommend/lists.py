@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,15 @@ def list_for(
     found = int(np.count_nonzero(rows[0] >= 0))
     short = _short(recommender, k, shown, hidden) if found < k else None
     return rows[0, :found], scores[0, :found], short
+
+
+def scores_of(recommender: Recommender, person: Person, rows: Rows) -> Floats:
+    """Return a person's scores of some item rows, [n]; of somebody nothing is known of as in `list_for`."""
+    if person.vector is None:
+        return np.log1p(recommender.counts[rows], dtype=np.float32)
+    plain = recommender.plain
+    some = replace(plain, items=plain.items[rows], item_bias=plain.item_bias[rows])
+    return some.score(plain.folded(person.vector[None], person.bias), some.keys())[0]
 
 
 def _short(recommender: Recommender, k: int, shown: Shown, hidden: Rows) -> str:

@@ -8,7 +8,7 @@ import re
 import polars as pl
 
 from recsys_embed.errors import UnknownId
-from recsys_embed.ratings.vocab import Vocab
+from recsys_embed.ratings.vocab import Rows, Vocab
 
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
 _ARTICLE = re.compile(r"^(.*), (the|a|an)$")
@@ -49,3 +49,34 @@ def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
 
 def _named(rows: list[int], vocab: Vocab, titles: pl.Series) -> str:
     return ", ".join(f"{vocab.ids([row])[0]} {titles[row]}" for row in rows[:8])
+
+
+class TitleSearch:
+    """Finds items by a part of their title, without regard to case and accents.
+
+    titles: one an item. counts [I]: the items' numbers of ratings.
+    """
+
+    def __init__(self, titles: pl.Series, counts: Rows) -> None:
+        plain = _plain(titles).rename("title")
+        self._known = pl.DataFrame({"title": plain, "ratings": counts}).with_row_index("row")
+
+    def find(self, query: str, k: int) -> Rows:
+        """Return the rows of at most k items whose titles hold every word of a text; of nothing, of any.
+
+        Titles that begin with the text come first, then those in which a word does; else the most rated ones.
+        """
+        text = " ".join(_plain(pl.Series([query]))[0].split())
+        title = pl.col("title")
+        found = self._known
+        for word in text.split():
+            found = found.filter(title.str.contains(word, literal=True))
+        starts = title.str.starts_with(text)
+        within = title.str.contains(" " + text, literal=True) | title.str.contains("(" + text, literal=True)
+        best = found.sort(starts, within, "ratings", descending=True, maintain_order=True).head(k)
+        return best["row"].cast(pl.Int64).to_numpy()
+
+
+def _plain(titles: pl.Series) -> pl.Series:
+    """Return texts in small letters and without accents."""
+    return titles.cast(pl.String).str.normalize("NFKD").str.replace_all(r"\p{Mn}", "").str.to_lowercase()

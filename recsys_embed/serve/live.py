@@ -1,0 +1,100 @@
+"""A model as it answers now: what was trained, and what its users rated since."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from recsys_embed.ratings.vocab import Id
+from recsys_embed.recommend.ask import Answer, Ask, answer_for
+from recsys_embed.recommend.lists import scores_of
+from recsys_embed.recommend.person import Person, somebody
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommend.titles import TitleSearch
+from recsys_embed.serve.events import EventLog
+
+# People with events whose vectors are kept at hand.
+_AT_HAND = 10_000
+
+
+class Live:
+    """One model, with the events of its users laid over it. Nothing of the model is changed by them.
+
+    name, version: of the model. Safe to ask from several threads.
+    """
+
+    def __init__(self, recommender: Recommender, name: str, version: str, events: EventLog) -> None:
+        self.recommender, self.name, self.version, self.events = recommender, name, version, events
+        self._search: TitleSearch | None = None
+        self._lock = threading.Lock()
+        self._moved: OrderedDict[str, tuple[int, Person]] = OrderedDict()
+        # Prepared before the first question rather than in it.
+        recommender.index, recommender.item_ids, recommender.titles  # noqa: B018
+
+    def answer(self, ask: Ask) -> Answer:
+        """Answer a question. Raises UnknownId and SettingError."""
+        return answer_for(self.recommender, self.person(ask), ask)
+
+    def person(self, ask: Ask) -> Person:
+        """Return whom a question is about, with what they rated since the training."""
+        if ask.user is None:
+            return somebody(self.recommender, None, ask.likes, ask.dislikes, ask.ratings)
+        since = self.events.of(str(ask.user))
+        if not since:
+            return somebody(self.recommender, ask.user, ask.likes, ask.dislikes, ask.ratings)
+        if ask.likes or ask.dislikes or ask.ratings:
+            return self._since(ask, since)
+        user = str(ask.user)
+        kept = self._moved.get(user)
+        if kept is not None and kept[0] == len(since):
+            return kept[1]
+        person = self._since(ask, since)
+        self._moved[user] = len(since), person
+        while len(self._moved) > _AT_HAND:
+            self._moved.popitem(last=False)
+        return person
+
+    def _since(self, ask: Ask, since: list[tuple[str, float | None]]) -> Person:
+        """Return somebody as the model knows them, moved by what they rated since; the last word on an item counts."""
+        items, users = self.recommender.items, self.recommender.users
+        said: dict[Id, float | None] = {}
+        for item, rating in since:
+            if item in items:
+                said[item] = rating
+        likes = [item for item, rating in said.items() if rating is None]
+        ratings: dict[Id, float] = {item: rating for item, rating in said.items() if rating is not None}
+        user = ask.user if ask.user in users else None
+        if user is None and not said and not (ask.likes or ask.dislikes or ask.ratings):
+            raise users.unknown(ask.user)
+        return somebody(self.recommender, user, [*likes, *ask.likes], ask.dislikes, {**ratings, **ask.ratings})
+
+    def predict(self, user: Id, item: Id) -> tuple[str, float, str]:
+        """Return the title of an item, what a user is expected to make of it, and in what unit. Raises UnknownId."""
+        recommender = self.recommender
+        rows = recommender.items.rows([item])
+        value = recommender.plain.meant(scores_of(recommender, self.person(Ask(user=user)), rows))
+        return recommender.titles[int(rows[0])], float(value[0]), recommender.plain.link
+
+    def items(self, query: str, k: int) -> list[dict[str, Any]]:
+        """Return k items whose titles hold a text, with all that the item table says; see `titles.TitleSearch`."""
+        recommender = self.recommender
+        with self._lock:
+            if self._search is None:
+                self._search = TitleSearch(recommender.table["title"], recommender.counts)
+        rows = self._search.find(query, k)
+        found = recommender.table[rows].rename({"item_id": "item"}).with_columns(ratings=recommender.counts[rows])
+        return found.to_dicts()
+
+    def history(self, user: Id) -> list[dict[str, Any]]:
+        """Return what a user rated: what was rated since the training first. Raises UnknownId."""
+        recommender = self.recommender
+        said = {int(recommender.items.rows([i])[0]): r for i, r in self.events.of(str(user)) if i in recommender.items}
+        rows = dict.fromkeys(reversed(said))
+        if user in recommender.users or not said:
+            row = int(recommender.users.rows([user])[0])
+            own = recommender.seen[row]
+            order = (-recommender.counts[own]).argsort(kind="stable")
+            rows |= dict.fromkeys(own[order].tolist())
+        ids, titles = recommender.item_ids, recommender.titles
+        return [{"item": ids[row], "title": titles[row], "rating": said.get(row)} for row in rows]
