@@ -33,11 +33,7 @@ export function facts(id, rated = false) {
 /** A link to what is similar to an item. */
 export const link = (entry, properties) => make("a", { href: address({ similar: String(entry.item), why: "" }), dir: "auto", ...properties }, entry.title);
 
-/** Thumbs for an item; a known user's list is the model's to make. */
-export function thumbs(id, title) {
-  if (state.user) return [];
-  return ["likes", "dislikes"].map((kind) => thumb(kind === "likes", kindOf(id) === kind, title, () => pick(id, kind)));
-}
+export const thumbs = (id, title) => ["likes", "dislikes"].map((kind) => thumb(kind === "likes", kindOf(id) === kind, title, () => pick(id, kind)));
 
 /** A line of a list. number: what stands at its end; acts: thumbs and links. */
 export function row(entry, { rank = null, number = null, acts = true } = {}) {
@@ -47,9 +43,11 @@ export function row(entry, { rank = null, number = null, acts = true } = {}) {
   return make(
     "li", {},
     rank === null ? null : make("span", { className: "rank" }, String(rank)),
-    make("div", { className: "what" }, link(entry, { className: "title", data: { act: "title" } }), said ? make("p", { className: "facts" }, said) : null, near.length ? make("p", { className: "near" }, ...near) : null),
+    link(entry, { className: "title", data: { act: "title" } }),
     number === null ? null : make("span", { className: "number" }, number),
-    acts ? make("div", { className: "acts" }, ...thumbs(id, entry.title), ...moves(id, entry.title)) : null,
+    acts ? make("span", { className: "acts" }, ...thumbs(id, entry.title), ...moves(id, entry.title)) : null,
+    said ? make("p", { className: "facts" }, said) : null,
+    near.length ? make("p", { className: "near" }, ...near) : null,
   );
 }
 

@@ -5,7 +5,7 @@ import { count, facts, learn, link, meet, refill, row, titleOf } from "./items.j
 import { make, thumb } from "./make.js";
 import { panel } from "./panel.js";
 import { combobox } from "./search.js";
-import { address, go, kindOf, nobody, pick, refreshed, state, whom } from "./state.js";
+import { address, go, kindOf, nobody, pick, picked, refreshed, state, whom } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const FIELDS = ["where", "per_group", "diversity", "k"];
@@ -41,6 +41,7 @@ function unknown(text) {
   const [, before, ids] = text.match(/^(.*e\.g\. )(.*)$/s) ?? [null, text, ""];
   const links = ids.split(", ").filter(Boolean).flatMap((id, n) => [n ? ", " : "", make("a", { href: address({ user: id }) }, id)]);
   $("user-error").replaceChildren(before, ...links);
+  $("user").value = state.user;
   $("user").setAttribute("aria-invalid", "true");
 }
 
@@ -79,20 +80,22 @@ async function list() {
     await learn(items.map((entry) => String(entry.item)));
     if (key !== asked) return;
     $("model").textContent = model;
+    $("user").value = "";
     show(items, short);
   } catch (error) {
     if (error.name === "AbortError") return;
     asked = ""; // asked again with the next thing done
-    show([], "");
+    if (error.status === 404) show([], "", "Nothing to show");
+    else if ($("list").children.length) $("short").textContent = "This is the list from before.";
     failed(error);
   } finally {
     if (key === asked || !asked) $("answer").setAttribute("aria-busy", "false");
   }
 }
 
-function show(items, short) {
-  const title = state.user ? `For user ${state.user}` : nobody() ? "Popular to begin with" : "For your picks";
-  $("answer-title").textContent = title;
+function show(items, short, title) {
+  const names = [state.user && `user ${state.user}`, picked() && "your picks"].filter(Boolean);
+  $("answer-title").textContent = title ?? (names.length ? `For ${names.join(" and ")}` : "Popular to begin with");
   $("hint").hidden = !nobody();
   refill($("list"), items.map((entry) => row(entry, { rank: entry.rank, number: entry.score.toFixed(2) })), $("search"));
   $("short").textContent = short ?? (items.length ? "" : "Nothing to show.");
@@ -111,8 +114,8 @@ function picks() {
     turn.dataset.act = "turn";
     return make("li", { className: liked ? "liked" : "disliked" }, turn, link({ item: id, title: titleOf(id) }, { title: titleOf(id) }), remove);
   };
-  const ids = state.user ? [] : [...state.likes, ...state.dislikes];
-  refill($("picks"), ids.map(chip), $("search"));
+  const user = make("li", {}, make("span", {}, `User ${state.user}`), make("a", { href: address({ user: "" }), className: "icon", ariaLabel: `Without user ${state.user}` }, "×"));
+  refill($("picks"), [...(state.user ? [user] : []), ...[...state.likes, ...state.dislikes].map(chip)], $("search"));
 }
 
 async function rated() {
@@ -138,11 +141,11 @@ async function rated() {
 // ---- The fields
 
 function fields() {
-  for (const name of ["user", ...FIELDS]) if (document.activeElement !== $(name)) $(name).value = state[name] || { diversity: "0", k: "10" }[name] || "";
+  for (const name of FIELDS) if (document.activeElement !== $(name)) $(name).value = state[name] || { diversity: "0", k: "10" }[name] || "";
   $("seen").checked = state.seen === "1";
   $("diversity-said").textContent = Number(state.diversity) ? state.diversity : "none";
   const set = [...FIELDS, "seen"].filter((name) => state[name]).length;
-  $("set").textContent = set ? `${set} set` : "";
+  $("set").textContent = set ? `· ${set} set` : "";
 }
 
 /** Everything follows the address. */
@@ -186,11 +189,11 @@ function save(blob) {
 }
 
 function chosen({ item }) {
-  if (kindOf(String(item)) !== "likes" || state.user) pick(String(item), "likes");
+  if (kindOf(String(item)) !== "likes") pick(String(item), "likes");
 }
 
 function start() {
-  $("hint").textContent = "Pick a few items that you like, by their titles or from this list: it follows at once. Or see the list of a user.";
+  $("hint").textContent = "Pick a few items that you like, by title or from this list, and it changes at once. Or look at a user of the model.";
   combobox($("search"), $("found"), { note: (item) => facts(String(item.item), true), chosen, failed });
   $("known").addEventListener("submit", (event) => {
     event.preventDefault();

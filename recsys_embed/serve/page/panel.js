@@ -67,24 +67,34 @@ async function know(id, entries) {
 
 async function why(id) {
   const told = await asking("explain", { body: { ...whom(), item: id } });
-  await know(id, told.near);
-  const parts = Object.entries(told.parts);
-  const widest = Math.max(...parts.map(([, value]) => Math.abs(value)), 1e-9);
-  const bars = parts.map(([name, value]) => [make("dt", {}, name), make("dd", {}, bar(value / widest), make("span", { className: "number" }, written(value)))]);
+  await know(id, told.own);
+  const unit = { stars: `: ${written(told.value)} stars`, chance: `: a chance of ${written(told.value)}` }[told.unit] ?? "";
+  const own = told.own[0]?.kind === "contribution" ? "Of theirs, what adds most to it" : "Of theirs, what is nearest to it, by cosine";
+  const lines = told.own.map((entry) => row(entry, { number: written(entry.value), acts: false }));
+  const rest = Object.entries({ vector: "a vector of their own adds", value: `${told.rest?.items} others add` }).filter(([name]) => told.rest?.[name]);
+  const columns = [...new Set(told.shared.map(({ column }) => column))];
+  const tokens = (column) => told.shared.filter((one) => one.column === column).map(({ token, items }) => `${token} (${items})`);
   $("panel-body").replaceChildren(
-    make("h3", {}, `Score ${written(told.score)}`),
-    make("dl", { className: "parts" }, ...bars.flat()),
-    ...section("Of theirs, what speaks for it", told.near.length ? make("ol", {}, ...told.near.map((entry) => row(entry, { number: written(entry.score), acts: false }))) : null),
-    ...Object.entries(told.shared ?? {}).flatMap(([name, values]) => section(`Shared ${name}`, make("p", {}, values.join(", ")))),
+    told.seen ? make("p", { className: "facts" }, "It is theirs already.") : "",
+    make("h3", {}, `Score ${written(told.score)}${unit}`),
+    parts(told.parts),
+    ...section(own, lines.length && make("ol", {}, ...lines)),
+    ...rest.map(([name, said]) => make("p", { className: "facts" }, `${said} ${written(told.rest[name])}`)),
+    ...columns.flatMap((column) => section(`Shared ${column}`, make("p", {}, tokens(column).join(", ")))),
   );
 }
 
 const section = (title, content) => (content ? [make("h3", {}, title), content] : []);
 
-/** A bar from the middle: to the right what speaks for it, to the left what speaks against. share: from -1 to 1. */
-function bar(share) {
-  const [track, fill] = [make("span", { className: "bar", ariaHidden: "true" }), make("i", { className: share < 0 ? "against" : "for" })];
-  fill.style.width = `${50 * Math.abs(share)}%`;
-  track.append(fill);
-  return track;
+/** The parts of a score as bars from where nothing is: to the right what speaks for it, to the left what speaks against. */
+function parts(told) {
+  const some = Object.entries(told).filter(([, value]) => value);
+  const [least, most] = [Math.min(0, ...some.map(([, v]) => v)), Math.max(0, ...some.map(([, v]) => v))];
+  const at = (value) => (100 * (value - least)) / (most - least);
+  const lines = some.flatMap(([name, value]) => {
+    const bar = make("i", { className: value < 0 ? "against" : "for" });
+    Object.assign(bar.style, { left: `${at(Math.min(0, value))}%`, right: `${100 - at(Math.max(0, value))}%` });
+    return [make("dt", {}, name.replaceAll("_", " ")), make("dd", {}, make("span", { className: "bar", ariaHidden: "true" }, bar), make("span", { className: "number" }, written(value)))];
+  });
+  return make("dl", { className: "parts" }, ...lines);
 }

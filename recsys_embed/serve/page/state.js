@@ -42,13 +42,14 @@ export function go(change, quietly = false) {
 }
 
 /** Whom the list is for, as the service is asked. */
-export const whom = () => (state.user ? { user: state.user } : { likes: state.likes, dislikes: state.dislikes });
-export const nobody = () => !state.user && !state.likes.length && !state.dislikes.length;
+export const whom = () => ({ user: state.user || undefined, likes: state.likes, dislikes: state.dislikes });
+export const picked = () => state.likes.length + state.dislikes.length;
+export const nobody = () => !state.user && !picked();
 export const kindOf = (id) => (state.likes.includes(id) ? "likes" : state.dislikes.includes(id) ? "dislikes" : null);
 
 /** Like or dislike an item; once more takes it back. */
 export function pick(id, kind) {
-  const change = { user: "", likes: state.likes.filter((i) => i !== id), dislikes: state.dislikes.filter((i) => i !== id) };
+  const change = { likes: state.likes.filter((i) => i !== id), dislikes: state.dislikes.filter((i) => i !== id) };
   if (kind && kindOf(id) !== kind) change[kind] = [...change[kind], id];
   go(change);
 }
