@@ -102,7 +102,7 @@ def _handle_errors(app: FastAPI) -> None:
         return response
 
 
-def _ask(live: Live, body: Any, most: int) -> Ask:
+def _ask(body: Any, most: int) -> Ask:
     """Return the question of a request. Raises SettingError for a list that is too long."""
     if body.k > most:
         raise SettingError(f"k must be at most {most:,} here, got {body.k:,}")
@@ -123,8 +123,8 @@ def _ask(live: Live, body: Any, most: int) -> Ask:
 
 
 def _list(live: Live, body: Any, most: int) -> dict[str, Any]:
-    found = live.answer(_ask(live, body, most))
-    return {"user": body.user, "items": found.entries(), "short": found.short, "model": live.name}
+    found = live.answer(_ask(body, most))
+    return {"user": live.named(body.user), "items": found.entries(), "short": found.short, "model": live.name}
 
 
 def _answers(app: FastAPI, service: Service) -> None:
@@ -171,19 +171,12 @@ def _facts(app: FastAPI, service: Service) -> None:
     async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
         live = service.live
         k = min(query.k, service.config.max_k)
-
-        def near() -> list[dict[str, Any]]:
-            table = live.recommender.similar(query.item, k)
-            return table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
-
-        return _json({"item": query.item, "items": await service.run(near), "model": live.name})
+        return _json({**await service.run(lambda: live.similar(query.item, k)), "model": live.name})
 
     @app.get("/predict", response_model=schema.Prediction, summary="What a user is expected to make of an item")
     async def predict(query: Annotated[schema.PairQuery, Query()]) -> Response:
         live = service.live
-        title, value, unit = live.predict(query.user, query.item)
-        found = {"user": query.user, "item": query.item, "title": title, "value": value, "unit": unit}
-        return _json({**found, "model": live.name})
+        return _json({**live.predict(query.user, query.item), "model": live.name})
 
     @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
@@ -195,7 +188,7 @@ def _facts(app: FastAPI, service: Service) -> None:
     async def history(query: Annotated[schema.UserQuery, Query()]) -> Response:
         found = service.live.history(query.user)
         k = min(query.k, service.config.max_k)
-        return _json({"user": query.user, "items": found[:k], "total": len(found)})
+        return _json({"user": service.live.named(query.user), "items": found[:k], "total": len(found)})
 
 
 def _watched(app: FastAPI, service: Service) -> None:

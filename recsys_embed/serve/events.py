@@ -21,7 +21,9 @@ CREATE TABLE IF NOT EXISTS events (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user, seq);
 """
-_INSERT = "INSERT OR IGNORE INTO events (id, user, item, rating, timestamp, received) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT = """
+INSERT INTO events (id, user, item, rating, timestamp, received) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+"""
 # Events that one transaction takes at most: the first in it must not wait long for the last.
 _TOGETHER = 10_000
 # Seconds that a process waits for another one's transaction.

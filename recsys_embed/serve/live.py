@@ -70,12 +70,28 @@ class Live:
             raise users.unknown(ask.user)
         return somebody(self.recommender, user, [*likes, *ask.likes], ask.dislikes, {**ratings, **ask.ratings})
 
-    def predict(self, user: Id, item: Id) -> tuple[str, float, str]:
-        """Return the title of an item, what a user is expected to make of it, and in what unit. Raises UnknownId."""
+    def named(self, user: Id | None) -> Id | None:
+        """Return a user's id as the model has it, or as it is given where the model does not know it."""
+        cast = None if user is None else self.recommender.users.cast(user)
+        return user if cast is None else cast
+
+    def predict(self, user: Id, item: Id) -> dict[str, Any]:
+        """Return what a user is expected to make of an item, and in what unit. Raises UnknownId."""
         recommender = self.recommender
         rows = recommender.items.rows([item])
         value = recommender.plain.meant(scores_of(recommender, self.person(Ask(user=user)), rows))
-        return recommender.titles[int(rows[0])], float(value[0]), recommender.plain.link
+        named = {"user": self.named(user), **self.item(int(rows[0]))}
+        return {**named, "value": float(value[0]), "unit": recommender.plain.link}
+
+    def item(self, row: int) -> dict[str, Any]:
+        """Return the id and the title of an item."""
+        return {"item": self.recommender.item_ids[row], "title": self.recommender.titles[row]}
+
+    def similar(self, item: Id, k: int) -> dict[str, Any]:
+        """Return the k items nearest to one. Raises UnknownId."""
+        table = self.recommender.similar(item, k)
+        items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
+        return {"item": self.recommender.items.cast(item), "items": items}
 
     def items(self, query: str, k: int, ids: Sequence[Id] = ()) -> list[dict[str, Any]]:
         """Return all that the item table says of k items whose titles hold a text, or of those with these ids.
@@ -105,5 +121,4 @@ class Live:
             own = recommender.seen[row]
             order = (-recommender.counts[own]).argsort(kind="stable")
             rows |= dict.fromkeys(own[order].tolist())
-        ids, titles = recommender.item_ids, recommender.titles
-        return [{"item": ids[row], "title": titles[row], "rating": said.get(row)} for row in rows]
+        return [{**self.item(row), "rating": said.get(row)} for row in rows]
