@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { make, thumb } from "./make.js";
-import { address, kindOf, nobody, pick, state } from "./state.js";
+import { address, kindOf, nobody, pick } from "./state.js";
 
 const NO_FACTS = new Set(["item", "title", "score", "rank", "why", "rating", "ratings", "known_words", "item_id"]);
 const known = new Map(); // entries of /items, by id
@@ -30,8 +30,24 @@ export function facts(id, rated = false) {
   return [...short, ...(rated && item.ratings !== undefined ? [count(item.ratings, "rating")] : [])].join(" · ");
 }
 
-/** A link to what is similar to an item. */
-export const link = (entry, properties) => make("a", { href: address({ similar: String(entry.item), why: "" }), dir: "auto", ...properties }, entry.title);
+/** A link to this view with something changed. */
+export function to(change, properties, ...children) {
+  const made = make("a", properties, ...children);
+  made.dataset.go = JSON.stringify(change);
+  return point(made);
+}
+
+/** Let such a link lead on from the view that is shown now; one that leads nowhere else says so. */
+export function point(made) {
+  made.href = address(JSON.parse(made.dataset.go));
+  if (made.getAttribute("href") === address({})) made.setAttribute("aria-current", "true");
+  else made.removeAttribute("aria-current");
+  return made;
+}
+
+const similarTo = (id) => ({ similar: id, why: "" });
+export const link = (entry, properties) => to(similarTo(String(entry.item)), { dir: "auto", ...properties }, entry.title);
+export const isTo = (made, id) => made.dataset.go === JSON.stringify(similarTo(id));
 
 export const thumbs = (id, title) => ["likes", "dislikes"].map((kind) => thumb(kind === "likes", kindOf(id) === kind, title, () => pick(id, kind)));
 
@@ -53,10 +69,8 @@ export function row(entry, { rank = null, number = null, acts = true } = {}) {
 
 /** Links to what is similar and, where there is somebody to explain it for, why it is in the list. */
 export function moves(id, title) {
-  const similar = make("a", { href: address({ similar: id, why: "" }), ariaLabel: `Similar to ${title}`, data: { act: "similar" } }, "Similar");
-  const why = make("a", { href: address({ why: id, similar: "" }), ariaLabel: `Why ${title}`, data: { act: "why" } }, "Why");
-  for (const [one, name] of [[similar, "similar"], [why, "why"]]) if (state[name] === id) one.setAttribute("aria-current", "true");
-  return nobody() ? [similar] : [similar, why];
+  const similar = to(similarTo(id), { ariaLabel: `Similar to ${title}`, data: { act: "similar" } }, "Similar");
+  return nobody() ? [similar] : [similar, to({ why: id, similar: "" }, { ariaLabel: `Why ${title}`, data: { act: "why" } }, "Why")];
 }
 
 /** Fill a list anew; the focus stays at the place where it was. */

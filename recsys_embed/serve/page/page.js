@@ -1,11 +1,11 @@
 // The page of the service: whom a list is for, the list itself, and what a user has rated.
 
 import { ask, hasToken, keepToken, line, send } from "./api.js";
-import { count, facts, learn, link, meet, refill, row, titleOf } from "./items.js";
+import { count, facts, learn, link, meet, point, refill, row, titleOf, to } from "./items.js";
 import { make, thumb } from "./make.js";
 import { panel } from "./panel.js";
 import { combobox } from "./search.js";
-import { address, go, kindOf, nobody, pick, picked, refreshed, state, whom } from "./state.js";
+import { go, kindOf, nobody, pick, picked, refreshed, state, whom } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const FIELDS = ["where", "per_group", "diversity", "k"];
@@ -22,7 +22,7 @@ function failed(error) {
   if (error.status === undefined) throw error;
   if (error.status === 401) return gate();
   const text = error.message;
-  const named = FIELDS.find((name) => new RegExp(`\\b${name.replace("_", "[-_]")}\\b`).test(text)) ?? (state.where && "where");
+  const named = FIELDS.find((name) => text.replace("-", "_").match(/^\w*/)[0] === name);
   if (error.status === 404 && state.user && text.startsWith("user")) unknown(text);
   else if ([400, 422].includes(error.status) && named) {
     $(`${named}-error`).textContent = text;
@@ -39,9 +39,10 @@ function trouble(text) {
 /** A user whom the model does not know: the ids that the service names are there to click. */
 function unknown(text) {
   const [, before, ids] = text.match(/^(.*e\.g\. )(.*)$/s) ?? [null, text, ""];
-  const links = ids.split(", ").filter(Boolean).flatMap((id, n) => [n ? ", " : "", make("a", { href: address({ user: id }) }, id)]);
+  const links = ids.split(", ").filter(Boolean).flatMap((id, n) => [n ? ", " : "", to({ user: id }, {}, id)]);
   $("user-error").replaceChildren(before, ...links);
   $("user").value = state.user;
+  $("answer-title").textContent = `There is no user ${state.user}`;
   $("user").setAttribute("aria-invalid", "true");
 }
 
@@ -54,17 +55,20 @@ function clean() {
 }
 
 function gate() {
+  if (!$("gate").hidden) return;
   $("gate-error").textContent = hasToken() ? "That token was refused." : "";
   $("gate").hidden = false;
   $("room").hidden = true;
-  $("token").value = "";
   $("token").focus();
 }
 
 // ---- The list
 
+/** Nobody in particular is shown the popular ones of several kinds. */
+const variety = () => state.diversity || (nobody() ? "0.5" : "0");
+
 function question() {
-  const rules = { where: state.where || undefined, per_group: state.per_group || undefined, diversity: Number(state.diversity) || undefined, include_seen: state.seen === "1" || undefined };
+  const rules = { where: state.where || undefined, per_group: state.per_group || undefined, diversity: Number(variety()), include_seen: state.seen === "1" || undefined };
   return { ...whom(), ...rules, k: state.k === "" ? 10 : Number(state.k), why: true };
 }
 
@@ -85,8 +89,8 @@ async function list() {
   } catch (error) {
     if (error.name === "AbortError") return;
     asked = ""; // asked again with the next thing done
-    if (error.status === 404) show([], "", "Nothing to show");
-    else if ($("list").children.length) $("short").textContent = "This is the list from before.";
+    if (error.status !== 404 && $("list").children.length) $("short").textContent = "This is the list from before.";
+    else show([], "", "Nothing to show");
     failed(error);
   } finally {
     if (key === asked || !asked) $("answer").setAttribute("aria-busy", "false");
@@ -114,7 +118,7 @@ function picks() {
     turn.dataset.act = "turn";
     return make("li", { className: liked ? "liked" : "disliked" }, turn, link({ item: id, title: titleOf(id) }, { title: titleOf(id) }), remove);
   };
-  const user = make("li", {}, make("span", {}, `User ${state.user}`), make("a", { href: address({ user: "" }), className: "icon", ariaLabel: `Without user ${state.user}` }, "×"));
+  const user = make("li", {}, make("span", {}, `User ${state.user}`), to({ user: "" }, { className: "icon", ariaLabel: `Without user ${state.user}` }, "×"));
   refill($("picks"), [...(state.user ? [user] : []), ...[...state.likes, ...state.dislikes].map(chip)], $("search"));
 }
 
@@ -141,9 +145,9 @@ async function rated() {
 // ---- The fields
 
 function fields() {
-  for (const name of FIELDS) if (document.activeElement !== $(name)) $(name).value = state[name] || { diversity: "0", k: "10" }[name] || "";
+  for (const name of FIELDS) if (document.activeElement !== $(name)) $(name).value = state[name] || { diversity: variety(), k: "10" }[name] || "";
   $("seen").checked = state.seen === "1";
-  $("diversity-said").textContent = Number(state.diversity) ? state.diversity : "none";
+  $("diversity-said").textContent = variety();
   const set = [...FIELDS, "seen"].filter((name) => state[name]).length;
   $("set").textContent = set ? `· ${set} set` : "";
 }
@@ -154,6 +158,7 @@ function arrive() {
   clean();
   fields();
   picks();
+  document.querySelectorAll("a[data-go]").forEach(point);
   clearTimeout(timer);
   timer = setTimeout(() => list().catch(failed), 40);
   rated().catch(failed);
@@ -203,13 +208,14 @@ function start() {
     let wait = 0;
     $(name).addEventListener("input", () => {
       clearTimeout(wait);
-      wait = setTimeout(() => go({ [name]: name === "diversity" && $(name).value === "0" ? "" : $(name).value.trim() }, true), name === "diversity" ? 80 : 400);
+      wait = setTimeout(() => go({ [name]: $(name).value.trim() }, true), name === "diversity" ? 80 : 400);
     });
   }
   $("seen").addEventListener("change", () => go({ seen: $("seen").checked ? "1" : "" }, true));
   $("gate").addEventListener("submit", (event) => {
     event.preventDefault();
     keepToken($("token").value);
+    $("token").value = "";
     $("gate").hidden = true;
     $("room").hidden = false;
     arrive();

@@ -1,9 +1,9 @@
 // One item: what is similar to it, and why it is in the list.
 
 import { line } from "./api.js";
-import { facts, learn, meet, moves, refill, row, thumbs, titleOf } from "./items.js";
+import { facts, isTo, learn, meet, moves, point, refill, row, thumbs, titleOf } from "./items.js";
 import { make } from "./make.js";
-import { address, state, whom } from "./state.js";
+import { state, whom } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const asking = line();
@@ -23,8 +23,8 @@ export async function panel() {
   const now = id && JSON.stringify([state.similar, state.why, state.why ? whom() : null]);
   if (now === shown) return;
   [shown, item] = [now, id];
-  if (!id) return;
   follow(was, id);
+  if (!id) return [...$("list").querySelectorAll("a")].find((one) => isTo(one, was))?.focus();
   head(id);
   $("panel-body").replaceChildren();
   if (id !== was) $("panel-title").focus();
@@ -37,7 +37,8 @@ export async function panel() {
 }
 
 function follow(was, id) {
-  if (!was || trail.at(-1) === id) trail.pop();
+  if (!id) trail.length = 0;
+  else if (!was || trail.at(-1) === id) trail.pop();
   else if (was !== id) trail.push(was);
 }
 
@@ -45,8 +46,8 @@ function head(id) {
   const last = trail.at(-1);
   $("back").hidden = !last;
   $("back").textContent = last ? `‹ ${titleOf(last)}` : "";
-  if (last) $("back").href = address({ similar: last, why: "" });
-  $("close").href = address({ similar: "", why: "" });
+  $("back").dataset.go = JSON.stringify({ similar: last, why: "" });
+  point($("back"));
   $("panel-title").textContent = id ? titleOf(id) : "";
   $("panel-facts").textContent = id ? facts(id, true) : "";
   refill($("panel-acts"), id ? [...thumbs(id, titleOf(id)), ...moves(id, titleOf(id))] : [], $("panel-title"));
@@ -69,13 +70,13 @@ async function why(id) {
   const told = await asking("explain", { body: { ...whom(), item: id } });
   await know(id, told.own);
   const unit = { stars: `: ${written(told.value)} stars`, chance: `: a chance of ${written(told.value)}` }[told.unit] ?? "";
-  const own = told.own[0]?.kind === "contribution" ? "Of theirs, what adds most to it" : "Of theirs, what is nearest to it, by cosine";
+  const own = `Of ${state.user ? "theirs" : "your picks"}, what ${told.own[0]?.kind === "contribution" ? "adds most to it" : "is nearest to it, by cosine"}`;
   const lines = told.own.map((entry) => row(entry, { number: written(entry.value), acts: false }));
   const rest = Object.entries({ vector: "a vector of their own adds", value: `${told.rest?.items} others add` }).filter(([name]) => told.rest?.[name]);
   const columns = [...new Set(told.shared.map(({ column }) => column))];
   const tokens = (column) => told.shared.filter((one) => one.column === column).map(({ token, items }) => `${token} (${items})`);
   $("panel-body").replaceChildren(
-    told.seen ? make("p", { className: "facts" }, "It is theirs already.") : "",
+    told.seen ? make("p", { className: "facts" }, "It is known to them already.") : "",
     make("h3", {}, `Score ${written(told.score)}${unit}`),
     parts(told.parts),
     ...section(own, lines.length && make("ol", {}, ...lines)),
