@@ -221,7 +221,7 @@ def test_events_are_kept_all_or_none_and_once(tmp_path):
     for thread in threads:
         thread.join()
     assert log.count() == 40 and sorted(item for item, _ in log.of("u")) == sorted(f"i{n}" for n in range(40))
-    broken = [Event("v", "i1"), Event("v", None)]  # type: ignore[arg-type]
+    broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
     with pytest.raises(DataError, match="could not be kept"):
         log.append(broken).result()
     assert log.of("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
@@ -19,6 +19,7 @@ from recsys_embed.config import Rules
 from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownId
 from recsys_embed.recommend.ask import Ask
 from recsys_embed.serve import schema
+from recsys_embed.serve.docs import docs_page
 from recsys_embed.serve.events import Event
 from recsys_embed.serve.gate import Gate
 from recsys_embed.serve.live import Live
@@ -204,7 +205,7 @@ def _watched(app: FastAPI, service: Service) -> None:
         sizes = {"users": len(live.recommender.users), "items": len(live.recommender.items)}
         return _json({"status": "ready", "model": live.name, "version": live.version, **sizes})
 
-    @app.get("/metrics", summary="For Prometheus", response_class=Response)
+    @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text, kind = await asyncio.to_thread(service.metrics.text)
         return Response(text, media_type=kind)
@@ -228,6 +229,11 @@ def _page(app: FastAPI, service: Service) -> None:
         if name not in parts:
             raise HTTPException(404, "there is no such file")
         return served(name)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+        return HTMLResponse(docs_page(app.openapi(), str(request.base_url).rstrip("/")), headers=headers)
 
     @app.get("/map", include_in_schema=False)
     async def map_() -> Response:

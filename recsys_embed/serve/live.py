@@ -14,6 +14,7 @@ from recsys_embed.recommend.person import Person, somebody
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.titles import TitleSearch
 from recsys_embed.serve.events import EventLog
+from recsys_embed.serve.source import Found
 
 # People with events whose vectors are kept at hand.
 _AT_HAND = 10_000
@@ -22,11 +23,13 @@ _AT_HAND = 10_000
 class Live:
     """One model, with the events of its users laid over it. Nothing of the model is changed by them.
 
-    name, version: of the model. Safe to ask from several threads.
+    name, folder, version: of the model. Safe to ask from several threads. Raises BundleError.
     """
 
-    def __init__(self, recommender: Recommender, name: str, version: str, events: EventLog) -> None:
-        self.recommender, self.name, self.version, self.events = recommender, name, version, events
+    def __init__(self, found: Found, events: EventLog) -> None:
+        self.name, self.folder, self.version = found
+        self.events = events
+        self.recommender = recommender = Recommender.load(found.folder)
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._moved: OrderedDict[str, tuple[int, Person]] = OrderedDict()
