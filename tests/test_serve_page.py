@@ -267,7 +267,7 @@ def test_a_wrong_filter_is_said_under_its_field(browser, base, model):
         assert "nonsense" in until(tab, lambda: tab.text_content("#where-error"))
         assert tab.get_attribute("#where", "aria-invalid") == "true"
         assert listed(tab) == before
-        assert "from before" in tab.text_content("#short")
+        assert "from before" in tab.text_content("#hint")
         tab.fill("#where", "year < 1955")
         short = until(tab, lambda: "of 10" in tab.text_content("#short") and tab.text_content("#short"))
         assert len(listed(tab)) == 5 and short.startswith("5 of 10")
@@ -366,7 +366,7 @@ def test_a_service_that_is_away_is_asked_again(browser, base, model):
         tab.route("**/recommend", lambda route: route.abort())
         pick(tab, model[0].titles[10])
         until(tab, lambda: "does not answer" in tab.text_content("#trouble"))
-        assert "from before" in tab.text_content("#short")
+        assert "from before" in tab.text_content("#hint")
         tab.unroute("**/recommend")
         tab.locator("#list [data-act=similar]").first.click()
         settled(tab, best(model, [IDS[10]]))

@@ -15,9 +15,10 @@ export function meet(entries) {
   for (const entry of entries) if (entry.ratings !== undefined || !known.has(String(entry.item))) known.set(String(entry.item), entry);
 }
 
-/** Ask for what the item table says of items, where that is not known yet. */
+/** Ask for what the item table says of items, where that is not known yet; of as many as an address has room for. */
 export async function learn(ids) {
-  const missing = [...new Set(ids)].filter((id) => known.get(id)?.ratings === undefined).slice(0, 100);
+  let room = 8000;
+  const missing = [...new Set(ids)].filter((id) => known.get(id)?.ratings === undefined && (room -= encodeURIComponent(id).length + 6) > 0);
   if (missing.length) meet((await ask("items", { query: { item: missing } })).items);
 }
 

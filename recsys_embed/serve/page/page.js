@@ -89,7 +89,7 @@ async function list() {
   } catch (error) {
     if (error.name === "AbortError") return;
     asked = ""; // asked again with the next thing done
-    if (error.status !== 404 && $("list").children.length) $("short").textContent = "This is the list from before.";
+    if (error.status !== 404 && $("list").children.length) hint("This is the list from before.");
     else show([], "", "Nothing to show");
     failed(error);
   } finally {
@@ -97,10 +97,15 @@ async function list() {
   }
 }
 
+function hint(text) {
+  $("hint").hidden = !text;
+  $("hint").textContent = text;
+}
+
 function show(items, short, title) {
   const names = [state.user && `user ${state.user}`, picked() && "your picks"].filter(Boolean);
   $("answer-title").textContent = title ?? (names.length ? `For ${names.join(" and ")}` : "Popular to begin with");
-  $("hint").hidden = !nobody();
+  hint(nobody() ? "Pick a few items that you like, by title or from this list, and it changes at once. Or look at a user of the model." : "");
   refill($("list"), items.map((entry) => row(entry, { rank: entry.rank, number: entry.score.toFixed(2) })), $("search"));
   $("short").textContent = short ?? (items.length ? "" : "Nothing to show.");
   $("said").textContent = `${count(items.length, "recommendation")}. ${short ?? ""}`;
@@ -198,7 +203,6 @@ function chosen({ item }) {
 }
 
 function start() {
-  $("hint").textContent = "Pick a few items that you like, by title or from this list, and it changes at once. Or look at a user of the model.";
   combobox($("search"), $("found"), { note: (item) => facts(String(item.item), true), chosen, failed });
   $("known").addEventListener("submit", (event) => {
     event.preventDefault();
