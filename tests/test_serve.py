@@ -104,10 +104,8 @@ def test_history_and_prediction(model, service):
 def test_reasons_are_those_of_the_recommender(model, service):
     recommender, folder = model
     user = recommender.users.series[1]
-    for ask, found in (
-        ({"user": user}, recommender.explain(user, "🎬")),
-        ({"likes": ODD[:2]}, recommender.explain(None, "🎬", likes=ODD[:2])),
-    ):
+    known, new = recommender.explain(user, "🎬"), recommender.explain(None, "🎬", likes=ODD[:2])
+    for ask, found in (({"user": user}, known), ({"likes": ODD[:2]}, new)):
         status, said = service.post("/explain", {**ask, "item": "🎬"})
         assert status == 200 and said == {**json.loads(json.dumps(found.summary())), "model": str(folder)}
     assert service.post("/explain", {"user": user, "item": "nothing"})[0] == 404
