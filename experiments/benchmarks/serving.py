@@ -1,7 +1,7 @@
 """How fast the service answers, beside an empty FastAPI endpoint that returns the same JSON, and beside a plain FastAPI
 service around implicit.
 
-    python experiments/benchmarks/serving.py MODEL [--seconds 8] [--rounds 2] [--out serving.json]
+    python experiments/benchmarks/serving.py MODEL [--seconds 8] [--rounds 2] [--requests 100000] [--out serving.json]
 
 MODEL is a model folder of movielens-1m; RECSYS_DATA is where that data set is. The load is wrk's (apt-get install wrk):
 one thread, a random user a request, k = 10, at 1, 16 and 64 connections; client and service share the machine. All
@@ -73,6 +73,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("--seconds", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--requests", type=int, default=100_000, help="behind which memory is read again")
     parser.add_argument("--out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -115,7 +116,7 @@ def measure(running, given, script):
         report[f"{name} {connections}"] = {"rate": rate, "p50": p50, "p99": p99, "errors": errors, "of_empty": ratio}
     port, process = running["recsys serve"]
     before, count = memory(process.pid), 0.0
-    while count < 100_000:
+    while count < given.requests:
         count += load(port, 16, given.seconds, script)[0] * given.seconds
     after = memory(process.pid)
     print(f"memory of recsys serve: {before:.1f} MB before and {after:.1f} MB after {count:,.0f} more requests")
