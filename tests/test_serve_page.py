@@ -215,6 +215,15 @@ def test_similar_items_open_one_from_another_and_back(page, model):
     page.click("#close")
     until(page, lambda: page.locator("#panel").is_hidden())
     assert page.evaluate("document.activeElement.textContent") == first, "the focus is where one came from"
+    page.locator("#list [data-act=similar]").first.click()
+    near(first)
+    page.locator("#panel-body .title").first.click()
+    near(second)
+    page.click("#close")
+    until(page, lambda: page.locator("#panel").is_hidden())
+    page.locator("#list [data-act=similar]").nth(1).click()
+    near(listed(page)[1])
+    assert page.locator("#back").is_hidden(), "a new way begins"
 
 
 def test_a_users_history_stands_beside_the_list(page, model, base):
@@ -284,6 +293,8 @@ def test_a_wrong_filter_is_said_under_its_field(desk, base, model):
         tab.fill("#k", "3")
         until(tab, lambda: len(listed(tab)) == 3)
         assert tab.text_content("#set") == "· 2 set"
+        tab.goto(base + "#where=year >= 2005")  # as a person would write it
+        until(tab, lambda: len(listed(tab)) == 5)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
