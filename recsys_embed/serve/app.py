@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -178,6 +178,12 @@ def _facts(app: FastAPI, service: Service) -> None:
     async def predict(query: Annotated[schema.PairQuery, Query()]) -> Response:
         live = service.live
         return _json({**live.predict(query.user, query.item), "model": live.name})
+
+    @app.post("/explain", response_model=schema.Explained, summary="Why an item, for a user or for somebody new")
+    async def explain(body: schema.ExplainBody) -> Response:
+        live = service.live
+        ask = Ask(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
+        return _json({**await service.run(lambda: live.explain(ask, body.item)), "model": live.name})
 
     @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
