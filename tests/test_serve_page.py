@@ -250,27 +250,36 @@ def test_an_unknown_user_is_shown_known_ids(desk, base):
         assert tab.text_content("#answer-title") == f"For user {BIG + 44}"
 
 
-def test_why_shows_the_parts_of_a_score(desk, base, model):
+def test_why_shows_the_parts_of_the_score_in_the_list(desk, base, model):
+    with opened(desk, base, link(likes=[IDS[10], IDS[13]])) as tab:
+        score = tab.locator("#list .number").nth(2).text_content()
+        tab.locator("#list [data-act=why]").nth(2).click()
+        until(tab, lambda: tab.locator("#panel-body h3").first.is_visible())
+        assert tab.locator("#panel-body h3").first.text_content() == f"Score {score}"
+        parts = [float(n.replace("−", "-")) for n in tab.locator(".parts .number").all_text_contents()]
+        assert sum(parts) == pytest.approx(float(score), abs=0.02)
+        own = set(tab.locator("#panel-body ol .title").all_text_contents())
+        assert own == {model[0].titles[10], model[0].titles[13]}
+        assert "Shared kind" in tab.text_content("#panel-body")
+        tab.reload()
+        until(tab, lambda: tab.locator("#panel-body h3").first.is_visible())
+
+
+def test_bars_point_to_where_the_parts_of_a_score_do(desk, base):
     told = {
-        "score": 2.5, "unit": "score", "value": 2.5, "seen": False,
+        "score": 2.5, "unit": "stars", "value": 4.25, "seen": True, "shared": [],
         "parts": {"offset": 0.0, "item_bias": -0.5, "collaborative": 3.0},
-        "own": [{"item": IDS[10], "title": model[0].titles[10], "kind": "contribution", "value": 2.75}],
-        "rest": {"items": 2, "value": 0.25},
-        "shared": [{"column": "kind", "token": "red", "items": 1}],
+        "own": [], "rest": {"items": 2, "value": 0.25},
     }  # fmt: skip
     with opened(desk, base, link(likes=[IDS[10]])) as tab:
         tab.route("**/explain", lambda route: route.fulfill(json=told))
-        with tab.expect_request("**/explain") as request:
-            tab.locator("#list [data-act=why]").nth(2).click()
-        item = IDS[model[0].titles.index(listed(tab)[2])]
-        assert request.value.post_data_json == {"likes": [IDS[10]], "dislikes": [], "item": item}
+        tab.locator("#list [data-act=why]").nth(2).click()
         until(tab, lambda: tab.locator(".parts dt").all_text_contents() == ["item bias", "collaborative"])
         against, for_ = (tab.locator(f".bar .{name}").bounding_box() for name in ("against", "for"))
         assert for_["width"] == pytest.approx(6 * against["width"], rel=0.05)
         assert for_["x"] == pytest.approx(against["x"] + against["width"], abs=1)
         said = tab.text_content("#panel-body")
-        assert "Score 2.50" in said and "2 others add 0.25" in said and "red (1)" in said
-        assert tab.locator("#panel-body ol .title").all_text_contents() == [model[0].titles[10]]
+        assert "Score 2.50: 4.25 stars" in said and "2 others add 0.25" in said and "known to them already" in said
 
 
 def test_a_wrong_filter_is_said_under_its_field(desk, base, model):
