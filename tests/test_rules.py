@@ -278,7 +278,13 @@ def test_what_is_wrong_is_refused():
             WORLD.recommend(4, rules=rules)
     with pytest.raises(UnknownId, match="item 999 is not known"):
         WORLD.recommend(4, exclude=[999])
-    for wrong in ({"diversity": 1.1}, {"diversity": float("nan")}, {"min_ratings": -1}, {"max_ratings": -1}):
+    for wrong in (
+        {"diversity": 1.1},
+        {"diversity": float("nan")},
+        {"min_ratings": -1},
+        {"max_ratings": -1},
+        {"where": 3},
+    ):
         with pytest.raises(SettingError, match=next(iter(wrong)).replace("_", "-")):
             Rules(**wrong)
 
