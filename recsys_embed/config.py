@@ -340,8 +340,12 @@ class RunConfig:
     map: Annotated[bool | None, "MLflow gets a map and projector files (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
+    register: Annotated[str | None, "register the model in MLflow: NAME, or NAME@ALIAS to give it an alias too"] = None
 
     def __post_init__(self) -> None:
+        form = self.register is None or re.fullmatch(r"[^/:@]+(@[\w-]+)?", self.register)
+        check(bool(form), "register", self.register, "NAME or NAME@ALIAS")
+        check(self.track or not self.register, "track", "off", "on where --register is given")
         good = all(p.strip().isdecimal() and int(p) > 0 for p in self.ks.split(","))
         check(good, "ks", self.ks, "list lengths such as 5,10,20")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
@@ -358,7 +362,7 @@ def settings(*configs: Any) -> dict[str, Any]:
 
 
 # Settings that say where things lie, who is told of them and in which pictures: no result depends on them.
-PLACES = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment")
+PLACES = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment", "register")
 
 
 def short_name(dataset: str) -> str:

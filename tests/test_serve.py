@@ -84,6 +84,9 @@ def test_items_are_found_by_a_part_of_their_title(service):
     counts = [e["ratings"] for e in service.get("/items?k=50")[1]["items"]]
     assert len(counts) == len(ODD) and counts == sorted(counts, reverse=True)
     assert service.get("/items?query=film+the&k=3")[1]["items"], "the order of words does not matter"
+    asked = urllib.parse.urlencode({"item": ["🎬", "a/b"]}, doseq=True)
+    assert [e["title"] for e in service.get(f"/items?{asked}")[1]["items"]] == ["The 🎬 film", "The a/b film"]
+    assert service.get("/items?item=none")[0] == 404
     assert service.get("/items?query=%5B.*")[1]["items"] == [], "a text is no pattern"
 
 
@@ -221,7 +224,7 @@ def test_events_are_kept_all_or_none_and_once(tmp_path):
     for thread in threads:
         thread.join()
     assert log.count() == 40 and sorted(item for item, _ in log.of("u")) == sorted(f"i{n}" for n in range(40))
-    broken = [Event("v", "i1"), Event("v", None)]  # type: ignore[arg-type]
+    broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
     with pytest.raises(DataError, match="could not be kept"):
         log.append(broken).result()
     assert log.of("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)

@@ -1,5 +1,5 @@
-"""How fast the service answers, beside a FastAPI endpoint that returns the same JSON and does nothing else, and beside a
-plain FastAPI service around implicit.
+"""How fast the service answers, beside an empty FastAPI endpoint that returns the same JSON, and beside a plain FastAPI
+service around implicit.
 
     python experiments/benchmarks/serving.py MODEL [--seconds 8] [--rounds 2] [--out serving.json]
 
@@ -28,8 +28,9 @@ math.randomseed(7)
 request = function() return wrk.format(nil, nil, nil, '{"user": ' .. math.random(1, 6040) .. ', "k": 10}') end
 done = function(summary, latency)
   local e = summary.errors
-  io.write(string.format("FOUND %f %f %f %d\\n", 1e6 * summary.requests / summary.duration, latency:percentile(50) / 1e3,
-    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+  local rate = 1e6 * summary.requests / summary.duration
+  io.write(string.format("FOUND %f %f %f %d\\n", rate, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
 
@@ -42,7 +43,8 @@ def start(command, port, **environment):
             return process
         except OSError:
             time.sleep(0.1)
-    raise SystemExit("a service did not start")
+    process.kill()
+    raise SystemExit(f"{command} did not start")
 
 
 def ask(port):

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 
 def load(model: str | None) -> tuple[Recommender, Path]:
-    """Load the named model, or the newest one."""
+    """Load the named model, of a folder or of MLflow, or the newest one; return it and its name."""
+    from recsys_embed.track.registry import is_model_uri, model_folder
+
+    if model and is_model_uri(model):
+        from recsys_embed.recommend.recommender import Recommender
+
+        return Recommender.load(model_folder(model)[0]), Path(model)
     from recsys_embed.recommend.bundle import newest
     from recsys_embed.recommend.recommender import Recommender
 

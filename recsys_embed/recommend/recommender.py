@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats, unit
+from recsys_embed.arrays import Floats
 from recsys_embed.config import NO_RULES, ContentConfig, ModelConfig, Rules, TrainConfig, settings
 from recsys_embed.content.images import find_images
 from recsys_embed.content.item_vectors import read_item_vectors
@@ -26,8 +26,9 @@ from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
+from recsys_embed.recommend.explain import Explanation, Tokens, explain_for, nearest_own
 from recsys_embed.recommend.fold_in import new_user
-from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
+from recsys_embed.recommend.index import CosineIndex, ExactIndex, at_once, top
 from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
 from recsys_embed.recommend.rules import Prepared, ready
@@ -56,7 +57,8 @@ class Recommender:
     Attributes, once fitted or loaded: `users`, `items` (Vocab); `table`, one row an item (item_id, title, …);
     `plain` (PlainModel); `seen` and `held`, what each user's model was fitted on and what was held out (Seen);
     `counts`, ratings of each item; `facts`, a dict of settings and metrics that is saved with the model; `per_user`,
-    every user's metrics in the test of a training (user_id, ndcg_at_10, …), or None without one.
+    every user's metrics in the test of a training (user_id, ndcg_at_10, …), or None without one; `made_of`, the items
+    that users made of their histories are the sum of, or None where that is what was `seen`.
     """
 
     users: Vocab
@@ -68,6 +70,7 @@ class Recommender:
     counts: Rows
     facts: dict[str, Any]
     per_user: pl.DataFrame | None = None
+    made_of: Seen | None = None
     _described: Described | None = None
     _folder: Path | None = None
 
@@ -131,6 +134,8 @@ class Recommender:
             self._described = Described.of(descriptions, self.fitted.model, self.content.image_size)
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
         self.seen, self.counts = ratings.seen(), positives.counts
+        fewer = self.plain.history is not None and len(positives) < len(ratings)
+        self.made_of = positives.seen() if fewer else None
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
         self.table = table if descriptions is None else table.with_columns(known_words=descriptions.coverage)
         self.facts = {"settings": settings(model, train, self.content), "epochs": self.fitted.epochs, "metrics": {}}
@@ -138,7 +143,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "prepared", "_directions"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "tokens", "new_user", "prepared", "near"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -280,6 +285,11 @@ class Recommender:
         titles: list[str] = self.table["title"].to_list()
         return titles
 
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The items' tags and words, for reasons."""
+        return Tokens.of(self)
+
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors point most nearly the way of an item's (or of each of several).
 
@@ -287,7 +297,7 @@ class Recommender:
         """
         check_k(k)
         rows = self._rows(self.items, items)
-        scores, found = neighbours(self._directions, rows, k)
+        scores, found = self.near.neighbours(rows, k)
         return self._listed(scores, found, of=self.items.ids(rows))
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
@@ -335,7 +345,7 @@ class Recommender:
             )
         encoded, bias = replace(self.plain, map=described.map).encode(features)
         # Nothing can fail from here on, so that no half of the items is added.
-        self._described = described.with_items(features)
+        self._described = described.with_items(features, encoded)
         coverage = described.describer.coverage(new)
         self.table = pl.concat([self.table, added.with_columns(known_words=coverage)], how="diagonal")
         self.plain = self.plain.with_items(encoded, bias)
@@ -369,6 +379,15 @@ class Recommender:
         found: Id = self.items.ids([find_item(str(text), self.items, self.table["title"])])[0]
         return found
 
+    def explain(self, user: Id | None, item: Id, n: int = 5, *, likes: Id | Iterable[Id] = ()) -> Explanation:
+        """Say why an item is for a user, or (user None) for somebody new who likes some items; see `Explanation`.
+
+        item: an id. n: how many items of theirs are named. Raises UnknownId.
+        """
+        check_k(n)
+        person = somebody(self, user, _listed_ids(self.items, likes))
+        return explain_for(self, person, int(self._rows(self.items, item)[0]), n)
+
     def reasons(self, user: Id, items: Sequence[Id], n: int = 2) -> list[list[Id]]:
         """Return, for each item, the n nearest items by cosine that the user has seen."""
         return self._nearest(self.seen[int(self.users.rows([user])[0])], items, n)
@@ -384,26 +403,29 @@ class Recommender:
         """Return, for each item row, the n of somebody's own rows that are nearest to it by cosine."""
         if not len(own) or not len(rows):
             return [[] for _ in rows]
-        near = ExactIndex(self._directions[own]).search(self._directions[rows], n)[1]
-        return [own[line[line >= 0]].tolist() for line in near]
+        near: list[list[int]] = own[nearest_own(self.plain.items, own, rows, n)[1]].tolist()
+        return near
 
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all, and return it. See `docs/bundle.md`."""
         return store.write(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Recommender:
-        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
-        return store.read(cls(), Path(folder))
+    def load(cls, folder: str | Path, *, mmap: bool = False) -> Recommender:
+        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError.
+
+        mmap: vectors stay in their files, mapped into memory, which several processes then share.
+        """
+        return store.read(cls(), Path(folder), mmap)
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
         return store.card(self)
 
     @cached_property
-    def _directions(self) -> Floats:
-        """The items' vectors at unit length; zeros stay zeros."""
-        return unit(self.plain.items)
+    def near(self) -> CosineIndex:
+        """The items by the cosine of their vectors; biases take no part."""
+        return CosineIndex(self.plain.items)
 
     def _listed(self, scores: Floats, rows: Rows, **whose: pl.Series) -> pl.DataFrame:
         """Return lists as one long table: scores and item rows [b, k], best first; row -1 is none.

@@ -22,6 +22,12 @@ def canonical(title: str) -> tuple[str, str]:
     return (f"{moved[2]} {moved[1]}" if moved else name), (year[1] if year else "")
 
 
+def split_names(text: str) -> list[str]:
+    """Return the ids or titles that a text parts by ";"; one within a title is written "\\;"."""
+    parts = (part.replace("\\;", ";").strip() for part in re.split(r"(?<!\\);", text))
+    return [part for part in parts if part]
+
+
 def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
     """Return the row of the item with this id, else with this title.
 

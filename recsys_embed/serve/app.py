@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
@@ -19,12 +19,13 @@ from recsys_embed.config import Rules
 from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownId
 from recsys_embed.recommend.ask import Ask
 from recsys_embed.serve import schema
+from recsys_embed.serve.docs import docs_page
 from recsys_embed.serve.events import Event
 from recsys_embed.serve.gate import Gate
 from recsys_embed.serve.live import Live
 from recsys_embed.serve.service import Service
 
-_PAGE = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 # The page's own scripts and styles alone run in it, and it reaches nobody but this service.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -178,11 +179,11 @@ def _facts(app: FastAPI, service: Service) -> None:
         live = service.live
         return _json({**live.predict(query.user, query.item), "model": live.name})
 
-    @app.get("/items", response_model=schema.Items, summary="Items by a part of their title")
+    @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
         live = service.live
         k = min(query.k, service.config.max_k)
-        return _json({"items": await service.run(lambda: live.items(query.query, k))})
+        return _json({"items": await service.run(lambda: live.items(query.query, k, query.item))})
 
     @app.get("/history", response_model=schema.History, summary="What a user rated")
     async def history(query: Annotated[schema.UserQuery, Query()]) -> Response:
@@ -204,7 +205,7 @@ def _watched(app: FastAPI, service: Service) -> None:
         sizes = {"users": len(live.recommender.users), "items": len(live.recommender.items)}
         return _json({"status": "ready", "model": live.name, "version": live.version, **sizes})
 
-    @app.get("/metrics", summary="For Prometheus", response_class=Response)
+    @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text, kind = await asyncio.to_thread(service.metrics.text)
         return Response(text, media_type=kind)
@@ -212,21 +213,27 @@ def _watched(app: FastAPI, service: Service) -> None:
 
 def _page(app: FastAPI, service: Service) -> None:
     """Add the page, and the map."""
-    folder = files("recsys_embed.serve") / "page"
+    parts = {file.name: file for file in (files("recsys_embed.serve") / "page").iterdir()}
 
-    def served(name: str, kind: str) -> Response:
+    def served(name: str) -> Response:
         headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
-        return Response((folder / name).read_bytes(), media_type=kind, headers=headers)
+        kind = _KINDS[name.rpartition(".")[2]]
+        return Response(parts[name].read_bytes(), media_type=kind, headers=headers)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return served("index.html", "text/html")
+        return served("index.html")
 
     @app.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
-        if name not in _PAGE:
+        if name not in parts:
             raise HTTPException(404, "there is no such file")
-        return served(name, _PAGE[name])
+        return served(name)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+        return HTMLResponse(docs_page(app.openapi(), str(request.base_url).rstrip("/")), headers=headers)
 
     @app.get("/map", include_in_schema=False)
     async def map_() -> Response:

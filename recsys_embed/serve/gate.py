@@ -20,8 +20,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# What answers without a token: whether it lives, and the page that asks for the token.
-OPEN = ("/", "/health", "/ready", "/favicon.ico")
+# What answers without a token: whether it lives, how it is asked, and the page that asks for the token.
+OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico")
 _LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 

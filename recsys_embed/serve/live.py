@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
-from recsys_embed.ratings.vocab import Id
+from recsys_embed.ratings.vocab import Id, Rows
 from recsys_embed.recommend.ask import Answer, Ask, answer_for
 from recsys_embed.recommend.lists import scores_of
 from recsys_embed.recommend.person import Person, somebody
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.titles import TitleSearch
 from recsys_embed.serve.events import EventLog
+from recsys_embed.serve.source import Found
 
 # People with events whose vectors are kept at hand.
 _AT_HAND = 10_000
@@ -21,11 +23,13 @@ _AT_HAND = 10_000
 class Live:
     """One model, with the events of its users laid over it. Nothing of the model is changed by them.
 
-    name, version: of the model. Safe to ask from several threads.
+    name, folder, version: of the model. Safe to ask from several threads. Raises BundleError.
     """
 
-    def __init__(self, recommender: Recommender, name: str, version: str, events: EventLog) -> None:
-        self.recommender, self.name, self.version, self.events = recommender, name, version, events
+    def __init__(self, found: Found, events: EventLog) -> None:
+        self.name, self.folder, self.version = found
+        self.events = events
+        self.recommender = recommender = Recommender.load(found.folder)
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._moved: OrderedDict[str, tuple[int, Person]] = OrderedDict()
@@ -92,13 +96,21 @@ class Live:
         items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
         return {"item": self.recommender.items.cast(item), "items": items}
 
-    def items(self, query: str, k: int) -> list[dict[str, Any]]:
-        """Return k items whose titles hold a text, with all that the item table says; see `titles.TitleSearch`."""
+    def items(self, query: str, k: int, ids: Sequence[Id] = ()) -> list[dict[str, Any]]:
+        """Return all that the item table says of k items whose titles hold a text, or of those with these ids.
+
+        See `titles.TitleSearch`. Raises UnknownId.
+        """
+        if ids:
+            return self._entries(self.recommender.items.rows(ids))
         recommender = self.recommender
         with self._lock:
             if self._search is None:
                 self._search = TitleSearch(recommender.table["title"], recommender.counts)
-        rows = self._search.find(query, k)
+        return self._entries(self._search.find(query, k))
+
+    def _entries(self, rows: Rows) -> list[dict[str, Any]]:
+        recommender = self.recommender
         found = recommender.table[rows].rename({"item_id": "item"}).with_columns(ratings=recommender.counts[rows])
         return found.to_dicts()
 

@@ -41,7 +41,7 @@ def serve(config: ServeConfig) -> None:
         if config.workers == 1:
             uvicorn.run(app.create_app(Service(config)), **options)
             return
-        Source(config.model, config.tracking_uri).version()  # a model that is not there is found here, once
+        Source(config.model, config.tracking_uri).find()  # a model that is not there is found here, once
         os.environ[_SETTINGS] = json.dumps({**asdict(config), "token": config.secret})
         with tempfile.TemporaryDirectory(prefix="recsys-metrics-") as shared:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared

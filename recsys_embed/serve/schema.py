@@ -24,12 +24,17 @@ ItemId = Annotated[
 ]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 _Ids = Annotated[list[ItemId], Field(max_length=10_000)]
+_Few = Annotated[list[ItemId], Field(max_length=100)]  # in an address, which ends at 64 KB
 
 
 class _Strict(BaseModel):
     """Refuses fields that it does not know, so that a misspelled one is no silent default."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+# JSON has kinds, so true is no number there; in an address all is text.
+_JSON = ConfigDict(strict=True)
 
 
 # One field for every field of config.Rules: none is written twice.
@@ -58,6 +63,11 @@ class _Asked(RulesFields):  # type: ignore[valid-type, misc]
 class RecommendQuery(_Asked):
     """A question for a list, in the address."""
 
+    likes: _Few = Field([], description="items that somebody likes, by id; with a user: lately")
+    dislikes: _Few = Field([], description="items that they do not like")
+    among: _Few | None = Field(None, description="items to choose from")
+    exclude: _Few = Field([], description="items to leave out")
+
 
 class RecommendBody(_Asked):
     """A question for a list. Without a user, likes, dislikes and ratings it is for nobody in particular."""
@@ -66,7 +76,7 @@ class RecommendBody(_Asked):
         {}, max_length=10_000, description="how somebody rated items, by id"
     )
     model_config = ConfigDict(
-        extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {"user": 42, "k": 10},
@@ -80,6 +90,7 @@ class RecommendBody(_Asked):
 class BatchBody(_Strict):
     """Several questions at once."""
 
+    model_config = _JSON
     asks: list[RecommendBody] = Field(min_length=1)
 
 
@@ -105,15 +116,17 @@ class UserQuery(_Strict):
 
 
 class ItemsQuery(_Strict):
-    """Items by title."""
+    """Items by title, or by id."""
 
     query: str = Field("", max_length=200, description="a part of a title; without one, the most rated come")
-    k: int = Field(10, ge=1, description="how many at most")
+    item: _Ids = Field([], description="instead: these items, by id")
+    k: int = Field(10, ge=1, description="how many at most, by title")
 
 
 class ExplainBody(_Strict):
     """Why an item, for a user or for somebody of whom only this is known."""
 
+    model_config = _JSON
     item: ItemId = Field(description="an item's id")
     user: ItemId | None = Field(None, description="a user's id")
     likes: _Ids = Field([], description="items that somebody likes, by id")
@@ -124,6 +137,7 @@ class ExplainBody(_Strict):
 class EventBody(_Strict):
     """A user rated an item, or took it."""
 
+    model_config = _JSON
     user: ItemId
     item: ItemId
     rating: Rating | None = Field(None, description="stars; none: the user took the item, which is a like")
@@ -136,9 +150,10 @@ class EventBody(_Strict):
 class EventsBody(_Strict):
     """New ratings."""
 
+    model_config = _JSON
     events: list[EventBody] = Field(min_length=1)
     model_config = ConfigDict(
-        extra="forbid",
+        strict=True,
         json_schema_extra={"examples": [{"events": [{"user": 42, "item": 50, "rating": 5, "id": "a1"}]}]},
     )
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,26 @@ T = TypeVar("T")
 
 # Numbers that a question may look at on the loop itself: handing it to a thread costs more than the 1 or 2 ms it takes.
 _AT_ONCE = 4_000_000
+# Seconds between two tries to read a broken model at most.
+_RARELY = 60.0
+
+
+class _Broken:
+    """A model that could not be read: it may be half copied, so it is tried again, ever more rarely."""
+
+    def __init__(self) -> None:
+        self._version, self._pause, self._next = "none", 0.0, 0.0
+
+    def waits(self, version: str) -> bool:
+        """Return whether this version failed, and is not to be tried yet."""
+        return version == self._version and time.monotonic() < self._next
+
+    def again(self, version: str, watch: float) -> bool:
+        """Take down that a version failed; return whether it is the first time."""
+        first = version != self._version
+        self._pause = watch if first else min(2 * self._pause, _RARELY)
+        self._version, self._next = version, time.monotonic() + self._pause
+        return first
 
 
 class Service:
@@ -35,14 +56,10 @@ class Service:
         self.config, self.metrics = config, Metrics()
         self.source = Source(config.model, config.tracking_uri)
         self.events = EventLog(Path(config.events or "events.db"))
-        self.live = self._load()
-        self._broken = ""
+        self.live = Live(self.source.find(), self.events)
+        self._broken = _Broken()
         self._maps = Path(tempfile.mkdtemp(prefix="recsys-map-"))
         self._drawing: dict[str, subprocess.Popen[bytes]] = {}
-
-    def _load(self) -> Live:
-        recommender, name, version = self.source.load()
-        return Live(recommender, name, version, self.events)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do what a question asks, where it hinders others least."""
@@ -59,17 +76,19 @@ class Service:
 
     async def look(self) -> bool:
         """Take in the model that is meant now if it is another one; return whether it was."""
+        version = ""
         try:
-            _, version = await asyncio.to_thread(self.source.version)
-            if version in (self.live.version, self._broken):
+            found = await asyncio.to_thread(self.source.find)
+            version = found.version
+            if version == self.live.version or self._broken.waits(version):
                 return False
-            self._broken = version  # until it has been read: a broken one is tried once
-            live = await asyncio.to_thread(self._load)
+            live = await asyncio.to_thread(Live, found, self.events)
         except (RecsysError, OSError) as error:
-            self.metrics.swapped(False)
-            log.warning("the model stays %s: %s", self.live.name, error)
+            if self._broken.again(version, self.config.watch):
+                self.metrics.swapped(False)
+                log.warning("the model stays %s: %s", self.live.name, error)
             return False
-        self.live, self._broken = live, ""
+        self.live, self._broken = live, _Broken()
         self.metrics.swapped(True)
         log.info("model %s (%s) answers from now on", live.name, live.version)
         return True
@@ -81,8 +100,8 @@ class Service:
         if (folder / "map.html").exists():
             return folder / "map.html"
         if live.version not in self._drawing:
-            source = str(self.source.folder(live.name))
-            command = [sys.executable, "-m", "recsys_embed", "--quiet", "map", "--model", source, "--out", str(folder)]
+            command = [sys.executable, "-m", "recsys_embed", "--quiet", "map", "--model", str(live.folder)]
+            command += ["--out", str(folder)]
             self._drawing[live.version] = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ})
         elif self._drawing[live.version].poll() not in (None, 0):
             raise RecsysError("the map could not be drawn; the log says why")

@@ -94,6 +94,7 @@ class MLflowTracker(Tracker):
         self.uri = store_of(uri)
         self.experiment, self.tags, self.name = experiment, dict(tags), name
         self.alive = True
+        self.logged: str | None = None
         self.waiting: list[Any] = []
         self.delivered = time.monotonic()
 
@@ -182,7 +183,7 @@ class MLflowTracker(Tracker):
             with warnings.catch_warnings(), mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
                 # Its advice is for integers that may be missing.
                 warnings.simplefilter("ignore")
-                mlflow.pyfunc.log_model(
+                logged = mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code),
                     artifacts={"bundle": str(bundle)},
@@ -190,8 +191,25 @@ class MLflowTracker(Tracker):
                     input_example=example.to_pandas(),
                     pip_requirements=requirements,
                 )
+            self.logged = logged.model_id
         finally:
             mlflow.set_tracking_uri(before)
+
+    def register(self, name: str) -> None:
+        """Register the logged model under NAME, and give it the alias of NAME@ALIAS; what fails fails alone."""
+        name, _, alias = name.partition("@")
+        if self.logged is None:
+            return log.warning("the model was not registered as %s: MLflow has not got it", name)
+        try:
+            with contextlib.suppress(self.mlflow.MlflowException):  # it is there already, or the next line says why not
+                self.client.create_registered_model(name)
+            source = f"models:/{self.logged}"
+            version = self.client.create_model_version(name, source, self.run_id, model_id=self.logged).version
+            if alias:
+                self.client.set_registered_model_alias(name, alias, version)
+        except Exception as error:  # any failure of the store, its driver or its server
+            return log.warning("the model was not registered as %s: MLflow failed (%s)", name, reason(error))
+        return log.info("registered as models:/%s/%s%s", name, version, f", models:/{name}@{alias}" if alias else "")
 
     def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
         """Return the tracker of a run that MLflow shows below this one, not begun; of nothing where MLflow failed."""

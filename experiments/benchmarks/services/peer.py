@@ -6,13 +6,11 @@ from fastapi import FastAPI
 from implicit.cpu.als import AlternatingLeastSquares
 
 from recsys_embed import load_dataset
+from recsys_embed.recommend.tables import aligned
 
 data = load_dataset(os.environ["DATASET"])
-matrix, ids, titles = (
-    data.ratings.matrix(),
-    data.ratings.items.series.to_list(),
-    dict(data.items.select("item_id", "title").rows()),
-)
+matrix, ids = data.ratings.matrix(), data.ratings.items.series.to_list()
+titles = aligned(data.items, data.ratings.items)["title"].to_list()
 model = AlternatingLeastSquares(factors=128, iterations=5, num_threads=1)
 model.fit(matrix, show_progress=False)
 app = FastAPI()
@@ -21,5 +19,5 @@ app = FastAPI()
 @app.post("/recommend")
 async def recommend(body: dict) -> dict:
     row = int(data.ratings.users.rows([body["user"]])[0])
-    rows, scores = model.recommend(row, matrix[row], N=body["k"])
-    return {"items": [{"item": ids[i], "title": titles[ids[i]], "score": float(s)} for i, s in zip(rows, scores)]}
+    found = zip(*model.recommend(row, matrix[row], N=body["k"]), strict=True)
+    return {"items": [{"item": ids[i], "title": titles[i], "score": float(score)} for i, score in found]}
