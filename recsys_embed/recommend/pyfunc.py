@@ -136,11 +136,14 @@ def _register() -> None:
             self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
         ) -> pd.DataFrame:
             """Answer for every row."""
-            rows = model_input.to_dict("records") or [{}] * len(model_input)  # none, where there is no column
+            # MLflow leaves out what it does not know: where no column is left, nobody was asked for.
+            rows = model_input.to_dict("records") if len(model_input.columns) else [{}]
             try:
-                return answer(self.recommender, rows, params).to_pandas()
+                found = answer(self.recommender, rows, params).to_pandas()
             except RecsysError as error:  # MLflow's server shows what its own errors say, and no others
                 raise MlflowException.invalid_parameter_value(str(error)) from error
+            users = found["user_id"].astype(object)
+            return found.assign(user_id=users.where(users.notna(), None))  # a NaN is no JSON
 
     set_model(Recommendations())
 
