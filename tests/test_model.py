@@ -64,7 +64,7 @@ class TestScorers:
         table = model.matrix(model.users(torch.arange(USERS)), model.items(torch.arange(ITEMS))).detach().numpy()
         users, items = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
         np.testing.assert_allclose(plain.pairs(users, items).reshape(USERS, ITEMS), table, rtol=1e-5, atol=1e-5)
-        scores = plain.score(plain.queries(np.arange(USERS)), plain.keys())
+        scores = plain.score(plain.queries(np.arange(USERS)))
         np.testing.assert_allclose(scores, table, rtol=1e-5, atol=1e-5)
 
 

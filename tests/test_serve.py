@@ -84,6 +84,9 @@ def test_items_are_found_by_a_part_of_their_title(service):
     counts = [e["ratings"] for e in service.get("/items?k=50")[1]["items"]]
     assert len(counts) == len(ODD) and counts == sorted(counts, reverse=True)
     assert service.get("/items?query=film+the&k=3")[1]["items"], "the order of words does not matter"
+    asked = urllib.parse.urlencode({"item": ["🎬", "a/b"]}, doseq=True)
+    assert [e["title"] for e in service.get(f"/items?{asked}")[1]["items"]] == ["The 🎬 film", "The a/b film"]
+    assert service.get("/items?item=none")[0] == 404
     assert service.get("/items?query=%5B.*")[1]["items"] == [], "a text is no pattern"
 
 

@@ -60,9 +60,13 @@ class World:
         self.ranker = Ranker.of(self.plain)
         self.step = max(1, BLOCK // items)
 
+    def keys(self) -> np.ndarray:
+        """Return the items' vectors with their biases folded in: query @ key is the score."""
+        return np.column_stack((self.plain.items, np.ones(len(self.plain.items), np.float32), self.plain.item_bias))
+
     def product(self, best: Callable[[np.ndarray], object] = lambda table: None) -> Run:
         """Return all users' scores as products of NumPy in blocks, and what is done with each."""
-        queries, keys = self.plain.queries(self.users), self.plain.keys()
+        queries, keys = self.plain.queries(self.users), self.keys()
 
         def run() -> None:
             for start in range(0, len(queries), self.step):
@@ -75,7 +79,7 @@ class World:
         np.take_along_axis(rows, np.argsort(-np.take_along_axis(table, rows, 1), axis=1), 1)
 
     def torch(self) -> Run:
-        queries, keys = (torch.from_numpy(x) for x in (self.plain.queries(self.users), self.plain.keys()))
+        queries, keys = (torch.from_numpy(x) for x in (self.plain.queries(self.users), self.keys()))
 
         def run() -> None:
             for start in range(0, len(queries), self.step):
@@ -88,7 +92,7 @@ class World:
         from implicit.cpu.als import AlternatingLeastSquares
 
         model = AlternatingLeastSquares(factors=self.plain.dim + 2)
-        model.user_factors, model.item_factors = self.plain.queries(self.users), self.plain.keys()
+        model.user_factors, model.item_factors = self.plain.queries(self.users), self.keys()
         matrix = self.train.matrix()
         return lambda: model.recommend(self.users, matrix, N=self.k, filter_already_liked_items=True)
 

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from recsys_embed import __version__
-from recsys_embed.cli import answers, compare, data, export, models, serve, show, training, tuning, why, words
+from recsys_embed.cli import (
+    answers,
+    compare,
+    data,
+    export,
+    models,
+    recommend,
+    serve,
+    show,
+    training,
+    tuning,
+    why,
+    words,
+)
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
 
@@ -42,7 +55,7 @@ app.command()(training.train)
 app.command()(training.evaluate)
 app.command()(tuning.tune)
 app.command()(tuning.presets)
-app.command()(answers.recommend)
+app.command()(recommend.recommend)
 app.command()(answers.similar)
 app.command()(answers.predict)
 app.command()(why.explain)

@@ -33,6 +33,7 @@ PANELS = {
     "TuneConfig": "Search",
     "RunConfig": "Report",
     "ServeConfig": "Service",
+    "Rules": "What may be shown",
 }
 
 

@@ -57,13 +57,13 @@ class Ranker:
 
     def scores(self, users: Rows) -> Floats:
         """Return the scores of all items, [b, items]."""
-        return self.index.score(self.queries(users), self.index.keys)
+        return self.index.scores(self.queries(users))
 
     def lists(
         self, users: Rows, k: int, seen: Seen, allowed: NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Rows, Rows]]:
         """Yield (users [b], their k best unseen items [b, k']) among the allowed ones."""
-        step = at_once(len(self.index.keys))
+        step = at_once(len(self.index))
         for start in range(0, len(users), step):
             block = users[start : start + step]
             yield block, self.index.search(self.queries(block), k, allowed, seen.of_users(block))[1]

@@ -8,15 +8,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats, unit
+from recsys_embed.arrays import Floats, dots, unit
 from recsys_embed.content.describe import Features
 from recsys_embed.content.ridge import Map
 from recsys_embed.ratings.vocab import Rows
 
 Link = Literal["score", "stars", "chance"]
 
-# Numbers of a hidden layer that are worked on at once: 4 MB of float32, which a cache holds.
-_HIDDEN = 1 << 20
+# Numbers of a hidden layer that are worked on at once: 1 MB of float32, which a cache holds.
+_HIDDEN = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -92,27 +92,38 @@ class PlainModel:
         ones = np.ones(len(vectors), np.float32)
         return np.column_stack((vectors, ones * bias + np.float32(self.offset), ones))
 
-    def keys(self) -> Floats:
-        """Return the items' vectors with their biases folded in, [I, d + 2]: query @ key is the score."""
-        return np.column_stack((self.items, np.ones(len(self.items), np.float32), self.item_bias))
+    def score(self, queries: Floats, rows: Rows | None = None) -> Floats:
+        """Return the scores of every query [b, d + 2] with every item, [b, I], or with those of some rows alone."""
+        if self.layers:
+            return self._scored_by_layers(queries, rows)
+        d, bias = self.dim, self.item_bias if rows is None else self.item_bias[rows]
+        if len(queries) > d:  # of many, one product with biases folded in is less work, and a copy of the items less
+            items = self.items if rows is None else self.items[rows]
+            product: Floats = queries @ np.column_stack((items, np.ones(len(items), np.float32), bias)).T
+            return product
+        out = dots(queries[:, :d], self.items, rows)
+        out += queries[:, d, None]
+        out += bias
+        return out
 
-    def score(self, queries: Floats, keys: Floats) -> Floats:
-        """Return the scores [b, n] of every query [b, d + 2] with every key [n, d + 2]."""
-        if not self.layers:
-            return queries @ keys.T
-        d, out = self.dim, np.empty((len(queries), len(keys)), np.float32)
+    def _scored_by_layers(self, queries: Floats, rows: Rows | None) -> Floats:
+        n = len(self.items) if rows is None else len(rows)
+        d, out = self.dim, np.empty((len(queries), n), np.float32)
         (first, bias), *rest = self.layers
         # The first layer is linear in both vectors, so each side is multiplied once and the halves are added.
-        left, right = queries[:, :d] @ first[:, :d].T, keys[:, :d] @ first[:, d:].T + bias
-        step = max(1, _HIDDEN // max(1, right.size))
-        for start in range(0, len(queries), step):
-            hidden = (left[start : start + step, None] + right).reshape(-1, right.shape[1])
-            for weight, bias in rest:
-                hidden = np.maximum(hidden, 0, out=hidden) @ weight.T
-                hidden += bias
-            out[start : start + step] = hidden.reshape(-1, len(keys))
-        out += queries[:, d, None] * keys[:, d]
-        out += keys[:, d + 1]
+        left, most = queries[:, :d] @ first[:, :d].T, max(1, _HIDDEN // len(first))
+        for begin in range(0, n, most):
+            part = slice(begin, begin + most) if rows is None else rows[begin : begin + most]
+            right = self.items[part] @ first[:, d:].T + bias
+            step = max(1, most // len(right))
+            for start in range(0, len(queries), step):
+                hidden = (left[start : start + step, None] + right).reshape(-1, right.shape[1])
+                for weight, shift in rest:
+                    hidden = np.maximum(hidden, 0, out=hidden) @ weight.T
+                    hidden += shift
+                out[start : start + step, begin : begin + most] = hidden.reshape(-1, len(right))
+        out += queries[:, d, None]
+        out += self.item_bias if rows is None else self.item_bias[rows]
         return out
 
     def pairs(self, users: Rows, items: Rows) -> Floats:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import mmap
 import os
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
+from recsys_embed.recommend.tensors import arrays
 
 log = logging.getLogger("recsys_embed")
 
@@ -48,8 +50,8 @@ class Bundle:
     def _fill(self, folder: Path) -> None:
         from safetensors.numpy import save
 
-        for name, arrays in self.arrays.items():
-            _put(folder / name, save({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
+        for name, named in self.arrays.items():
+            _put(folder / name, save({k: np.ascontiguousarray(a) for k, a in named.items()}))
         for name, frame in self.frames.items():
             frame.write_parquet(folder / name)
             _sync(folder / name)
@@ -62,10 +64,14 @@ class Bundle:
         _sync(folder)
 
     @classmethod
-    def read(cls, folder: Path, only: Collection[str] | None = None, without: Collection[str] = ()) -> Bundle:
-        """Read a folder, or only some of its files, and compare each with the manifest. Raises BundleError."""
-        from safetensors.numpy import load
+    def read(
+        cls, folder: Path, only: Collection[str] | None = None, without: Collection[str] = (), *, mapped: bool = False
+    ) -> Bundle:
+        """Read a folder, or only some of its files, and compare each with the manifest. Raises BundleError.
 
+        mapped: arrays stay in their files, which processes share, once every byte has been compared. A file that is
+        replaced stays as it was for whoever has it; one that is written into does not.
+        """
         folder = Path(folder)
         manifest = _manifest(folder)
         bundle = cls()
@@ -74,25 +80,37 @@ class Bundle:
                 raise BundleError(f"{folder}: the manifest names {name!r}, which is no file of this folder")
             if name in without or (only is not None and name not in only):
                 continue
-            try:
-                data = (folder / name).read_bytes()
-            except OSError as error:
-                raise BundleError(
-                    f"{folder}: {name} cannot be read ({error.strerror}); the model is incomplete"
-                ) from None
-            if len(data) != entry["size"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-                raise BundleError(
-                    f"{folder}: {name} was changed after it was written; train again or restore the folder"
-                )
+            data = _same(folder, name, entry, mapped and name.endswith(".safetensors"))
             if name.endswith(".safetensors"):
-                bundle.arrays[name] = load(data)
+                try:
+                    bundle.arrays[name] = arrays(data)
+                except ValueError as error:
+                    raise BundleError(f"{folder}: {name} is broken: {error}") from None
             elif name.endswith(".parquet"):
-                bundle.frames[name] = pl.read_parquet(data)
+                bundle.frames[name] = pl.read_parquet(bytes(data))
             elif name.endswith(".json"):
-                bundle.facts[name] = json.loads(data)
+                bundle.facts[name] = json.loads(bytes(data))
             else:
-                bundle.pages[name] = data.decode()
+                bundle.pages[name] = bytes(data).decode()
         return bundle
+
+
+def _same(folder: Path, name: str, entry: Mapping[str, Any], mapped: bool) -> bytes | mmap.mmap:
+    """Return what is in a file of the manifest, read or mapped, if it is the same as when it was written."""
+    try:
+        with (folder / name).open("rb") as file:
+            # Of one open file, so that what is mapped is what was compared, whatever bears its name by then.
+            digest = hashlib.file_digest(file, "sha256").hexdigest() if mapped else ""
+            if mapped:
+                data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
+            else:
+                data = file.read()
+                digest = hashlib.sha256(data).hexdigest()
+    except OSError as error:
+        raise BundleError(f"{folder}: {name} cannot be read ({error.strerror}); the model is incomplete") from None
+    if len(data) != entry["size"] or digest != entry["sha256"]:
+        raise BundleError(f"{folder}: {name} was changed after it was written; train again or restore the folder")
+    return data
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats, unit
+from recsys_embed.arrays import Floats
 from recsys_embed.config import NO_RULES, ContentConfig, ModelConfig, Rules, TrainConfig, settings
 from recsys_embed.content.images import find_images
 from recsys_embed.content.item_vectors import read_item_vectors
@@ -28,10 +28,10 @@ from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.explain import Explanation, Tokens, explain_for, nearest_own
 from recsys_embed.recommend.fold_in import new_user
-from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
-from recsys_embed.recommend.lists import list_for, lists
+from recsys_embed.recommend.index import CosineIndex, ExactIndex, at_once, top
+from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
-from recsys_embed.recommend.rules import ready
+from recsys_embed.recommend.rules import Prepared, ready
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -143,7 +143,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "tokens", "new_user", "_directions"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "tokens", "new_user", "prepared", "near"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -163,6 +163,11 @@ class Recommender:
     def index(self) -> ExactIndex:
         """The items, ready to be ranked."""
         return ExactIndex.of(self.plain)
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The rules that were asked for lately, ready for these items."""
+        return Prepared(self)
 
     @property
     def shared(self) -> bool:
@@ -217,7 +222,7 @@ class Recommender:
         """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
         check_k(k)
         shown = ready(self, rules, among, exclude)
-        hidden = self.hidden
+        index, hidden = ranking(self, shown), self.hidden
         if include_seen:
             hidden = Seen.nothing(len(self.users))
             hidden = hidden.with_own() if self.shared else hidden
@@ -226,7 +231,7 @@ class Recommender:
         step = at_once(len(self.items))
         for start in range(0, max(1, len(users)), step):
             block = users[start : start + step]
-            scores, items = lists(self.index, self.plain.queries(block), k, shown, hidden.of_users(block))
+            scores, items = lists(index, self.plain.queries(block), k, shown, hidden.of_users(block))
             yield self._listed(scores, items, user_id=self.users.ids(block))
 
     def recommend_for(
@@ -292,7 +297,7 @@ class Recommender:
         """
         check_k(k)
         rows = self._rows(self.items, items)
-        scores, found = neighbours(self._directions, rows, k)
+        scores, found = self.near.neighbours(rows, k)
         return self._listed(scores, found, of=self.items.ids(rows))
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
@@ -406,18 +411,21 @@ class Recommender:
         return store.write(self, Path(folder))
 
     @classmethod
-    def load(cls, folder: str | Path) -> Recommender:
-        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError."""
-        return store.read(cls(), Path(folder))
+    def load(cls, folder: str | Path, *, mmap: bool = False) -> Recommender:
+        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError.
+
+        mmap: vectors stay in their files, mapped into memory, which several processes then share.
+        """
+        return store.read(cls(), Path(folder), mmap)
 
     def card(self) -> str:
         """Return the model card, in Markdown."""
         return store.card(self)
 
     @cached_property
-    def _directions(self) -> Floats:
-        """The items' vectors at unit length; zeros stay zeros."""
-        return unit(self.plain.items)
+    def near(self) -> CosineIndex:
+        """The items by the cosine of their vectors; biases take no part."""
+        return CosineIndex(self.plain.items)
 
     def _listed(self, scores: Floats, rows: Rows, **whose: pl.Series) -> pl.DataFrame:
         """Return lists as one long table: scores and item rows [b, k], best first; row -1 is none.

@@ -70,9 +70,9 @@ def write(recommender: Recommender, folder: Path) -> Path:
     return folder
 
 
-def read(loaded: Recommender, folder: Path) -> Recommender:
+def read(loaded: Recommender, folder: Path, mapped: bool) -> Recommender:
     """Fill a new recommender from a folder, and return it. Raises BundleError."""
-    bundle = Bundle.read(folder, without=FILES)
+    bundle = Bundle.read(folder, without=FILES, mapped=mapped)
     try:
         facts = bundle.facts["model.json"]
         arrays, seen = bundle.arrays["vectors.safetensors"], bundle.arrays["seen.safetensors"]

@@ -25,7 +25,7 @@ from recsys_embed.serve.gate import Gate
 from recsys_embed.serve.live import Live
 from recsys_embed.serve.service import Service
 
-_PAGE = {"index.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 # The page's own scripts and styles alone run in it, and it reaches nobody but this service.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -179,11 +179,11 @@ def _facts(app: FastAPI, service: Service) -> None:
         live = service.live
         return _json({**live.predict(query.user, query.item), "model": live.name})
 
-    @app.get("/items", response_model=schema.Items, summary="Items by a part of their title")
+    @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
         live = service.live
         k = min(query.k, service.config.max_k)
-        return _json({"items": await service.run(lambda: live.items(query.query, k))})
+        return _json({"items": await service.run(lambda: live.items(query.query, k, query.item))})
 
     @app.get("/history", response_model=schema.History, summary="What a user rated")
     async def history(query: Annotated[schema.UserQuery, Query()]) -> Response:
@@ -213,21 +213,22 @@ def _watched(app: FastAPI, service: Service) -> None:
 
 def _page(app: FastAPI, service: Service) -> None:
     """Add the page, and the map."""
-    folder = files("recsys_embed.serve") / "page"
+    parts = {file.name: file for file in (files("recsys_embed.serve") / "page").iterdir()}
 
-    def served(name: str, kind: str) -> Response:
+    def served(name: str) -> Response:
         headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
-        return Response((folder / name).read_bytes(), media_type=kind, headers=headers)
+        kind = _KINDS[name.rpartition(".")[2]]
+        return Response(parts[name].read_bytes(), media_type=kind, headers=headers)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return served("index.html", "text/html")
+        return served("index.html")
 
     @app.get("/page/{name}", include_in_schema=False)
     async def part(name: str) -> Response:
-        if name not in _PAGE:
+        if name not in parts:
             raise HTTPException(404, "there is no such file")
-        return served(name, _PAGE[name])
+        return served(name)
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:

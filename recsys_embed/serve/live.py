@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
-from recsys_embed.ratings.vocab import Id
+from recsys_embed.ratings.vocab import Id, Rows
 from recsys_embed.recommend.ask import Answer, Ask, answer_for
 from recsys_embed.recommend.lists import scores_of
 from recsys_embed.recommend.person import Person, somebody
@@ -95,13 +96,21 @@ class Live:
         items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
         return {"item": self.recommender.items.cast(item), "items": items}
 
-    def items(self, query: str, k: int) -> list[dict[str, Any]]:
-        """Return k items whose titles hold a text, with all that the item table says; see `titles.TitleSearch`."""
+    def items(self, query: str, k: int, ids: Sequence[Id] = ()) -> list[dict[str, Any]]:
+        """Return all that the item table says of k items whose titles hold a text, or of those with these ids.
+
+        See `titles.TitleSearch`. Raises UnknownId.
+        """
+        if ids:
+            return self._entries(self.recommender.items.rows(ids))
         recommender = self.recommender
         with self._lock:
             if self._search is None:
                 self._search = TitleSearch(recommender.table["title"], recommender.counts)
-        rows = self._search.find(query, k)
+        return self._entries(self._search.find(query, k))
+
+    def _entries(self, rows: Rows) -> list[dict[str, Any]]:
+        recommender = self.recommender
         found = recommender.table[rows].rename({"item_id": "item"}).with_columns(ratings=recommender.counts[rows])
         return found.to_dicts()
 

@@ -116,10 +116,11 @@ class UserQuery(_Strict):
 
 
 class ItemsQuery(_Strict):
-    """Items by title."""
+    """Items by title, or by id."""
 
     query: str = Field("", max_length=200, description="a part of a title; without one, the most rated come")
-    k: int = Field(10, ge=1, description="how many at most")
+    item: _Ids = Field([], description="instead: these items, by id")
+    k: int = Field(10, ge=1, description="how many at most, by title")
 
 
 class ExplainBody(_Strict):

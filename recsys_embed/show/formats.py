@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats, unit
+from recsys_embed.arrays import Floats
 from recsys_embed.errors import SettingError
-from recsys_embed.recommend.index import neighbours
+from recsys_embed.recommend.index import CosineIndex
 from recsys_embed.show.folder import Content
 from recsys_embed.show.project import project
 
@@ -177,7 +177,7 @@ def _placed(part: Part, layout: Layout) -> pl.DataFrame:
     ]
     k = min(layout.neighbours, len(part.vectors) - 1)
     if k > 0:
-        cosines, rows = neighbours(unit(part.vectors), np.arange(len(part.vectors)), k)
+        cosines, rows = CosineIndex(part.vectors).neighbours(np.arange(len(part.vectors)), k)
         near = {"ids": rows.astype(np.int32), "distances": np.maximum(1 - cosines, 0)}
         lists = pl.DataFrame({name: pl.Series(name, values).arr.to_list() for name, values in near.items()})
         added.append(lists.to_struct("neighbors"))

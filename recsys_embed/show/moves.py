@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.arrays import Floats, unit
+from recsys_embed.arrays import Floats
 from recsys_embed.config import MapConfig
 from recsys_embed.errors import DataError
 from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.index import neighbours
+from recsys_embed.recommend.index import CosineIndex
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.show.project import Projection, project
 
@@ -106,5 +106,5 @@ def procrustes(points: Floats, onto: Floats) -> Floats:
 def overlap(one: Floats, other: Floats, k: int) -> NDArray[np.int64]:
     """Return how many of the k nearest rows by cosine each row has in common in two sets of vectors [n, d], [n, e]."""
     rows = np.arange(len(one))
-    near = [neighbours(unit(vectors), rows, k)[1] + len(one) * rows[:, None] for vectors in (one, other)]
+    near = [CosineIndex(vectors).neighbours(rows, k)[1] + len(one) * rows[:, None] for vectors in (one, other)]
     return np.isin(near[0], near[1]).sum(axis=1)
