@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,8 +160,7 @@ def scores_of(recommender: Recommender, person: Person, rows: Rows) -> Floats:
     if person.vector is None:
         return np.log1p(recommender.counts[rows], dtype=np.float32)
     plain = recommender.plain
-    some = replace(plain, items=plain.items[rows], item_bias=plain.item_bias[rows])
-    return some.score(plain.folded(person.vector[None], person.bias), some.keys())[0]
+    return plain.score(plain.folded(person.vector[None], person.bias), rows)[0]
 
 
 def _short(recommender: Recommender, k: int, found: int, shown: Shown, hidden: Rows) -> str:
