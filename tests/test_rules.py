@@ -140,7 +140,7 @@ def test_a_list_is_the_naive_choice_for_one_and_in_a_block(rules, k, user, some)
     assert one.rows.tolist() == want
     mine = block.filter(user_id=id_)
     assert mine["item_id"].to_list() == want and mine["rank"].to_list() == list(range(1, len(want) + 1))
-    np.testing.assert_allclose(mine["score"], one.scores, rtol=1e-5)
+    np.testing.assert_allclose(mine["score"], one.scores, rtol=1e-5, atol=1e-6)
     boost = ready(WORLD, rules, None, ()).boost
     plain = scores_of(WORLD, user) + (0 if boost is None else boost.amounts)
     np.testing.assert_allclose(one.scores, plain[want], atol=1e-5, err_msg="a score is the score, whatever the place")
@@ -373,7 +373,7 @@ def test_the_command_line_says_why_a_list_is_short(saved):
         (["--user", "3", "--dislikes", "3"], "say whom to recommend to"),
         (["--anonymous", "--likes", "3"], "say whom to recommend to"),
         (["--anonymous", "--hide-test"], "--anonymous is about nobody the model knows"),
-        (["--rated", "3=good"], "--rated '3=good' is no rating: write ITEM=NUMBER"),
+        (["--rated", "3=good"], "'3=good' is no rating: write ITEM=NUMBER"),
         (["--rated", "3"], "is no rating"),
         (["--user", "3", "--among", ";"], "--among ';' names no item"),
         (["--user", "3", "--exclude", "unheard of"], "no item has the id or the title"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +62,8 @@ def recommend(
 
     ask = Ask(
         k=k,
-        among=None if among is None else _items(recommender, among, "among"),
-        exclude=() if exclude is None else _items(recommender, exclude, "exclude"),
+        among=None if among is None else named_items(recommender, among, "among"),
+        exclude=() if exclude is None else named_items(recommender, exclude, "exclude"),
         include_seen=include_seen,
         hide_held=hide_test,
         rules=rules,
@@ -96,16 +95,14 @@ def _check(
         )
 
 
-def _names(text: str, option: str) -> list[str]:
-    """Return what stands between the semicolons of an option."""
-    names = [part.replace("\\;", ";").strip() for part in re.split(r"(?<!\\);", text)]
-    if not any(names):
+def named_items(recommender: Recommender, text: str, option: str) -> list[Id]:
+    """Return the ids of the items that an option names, each once."""
+    from recsys_embed.recommend.titles import split_names
+
+    names = split_names(text)
+    if not names:
         raise SettingError(f"--{option} {text!r} names no item")
-    return [name for name in names if name]
-
-
-def _items(recommender: Recommender, text: str, option: str) -> list[Id]:
-    return list(dict.fromkeys(recommender.find_item(name) for name in _names(text, option)))
+    return list(dict.fromkeys(recommender.find_item(name) for name in names))
 
 
 def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
@@ -113,14 +110,16 @@ def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[st
     if user is not None:
         return replace(ask, user=recommender.users.ids(recommender.users.rows([user]))[0])
     named: dict[str, Any] = {
-        name: _items(recommender, text, name) for name, text in somebody.items() if text is not None and name != "rated"
+        name: named_items(recommender, text, name)
+        for name, text in somebody.items()
+        if text is not None and name != "rated"
     }
-    ratings = {}
-    for part in [] if somebody["rated"] is None else _names(somebody["rated"], "rated"):
-        name, _, value = part.rpartition("=")
-        if not name or not re.fullmatch(r"\s*-?[0-9.]+\s*", value):
-            raise SettingError(f"--rated {part!r} is no rating: write ITEM=NUMBER")
-        ratings[recommender.find_item(name.strip())] = float(value)
+    from recsys_embed.recommend.titles import split_ratings
+
+    rated = split_ratings(somebody["rated"] or "")
+    if somebody["rated"] is not None and not rated:
+        raise SettingError(f"--rated {somebody['rated']!r} names no item")
+    ratings = {recommender.find_item(name): value for name, value in rated.items()}
     return replace(ask, ratings=ratings, **named)
 
 

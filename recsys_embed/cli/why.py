@@ -9,6 +9,7 @@ import typer
 from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.cli.recommend import named_items
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
@@ -42,13 +43,8 @@ def explain(
     """
     if (user is None) == (likes is None):
         raise SettingError("say for whom: one of --user ID and --likes ITEMS")
-    from recsys_embed.recommend.titles import split_names
-
-    names = split_names(likes or "")
-    if likes is not None and not names:
-        raise SettingError(f"--likes {likes!r} names no item")
     recommender, folder = load(model)
-    liked = list(dict.fromkeys(recommender.find_item(name) for name in names))
+    liked = [] if likes is None else named_items(recommender, likes, "likes")
     found = recommender.explain(user, recommender.find_item(item), n, likes=liked)
     if json:
         return say_json(

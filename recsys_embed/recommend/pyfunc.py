@@ -14,11 +14,12 @@ from recsys_embed.ratings.vocab import Id
 from recsys_embed.recommend.ask import Ask
 from recsys_embed.recommend.ask import answer as answer_one
 from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.recommend.titles import split_names
+from recsys_embed.recommend.titles import split_names, split_ratings
 
-# Who is asked for stands in the rows of the input, one person a row, as text: items are parted by ";". What may be
-# shown to them goes beside the rows, as parameters: the fields of Rules, and these.
-COLUMNS = {"user_id": "string", "k": "long", "likes": "string", "dislikes": "string"}
+# Who is asked for stands in the rows of the input, one person a row, as text: likes and dislikes are items parted by
+# ";", and what they rated is "50=5;181=3". What may be shown to them goes beside the rows, as parameters: the fields of
+# Rules, and these.
+COLUMNS = {"user_id": "string", "k": "long", "likes": "string", "dislikes": "string", "rated": "string"}
 PARAMETERS: dict[str, tuple[str, Any]] = {
     "among": ("string", None),
     "exclude": ("string", None),
@@ -43,7 +44,7 @@ def answer(
     tables = [pl.DataFrame(schema={"place": pl.Int64, **_OUTPUT})]
     together: dict[int, list[int]] = {}
     for place, ask in enumerate(asks):
-        if ask.user is not None and not (ask.likes or ask.dislikes):
+        if ask.user is not None and not (ask.likes or ask.dislikes or ask.ratings):
             together.setdefault(ask.k, []).append(place)
         else:
             tables.append(_one(recommender, ask, place))
@@ -78,7 +79,10 @@ def _ask(recommender: Recommender, row: Mapping[str, Any], base: Mapping[str, An
     if not set(row) - {"k"} or unknown:  # MLflow leaves columns out that it does not know
         raise SettingError(f"the columns of the input are {', '.join(COLUMNS)}; at least one must say for whom")
     likes, dislikes = (_items(recommender, given.get(name)) for name in ("likes", "dislikes"))
-    return Ask(user=given.get("user_id"), likes=likes, dislikes=dislikes, k=int(given.get("k", 10)), **base)
+    rated = split_ratings(given.get("rated", ""))
+    ratings = {recommender.find_item(name): value for name, value in rated.items()}
+    k = int(given.get("k", 10))
+    return Ask(user=given.get("user_id"), likes=likes, dislikes=dislikes, ratings=ratings, k=k, **base)
 
 
 def _options(recommender: Recommender, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,11 +140,14 @@ def _register() -> None:
             self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
         ) -> pd.DataFrame:
             """Answer for every row."""
-            rows = model_input.to_dict("records") or [{}] * len(model_input)  # none, where there is no column
+            # MLflow leaves out what it does not know: where no column is left, nobody was asked for.
+            rows = model_input.to_dict("records") if len(model_input.columns) else [{}]
             try:
-                return answer(self.recommender, rows, params).to_pandas()
+                found = answer(self.recommender, rows, params).to_pandas()
             except RecsysError as error:  # MLflow's server shows what its own errors say, and no others
                 raise MlflowException.invalid_parameter_value(str(error)) from error
+            users = found["user_id"].astype(object)
+            return found.assign(user_id=users.where(users.notna(), None))  # a NaN is no JSON
 
     set_model(Recommendations())
 

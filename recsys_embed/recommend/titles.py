@@ -7,7 +7,7 @@ import re
 
 import polars as pl
 
-from recsys_embed.errors import UnknownId
+from recsys_embed.errors import SettingError, UnknownId
 from recsys_embed.ratings.vocab import Rows, Vocab
 
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
@@ -26,6 +26,17 @@ def split_names(text: str) -> list[str]:
     """Return the ids or titles that a text parts by ";"; one within a title is written "\\;"."""
     parts = (part.replace("\\;", ";").strip() for part in re.split(r"(?<!\\);", text))
     return [part for part in parts if part]
+
+
+def split_ratings(text: str) -> dict[str, float]:
+    """Return the ratings of items by id or title: "Toy Story=5;Heat=2". Raises SettingError."""
+    found = {}
+    for part in split_names(text):
+        name, _, value = part.rpartition("=")
+        if not name or not re.fullmatch(r"\s*-?(\d+\.?\d*|\.\d+)\s*", value):
+            raise SettingError(f"{part!r} is no rating: write ITEM=NUMBER")
+        found[name.strip()] = float(value)
+    return found
 
 
 def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
