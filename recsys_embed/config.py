@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -172,6 +173,9 @@ class Rules:
     max_ratings: Annotated[int | None, "only items with so many training ratings at most"] = None
 
     def __post_init__(self) -> None:
+        for name in ("where", "boost", "per_group"):
+            value = getattr(self, name)
+            check(value is None or isinstance(value, str), name, value, "text")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "from 0 to 1")
         check(self.min_ratings >= 0, "min_ratings", self.min_ratings, "0 or more")
         most = self.max_ratings
@@ -181,6 +185,52 @@ class Rules:
 def names_of(text: str | None) -> tuple[str, ...]:
     """Return the names of a comma-separated list."""
     return tuple(n.strip() for n in (text or "").split(",") if n.strip())
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Where a model answers, and what it lets through."""
+
+    model: Annotated[
+        str | None, "model folder, or models:/NAME@ALIAS of MLflow; watched for a new one (default: newest in models/)"
+    ] = None
+    host: Annotated[str, "address to listen at; any but this machine's own needs a token"] = "127.0.0.1"
+    port: Annotated[int, "port to listen at; 0: a free one"] = 8000
+    workers: Annotated[int, "processes that answer; they share the vectors"] = 1
+    events: Annotated[str | None, "file of what was rated since (default: events.db here)"] = None
+    token: Annotated[str | None, "what requests must bring as Authorization: Bearer … (default: $RECSYS_TOKEN)"] = None
+    index: Annotated[IndexName, "how items are found: exact, or approximate (for millions of items)"] = "exact"
+    max_k: Annotated[int, "longest list that is given"] = 1000
+    max_batch: Annotated[int, "most questions or events in one request"] = 1000
+    max_body: Annotated[int, "most bytes of a request's body"] = 1_000_000
+    timeout: Annotated[float, "seconds that a request may take"] = 10.0
+    watch: Annotated[float, "seconds between two looks for a new model; 0: never"] = 2.0
+    log_requests: Annotated[bool, "write a line of JSON to stderr for every request"] = False
+    tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        check(0 <= self.port <= 65_535, "port", self.port, "from 0 to 65535")
+        for name in ("workers", "max_k", "max_batch", "max_body"):
+            check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(0 < self.timeout < math.inf, "timeout", self.timeout, "above 0")
+        check(0 <= self.watch < math.inf, "watch", self.watch, "0 or more")
+        check(self.secret is None or len(self.secret) >= 8, "token", "a shorter one", "at least 8 characters")
+        if self.secret is None and not self.local:
+            raise SettingError(
+                f"host {self.host} can be reached from other machines: give a --token (or set RECSYS_TOKEN), "
+                "or listen at 127.0.0.1"
+            )
+
+    @property
+    def secret(self) -> str | None:
+        """The token that requests must bring, or None."""
+        return self.token or os.environ.get("RECSYS_TOKEN") or None
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -290,8 +340,12 @@ class RunConfig:
     map: Annotated[bool | None, "MLflow gets a map and projector files (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
+    register: Annotated[str | None, "register the model in MLflow: NAME, or NAME@ALIAS to give it an alias too"] = None
 
     def __post_init__(self) -> None:
+        form = self.register is None or re.fullmatch(r"[^/:@]+(@[\w-]+)?", self.register)
+        check(bool(form), "register", self.register, "NAME or NAME@ALIAS")
+        check(self.track or not self.register, "track", "off", "on where --register is given")
         good = all(p.strip().isdecimal() and int(p) > 0 for p in self.ks.split(","))
         check(good, "ks", self.ks, "list lengths such as 5,10,20")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
@@ -308,7 +362,7 @@ def settings(*configs: Any) -> dict[str, Any]:
 
 
 # Settings that say where things lie, who is told of them and in which pictures: no result depends on them.
-PLACES = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment")
+PLACES = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment", "register")
 
 
 def short_name(dataset: str) -> str:

@@ -97,7 +97,7 @@ def run_experiment(
         recommender.per_user = None if measured.test is None else measured.test.per_user
         recommender.save(folder)
         tracker.metrics(publish.flat(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
-        publish.hand_over(tracker, recommender, folder, split, data)
+        publish.hand_over(tracker, recommender, folder, split, data, run)
         publish.draw(tracker, recommender, folder, measured, run)
     report = {
         "model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "settings": facts["settings"],

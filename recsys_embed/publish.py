@@ -72,7 +72,9 @@ def flat(metrics: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig) -> None:
+def hand_over(
+    tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig, run: RunConfig
+) -> None:
     """Give the tracker what a finished training leaves: the data, the model, its card and its facts."""
     parts = dict(zip(("training", "validation", "test"), split, strict=True))
     tracker.inputs({part: rows.frame() for part, rows in parts.items()}, short_name(data.dataset), data.dataset)
@@ -83,6 +85,8 @@ def hand_over(tracker: Tracker, recommender: Recommender, folder: Path, split: S
     asked = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})
     requirements = [f"recsys-embed=={__version__}", *(f"{n}=={_version(n)}" for n in ("numpy", "polars", "pandas"))]
     tracker.model(folder, Path(pyfunc.__file__), asked, pyfunc.signature, requirements)
+    if run.register:
+        tracker.register(run.register)
 
 
 def draw(tracker: Tracker, recommender: Recommender, folder: Path, measured: Measured, run: RunConfig) -> None:

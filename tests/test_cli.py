@@ -9,6 +9,14 @@ import polars as pl
 import pytest
 from worlds import recsys
 
+from recsys_embed.cli.answers import load
+from recsys_embed.config import RunConfig
+from recsys_embed.errors import DataError, SettingError, UnknownId
+from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.track import registry
+from recsys_embed.track.mlflow import MLflowTracker
+from recsys_embed.track.registry import model_folder, version_of
+
 WORLD = "synthetic:users=80,items=50,ratings=1500"
 FAST = ("--dataset", WORLD, "--epochs", "4", "--dim", "8", "--resamples", "50")
 
@@ -17,7 +25,7 @@ FAST = ("--dataset", WORLD, "--epochs", "4", "--dim", "8", "--resamples", "50")
 def trained(tmp_path_factory):
     """A folder in which one tracked training was run, and what it printed."""
     folder = tmp_path_factory.mktemp("work")
-    done = recsys("train", *FAST, "--json", cwd=folder)
+    done = recsys("train", *FAST, "--register", "shop@champion", "--json", cwd=folder)
     return folder, json.loads(done.stdout)
 
 
@@ -67,6 +75,59 @@ def test_the_run_is_in_mlflow_and_its_model_answers(trained):
     assert answer["rank"].tolist() == [1, 2, 3, 4] * 2 and len(plain) == 10
 
 
+def test_a_registered_model_is_read_back(trained, monkeypatch):
+    folder, report = trained
+    store = f"sqlite:///{folder}/mlflow.db"
+    own = {p.name: p.read_bytes() for p in (folder / report["model"]).iterdir()}
+    for uri in ("models:/shop@champion", "models:/shop/1", f"runs:/{report['run_id']}/model"):
+        found, version = model_folder(uri, store)
+        assert {p.name: p.read_bytes() for p in found.iterdir()} == own
+        assert version == version_of(uri, store)
+        assert (version == "1") == (not uri.startswith("runs"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    recommender, name = load("models:/shop@champion")
+    assert str(name) == "models:/shop@champion" and recommender.facts["run_id"] == report["run_id"]
+    for wrong in ("shop@nobody", "shop/2", "nothing/1", "shop", "shop/latest", "a/b/c"):
+        with pytest.raises(UnknownId, match=f"models:/{wrong}"):
+            model_folder(f"models:/{wrong}")
+    for wrong in (f"{'0' * 32}/model", f"{report['run_id']}/other"):
+        with pytest.raises(UnknownId, match="run"):
+            version_of(f"runs:/{wrong}")
+    with pytest.raises(DataError, match="there is no MLflow store"):
+        model_folder("models:/shop@champion", f"sqlite:///{folder}/nothing.db")
+
+
+def test_a_model_that_is_elsewhere_is_fetched_once(trained, monkeypatch, tmp_path):
+    folder, _ = trained
+    store = f"sqlite:///{folder}/mlflow.db"
+    want, _ = model_folder("models:/shop@champion", store)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(registry, "_local", lambda source: None)
+    found, version = model_folder("models:/shop@champion", store)
+    assert found.is_relative_to(tmp_path) and version == "1"
+    assert Recommender.load(found).recommend(7).equals(Recommender.load(want).recommend(7))
+    (found / "mark").touch()
+    assert model_folder("models:/shop/1", store)[0] == found and (found / "mark").exists()
+    assert [p.name for p in (tmp_path / "recsys-embed" / "mlflow").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_failed_registration_is_a_warning(trained, caplog):
+    folder, _ = trained
+    with MLflowTracker(f"sqlite:///{folder}/mlflow.db", "other", {}) as tracker:
+        tracker.register("other@one")
+        tracker.logged = "m-" + "0" * 32
+        tracker.register("other@one")
+        tracker.logged = model_folder("models:/shop/1", tracker.uri)[0].parents[2].name
+        tracker.register("other@latest")  # a name that MLflow keeps for itself
+        said = [f"the model was not registered as other@{alias}" for alias in ("one", "one", "latest")]
+        assert [record.message.partition(":")[0] for record in caplog.records] == said
+        tracker.register("other@one")
+        assert version_of("models:/other@one", tracker.uri) == "2" and tracker.alive
+    for wrong in ({"register": "a/b"}, {"register": "a@"}, {"register": "a", "track": False}):
+        with pytest.raises(SettingError, match="register"):
+            RunConfig(**wrong)
+
+
 def test_one_seed_gives_the_same_bits(trained, tmp_path):
     _, report = trained
     again = json.loads(recsys("train", *FAST, "--json", "--no-track", cwd=tmp_path).stdout)
@@ -90,7 +151,8 @@ def test_people_see_titles_and_what_is_hidden(trained):
 def test_machines_get_the_stated_keys(trained):
     folder, _ = trained
     one = json.loads(recsys("recommend", "--user", "42", "--json", "--k", "99", cwd=folder).stdout)
-    assert set(one) == {"user", "items", "model"} and one["user"] == 42
+    assert set(one) == {"user", "items", "short", "model"} and one["user"] == 42
+    assert one["short"].startswith(f"{len(one['items'])} of 99: the model has 50 items, ")
     assert set(one["items"][0]) == {"item", "title", "score", "rank", "why"}
     assert [i["rank"] for i in one["items"]] == list(range(1, len(one["items"]) + 1))
     near = json.loads(recsys("similar", "--item", "quiet river", "--json", cwd=folder).stdout)
@@ -178,8 +240,9 @@ def test_a_tampered_model_is_refused(trained, tmp_path):
 
 
 def test_a_dead_tracking_server_does_not_stop_a_training(tmp_path):
-    done = recsys("train", *FAST, "--tracking-uri", "http://127.0.0.1:9", "--json", cwd=tmp_path)
+    done = recsys("train", *FAST, "--tracking-uri", "http://127.0.0.1:9", "--register", "shop", "--json", cwd=tmp_path)
     report = json.loads(done.stdout)
+    assert "the model was not registered as shop" in done.stderr
     assert "MLflow failed" in done.stderr and done.stderr.count("MLflow failed") == 1
     assert report["run_id"] is None and (tmp_path / report["model"] / "manifest.json").exists()
 

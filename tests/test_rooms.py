@@ -31,6 +31,7 @@ ROOMS = [
     "publish",
     "experiment",
     "tuning",
+    "serve",
     "cli",
 ]
 

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from recsys_embed import __version__
-from recsys_embed.cli import answers, compare, data, export, models, show, training, tuning, words
+from recsys_embed.cli import (
+    answers,
+    compare,
+    data,
+    export,
+    models,
+    recommend,
+    serve,
+    show,
+    training,
+    tuning,
+    why,
+    words,
+)
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
 
@@ -42,9 +55,11 @@ app.command()(training.train)
 app.command()(training.evaluate)
 app.command()(tuning.tune)
 app.command()(tuning.presets)
-app.command()(answers.recommend)
+app.command()(recommend.recommend)
 app.command()(answers.similar)
 app.command()(answers.predict)
+app.command()(why.explain)
+app.command()(serve.serve)
 app.command("map")(show.draw)
 app.command()(compare.compare)
 app.command("models")(models.list_models)

@@ -12,7 +12,12 @@ import typer
 from recsys_embed import config
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
-MODEL = Annotated[str | None, typer.Option("--model", help="Model folder. (default: the newest in models/)")]
+MODEL = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Model folder, or a model of MLflow: models:/NAME@ALIAS. (default: the newest in models/)"
+    ),
+]
 STORE = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow store. (default: $MLFLOW_TRACKING_URI or mlflow.db here)")
 ]
@@ -27,6 +32,8 @@ PANELS = {
     "TrainConfig": "Training",
     "TuneConfig": "Search",
     "RunConfig": "Report",
+    "ServeConfig": "Service",
+    "Rules": "What may be shown",
 }
 
 

@@ -58,6 +58,20 @@ def numbers(column: pl.Series) -> pl.Series:
     return values.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
 
 
+def readable(column: pl.Series) -> pl.Series:
+    """Return a column with dates as years, lists as lists of names, and what is not a number as nothing."""
+    kind = column.dtype
+    if kind in (pl.Date, pl.Datetime):
+        return column.dt.year()
+    if kind.is_temporal():
+        return column.cast(pl.String)
+    if kind.is_float():
+        return column.fill_nan(None)
+    if isinstance(kind, pl.List | pl.Array) and not kind.inner.is_nested() and kind.inner not in (pl.Binary, pl.Object):
+        return column.cast(pl.List(pl.String))
+    return column
+
+
 def _plain(column: pl.Series) -> pl.Series:
     """Return a column as text, numbers or lists of them. Raises DataError for what cannot be read as such."""
     kind = column.dtype

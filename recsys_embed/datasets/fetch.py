@@ -49,6 +49,11 @@ def data_dir(given: str | None = None) -> Path:
         return Path(given or os.environ["RECSYS_DATA"])
     if Path("data").is_dir():
         return Path("data")
+    return cache_dir()
+
+
+def cache_dir() -> Path:
+    """Return our folder in the user's cache."""
     cache = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "recsys-embed"
 

@@ -66,6 +66,7 @@ class Model(nn.Module):
             layers=[(array(w), array(b)) for w, b in layers],
             unit=bool(getattr(self.scorer, "cosine", False)),
             history=history,
+            said=None if layers or sides[1].said is None else array(sides[1].said * _scale(sides[1].vectors, v)),
         )
         features = self.items.described()
         return plain if features is None else self._settle(plain, features, counts[1].cpu().numpy())
@@ -83,7 +84,14 @@ class Model(nn.Module):
         new = counts == 0
         vectors, bias = plain.encode(Features(features.bag[new], features.dense[new]))
         plain.items[new], plain.item_bias[new] = vectors, bias
+        if plain.said is not None:
+            plain.said[new] = vectors
         return plain
+
+
+def _scale(before: Tensor, after: Tensor) -> Tensor:
+    """Return what each vector [n, d] was multiplied by on its way to the scorer, [n, 1]."""
+    return after.norm(dim=1, keepdim=True) / before.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def build(

@@ -30,6 +30,8 @@ class PlainModel:
     map: from descriptions to the items' vectors and, as the last column, biases; None without descriptions.
     unit: whether the items' vectors are of unit length. trained: what turns pictures and words into features, where
         that was trained too: "words" [n, w], and the weights of the net that looks at pictures.
+    said [I, d]: the part of the items' vectors that is their descriptions', of a training with descriptions and a dot
+        product; what was loaded has it in `Described`.
     history [I, d]: of models whose users are made of what they rated: `of_history` makes a user of these; else None.
     link: what a score means: a "score" of no unit, "stars" (clipped to `scale`), or the log-odds of a "chance".
     """
@@ -46,6 +48,7 @@ class PlainModel:
     unit: bool = False
     trained: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     history: Floats | None = None
+    said: Floats | None = None
 
     def encode(self, features: Features) -> tuple[Floats, Floats]:
         """Return the vectors [n, d] and biases [n] of items of which only descriptions are known."""
@@ -86,8 +89,10 @@ class PlainModel:
 
     def folded(self, vectors: Floats, bias: Floats | float = 0.0) -> Floats:
         """Return users' vectors [b, d] and biases as queries, [b, d + 2]; a user who is new has no bias."""
-        ones = np.ones(len(vectors), np.float32)
-        return np.column_stack((vectors, ones * bias + np.float32(self.offset), ones))
+        queries = np.empty((len(vectors), self.dim + 2), np.float32)
+        queries[:, :-2], queries[:, -1] = vectors, 1
+        queries[:, -2] = bias + np.float32(self.offset)
+        return queries
 
     def score(self, queries: Floats, rows: Rows | None = None) -> Floats:
         """Return the scores of every query [b, d + 2] with every item, [b, I], or with those of some rows alone."""
@@ -137,7 +142,10 @@ class PlainModel:
 
     def predict(self, users: Rows, items: Rows) -> Floats:
         """Return what is expected of (user, item) pairs, [n], in the unit of `link`."""
-        score = self.pairs(users, items)
+        return self.meant(self.pairs(users, items))
+
+    def meant(self, score: Floats) -> Floats:
+        """Return scores in the unit of `link`."""
         if self.link == "stars":
             return np.clip(score, *self.scale)
         return (1 / (1 + np.exp(-score))).astype(np.float32) if self.link == "chance" else score

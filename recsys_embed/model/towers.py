@@ -20,10 +20,14 @@ _ROWS = 65_536
 
 
 class Side(NamedTuple):
-    """Vectors [n, d] and biases [n] of some users, or of some items."""
+    """Vectors [n, d] and biases [n] of some users, or of some items.
+
+    said [n, d]: the part of the vectors that is their descriptions', where `Tower.all` tells it; else None.
+    """
 
     vectors: Tensor
     bias: Tensor
+    said: Tensor | None = None
 
     def at(self, rows: Tensor) -> Side:
         """Return the given rows of these: [*rows, d] and [*rows]."""
@@ -213,7 +217,7 @@ class SumTower(nn.Module):
         """Return every row: of one without ratings, what its description says."""
         rows = torch.arange(len(rated), device=rated.device)
         ids, said = self.ids.all(rated), torch.cat([self.content(part) for part in rows.split(_ROWS)])
-        return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1] * self.biased)
+        return Side(ids.vectors + said[:, :-1], ids.bias * rated + said[:, -1] * self.biased, said[:, :-1])
 
     def described(self) -> Features | None:
         """Return the descriptions; the same object as long as training does not change them."""

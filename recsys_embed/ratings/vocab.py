@@ -27,6 +27,8 @@ _WAS_FLOAT = r"^-?[0-9]+\.0+$"
 # Below this many ids a dict is asked; above, all are mapped at once: by a table of all integers from the least to the
 # greatest where it is no longer than this or than what is mapped, and else by one join.
 _FEW, _DENSE = 10_000, 1_000_000
+# Characters of an id that stand in a message; of longer ones no near ones are looked for, which takes the square.
+_SPELLED = 100
 
 
 class Place(NamedTuple):
@@ -90,6 +92,12 @@ def listed_rows(bad: pl.Series, place: Place = Place()) -> str:  # noqa: B008
     return f"{word} {', '.join(map(str, rows[:5]))}, … ({len(rows)} in all)"
 
 
+def _cut(id_: object) -> str:
+    """Return an id as a message has it."""
+    text = str(id_)
+    return text if len(text) <= _SPELLED else text[: _SPELLED - 1] + "…"
+
+
 class Vocab:
     """The users or the items: outside ids, each with a row 0..n-1. Equal if the ids are equal, in order.
 
@@ -122,7 +130,7 @@ class Vocab:
         return len(self.series)
 
     def __contains__(self, id_: object) -> bool:
-        return isinstance(id_, int | str | np.integer) and self._cast(id_) in self._row_of
+        return isinstance(id_, int | str | np.integer) and self.cast(id_) in self._row_of
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocab) and self.series.equals(other.series)
@@ -133,14 +141,14 @@ class Vocab:
     def __repr__(self) -> str:
         return f"Vocab({len(self):,} {self.name}s, {'text' if self.is_text else 'integer'} ids)"
 
-    def _cast(self, id_: object) -> Id | None:
-        """Give an id the type of this vocabulary: 42 and "42" name the same user, "007" is only ever text."""
+    def cast(self, id_: object) -> Id | None:
+        """Give an id the type of this vocabulary, or None: 42 and "42" name the same user, "007" is only ever text."""
         if isinstance(id_, bool) or not isinstance(id_, int | str | np.integer):
             raise UnknownId(f"{self.name} {id_!r} is a {type(id_).__name__}; ids are integers or text")
         if self.is_text:
             return str(id_)
         text = str(id_)
-        if text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text:
+        if len(text) <= 20 and text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text:
             return int(text)
         return None
 
@@ -160,12 +168,19 @@ class Vocab:
                 raise TypeError(f"rows() takes several ids; for one, write rows([{ids!r}])")
             given = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
             known = self._row_of
-            rows = np.fromiter((known.get(self._cast(i), -1) for i in given), np.int64, len(given))  # type: ignore[arg-type]
+            rows = np.fromiter((known.get(self.cast(i), -1) for i in given), np.int64, len(given))  # type: ignore[arg-type]
             if missing == "raise" and (rows < 0).any():
                 raise self.unknown(given[int(np.argmax(rows < 0))])
         if missing == "raise" and (rows < 0).any():
             raise self.unknown(pl.Series(ids)[int(np.argmax(rows < 0))])
         return rows
+
+    def row(self, id_: Id) -> int:
+        """Map one outside id to its row. Raises UnknownId."""
+        found = self._row_of.get(self.cast(id_))  # type: ignore[arg-type]
+        if found is None:
+            raise self.unknown(id_)
+        return found
 
     def _join(self, ids: pl.Series) -> Rows:
         if self.is_text:
@@ -202,16 +217,18 @@ class Vocab:
 
     def unknown(self, id_: object) -> UnknownId:
         """Build the error for an id that is not known; it names the nearest ones."""
-        near = ", ".join(map(str, self.nearest(id_)))
-        return UnknownId(f"{self.name} {id_} is not known; {len(self):,} {self.name}s are, e.g. {near}")
+        near = ", ".join(_cut(i) for i in self.nearest(id_))
+        return UnknownId(f"{self.name} {_cut(id_)} is not known; {len(self):,} {self.name}s are, e.g. {near}")
 
     def nearest(self, id_: object, n: int = 3) -> list[Id]:
         """Return the n known ids nearest to one that is not known: by number, or by spelling."""
+        if isinstance(id_, str) and len(id_) > _SPELLED:  # no misspelling of anything
+            return self.series.head(n).to_list()
         if self.is_text:
             # Spelling distance is slow, so at most 5,000 ids take part: those that begin alike come first.
             alike = self.series.filter(self.series.str.starts_with(str(id_)[:1])).head(5_000).to_list()
             return difflib.get_close_matches(str(id_), alike, n=n, cutoff=0.5) or self.series.head(n).to_list()
-        number = self._cast(id_) if isinstance(id_, int | str | np.integer) else None
+        number = self.cast(id_) if isinstance(id_, int | str | np.integer) else None
         if number is None or abs(int(number)) >= 2**62:
             return self.series.head(n).to_list()
         return sorted(self.series.gather((self.series - int(number)).abs().arg_sort()[:n]).to_list())

@@ -32,6 +32,8 @@ class Described:
     """describer: tables -> features. map: features -> vectors and biases. bag: tokens of the items, sparse [items, T].
 
     net: weights of the net that looks at pictures, or empty; image_size: the pixels of a side that it takes.
+    said [items, d]: the part of the items' vectors that is their descriptions'; None of an MLP scorer, and of a model
+    folder without it.
     """
 
     describer: Describer
@@ -39,6 +41,7 @@ class Described:
     bag: csr_matrix
     net: dict[str, NDArray[Any]]
     image_size: int
+    said: Floats | None = None
 
     @classmethod
     def of(cls, descriptions: Descriptions, plain: PlainModel, image_size: int) -> Described:
@@ -47,7 +50,7 @@ class Described:
         describer, net = descriptions.describer, dict(plain.trained)
         if "words" in net:
             describer = describer.with_trained(net.pop("words"))
-        return cls(describer, plain.map, descriptions.features.bag, net, image_size)
+        return cls(describer, plain.map, descriptions.features.bag, net, image_size, plain.said)
 
     def features(
         self, table: pl.DataFrame, vectors: Floats | None = None, pictures: dict[int, Path] | None = None
@@ -122,11 +125,12 @@ class Described:
         labels = self.describer.labels()[found[0]]
         return labels.select("column", "token", score=pl.Series(scores[0]), rank=np.arange(1, len(found[0]) + 1))
 
-    def with_items(self, features: Features) -> Described:
-        """Return the same with more items."""
+    def with_items(self, features: Features, vectors: Floats) -> Described:
+        """Return the same with more items; their vectors [n, d] are all that is said of them."""
         from scipy.sparse import vstack
 
-        return replace(self, bag=vstack((self.bag, features.bag), format="csr"))
+        said = None if self.said is None else np.concatenate((self.said, vectors))
+        return replace(self, bag=vstack((self.bag, features.bag), format="csr"), said=said)
 
     def put(self, bundle: Bundle) -> None:
         """Add this to what a model folder holds."""
@@ -134,6 +138,7 @@ class Described:
         arrays |= {f"map.{name}": getattr(self.map, name) for name in Map._fields}
         arrays |= {f"net.{name}": weight for name, weight in self.net.items()}
         arrays |= {f"bag.{name}": getattr(self.bag, name) for name in _SPARSE}
+        arrays |= {} if self.said is None else {"said": self.said}
         bundle.arrays["content.safetensors"] = arrays
         bundle.frames |= {f"{name}.parquet": frame for name, frame in frames.items()}
         bundle.facts["model.json"]["content"] = {**facts, "image_size": self.image_size}
@@ -153,7 +158,8 @@ class Described:
             shape = (len(start) - 1, len(map_.tokens))
             bag = csr_matrix((arrays["bag.data"], arrays["bag.indices"], start), shape=shape)
             bag.check_format(full_check=True)
-            return cls(Describer.restore(arrays, frames, facts), map_, bag, net, facts["image_size"])
+            describer = Describer.restore(arrays, frames, facts)
+            return cls(describer, map_, bag, net, facts["image_size"], arrays.get("said"))
         except KeyError as missing:
             raise BundleError(f"{folder} lacks {missing}: it is no model of this version") from None
         except (ValueError, IndexError, TypeError, pl.exceptions.PolarsError) as error:

@@ -69,6 +69,13 @@ class FoldIn:
         """Return the vector [d] of somebody who took these items; zeros for nobody's."""
         if not len(taken):
             return np.zeros(len(self.mean), np.float32)
-        ridge = (self.noise + self.prior / len(taken)) * np.eye(len(self.mean))
         pull = self.items[taken].mean(axis=0, dtype=np.float64) - self.mean
-        return np.linalg.solve(self.spread + ridge, pull).astype(np.float32)
+        return np.linalg.solve(self._ridged(len(taken)), pull).astype(np.float32)
+
+    def added(self, taken: Rows, item: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what each of the n items adds to the product of `vector` with an item's vector [d], [n]."""
+        pulls = (self.items[taken] - self.mean) / max(1, len(taken))
+        return pulls @ np.linalg.solve(self._ridged(len(taken)), item)
+
+    def _ridged(self, n: int) -> NDArray[np.float64]:
+        return self.spread + (self.noise + self.prior / max(1, n)) * np.eye(len(self.mean))

@@ -54,6 +54,6 @@ def somebody(
     Raises UnknownId for users and items that are not known.
     """
     if user is not None:
-        return known(recommender, int(recommender.users.rows([user])[0]))
+        return known(recommender, recommender.users.row(user))
     rows = np.unique(recommender.items.rows(likes))
     return Person(recommender.new_user(rows), own=rows) if len(rows) else Person(None)

@@ -27,11 +27,12 @@ from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.approximate import ApproximateIndex
 from recsys_embed.recommend.described import Described
+from recsys_embed.recommend.explain import Explanation, Tokens, explain_for, nearest_own
 from recsys_embed.recommend.fold_in import new_user
 from recsys_embed.recommend.index import CosineIndex, ExactIndex, Index, at_once, top
-from recsys_embed.recommend.lists import list_for, lists
+from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
-from recsys_embed.recommend.rules import ready
+from recsys_embed.recommend.rules import Prepared, ready
 from recsys_embed.recommend.tables import aligned, new_rows
 from recsys_embed.recommend.titles import find_item
 
@@ -60,7 +61,8 @@ class Recommender:
     Attributes, once fitted or loaded: `users`, `items` (Vocab); `table`, one row an item (item_id, title, …);
     `plain` (PlainModel); `seen` and `held`, what each user's model was fitted on and what was held out (Seen);
     `counts`, ratings of each item; `facts`, a dict of settings and metrics that is saved with the model; `per_user`,
-    every user's metrics in the test of a training (user_id, ndcg_at_10, …), or None without one.
+    every user's metrics in the test of a training (user_id, ndcg_at_10, …), or None without one; `made_of`, the items
+    that users made of their histories are the sum of, or None where that is what was `seen`.
     """
 
     users: Vocab
@@ -72,6 +74,7 @@ class Recommender:
     counts: Rows
     facts: dict[str, Any]
     per_user: pl.DataFrame | None = None
+    made_of: Seen | None = None
     _described: Described | None = None
     _folder: Path | None = None
     _index: IndexName = "exact"
@@ -137,6 +140,8 @@ class Recommender:
             self._described = Described.of(descriptions, self.fitted.model, self.content.image_size)
         self.users, self.items, self.plain = ratings.users, ratings.items, self.fitted.model
         self.seen, self.counts = ratings.seen(), positives.counts
+        fewer = self.plain.history is not None and len(positives) < len(ratings)
+        self.made_of = positives.seen() if fewer else None
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
         self.table = table if descriptions is None else table.with_columns(known_words=descriptions.coverage)
         self.facts = {"settings": settings(model, train, self.content), "epochs": self.fitted.epochs, "metrics": {}}
@@ -144,7 +149,7 @@ class Recommender:
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "near"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "tokens", "new_user", "prepared", "near"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -190,6 +195,11 @@ class Recommender:
             made = ApproximateIndex.of(self.plain, self.plain.queries(users), self.hidden.of_users(users))
         self._promising = made
         return made
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The rules that were asked for lately, ready for these items."""
+        return Prepared(self)
 
     @property
     def shared(self) -> bool:
@@ -244,7 +254,7 @@ class Recommender:
         """Yield the tables of `recommend` for user rows, a block of users at a time, so that memory stays bounded."""
         check_k(k)
         shown = ready(self, rules, among, exclude)
-        hidden = self.hidden
+        index, hidden = ranking(self, shown), self.hidden
         if include_seen:
             hidden = Seen.nothing(len(self.users))
             hidden = hidden.with_own() if self.shared else hidden
@@ -253,7 +263,7 @@ class Recommender:
         step = at_once(len(self.items))
         for start in range(0, max(1, len(users)), step):
             block = users[start : start + step]
-            scores, items = lists(self.index, self.plain.queries(block), k, shown, hidden.of_users(block))
+            scores, items = lists(index, self.plain.queries(block), k, shown, hidden.of_users(block))
             yield self._listed(scores, items, user_id=self.users.ids(block))
 
     def recommend_for(
@@ -306,6 +316,11 @@ class Recommender:
         """The items' titles by row."""
         titles: list[str] = self.table["title"].to_list()
         return titles
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The items' tags and words, for reasons."""
+        return Tokens.of(self)
 
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items whose vectors point most nearly the way of an item's (or of each of several).
@@ -362,7 +377,7 @@ class Recommender:
             )
         encoded, bias = replace(self.plain, map=described.map).encode(features)
         # Nothing can fail from here on, so that no half of the items is added.
-        self._described = described.with_items(features)
+        self._described = described.with_items(features, encoded)
         coverage = described.describer.coverage(new)
         self.table = pl.concat([self.table, added.with_columns(known_words=coverage)], how="diagonal")
         self.plain = self.plain.with_items(encoded, bias)
@@ -396,6 +411,15 @@ class Recommender:
         found: Id = self.items.ids([find_item(str(text), self.items, self.table["title"])])[0]
         return found
 
+    def explain(self, user: Id | None, item: Id, n: int = 5, *, likes: Id | Iterable[Id] = ()) -> Explanation:
+        """Say why an item is for a user, or (user None) for somebody new who likes some items; see `Explanation`.
+
+        item: an id. n: how many items of theirs are named. Raises UnknownId.
+        """
+        check_k(n)
+        person = somebody(self, user, _listed_ids(self.items, likes))
+        return explain_for(self, person, int(self._rows(self.items, item)[0]), n)
+
     def reasons(self, user: Id, items: Sequence[Id], n: int = 2) -> list[list[Id]]:
         """Return, for each item, the n nearest items by cosine that the user has seen."""
         return self._nearest(self.seen[int(self.users.rows([user])[0])], items, n)
@@ -411,8 +435,8 @@ class Recommender:
         """Return, for each item row, the n of somebody's own rows that are nearest to it by cosine."""
         if not len(own) or not len(rows):
             return [[] for _ in rows]
-        near = ExactIndex(self.near.directions(own)).search(self.near.directions(rows), n)[1]
-        return [own[line[line >= 0]].tolist() for line in near]
+        near: list[list[int]] = own[nearest_own(self.plain.items, own, rows, n)[1]].tolist()
+        return near
 
     def save(self, folder: str | Path) -> Path:
         """Write the model to a folder, whole or not at all, and return it. See `docs/bundle.md`."""

@@ -43,8 +43,9 @@ def write(recommender: Recommender, folder: Path) -> Path:
         vectors |= {f"layer.{at}.weight": weight, f"layer.{at}.bias": bias}
     seen = {
         f"{name}.{part}": getattr(rows, part)
-        for name, rows in (("seen", recommender.seen), ("held", recommender.held))
+        for name, rows in (("seen", recommender.seen), ("held", recommender.held), ("made_of", recommender.made_of))
         for part in ("start", "item")
+        if rows is not None
     }
     from recsys_embed import __version__
 
@@ -90,6 +91,8 @@ def read(loaded: Recommender, folder: Path, mapped: bool) -> Recommender:
         )
         loaded._described, loaded._folder = None, folder if "content" in facts else None
         loaded.seen, loaded.held = (Seen(seen[f"{n}.start"], seen[f"{n}.item"]) for n in ("seen", "held"))
+        if "made_of.start" in seen:
+            loaded.made_of = Seen(seen["made_of.start"], seen["made_of.item"])
         table = bundle.frames["items.parquet"]
         loaded.users = Vocab(bundle.frames["users.parquet"]["user_id"], "user")
         loaded.items = Vocab(table["item_id"], "item")

@@ -7,8 +7,8 @@ import re
 
 import polars as pl
 
-from recsys_embed.errors import UnknownId
-from recsys_embed.ratings.vocab import Vocab
+from recsys_embed.errors import SettingError, UnknownId
+from recsys_embed.ratings.vocab import Rows, Vocab
 
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
 _ARTICLE = re.compile(r"^(.*), (the|a|an)$")
@@ -20,6 +20,23 @@ def canonical(title: str) -> tuple[str, str]:
     name = " ".join(_YEAR.sub("", title).casefold().split())
     moved = _ARTICLE.match(name)
     return (f"{moved[2]} {moved[1]}" if moved else name), (year[1] if year else "")
+
+
+def split_names(text: str) -> list[str]:
+    """Return the ids or titles that a text parts by ";"; one within a title is written "\\;"."""
+    parts = (part.replace("\\;", ";").strip() for part in re.split(r"(?<!\\);", text))
+    return [part for part in parts if part]
+
+
+def split_ratings(text: str) -> dict[str, float]:
+    """Return the ratings of items by id or title: "Toy Story=5;Heat=2". Raises SettingError."""
+    found = {}
+    for part in split_names(text):
+        name, _, value = part.rpartition("=")
+        if not name or not re.fullmatch(r"\s*-?(\d+\.?\d*|\.\d+)\s*", value):
+            raise SettingError(f"{part!r} is no rating: write ITEM=NUMBER")
+        found[name.strip()] = float(value)
+    return found
 
 
 def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
@@ -49,3 +66,34 @@ def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
 
 def _named(rows: list[int], vocab: Vocab, titles: pl.Series) -> str:
     return ", ".join(f"{vocab.ids([row])[0]} {titles[row]}" for row in rows[:8])
+
+
+class TitleSearch:
+    """Finds items by a part of their title, without regard to case and accents.
+
+    titles: one an item. counts [I]: the items' numbers of ratings.
+    """
+
+    def __init__(self, titles: pl.Series, counts: Rows) -> None:
+        plain = _plain(titles).rename("title")
+        self._known = pl.DataFrame({"title": plain, "ratings": counts}).with_row_index("row")
+
+    def find(self, query: str, k: int) -> Rows:
+        """Return the rows of at most k items whose titles hold every word of a text; of nothing, of any.
+
+        Titles that begin with the text come first, then those in which a word does; else the most rated ones.
+        """
+        text = " ".join(_plain(pl.Series([query]))[0].split())
+        title = pl.col("title")
+        found = self._known
+        for word in text.split():
+            found = found.filter(title.str.contains(word, literal=True))
+        starts = title.str.starts_with(text)
+        within = title.str.contains(" " + text, literal=True) | title.str.contains("(" + text, literal=True)
+        best = found.sort(starts, within, "ratings", descending=True, maintain_order=True).head(k)
+        return best["row"].cast(pl.Int64).to_numpy()
+
+
+def _plain(titles: pl.Series) -> pl.Series:
+    """Return texts in small letters and without accents."""
+    return titles.cast(pl.String).str.normalize("NFKD").str.replace_all(r"\p{Mn}", "").str.to_lowercase()

@@ -81,7 +81,7 @@ def columns_of(table: pl.DataFrame, counts: NDArray[np.int64]) -> list[Column]:
 
 
 def _column(column: pl.Series) -> Iterator[Column]:
-    column = _readable(column)
+    column = text.readable(column)
     if column.dtype.is_nested() and not isinstance(column.dtype, pl.List):
         return
     if column.dtype in (pl.Binary, pl.Object):
@@ -98,20 +98,6 @@ def _column(column: pl.Series) -> Iterator[Column]:
         if any(texts):
             cut = [t if len(t) <= _LONGEST else t[: _LONGEST - 1].rstrip() + "…" for t in texts]
             yield Column(column.name, "text", texts=cut)
-
-
-def _readable(column: pl.Series) -> pl.Series:
-    """Return a column with dates as years, lists as lists of names, and what is not a number as nothing."""
-    kind = column.dtype
-    if kind in (pl.Date, pl.Datetime):
-        return column.dt.year()
-    if kind.is_temporal():
-        return column.cast(pl.String)
-    if kind.is_float():
-        return column.fill_nan(None)
-    if isinstance(kind, pl.List | pl.Array) and not kind.inner.is_nested() and kind.inner not in (pl.Binary, pl.Object):
-        return column.cast(pl.List(pl.String))
-    return column
 
 
 def _tags(column: pl.Series) -> Column:

@@ -8,7 +8,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from pathlib import Path
 from types import TracebackType
@@ -94,6 +94,7 @@ class MLflowTracker(Tracker):
         self.uri = store_of(uri)
         self.experiment, self.tags, self.name = experiment, dict(tags), name
         self.alive = True
+        self.logged: str | None = None
         self.waiting: list[Any] = []
         self.delivered = time.monotonic()
 
@@ -175,14 +176,11 @@ class MLflowTracker(Tracker):
 
         code: the models-from-code file around the bundle. example: an input. signature: makes MLflow's signature.
         """
-        mlflow = self.mlflow
-        before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-        mlflow.set_tracking_uri(self.uri)
-        try:
-            with warnings.catch_warnings(), mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
-                # Its advice is for integers that may be missing.
-                warnings.simplefilter("ignore")
-                mlflow.pyfunc.log_model(
+        with self._meant(), warnings.catch_warnings():
+            # Its advice is for integers that may be missing.
+            warnings.simplefilter("ignore")
+            with self.mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
+                logged = self.mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code),
                     artifacts={"bundle": str(bundle)},
@@ -190,8 +188,34 @@ class MLflowTracker(Tracker):
                     input_example=example.to_pandas(),
                     pip_requirements=requirements,
                 )
+        self.logged = logged.model_id
+
+    @contextlib.contextmanager
+    def _meant(self) -> Iterator[None]:
+        """Make MLflow's functions mean our store; not all that they do goes by a client."""
+        before = self.mlflow.get_tracking_uri() if self.mlflow.is_tracking_uri_set() else None
+        self.mlflow.set_tracking_uri(self.uri)
+        try:
+            yield
         finally:
-            mlflow.set_tracking_uri(before)
+            self.mlflow.set_tracking_uri(before)
+
+    def register(self, wanted: str) -> None:
+        """Register the logged model under NAME, and give it the alias of NAME@ALIAS; what fails fails alone."""
+        name, _, alias = wanted.partition("@")
+        if self.logged is None:
+            return log.warning("the model was not registered as %s: MLflow has not got it", wanted)
+        try:
+            with contextlib.suppress(self.mlflow.MlflowException):  # it is there already, or the next line says why not
+                self.client.create_registered_model(name)
+            source = f"models:/{self.logged}"
+            with self._meant():
+                version = self.client.create_model_version(name, source, self.run_id, model_id=self.logged).version
+            if alias:
+                self.client.set_registered_model_alias(name, alias, version)
+        except Exception as error:  # any failure of the store, its driver or its server
+            return log.warning("the model was not registered as %s: MLflow failed (%s)", wanted, reason(error))
+        return log.info("registered as models:/%s/%s%s", name, version, f", models:/{name}@{alias}" if alias else "")
 
     def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
         """Return the tracker of a run that MLflow shows below this one, not begun; of nothing where MLflow failed."""

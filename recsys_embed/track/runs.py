@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from recsys_embed.errors import DataError, UnknownId
+from recsys_embed.errors import DataError, RecsysError, UnknownId
 from recsys_embed.track.mlflow import quiet_mlflow, reason, store_of
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
@@ -26,7 +26,7 @@ def read_run(begin: str, names: Collection[str], uri: str | None = None) -> tupl
     uri: of the store; by default as in a training. Raises UnknownId where no run's id begins so, or several do, and
     DataError where the store cannot be read.
     """
-    with _client(store_of(uri)) as client:
+    with client_of(store_of(uri)) as client:
         everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(everywhere, f"attributes.run_id LIKE '{begin}%'", max_results=5)
         ids = [run.info.run_id for run in found]
@@ -41,7 +41,7 @@ def read_run(begin: str, names: Collection[str], uri: str | None = None) -> tupl
 
 
 @contextlib.contextmanager
-def _client(store: str) -> Iterator[Any]:
+def client_of(store: str) -> Iterator[Any]:
     """Give a client of a store that is there already; whatever it fails with becomes a DataError."""
     kind, _, local = store.partition("?")[0].partition(":///")
     if kind == "sqlite" and not Path(local).is_file():  # reading must not make an empty one
@@ -49,7 +49,7 @@ def _client(store: str) -> Iterator[Any]:
     mlflow = quiet_mlflow()
     try:
         yield mlflow.MlflowClient(store)
-    except UnknownId:
+    except RecsysError:
         raise
     except Exception as error:  # any failure of the store, its driver or its server
         raise DataError(f"MLflow failed ({reason(error)})") from None

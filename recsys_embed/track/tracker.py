@@ -44,6 +44,9 @@ class Tracker(AbstractContextManager["Tracker"]):
     ) -> None:
         """Take the model's folder, the code that answers with it, an example and the form of a question, its needs."""
 
+    def register(self, wanted: str) -> None:
+        """Register the model that was taken under a name, NAME or NAME@ALIAS."""
+
     def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
         """Return a tracker of a part of this run, not begun."""
         return Tracker()

@@ -1,0 +1,210 @@
+"""recsys recommend: one list to read, or lists of many users in a file."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recsys_embed.cli.answers import load
+from recsys_embed.cli.options import JSON, MODEL, K, with_settings
+from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.config import IndexName, Rules
+from recsys_embed.errors import SettingError
+
+if TYPE_CHECKING:
+    from recsys_embed.ratings.vocab import Id
+    from recsys_embed.recommend.ask import Ask
+    from recsys_embed.recommend.recommender import Recommender
+
+ITEMS = "ids or titles, parted by ; (one within a title is written \\;)"
+
+
+@with_settings(rules=Rules)
+def recommend(
+    rules: Rules,
+    user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File with a user id in each line (with --out).")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model (with --out).")] = False,
+    likes: Annotated[
+        str | None,
+        typer.Option(help='Instead: items that somebody likes, ids or titles: "Toy Story (1995);Heat (1995)".'),
+    ] = None,
+    dislikes: Annotated[str | None, typer.Option(help="Items that they do not like.")] = None,
+    rated: Annotated[str | None, typer.Option(help='Items that they rated: "Toy Story=5;Heat=2".')] = None,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="Somebody nothing is known of.")] = False,
+    k: K = 10,
+    among: Annotated[str | None, typer.Option(help=f"Only these items: {ITEMS}.")] = None,
+    exclude: Annotated[str | None, typer.Option(help="None of these items.")] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Show what the user has rated too.")] = False,
+    hide_test: Annotated[
+        bool, typer.Option("--hide-test", help="Leave out held-out ratings of the user as well.")
+    ] = False,
+    index: Annotated[
+        IndexName, typer.Option(help="approximate: faster for very many items and users; says what it finds.")
+    ] = "exact",
+    out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
+    model: MODEL = None,
+    json: JSON = False,
+) -> None:
+    """Recommend items to a user, to many, or to somebody the model does not know.
+
+    Example: recsys recommend --user 42 --where "year >= 1990 and 'Comedy' in genres"
+    """
+    somebody = {"likes": likes, "dislikes": dislikes, "rated": rated}
+    _check(user is not None, users is not None, all_users, anonymous, somebody, hide_test, out)
+    if k < 1:
+        raise SettingError(f"--k must be at least 1, got {k}")
+    if out is None and (users is not None or all_users):
+        raise SettingError("lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl)")
+    recommender, folder = load(model)
+    if index != "exact":
+        recommender.use_index(index)
+    from recsys_embed.recommend.ask import Ask
+
+    ask = Ask(
+        k=k,
+        among=None if among is None else named_items(recommender, among, "among"),
+        exclude=() if exclude is None else named_items(recommender, exclude, "exclude"),
+        include_seen=include_seen,
+        hide_held=hide_test,
+        rules=rules,
+        why=True,
+    )
+    if out is None:
+        return _one(recommender, folder, _for(recommender, ask, user, somebody), json)
+    rows = None
+    if user is not None:
+        rows = recommender.users.rows([user])
+    elif users is not None:
+        rows = recommender.users.rows(_read_ids(users))
+    return _many(recommender, folder, ask, rows, out, json)
+
+
+def _check(
+    user: bool, users: bool, all_users: bool, anonymous: bool, somebody: dict[str, str | None], hide: bool, out: Any
+) -> None:
+    """Refuse what does not say for whom, or says it twice."""
+    given = [f"--{name}" for name, value in somebody.items() if value is not None]
+    if user + users + all_users + anonymous + bool(given) != 1:
+        raise SettingError(
+            "say whom to recommend to: one of --user ID, --users FILE, --all-users, --anonymous, or what somebody "
+            "--likes, --dislikes or --rated"
+        )
+    if (given or anonymous) and (hide or out is not None):
+        raise SettingError(
+            f"{', '.join(given) or '--anonymous'} is about nobody the model knows: --hide-test and --out go with users"
+        )
+
+
+def named_items(recommender: Recommender, text: str, option: str) -> list[Id]:
+    """Return the ids of the items that an option names, each once."""
+    from recsys_embed.recommend.titles import split_names
+
+    names = split_names(text)
+    if not names:
+        raise SettingError(f"--{option} {text!r} names no item")
+    return list(dict.fromkeys(recommender.find_item(name) for name in names))
+
+
+def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
+    """Return the question with whom it is for."""
+    if user is not None:
+        return replace(ask, user=recommender.users.ids(recommender.users.rows([user]))[0])
+    named: dict[str, Any] = {
+        name: named_items(recommender, text, name)
+        for name, text in somebody.items()
+        if text is not None and name != "rated"
+    }
+    from recsys_embed.recommend.titles import split_ratings
+
+    rated = split_ratings(somebody["rated"] or "")
+    if somebody["rated"] is not None and not rated:
+        raise SettingError(f"--rated {somebody['rated']!r} names no item")
+    ratings = {recommender.find_item(name): value for name, value in rated.items()}
+    return replace(ask, ratings=ratings, **named)
+
+
+def _many(recommender: Recommender, folder: Path, ask: Ask, rows: Any, out: Path, json: bool) -> None:
+    from recsys_embed.recommend.output import write_lists
+
+    names = ("include_seen", "hide_held", "among", "exclude", "rules")
+    written = write_lists(recommender, out, rows, ask.k, {name: getattr(ask, name) for name in names})
+    if json:
+        return say_json({"out": str(out), "rows": written, "model": str(folder)})
+    return say(f"{written:,} rows written to {out}   model {folder}")
+
+
+def _one(recommender: Recommender, folder: Path, ask: Ask, json: bool) -> None:
+    from recsys_embed.recommend.ask import answer
+
+    begin = time.perf_counter()
+    found = answer(recommender, ask)
+    took = time.perf_counter() - begin
+    if json:
+        return say_json(_whom(ask) | {"items": found.entries(), "short": found.short, "model": str(folder)})
+    whom, known, near_to = _said(recommender, ask)
+    run = recommender.facts.get("run_id")
+    named = f"model {folder}" + (f" (run {run[:8]})" if run else "")
+    entries = found.entries()
+    say(f"Top {len(entries)} for {whom}   {named}   {1000 * took:.1f} ms")
+    say(known, dim=True)
+    if entries:
+        _say_list(entries, near_to)
+    if found.short is not None:
+        say(found.short, dim=True)
+    return None
+
+
+def _whom(ask: Ask) -> dict[str, Any]:
+    """Return whom an answer is for, for machines."""
+    if ask.user is not None or not (ask.likes or ask.dislikes or ask.ratings):
+        return {"user": ask.user}
+    more = {"dislikes": ask.dislikes, "ratings": {str(item): value for item, value in ask.ratings.items()}}
+    return {"likes": ask.likes} | {name: value for name, value in more.items() if value}
+
+
+def _said(recommender: Recommender, ask: Ask) -> tuple[str, str, str]:
+    """Return whom an answer is for, what is known of them, and what that is called in a column's name."""
+    if ask.user is None:
+        titles = dict(zip(recommender.item_ids, recommender.titles, strict=True))
+        named = {"likes": ask.likes, "dislikes": ask.dislikes}
+        parts = [f"{word}: {', '.join(titles[item] for item in items)}" for word, items in named.items() if items]
+        if ask.ratings:
+            parts.append("rated: " + ", ".join(f"{titles[item]} {value:g}" for item, value in ask.ratings.items()))
+        if not parts:
+            return "nobody in particular", "nothing is known of them: what has most ratings comes first", "they like"
+        return "somebody new", "; ".join(parts), "they like"
+    row = int(recommender.users.rows([ask.user])[0])
+    seen, held = len(recommender.seen[row]), len(recommender.held[row])
+    what = "neighbours" if recommender.shared else "rated items"
+    history = f"history: {seen:,} {what}, {'shown too' if ask.include_seen else 'hidden'}"
+    if held:
+        history += f"; {held:,} more were held out for test and "
+        history += "are hidden" if ask.hide_held else "may appear (--hide-test)"
+    if recommender.shared:
+        return f"node {ask.user}", history, "it is linked to"
+    return f"user {ask.user}", history, "the user rated"
+
+
+def _say_list(entries: list[dict[str, Any]], near_to: str) -> None:
+    lines = [
+        [e["rank"], e["item"], e["title"], f"{e['score']:.3f}", ", ".join(near["title"] for near in e["why"])]
+        for e in entries
+    ]
+    say_table(["#", "item", "title", "score", f"near to what {near_to}"], lines, "# item score")
+
+
+def _read_ids(path: Path) -> list[str]:
+    from recsys_embed.datasets.files import read_lines
+    from recsys_embed.errors import DataError
+
+    ids = [line.split(",")[0] for line in read_lines(path) if line]
+    if ids and ids[0] in ("user_id", "userId", "user"):
+        ids = ids[1:]
+    if not ids:
+        raise DataError(f"{path} names no user; it needs one id a line")
+    return ids

@@ -1,0 +1,23 @@
+"""recsys serve."""
+
+from __future__ import annotations
+
+import os
+
+from recsys_embed.cli.options import with_settings
+from recsys_embed.cli.output import say
+from recsys_embed.config import ServeConfig
+
+
+@with_settings(serve=ServeConfig)
+def serve(serve: ServeConfig) -> None:
+    """Answer over HTTP: recommendations, reasons, new ratings, and a page to try them. Ctrl-C ends it.
+
+    Example: recsys serve --port 8000
+    """
+    # Several threads for one small product of vectors hinder each other, and the requests beside it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from recsys_embed.serve.run import serve as run
+
+    say(f"http://{serve.host}:{serve.port}   docs at /docs, metrics at /metrics")
+    run(serve)

@@ -1,0 +1,265 @@
+"""The routes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Annotated, Any, cast
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from recsys_embed import __version__, config
+from recsys_embed.config import Rules
+from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownId
+from recsys_embed.recommend.ask import Ask
+from recsys_embed.serve import schema
+from recsys_embed.serve.docs import docs_page
+from recsys_embed.serve.events import Event
+from recsys_embed.serve.gate import Gate, Short
+from recsys_embed.serve.live import Live
+from recsys_embed.serve.service import Service
+
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+# The page's own scripts and styles alone run in it, and it reaches nobody but this service.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_RULES = tuple(field.name for field, _, _ in config.options(Rules))
+_LONGEST = 300  # characters of an error: it may name an id of any length
+_STATUS = ((UnknownId, 404), (SettingError, 400), (BundleError, 503))
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schema.Error, "description": text}
+    for status, text in {
+        400: "a setting or a filter makes no sense",
+        401: "the token is missing or another one",
+        404: "a user or an item is not known",
+        413: "the body is too large",
+        422: "a field is missing or of another kind",
+        503: "it took too long, or the events could not be kept",
+    }.items()
+}
+
+
+def create_app(service: Service) -> Gate:
+    """Return the ASGI application that answers with a service."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(service.watch())
+        yield
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+        service.close()
+
+    app = FastAPI(
+        title="recsys-embed",
+        version=__version__,
+        description="Recommendations from embeddings: for users of the model, for somebody new, and for nobody known.",
+        lifespan=lifespan,
+        docs_url=None,  # it would fetch scripts from elsewhere
+        redoc_url=None,
+        responses=_REFUSALS,
+    )
+    _handle_errors(app)
+    _answers(app, service)
+    _facts(app, service)
+    _watched(app, service)
+    _page(app, service)
+    paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
+    return Gate(app, service.config, service.metrics, paths, {("POST", "/recommend"): _short_way(service)})
+
+
+def _short_way(service: Service) -> Short:
+    """Return what the route of lists does without FastAPI, for questions that are in order."""
+    body_of, most = TypeAdapter(schema.RecommendBody).validate_json, service.config.max_k
+
+    async def answer(data: bytes) -> bytes | None:
+        try:
+            body, live = body_of(data), service.live
+            return to_json(await service.run(lambda: _list(live, body, most)), inf_nan_mode="null")
+        except (ValidationError, RecsysError):
+            return None
+
+    return answer
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
+
+
+def _error(status: int, text: str) -> Response:
+    return _json({"error": text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"}, status)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    @app.exception_handler(RecsysError)
+    async def refused(_: Request, error: RecsysError) -> Response:
+        return _error(next((status for kind, status in _STATUS if isinstance(error, kind)), 503), str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def misunderstood(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _error(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> Response:
+        response = _error(error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+
+def _ask(body: Any, most: int) -> Ask:
+    """Return the question of a request. Raises SettingError for a list that is too long."""
+    if body.k > most:
+        raise SettingError(f"k must be at most {most:,} here, got {body.k:,}")
+    rules = Rules(**{name: getattr(body, name) for name in _RULES})
+    return Ask(
+        user=body.user,
+        likes=body.likes,
+        dislikes=body.dislikes,
+        ratings=getattr(body, "ratings", {}),
+        k=body.k,
+        among=body.among,
+        exclude=body.exclude,
+        include_seen=body.include_seen,
+        hide_held=body.hide_test,
+        rules=rules,
+        why=body.why,
+    )
+
+
+def _list(live: Live, body: Any, most: int) -> dict[str, Any]:
+    found = live.answer(_ask(body, most))
+    return {"user": live.named(body.user), "items": found.entries(), "short": found.short, "model": live.name}
+
+
+def _answers(app: FastAPI, service: Service) -> None:
+    """Add the routes that answer for people."""
+    most = service.config.max_k
+
+    @app.post("/recommend", response_model=schema.List, summary="A list for a user, for somebody new, or for nobody")
+    async def recommend(body: schema.RecommendBody) -> Response:
+        live = service.live
+        return _json(await service.run(lambda: _list(live, body, most)))
+
+    @app.get("/recommend", response_model=schema.List, summary="The same, asked in the address")
+    async def recommend_by_address(query: Annotated[schema.RecommendQuery, Query()]) -> Response:
+        live = service.live
+        return _json(await service.run(lambda: _list(live, query, most)))
+
+    @app.post("/recommend/batch", response_model=schema.Lists, summary="Several lists; one that fails fails all")
+    async def batch(body: schema.BatchBody) -> Response:
+        live = service.live
+        _check_batch(len(body.asks), service.config.max_batch, "asks")
+        answers = await asyncio.to_thread(lambda: [_list(live, ask, most) for ask in body.asks])
+        return _json({"answers": answers})
+
+    @app.post("/events", response_model=schema.Taken, summary="New ratings: kept, and counted from the next answer on")
+    async def events(body: schema.EventsBody) -> Response:
+        _check_batch(len(body.events), service.config.max_batch, "events")
+        items = service.live.recommender.items
+        rows = [Event(str(e.user), str(e.item), e.rating, e.timestamp, e.id) for e in body.events]
+        kept = await asyncio.wrap_future(service.events.append(rows))
+        service.metrics.events(kept.accepted)
+        unknown = sum(e.item not in items for e in rows)
+        return _json({"accepted": kept.accepted, "repeated": kept.repeated, "unknown_items": unknown})
+
+
+def _check_batch(n: int, most: int, what: str) -> None:
+    if n > most:
+        raise SettingError(f"at most {most:,} {what} in a request here, got {n:,}")
+
+
+def _facts(app: FastAPI, service: Service) -> None:
+    """Add the routes that answer about items and users."""
+
+    @app.get("/similar", response_model=schema.Similar, summary="The items nearest to one")
+    async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
+        live = service.live
+        k = min(query.k, service.config.max_k)
+        return _json({**await service.run(lambda: live.similar(query.item, k)), "model": live.name})
+
+    @app.get("/predict", response_model=schema.Prediction, summary="What a user is expected to make of an item")
+    async def predict(query: Annotated[schema.PairQuery, Query()]) -> Response:
+        live = service.live
+        return _json({**live.predict(query.user, query.item), "model": live.name})
+
+    @app.post("/explain", response_model=schema.Explained, summary="Why an item, for a user or for somebody new")
+    async def explain(body: schema.ExplainBody) -> Response:
+        live = service.live
+        ask = Ask(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
+        return _json({**await service.run(lambda: live.explain(ask, body.item)), "model": live.name})
+
+    @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
+    async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
+        live = service.live
+        k = min(query.k, service.config.max_k)
+        return _json({"items": await service.run(lambda: live.items(query.query, k, query.item))})
+
+    @app.get("/history", response_model=schema.History, summary="What a user rated")
+    async def history(query: Annotated[schema.UserQuery, Query()]) -> Response:
+        found = service.live.history(query.user)
+        k = min(query.k, service.config.max_k)
+        return _json({"user": service.live.named(query.user), "items": found[:k], "total": len(found)})
+
+
+def _watched(app: FastAPI, service: Service) -> None:
+    """Add the routes for those who keep it running."""
+
+    @app.get("/health", response_model=schema.Health, summary="Whether the process lives")
+    async def health() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/ready", response_model=schema.Health, summary="Whether it answers, and with which model")
+    async def ready() -> Response:
+        live = service.live
+        sizes = {"users": len(live.recommender.users), "items": len(live.recommender.items)}
+        return _json({"status": "ready", "model": live.name, "version": live.version, **sizes})
+
+    @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        text, kind = await asyncio.to_thread(service.metrics.text)
+        return Response(text, media_type=kind)
+
+
+def _page(app: FastAPI, service: Service) -> None:
+    """Add the page, and the map."""
+    parts = {file.name: file for file in (files("recsys_embed.serve") / "page").iterdir()}
+
+    def served(name: str) -> Response:
+        headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
+        kind = _KINDS[name.rpartition(".")[2]]
+        return Response(parts[name].read_bytes(), media_type=kind, headers=headers)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return served("index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def part(name: str) -> Response:
+        if name not in parts:
+            raise HTTPException(404, "there is no such file")
+        return served(name)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
+        return HTMLResponse(docs_page(app.openapi(), str(request.base_url).rstrip("/")), headers=headers)
+
+    @app.get("/map", include_in_schema=False)
+    async def map_() -> Response:
+        found = service.map()
+        if found is None:
+            waiting = '<!doctype html><meta http-equiv="refresh" content="2"><title>Map</title>The map is being drawn …'
+            return HTMLResponse(waiting, 202, headers={"retry-after": "2"})
+        return HTMLResponse(found.read_bytes())

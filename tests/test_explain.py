@@ -1,0 +1,316 @@
+"""Why an item for somebody: parts that add up, what of theirs speaks for it, what they share."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from typer.testing import CliRunner
+from worlds import small, tastes
+
+from recsys_embed.cli.main import app
+from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig
+from recsys_embed.content.items import describe_items
+from recsys_embed.errors import SettingError, UnknownId
+from recsys_embed.model.model import build
+from recsys_embed.recommend.explain import explain_for, nearest_own
+from recsys_embed.recommend.person import known, somebody
+from recsys_embed.recommend.recommender import Recommender
+
+WORLD, TABLE, _ = tastes()
+# One rating in seven is no positive: it is hidden, and no part of a history. Two items have no rating at all.
+RATED = replace(WORLD, value=np.where(np.arange(len(WORLD)) % 7 == 0, 1.0, 5.0).astype(np.float32))
+RATED = RATED.with_items(pl.Series([900, 901]))
+MORE = pl.concat([TABLE, pl.DataFrame({"item_id": [900, 901], "title": ["a", "b"], "kind": ["red|round", None]})])
+TEXT = ContentConfig(text="title,kind")
+HISTORY = {"user_tower": "history", "batch_users": 16}
+BOTH = {"user_tower": "both", "batch_users": 16}
+COSINE = {"cosine": True, "temperature": 0.2}
+KINDS = {
+    "softmax": ("softmax", {}),
+    "cosine": ("softmax", COSINE),
+    "sampled": ("sampled-softmax", {}),
+    "bpr": ("bpr", {"temperature": 0.5}),
+    "logistic": ("logistic", {}),
+    "mse": ("mse", {"method": "adam"}),
+    "history": ("softmax", HISTORY),
+    "cosine history": ("softmax", {**HISTORY, **COSINE}),
+    "both": ("softmax", BOTH),
+    "cosine both": ("softmax", {**BOTH, **COSINE}),
+    "mlp": ("logistic", {"scorer": "mlp"}),
+}
+SUMS = {"history", "cosine history", "both"}  # whose users' vectors are sums of what they rated
+
+
+def fit(kind, content=None):
+    loss, given = KINDS[kind]
+    settings = {"dim": 6, "epochs": 3, **given}
+    return Recommender(*small(loss, **settings), content).fit(RATED, MORE, min_rating=None if loss == "mse" else 3.0)
+
+
+@pytest.fixture(scope="module", params=[(k, c) for k in KINDS for c in ("ids", "text")], ids=" ".join)
+def model(request):
+    kind, content = request.param
+    return kind, content, fit(kind, TEXT if content == "text" else None)
+
+
+def people(made):
+    """A user, and somebody new."""
+    yield known(made, 7)
+    if not made.plain.layers:
+        yield somebody(made, likes=[3, 17, 40])
+
+
+def test_parts_are_what_they_say_and_add_up_to_the_score(model):
+    kind, content, made = model
+    plain = made.plain
+    for person in people(made):
+        listed = dict(zip(*made_list(made, person), strict=True))
+        for row in (0, 33, 60, 61):
+            found = explain_for(made, person, row)
+            parts = found.parts
+            assert sum(parts.values()) == pytest.approx(found.score, abs=1e-5)
+            assert found.score == pytest.approx(listed[row], abs=1e-4)
+            assert (parts["offset"], parts["user_bias"]) == (plain.offset, person.bias)
+            assert parts["item_bias"] == plain.item_bias[row]
+            if kind == "mlp":
+                assert set(parts) == {"offset", "user_bias", "item_bias", "mlp"}
+                continue
+            match = float(person.vector @ plain.items[row])
+            assert parts["collaborative"] + parts.get("text", 0) == pytest.approx(match, abs=1e-4)
+            assert ("text" in parts) == (content == "text")
+            if content == "text" and row >= 60:  # nobody rated it: all that is known of it was said
+                assert parts["collaborative"] == 0
+
+
+def made_list(made, person):
+    """Every item's row and score in a list for a person."""
+    from recsys_embed.recommend.lists import list_for
+    from recsys_embed.recommend.rules import Shown
+
+    return list_for(made, person, 99, Shown(), person.own[:0])[:2]
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_part_of_a_text_is_what_the_tower_says_of_it(cosine):
+    settings, _ = small("softmax", cosine=cosine, temperature=0.2)
+    net = build(settings, 45, 62, 1, describe_items(MORE, TEXT), TEXT)
+    rated = torch.from_numpy(RATED.counts)
+    plain = net.plain((torch.ones(45), rated))
+    with torch.no_grad():
+        said, whole = net.items.content(torch.arange(62))[:, :-1], net.items.all(rated > 0).vectors
+    length = whole.norm(dim=1, keepdim=True) if cosine else 1.0
+    np.testing.assert_allclose(plain.said[:60], (said / length)[:60], atol=1e-6)
+    np.testing.assert_array_equal(plain.said[60:], plain.items[60:])  # nobody rated them: they are all text
+    assert np.abs(plain.items - plain.said)[:60].max() > 0.1
+
+
+def test_what_each_item_adds_is_all_of_the_match(model):
+    kind, _, made = model
+    for person in people(made):
+        summed = kind in SUMS if person.user >= 0 else True
+        for row in (0, 33, 60):
+            found = explain_for(made, person, row, n=3)
+            if kind == "mlp" or not summed:
+                assert {own["kind"] for own in found.own} == {"nearest"} and found.rest is None
+                continue
+            assert {own["kind"] for own in found.own} == {"contribution"} and len(found.own) == 3
+            values = [own["value"] for own in found.own]
+            total = sum(values) + found.rest["value"] + found.rest.get("vector", 0.0)
+            assert total == pytest.approx(found.parts["collaborative"] + found.parts.get("text", 0.0), abs=1e-4)
+            assert values == sorted(values, reverse=True)
+            assert ("vector" in found.rest) == (kind == "both" and person.user >= 0)
+            every = explain_for(made, person, row, n=99)
+            assert every.rest["items"] == 0 and len(every.own) == 3 + found.rest["items"]
+            assert every.own[:3] == found.own
+
+
+def test_what_an_item_adds_is_what_is_gone_without_it():
+    made = fit("history")
+    row, plain = 33, made.plain
+    taken = RATED.positives(3.0).seen()[7]
+    found = {own["item"]: own["value"] for own in made.explain(made.users.ids([7])[0], 33, 99).own}
+    assert sorted(found) == taken.tolist()  # what was hidden below the threshold is no part of it
+    for at in taken:
+        rest = plain.history[np.setdiff1d(taken, at)].sum(axis=0) / len(taken) ** 0.5
+        assert found[at] == pytest.approx(float((plain.users[7] - rest) @ plain.items[row]), abs=1e-5)
+
+
+def test_the_order_and_repetition_of_what_is_liked_do_not_matter():
+    for kind in ("softmax", "history"):
+        made = fit(kind)
+        first = made.explain(None, 5, likes=[3, 17, 40])
+        assert made.explain(None, 5, likes=[40, 3, 3, 17]) == first
+        assert {own["item"] for own in first.own} == {3, 17, 40} and first.user is None
+
+
+def test_the_nearest_of_theirs_are_called_that():
+    made = fit("softmax")
+    user = made.users.ids([7])[0]
+    own = made.items.ids(made.seen[7]).to_list()
+    row = next(i for i in range(60) if i not in own)
+    found = made.explain(user, row, 4)
+    assert [o["item"] for o in found.own] == made.reasons(user, [row], 4)[0] and not found.seen
+    cosine = made.similar(row, 99).filter(pl.col("item_id").is_in(own)).head(4)
+    assert [o["item"] for o in found.own] == cosine["item_id"].to_list()
+    np.testing.assert_allclose([o["value"] for o in found.own], cosine["score"], atol=1e-5)
+    mine = made.explain(user, own[0], 99)
+    assert mine.seen and own[0] not in {o["item"] for o in mine.own} and len(mine.own) == len(own) - 1
+
+
+def test_nearest_own_is_the_naive_choice_and_equal_ones_go_by_row():
+    random = np.random.default_rng(0)
+    items = random.normal(size=(40, 5)).astype(np.float32)
+    items[[9, 20, 31]] = items[4] * np.array([[2], [1], [0.5]], np.float32)  # powers of two: the cosines are equal bits
+    items[12] = 0
+    own, rows = np.sort(random.permutation(40)[:25]), np.array([4, 12, 0])
+    length = np.where((n := np.linalg.norm(items, axis=1)) > 0, n, 1)
+    cosine = (items @ items.T) / length / length[:, None]
+    for n in (1, 3, 99):
+        values, places = nearest_own(items, own, rows, n)
+        assert values.shape == places.shape == (3, min(n, 25))
+        for line, row in enumerate(rows):
+            want = own[np.argsort(-cosine[row, own].round(5), kind="stable")][:n]
+            if row != 12:  # all are as far from a vector of zeros
+                np.testing.assert_array_equal(cosine[row, own[places[line]]].round(5), cosine[row, want].round(5))
+            np.testing.assert_allclose(values[line], cosine[row, own[places[line]]], atol=1e-6)
+            assert len(set(places[line].tolist())) == places.shape[1]
+    assert nearest_own(items, np.array([9, 20, 31]), np.array([4]), 2)[1].tolist() == [[0, 1]]
+    assert nearest_own(items, own, np.array([12]), 3)[1].tolist() == [[0, 1, 2]]
+    assert nearest_own(items, own[:0], rows, 2)[1].shape == (3, 0)
+
+
+def test_what_is_shared_is_counted(model):
+    _, content, made = model
+    person = known(made, 7)
+    tags = {row: set((MORE["kind"][row] or "").split("|")) - {""} for row in range(62)}
+    for row in (0, 5, 60, 61):
+        shared = explain_for(made, person, row, n=50).shared
+        others = [at for at in person.own if at != row]
+        counted = {s["token"]: s["items"] for s in shared if s["column"] == "kind"}
+        assert counted == {t: n for t in tags[row] if (n := sum(t in tags[at] for at in others))}
+        words = {s["token"]: s["items"] for s in shared if s["column"] == "title"}
+        have = {w: [w in MORE["title"][at].split() for at in range(62)] for w in MORE["title"][row].split()}
+        more = {w: int(np.sum(h, where=np.isin(range(62), others))) for w, h in have.items()}
+        more = {w: n for w, n in more.items() if n / len(others) > np.mean(have[w])}  # more often than other items
+        assert words == (more if content == "text" else {})
+    assert len(explain_for(made, person, 0, n=1).shared) <= 2
+
+
+def test_rare_tokens_come_before_common_ones():
+    table = TABLE.with_columns(kind=pl.Series(["all|rare" if i % 6 == 0 else "all" for i in range(60)]))
+    made = Recommender(*small("softmax", epochs=1)).fit(WORLD, table)
+    found = made.explain(None, 0, likes=[6, 12, 5])
+    assert found.shared == [
+        {"column": "kind", "token": "rare", "items": 2}, {"column": "kind", "token": "all", "items": 3}
+    ]  # fmt: skip
+
+
+def test_nobody_in_particular_and_nothing_known():
+    made = fit("softmax")
+    found = made.explain(None, 3)
+    assert found.parts == {"popularity": found.score} and found.score == pytest.approx(np.log1p(made.counts[3]))
+    assert found.own == [] and found.shared == [] and found.rest is None and not found.seen
+    for wrong in ({"user": 4242, "item": 3}, {"user": 1, "item": 4242}):
+        with pytest.raises(UnknownId):
+            made.explain(**wrong)
+    with pytest.raises(SettingError, match="k must be"):
+        made.explain(1, 3, 0)
+
+
+def test_stars_are_cut_to_their_scale_and_chances_are_chances():
+    made = fit("mse")
+    plain = made.plain
+    plain.item_bias[3] += 9
+    found = made.explain(1, 3)
+    assert found.unit == "stars" and found.value == plain.scale[1] < found.score
+    assert found.value == made.predict(1, 3)[0]
+    found = fit("logistic").explain(1, 3)
+    assert found.unit == "chance" and found.value == pytest.approx(1 / (1 + np.exp(-found.score)))
+
+
+def test_saved_and_loaded_it_says_the_same(model, tmp_path):
+    made = model[2]
+    loaded = Recommender.load(made.save(tmp_path / "one"))
+    for person in (7, 0):
+        user = made.users.ids([person])[0]
+        one, other = made.explain(user, 33).summary(), loaded.explain(user, 33).summary()
+        assert one == other
+    assert json.loads(json.dumps(one)) == one, "it is plain values"
+
+
+def test_a_folder_without_the_texts_share_is_read(tmp_path, monkeypatch):
+    from recsys_embed.recommend.described import Described
+
+    made = fit("softmax", TEXT)
+    monkeypatch.setattr(made, "_described", replace(made.described, said=None))
+    loaded = Recommender.load(made.save(tmp_path / "old"))
+    assert loaded.described.said is None and isinstance(loaded.described, Described)
+    assert "text" not in loaded.explain(1, 33).parts
+    assert loaded.explain(1, 900).parts["collaborative"] == 0  # known of it is what was said, alone
+
+
+def test_items_that_came_later_are_all_text():
+    made = fit("cosine", TEXT)
+    made.add_items(pl.DataFrame({"item_id": [950], "title": ["new"], "kind": ["red|round"]}))
+    found = made.explain(1, 950)
+    assert found.parts["collaborative"] == 0 and found.parts["text"] != 0
+    assert made.described.said.shape == made.plain.items.shape
+    assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5)
+
+
+def test_the_gibbs_model_of_stars_is_explained_too():
+    stars = replace(WORLD, value=(1 + np.arange(len(WORLD)) % 5).astype(np.float32))
+    made = Recommender(ModelConfig(dim=3), TrainConfig(loss="mse", epochs=5)).fit(stars, TABLE)
+    found = made.explain(1, 3)
+    assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5) and found.unit == "stars"
+
+
+class TestCommandLine:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        return fit("both", TEXT).save(tmp_path_factory.mktemp("why") / "one")
+
+    def run(self, folder, *args, code=0):
+        done = CliRunner().invoke(app, ["explain", "--model", str(folder), *args])
+        assert done.exit_code == code or isinstance(done.exception, SettingError | UnknownId), done.output
+        return done
+
+    def test_machines_get_what_python_says(self, folder):
+        made = Recommender.load(folder)
+        title = MORE["title"][33]
+        found = json.loads(self.run(folder, "--user", "7", "--item", title, "--json").stdout)
+        assert found == {**made.explain(7, 33).summary(), "model": str(folder)}
+        found = json.loads(self.run(folder, "--likes", f"3;{MORE['title'][17]};3", "--item", "33", "--json").stdout)
+        assert found == {"likes": [3, 17], **made.explain(None, 33, likes=[3, 17]).summary(), "model": str(folder)}
+
+    def test_people_see_the_parts(self, folder):
+        text = self.run(folder, "--user", "7", "--item", "33").stdout
+        for word in ("collaborative", "text", "item bias", "what of theirs adds to it", "others", "of the user's own"):
+            assert word in text
+        own = str(Recommender.load(folder).seen[7][0])
+        assert "it is theirs already" in self.run(folder, "--user", "7", "--item", own).stdout
+        assert "nothing is known" not in text
+
+    def test_mistakes_are_said(self, folder):
+        for wrong, what in (
+            (["--item", "3"], "for whom"),
+            (["--item", "3", "--user", "1", "--likes", "3"], "for whom"),
+            (["--item", "3", "--likes", " ; "], "names no item"),
+            (["--item", "nothing", "--user", "1"], "no item has the id"),
+            (["--item", "3", "--user", "4242"], "not known"),
+        ):
+            assert what in str(self.run(folder, *wrong, code=1).exception)
+
+
+def test_it_needs_no_torch(tmp_path):
+    folder = fit("both", TEXT).save(tmp_path / "one")
+    code = f"""import sys; from recsys_embed.recommend.recommender import Recommender
+made = Recommender.load({str(folder)!r}); made.explain(7, 33); made.explain(None, 33, likes=[3, 4])
+print(*{{"torch", "numba", "mlflow", "pandas"}} & set(sys.modules))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,163 @@
+"""Python, the command line, the service and MLflow's model give the same answers: items, and scores as far as float32 goes.
+
+A surface is a function of (world, Ask) that returns [(item id, score)]; another one is one more entry of SURFACES.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from services import Client, serving
+from typer.testing import CliRunner
+from worlds import small, tastes
+
+from recsys_embed.cli.main import app
+from recsys_embed.config import NO_RULES, Rules, flag
+from recsys_embed.recommend import pyfunc
+from recsys_embed.recommend.ask import Ask, answer
+from recsys_embed.recommend.recommender import Recommender
+
+WORLD, TABLE, _ = tastes()
+TABLE = TABLE.with_columns(year=pl.Series(1990 + np.arange(60) % 20))
+
+
+@dataclass(frozen=True)
+class World:
+    """A model, the folder that it lies in, and who asks the service of it."""
+
+    model: Recommender
+    folder: Path
+    client: Client
+
+
+@pytest.fixture(scope="module", params=["id", "history"])
+def world(request, tmp_path_factory):
+    settings = small("softmax", epochs=10, dim=8, user_tower=request.param, batch_users=16)
+    held = WORLD.take(np.arange(len(WORLD)) % 5 == 0)
+    model = Recommender(*settings).fit(WORLD.take(np.arange(len(WORLD)) % 5 > 0), TABLE, held=held)
+    folder = model.save(tmp_path_factory.mktemp("same") / "one")
+    with serving(folder, folder.parent / "events.db") as (client, _):
+        yield World(Recommender.load(folder), folder, client)
+
+
+def of_answer(world, ask):
+    return [(entry["item"], entry["score"]) for entry in answer(world.model, ask).entries()]
+
+
+def of_python(world, ask):
+    model, given = world.model, {"among": ask.among, "exclude": ask.exclude, "rules": ask.rules}
+    if ask.user is None:
+        table = model.recommend_for(ask.likes, ask.k, **given)
+    else:
+        table = model.recommend(ask.user, ask.k, include_seen=ask.include_seen, hide_held=ask.hide_held, **given)
+    return list(table.select("item_id", "score").rows())
+
+
+def of_command_line(world, ask):
+    words = ["recommend", "--model", str(world.folder), "--k", str(ask.k), "--json"]
+    if ask.user is not None:
+        words += ["--user", str(ask.user)]
+    elif not ask.likes:
+        words += ["--anonymous"]
+    for name in ("likes", "dislikes", "among", "exclude"):
+        if getattr(ask, name):
+            words += [f"--{name}", ";".join(map(str, getattr(ask, name)))]
+    words += ["--include-seen"] * ask.include_seen + ["--hide-test"] * ask.hide_held
+    for field in fields(Rules):
+        if (value := getattr(ask.rules, field.name)) != field.default:
+            words += [flag(field.name), str(value)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.exception
+    return [(entry["item"], entry["score"]) for entry in json.loads(done.stdout)["items"]]
+
+
+def of_mlflow(world, ask):
+    row = {"user_id": None if ask.user is None else str(ask.user), "k": ask.k}
+    row |= {name: ";".join(map(str, getattr(ask, name))) for name in ("likes", "dislikes") if getattr(ask, name)}
+    params = {field.name: getattr(ask.rules, field.name) for field in fields(Rules)}
+    params |= {name: ";".join(map(str, getattr(ask, name) or ())) or None for name in ("among", "exclude")}
+    params |= {"include_seen": ask.include_seen, "hide_test": ask.hide_held}
+    # Beside others, who are searched for together with it.
+    asked = [{"user_id": "3", "k": ask.k}, row, {"user_id": "5", "k": 2}, {"user_id": "4", "k": ask.k}]
+    together = pyfunc.answer(world.model, asked, params)
+    alone = pyfunc.answer(world.model, [row], params)
+    lists = together.with_columns(at=(pl.col("rank") == 1).cum_sum())
+    assert lists.filter(at=2).select(alone.columns)["item_id"].equals(alone["item_id"])
+    return [(world.model.find_item(item), score) for item, score in alone.select("item_id", "score").rows()]
+
+
+def of_service(world, ask):
+    body = {**asdict(ask), **asdict(ask.rules), "hide_test": ask.hide_held}
+    status, answer = world.client.post("/recommend", {k: v for k, v in body.items() if k not in ("rules", "hide_held")})
+    assert status == 200, answer
+    return [(entry["item"], entry["score"]) for entry in answer["items"]]
+
+
+SURFACES = {"python": of_python, "command line": of_command_line, "mlflow": of_mlflow, "service": of_service}
+
+PEOPLE = {"known": {"user": 7}, "new": {"likes": (3, 17, 40)}, "anonymous": {}}
+RULES = {
+    "all": {},
+    "longer than the list": {"k": 99},
+    "some": {"rules": Rules(min_ratings=8, max_ratings=14)},
+    "where": {"rules": Rules(where="year >= 1995 and 'red' in kind")},
+    "boost": {"rules": Rules(boost="'blue' in kind: 3; year > 2005: -1"), "k": 99},
+    "groups": {"rules": Rules(per_group="kind: 2")},
+    "diverse": {"rules": Rules(diversity=0.5)},
+    "all together": {"rules": Rules(where="year > 1991", boost="'red' in kind: 1", diversity=0.3), "exclude": (9,)},
+    "among": {"among": tuple(range(0, 60, 3)), "exclude": (6, 9)},
+    "theirs too": {"include_seen": True},
+    "held out": {"hide_held": True, "k": 99},
+}
+OF_USERS = ("theirs too", "held out")
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize(
+    ("whom", "rules"), [(w, r) for w in PEOPLE for r in RULES if w == "known" or r not in OF_USERS]
+)
+def test_answers_are_the_same(world, whom, rules, surface):
+    ask = Ask(**PEOPLE[whom], **RULES[rules])
+    want, found = of_answer(world, ask), SURFACES[surface](world, ask)
+    assert len(want) >= 3 and [item for item, _ in found] == [item for item, _ in want]
+    np.testing.assert_allclose([score for _, score in found], [score for _, score in want], atol=1e-5)
+
+
+def test_the_cases_are_no_case_of_each_other(world):
+    """Every rule changes the list of a known user."""
+    plain = of_answer(world, Ask(user=7, k=99))
+    for name, given in RULES.items():
+        if name not in ("all", "longer than the list"):
+            assert of_answer(world, Ask(**{"user": 7, "k": 99, **given})) != plain, name
+    assert NO_RULES == Rules()
+
+
+def test_mlflows_rows_keep_their_order_and_a_user_may_come_twice(world):
+    asked = [
+        {"user_id": "7", "k": 3}, {"likes": "3; 17", "k": 2}, {"user_id": "9", "k": 2}, {"user_id": "7", "k": 3},
+        {"user_id": float("nan"), "likes": ["3", 17], "k": 2},
+    ]  # fmt: skip
+    table = pyfunc.answer(world.model, asked)
+    assert table["user_id"].to_list() == ["7"] * 3 + [None] * 2 + ["9"] * 2 + ["7"] * 3 + [None] * 2
+    assert table["rank"].to_list() == [1, 2, 3, 1, 2, 1, 2, 1, 2, 3, 1, 2]
+    assert table[:3].equals(table[7:10]) and table[3:5].equals(table[10:12])
+    assert pyfunc.answer(world.model, []).columns == ["user_id", "item_id", "title", "score", "rank"]
+    assert pyfunc.answer(world.model, [{"user_id": "7"}]).height == 10
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"user_id": "4242"}, "user 4242 is not known; 45 users are"),
+        ({"likes": "3;nothing"}, "no item has the id or the title 'nothing'"),
+        ({"user": "7"}, "the columns of the input are user_id, k, likes, dislikes, rated"),
+        ({}, "at least one must say for whom"),
+        ({"k": 3}, "at least one must say for whom"),
+    ],
+)
+def test_mlflows_mistakes_are_clear(world, row, message):
+    with pytest.raises((LookupError, ValueError), match=message):
+        pyfunc.answer(world.model, [row])

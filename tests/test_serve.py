@@ -1,0 +1,357 @@
+"""The service: it answers as the model does, keeps what it was told, refuses what is wrong, and swaps models."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import urllib.parse
+from concurrent.futures import Future
+from pathlib import Path
+
+import polars as pl
+import pytest
+from services import ODD, Client, odd_model, serving, until
+
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+
+from recsys_embed.config import ServeConfig
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.serve.events import Event, EventLog
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "odd"
+    return odd_model(folder), folder
+
+
+@pytest.fixture(scope="module")
+def service(model, tmp_path_factory):
+    with serving(model[1], tmp_path_factory.mktemp("events") / "events.db", max_k=50, max_batch=20) as (client, _):
+        yield client
+
+
+def listed(answer):
+    return [(e["item"], pytest.approx(e["score"], rel=1e-5), e["rank"]) for e in answer["items"]]
+
+
+def of_frame(table):
+    return list(table.select("item_id", "score", "rank").iter_rows())
+
+
+def test_a_list_is_the_recommenders_list_whatever_the_ids_are(model, service):
+    recommender, folder = model
+    for user in recommender.users.series:
+        status, answer = service.post("/recommend", {"user": user, "k": 5})
+        assert status == 200 and answer["user"] == user and answer["model"] == str(folder)
+        assert listed(answer) == of_frame(recommender.recommend(user, 5))
+        query = urllib.parse.urlencode({"user": user, "k": 5})
+        assert service.get(f"/recommend?{query}")[1] == answer
+    for item in ODD:
+        status, answer = service.post("/recommend", {"likes": [item], "k": 4, "why": True})
+        assert status == 200 and listed(answer) == of_frame(recommender.recommend_for([item], 4))
+        assert all([w["item"] for w in e["why"]] == [item] for e in answer["items"])
+        near = service.get("/similar?" + urllib.parse.urlencode({"item": item, "k": 3}))[1]
+        assert listed(near) == of_frame(recommender.similar(item, 3))
+
+
+def test_nobody_in_particular_gets_what_many_rated(model, service):
+    answer = service.post("/recommend", {"k": 3})[1]
+    assert listed(answer) == of_frame(model[0].recommend_for([], 3)) and answer["user"] is None
+
+
+def test_a_batch_is_its_questions_one_by_one(model, service):
+    users = model[0].users.series.to_list()
+    asks = [{"user": u, "k": 3} for u in users[:4]] + [{"likes": ODD[:2], "k": 2}, {}]
+    answers = service.post("/recommend/batch", {"asks": asks})[1]["answers"]
+    assert answers == [service.post("/recommend", ask)[1] for ask in asks]
+
+
+def test_a_short_list_says_why(model, service):
+    user = model[0].users.series[0]
+    answer = service.post("/recommend", {"user": user, "k": 50})[1]
+    assert len(answer["items"]) < 50 and answer["short"]
+    assert service.post("/recommend", {"user": user, "k": 1})[1]["short"] is None
+
+
+def test_items_are_found_by_a_part_of_their_title(service):
+    found = service.get("/items?query=EMILE")[1]["items"]
+    assert [e["item"] for e in found] == ["émile"] and found[0]["year"] == 1996 and found[0]["ratings"] > 0
+    counts = [e["ratings"] for e in service.get("/items?k=50")[1]["items"]]
+    assert len(counts) == len(ODD) and counts == sorted(counts, reverse=True)
+    assert service.get("/items?query=film+the&k=3")[1]["items"], "the order of words does not matter"
+    asked = urllib.parse.urlencode({"item": ["🎬", "a/b"]}, doseq=True)
+    assert [e["title"] for e in service.get(f"/items?{asked}")[1]["items"]] == ["The 🎬 film", "The a/b film"]
+    assert service.get("/items?item=none")[0] == 404
+    assert service.get("/items?query=%5B.*")[1]["items"] == [], "a text is no pattern"
+
+
+def test_history_and_prediction(model, service):
+    recommender = model[0]
+    user = recommender.users.series[2]
+    answer = service.get("/history?" + urllib.parse.urlencode({"user": user}))[1]
+    own = recommender.items.ids(recommender.seen[2]).to_list()
+    assert {e["item"] for e in answer["items"]} == set(own) and answer["total"] == len(own)
+    said = service.get("/predict?" + urllib.parse.urlencode({"user": user, "item": "🎬"}))[1]
+    assert said["value"] == pytest.approx(float(recommender.predict(user, "🎬")[0]), rel=1e-5)
+    assert (said["user"], said["item"], said["title"], said["unit"]) == (user, "🎬", "The 🎬 film", "score")
+
+
+def test_reasons_are_those_of_the_recommender(model, service):
+    recommender, folder = model
+    user = recommender.users.series[1]
+    known, new = recommender.explain(user, "🎬"), recommender.explain(None, "🎬", likes=ODD[:2])
+    for ask, found in (({"user": user}, known), ({"likes": ODD[:2]}, new)):
+        status, said = service.post("/explain", {**ask, "item": "🎬"})
+        assert status == 200 and said == {**json.loads(json.dumps(found.summary())), "model": str(folder)}
+    assert service.post("/explain", {"user": user, "item": "nothing"})[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "says"),
+    [
+        ("POST", "/recommend", {"user": "nobody"}, 404, "nobody is not known"),
+        ("POST", "/recommend", {"likes": ["nothing"]}, 404, "nothing is not known"),
+        ("POST", "/recommend", {"user": "z" * 10_000}, 404, "is not known"),
+        ("POST", "/recommend", {"user": "z" * 10_001}, 422, "user"),
+        ("POST", "/recommend", {"user": 10**4000}, 404, "is not known"),
+        ("POST", "/recommend", {"user": True}, 422, "user"),
+        ("POST", "/recommend", {"user": 4.2}, 422, "user"),
+        ("POST", "/recommend", {"user": "a", "kk": 3}, 422, "kk"),
+        ("POST", "/recommend", {"k": 0}, 422, "k"),
+        ("POST", "/recommend", {"k": 51}, 400, "at most 50"),
+        ("POST", "/recommend", {"min_ratings": 5, "max_ratings": 2}, 400, "max-ratings"),
+        ("POST", "/recommend", {"ratings": {"plain": 1e300}}, 422, "ratings"),
+        ("POST", "/recommend/batch", {"asks": [{}] * 21}, 400, "at most 20"),
+        ("POST", "/recommend/batch", {"asks": []}, 422, "asks"),
+        ("POST", "/events", {"events": [{"user": "a", "item": "b"}] * 21}, 400, "at most 20"),
+        ("POST", "/events", {"events": [{"user": "a"}]}, 422, "item"),
+        ("GET", "/similar?item=nothing", None, 404, "nothing"),
+        ("GET", "/similar", None, 422, "item"),
+        ("GET", "/nothing", None, 404, "Not Found"),
+        ("GET", "/page/..%2f..%2fapp.py", None, 404, ""),
+        ("DELETE", "/recommend", None, 405, ""),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(service, method, path, body, status, says):
+    found, answer, _ = service.raw(
+        method, path, None if body is None else json.dumps(body).encode(), **{"content-type": "application/json"}
+    )
+    error = json.loads(answer)["error"]
+    assert (found, says in error) == (status, True), error
+    assert "\n" not in error and len(error) <= 300
+
+
+def test_a_body_that_is_no_json_is_refused(service):
+    for body in (b"", b"{", b"[1]", b'{"user": "\xff"}', b'{"user": "\\ud800"}', b'{"k": 1e999}', b"9" * 5000):
+        status, answer, _ = service.raw("POST", "/recommend", body, **{"content-type": "application/json"})
+        assert status in (400, 422) and json.loads(answer)["error"], body[:20]
+    status, _, _ = service.raw("POST", "/events", b'{"events":[]}', **{"content-type": "text/plain"})
+    assert status in (400, 415, 422), "what a page elsewhere may send without asking is no event"
+
+
+def test_a_large_body_is_refused_before_it_is_read(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db", max_body=1000) as (client, _):
+        kind = {"content-type": "application/json"}
+        assert client.raw("POST", "/recommend", b'{"user": "' + b"x" * 1000 + b'"}', **kind)[0] == 413
+        chunked = (b'{"likes": [' if n == 0 else b'"plain", ' for n in range(300))
+        status, answer, _ = client.raw("POST", "/recommend", chunked, **kind)
+        assert status == 413 and "1,000 bytes" in json.loads(answer)["error"]
+        assert client.raw("POST", "/recommend", b'{"k": 2}' + b" " * 900, **kind)[0] == 200
+
+
+def test_another_address_needs_a_token_and_a_token_opens(model, tmp_path, monkeypatch):
+    monkeypatch.delenv("RECSYS_TOKEN", raising=False)
+    with pytest.raises(SettingError, match="--token"):
+        ServeConfig(host="0.0.0.0")
+    with pytest.raises(SettingError, match="at least 8"):
+        ServeConfig(host="0.0.0.0", token="short")
+    monkeypatch.setenv("RECSYS_TOKEN", "from the environment")
+    assert ServeConfig(host="0.0.0.0").secret == "from the environment"
+    with serving(model[1], tmp_path / "events.db", token="a long secret") as (client, _):
+        assert client.get("/recommend?k=1")[0] == 200
+        for headers in ({}, {"authorization": "Bearer a long secre"}, {"authorization": "a long secret"}):
+            stranger = Client(client.port, headers)
+            assert stranger.get("/recommend?k=1")[0] == 401 and stranger.raw("GET", "/metrics")[0] == 401
+            assert stranger.post("/events", {"events": [{"user": "a", "item": "b"}]})[0] == 401
+            assert stranger.get("/health")[0] == 200 and stranger.raw("GET", "/")[0] == 200
+        assert client.raw("GET", "/recommend", host="elsewhere")[0] == 200, "a token is enough under any name"
+
+
+def test_a_name_that_was_pointed_here_is_refused(service):
+    assert service.raw("GET", "/recommend?k=1", host="evil.example")[0] == 421
+    for name in ("localhost", "127.0.0.1:80", "[::1]:8000"):
+        assert service.raw("GET", "/recommend?k=1", host=name)[0] == 200
+
+
+def test_too_long_is_said(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db", timeout=0.05) as (client, service):
+        service.events.append = lambda _: Future()  # type: ignore[method-assign]
+        status, answer = client.post("/events", {"events": [{"user": "a", "item": "plain"}]})
+        assert status == 503 and "longer than 0.05 s" in answer["error"]
+        assert client.get("/recommend?k=1")[0] == 200
+
+
+def test_an_event_counts_from_the_next_answer_on(model, tmp_path):
+    recommender, folder = model
+    user, events = recommender.users.series[0], tmp_path / "events.db"
+    before = recommender.recommend(user, 50)["item_id"].to_list()
+    with serving(folder, events) as (client, _):
+        body = [{"user": user, "item": before[0], "id": "a"}, {"user": "new 🙂", "item": "plain", "rating": 5}]
+        kept = client.post("/events", {"events": [*body, {"user": user, "item": "unheard of"}]})
+        assert kept == (200, {"accepted": 3, "repeated": 0, "unknown_items": 1})
+        assert client.post("/events", {"events": body[:1]})[1] == {"accepted": 0, "repeated": 1, "unknown_items": 0}
+        answers = [client.post("/recommend", {"user": u, "k": 50})[1] for u in (user, "new 🙂")]
+        assert before[0] not in [e["item"] for e in answers[0]["items"]]
+        assert {e["item"] for e in answers[1]["items"]} == set(ODD) - {"plain"}
+        assert client.get("/history?" + urllib.parse.urlencode({"user": user}))[1]["items"][0]["item"] == before[0]
+        assert listed(answers[1]) == listed(client.post("/recommend", {"ratings": {"plain": 5}, "k": 50})[1])
+    with serving(folder, events) as (client, _):
+        again = [client.post("/recommend", {"user": u, "k": 50})[1] for u in (user, "new 🙂")]
+        assert again == answers, "they are there after a restart"
+
+
+def test_the_last_word_on_an_item_counts(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db") as (client, _):
+        for rating in (1, None, 4):
+            client.post("/events", {"events": [{"user": "x", "item": "plain", "rating": rating}]})
+        one = client.post("/recommend", {"user": "x", "k": 5})[1]
+        assert listed(one) == listed(client.post("/recommend", {"ratings": {"plain": 4}, "k": 5})[1])
+
+
+def test_events_are_kept_all_or_none_and_once(tmp_path):
+    log = EventLog(tmp_path / "events.db")
+    threads = [
+        threading.Thread(target=lambda: [log.append([Event("u", f"i{n}", id=f"e{n}")]).result() for n in range(40)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert log.count() == 40 and sorted(item for item, _ in log.of("u")) == sorted(f"i{n}" for n in range(40))
+    broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="could not be kept"):
+        log.append(broken).result()
+    assert log.of("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)
+    log.close()
+    (tmp_path / "other.db").write_text("this is no database, but a text that is long enough to be read as one" * 20)
+    with pytest.raises(DataError, match="--events"):
+        EventLog(tmp_path / "other.db")
+    with pytest.raises(DataError, match="--events"):
+        EventLog(tmp_path / "missing" / "events.db")
+
+
+_KILLED = """
+import sys; from pathlib import Path; from services import serving; import time
+with serving(Path(sys.argv[1]), Path(sys.argv[2])) as (client, _):
+    print(client.port, flush=True); time.sleep(600)
+"""
+
+
+def test_no_acknowledged_event_is_lost_when_the_process_is_killed(model, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", _KILLED, str(model[1]), str(tmp_path / "events.db")]
+    acknowledged, sent = [], 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        client = Client(int(process.stdout.readline()))
+        killer = threading.Timer(0.3, process.send_signal, [signal.SIGKILL])
+        killer.start()
+        try:
+            while sent < 100_000:
+                names = [f"e{sent + n}" for n in range(5)]
+                sent += 5
+                body = {"events": [{"user": "killed", "item": name, "id": name} for name in names]}
+                if client.post("/events", body)[0] == 200:
+                    acknowledged += names
+        except OSError:
+            pass
+        process.wait()
+    log = EventLog(tmp_path / "events.db")
+    kept = [item for item, _ in log.of("killed")]
+    log.close()
+    assert acknowledged and len(kept) == len(set(kept)) and set(acknowledged) <= set(kept)
+    assert len(kept) - len(acknowledged) in (0, 5), "a request is kept whole or not at all"
+
+
+def test_models_are_swapped_under_load_and_back(model, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(model[1], first)
+    other = odd_model(second)
+    other.facts["created"] = "another"
+    other.save(second)
+    current = tmp_path / "current"
+    current.symlink_to(first)
+    with serving(current, tmp_path / "events.db", watch=0.02) as (client, service):
+        statuses, done = [], threading.Event()
+
+        def load():
+            while not done.is_set():
+                statuses.append(client.post("/recommend", {"user": "user 1/é", "k": 3})[0])
+
+        threads = [threading.Thread(target=load) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        versions = [service.live.version]
+        for target in (second, first, second):
+            (tmp_path / "next").symlink_to(target)
+            (tmp_path / "next").rename(current)
+            until(lambda: service.live.version != versions[-1])
+            versions.append(service.live.version)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert set(statuses) == {200} and len(statuses) > 3
+        assert versions[0] == versions[2] != versions[1] == versions[3]
+        # A broken model does not answer: the one before goes on.
+        broken = tmp_path / "broken"
+        shutil.copytree(first, broken)
+        (broken / "vectors.safetensors").write_bytes(b"x")
+        (broken / "manifest.json").write_text((broken / "manifest.json").read_text() + " ")
+        (tmp_path / "next").symlink_to(broken)
+        (tmp_path / "next").rename(current)
+        until(lambda: b"recsys_model_swap_failures_total 1.0" in client.raw("GET", "/metrics")[1])
+        assert service.live.version == versions[-1] and client.get("/recommend?k=1")[0] == 200
+
+
+def test_metrics_count_by_route_and_not_by_what_was_asked(service):
+    service.get("/recommend?user=nobody")
+    service.get("/some/secret/path")
+    text = service.raw("GET", "/metrics")[1].decode()
+    assert 'recsys_requests_total{path="/recommend",status="404"}' in text
+    assert 'path="other"' in text and "secret" not in text and "nobody" not in text
+    assert service.get("/ready")[1]["status"] == "ready"
+
+
+def test_openapi_names_every_setting_of_rules(service):
+    from dataclasses import fields
+
+    from recsys_embed.config import Rules
+
+    document = service.get("/openapi.json")[1]
+    body = document["components"]["schemas"]["RecommendBody"]["properties"]
+    assert {f.name for f in fields(Rules)} <= set(body) and "examples" in document["components"]["schemas"][
+        "RecommendBody"
+    ]
+    assert {"/recommend", "/similar", "/predict", "/events", "/health", "/ready"} <= set(document["paths"])
+
+
+def test_a_user_of_an_integer_model_is_named_by_an_integer(tmp_path):
+    frame = pl.DataFrame({"user_id": [1, 1, 2, 2, 3], "item_id": [5, 6, 6, 7, 5]})
+    from worlds import small
+
+    from recsys_embed.ratings.table import Ratings
+    from recsys_embed.recommend.recommender import Recommender
+
+    Recommender(*small("softmax", epochs=1)).fit(Ratings.from_frame(frame)).save(tmp_path / "model")
+    with serving(tmp_path / "model", tmp_path / "events.db") as (client, _):
+        assert client.get("/recommend?user=2&k=1")[1]["user"] == 2
+        assert client.post("/recommend", {"user": "2", "k": 1})[1]["user"] == 2
+        assert client.get("/similar?item=5&k=1")[1]["item"] == 5
+        assert client.get("/recommend?user=02")[0] == 404
+        client.post("/events", {"events": [{"user": 2, "item": "5"}]})
+        assert client.get("/recommend?user=2")[1]["items"] == []
