@@ -121,7 +121,7 @@ def test_it_looks_as_hard_as_it_must(name, caplog):
 class Told:
     """Finds what it is told to."""
 
-    spare, effort = 0, 1
+    spare, effort, nbytes = 0, 1, 0
 
     def __init__(self, table):
         self.table = table

@@ -23,10 +23,14 @@ _RIDGE = 1e-3
 
 
 class Candidates(Protocol):
-    """Finds promising items. spare: how many more than are wanted it should be asked for. effort: how hard it looks."""
+    """Finds promising items.
+
+    spare: how many more than are wanted it should be asked for. effort: how hard it looks. nbytes: its memory.
+    """
 
     spare: int
     effort: int
+    nbytes: int
 
     def find(self, queries: Floats, count: int, allowed: Mask | None) -> Rows:
         """Return rows [b, count] of items that are allowed, for queries [b, d + 2]; -1 where it found no more."""
@@ -67,7 +71,7 @@ class Lists:
         self._index.train(placed(np.sort(drawn)))
         for start in range(0, n, _BLOCK):
             self._index.add(placed(slice(start, start + _BLOCK)))
-        self.effort = min(effort, lists)
+        self.effort, self.nbytes = min(effort, lists), n * (4 * wide + 8)
 
     def find(self, queries: Floats, count: int, allowed: Mask | None) -> Rows:
         """See Candidates."""
@@ -113,7 +117,7 @@ class Sketch:
             table = model.score(queries, part)
             keys[part, -1] = mean = table.mean(axis=0)
             keys[part, :-1] = (table - mean).T @ turn
-        self.index = ExactIndex(keys)
+        self.index, self.nbytes = ExactIndex(keys), keys.nbytes
         # Half of the anchors are what some user would be shown, where a score has to be right.
         best = sample[np.argsort(-scores.max(axis=0))[: max(_ANCHORS, len(sample) // 20)]]
         halves = [random.permutation(rows)[: _ANCHORS // 2] for rows in (best, sample)]
