@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +117,13 @@ def test_it_looks_as_hard_as_it_must(name, caplog):
     assert index.found >= 0.9 and f"recall@10 {index.found:.4f}" in caplog.text
     half = ROWS[30:] if name == "sketch" else ROWS  # a sketch is not measured on whom it was drawn up from
     assert index.found == index.recall(model.queries(half), 10, exclude=SEEN.of_users(half))
+
+
+def test_it_is_kept_for_other_users_and_not_for_other_items():
+    index = ApproximateIndex(MLP, Sketch(MLP, MLP.queries(ROWS)))
+    assert index.of_same_items(replace(MLP, users=MLP.users[:3])).candidates is index.candidates
+    for changed in ({"items": MLP.items.copy()}, {"item_bias": MLP.item_bias + 1}, {"layers": []}):
+        assert index.of_same_items(replace(MLP, **changed)) is None
 
 
 class Told:
