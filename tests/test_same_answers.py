@@ -1,4 +1,4 @@
-"""Python, the command line, the service and MLflow's model give the same answers: items, and scores as far as float32 goes.
+"""Python, the command line, the service and MLflow give the same answers: items, and scores as far as float32 goes.
 
 A surface is a function of (world, Ask) that returns [(item id, score)]; another one is one more entry of SURFACES.
 """

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+from recsys_embed.config import IndexName
 from recsys_embed.ratings.vocab import Id, Rows
 from recsys_embed.recommend.ask import Answer, Ask, answer_for
 from recsys_embed.recommend.explain import explain_for
@@ -27,10 +28,10 @@ class Live:
     name, folder, version: of the model. Safe to ask from several threads. Raises BundleError.
     """
 
-    def __init__(self, found: Found, events: EventLog) -> None:
+    def __init__(self, found: Found, events: EventLog, index: IndexName = "exact") -> None:
         self.name, self.folder, self.version = found
         self.events = events
-        self.recommender = recommender = Recommender.load(found.folder, mmap=True)
+        self.recommender = recommender = Recommender.load(found.folder, mmap=True).use_index(index)
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._moved: OrderedDict[str, tuple[int, Person]] = OrderedDict()

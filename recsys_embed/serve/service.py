@@ -56,7 +56,7 @@ class Service:
         self.config, self.metrics = config, Metrics()
         self.source = Source(config.model, config.tracking_uri)
         self.events = EventLog(Path(config.events or "events.db"))
-        self.live = Live(self.source.find(), self.events)
+        self.live = Live(self.source.find(), self.events, self.config.index)
         self._broken = _Broken()
         self._maps = Path(tempfile.mkdtemp(prefix="recsys-map-"))
         self._drawing: dict[str, subprocess.Popen[bytes]] = {}
@@ -81,7 +81,7 @@ class Service:
             version = await asyncio.to_thread(self.source.version)
             if version == self.live.version or self._broken.waits(version):
                 return False
-            live = await asyncio.to_thread(lambda: Live(self.source.find(), self.events))
+            live = await asyncio.to_thread(lambda: Live(self.source.find(), self.events, self.config.index))
         except (RecsysError, OSError) as error:
             if self._broken.again(version, self.config.watch):
                 self.metrics.swapped(False)
