@@ -26,7 +26,7 @@ from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.described import Described
-from recsys_embed.recommend.fold_in import new_user
+from recsys_embed.recommend.fold_in import Fold, fold_of
 from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
 from recsys_embed.recommend.lists import list_for, lists
 from recsys_embed.recommend.person import somebody
@@ -133,12 +133,13 @@ class Recommender:
         self.seen, self.counts = ratings.seen(), positives.counts
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
         self.table = table if descriptions is None else table.with_columns(known_words=descriptions.coverage)
-        self.facts = {"settings": settings(model, train, self.content), "epochs": self.fitted.epochs, "metrics": {}}
+        chosen = settings(model, train, self.content) | {"min_rating": min_rating}
+        self.facts = {"settings": chosen, "epochs": self.fitted.epochs, "metrics": {}}
         return self
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "new_user", "_directions"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "fold", "_directions"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -239,7 +240,7 @@ class Recommender:
         items: item ids, in any order; what stands twice counts once. Without any, the items with most ratings come
             first, and a score is the logarithm of one more than their number, as a softmax over biases would have it.
         among: item ids to choose from; exclude: item ids to leave out too. rules: what else may be shown.
-        Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
+        Raises UnknownId for items that are not known.
         """
         check_k(k)
         person = somebody(self, likes=_listed_ids(self.items, items))
@@ -249,14 +250,21 @@ class Recommender:
     def vector_of(self, items: Id | Iterable[Id]) -> Floats:
         """Return the vector [dim] of somebody the model does not know, from items that they like; no bias is in it.
 
-        Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
+        Raises UnknownId for items that are not known.
         """
-        return self.new_user(np.unique(self._rows(self.items, items)))
+        vector = somebody(self, likes=_listed_ids(self.items, items)).vector
+        return np.zeros(self.plain.dim, np.float32) if vector is None else vector
 
     @cached_property
-    def new_user(self) -> Callable[[Rows], Floats]:
-        """Item rows -> the vector of a user who was not there in training."""
-        return new_user(self.plain, self.counts)
+    def fold(self) -> Fold:
+        """What makes vectors of people from what they say of items."""
+        return fold_of(self.plain, self.counts, self.seen)
+
+    @property
+    def least(self) -> float | None:
+        """The rating from which on the training took ratings for positives, or None: all of them."""
+        least: float | None = self.facts.get("settings", {}).get("min_rating")
+        return None if self.plain.link == "stars" else least
 
     @cached_property
     def popular(self) -> ExactIndex:
@@ -338,6 +346,19 @@ class Recommender:
         self.counts = np.concatenate((self.counts, np.zeros(len(vocab), np.int64)))
         self._forget()
         return self
+
+    def update(self, ratings: Ratings | pl.DataFrame | pd.DataFrame) -> Recommender:
+        """Take in new ratings without training: new users become users of the model, and known ones move.
+
+        ratings: Ratings, or a frame with a user, an item, and where it has one a rating column; ids as in training.
+        What is rated stands in no list of theirs any more. Ratings of items that are not known are left out and counted
+        in a warning; those that the model was fitted on change nothing. A rating below the --min-rating of the training
+        is hidden and moves nobody. In one go or one by one comes to the same.
+        Returns this recommender. Raises SettingError for the nodes of a graph, DataError for ratings that are none.
+        """
+        from recsys_embed.recommend.update import update
+
+        return update(self, ratings)
 
     def _need_described(self) -> Described:
         if self.described is None:
