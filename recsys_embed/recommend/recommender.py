@@ -25,6 +25,7 @@ from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
+from recsys_embed.recommend.continued import brought_up, check_continues, configs
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.fold_in import Fold, fold_of
 from recsys_embed.recommend.index import ExactIndex, at_once, neighbours, top
@@ -37,6 +38,7 @@ from recsys_embed.recommend.titles import find_item
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recsys_embed.model.model import Model
     from recsys_embed.track.tracker import Tracker
     from recsys_embed.train.loop import Fitted
 
@@ -92,6 +94,7 @@ class Recommender:
         epochs: int | None = None,
         tracker: Tracker | None = None,
         descriptions: Descriptions | None = None,
+        start: Recommender | None = None,
     ) -> Recommender:
         """Train on ratings; without `validate` for all epochs of the settings, or for `epochs` of them.
 
@@ -99,6 +102,8 @@ class Recommender:
         vocabularies; `recommend(hide_held=True)` hides them. min_rating: only ratings from here on are positives;
         all are hidden. validate, better, tracker: as in `train.loop.fit`; what it came to is in `self.fitted`.
         descriptions: what `describe_items` made of the item table, where it is at hand already.
+        start: a model to go on from, with settings as `start.configs()` has them: whom and what it knows begins with
+        its vectors, new users with those that it makes of their ratings, and new items anew.
         """
         if not isinstance(ratings, Ratings):
             raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
@@ -113,6 +118,7 @@ class Recommender:
         # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
         positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
         check_trainable(positives)
+        begin = None if start is None else self._going_on(start, model, train, ratings)
         table = aligned(items, ratings.items)
         if self.content.any and descriptions is None:
             descriptions = describe_items(table, self.content)
@@ -124,7 +130,7 @@ class Recommender:
             net = build(
                 model, size.users, size.items, train.seed, descriptions, self.content, history, shared=size.shared
             )
-            self.fitted = fit(net, positives, train, tracker, validate, better, epochs)
+            self.fitted = fit(net, positives, train, tracker, validate, better, epochs, begin)
         self._forget()
         self._described = self._folder = self.per_user = None
         if descriptions is not None:
@@ -135,7 +141,39 @@ class Recommender:
         self.table = table if descriptions is None else table.with_columns(known_words=descriptions.coverage)
         chosen = settings(model, train, self.content) | {"min_rating": min_rating}
         self.facts = {"settings": chosen, "epochs": self.fitted.epochs, "metrics": {}}
+        if start is not None:
+            self.facts["continued"] = self._facts_of(start)
         return self
+
+    def _going_on(
+        self, start: Recommender, model: ModelConfig, train: TrainConfig, ratings: Ratings
+    ) -> Callable[[Model], None]:
+        """Return what puts a trained model into one that is not."""
+        from recsys_embed.train.warm import begin_from
+
+        check_continues(start, model, train, ratings.shared, self.content.any)
+        begun = brought_up(start, ratings)
+        users, items = (
+            known.rows(now.series, missing="negative")
+            for known, now in ((begun.users, ratings.users), (begun.items, ratings.items))
+        )
+        return lambda net: begin_from(net, begun.plain, users, items)
+
+    def _facts_of(self, start: Recommender) -> dict[str, Any]:
+        """Say what was continued, and how much of this model was there."""
+        known = {
+            f"new_{name}s": int((old.rows(now.series, missing="negative") < 0).sum())
+            for name, old, now in (("user", start.users, self.users), ("item", start.items, self.items))
+        }
+        return {name: start.facts[name] for name in ("created", "run_id", "epochs") if name in start.facts} | known
+
+    def configs(self, **given: Any) -> tuple[ModelConfig, TrainConfig]:
+        """Return the settings of a training that goes on from this model; settings that are given win.
+
+        `Recommender(*model.configs()).fit(ratings, start=model)`: its own ones, with a quarter of the epochs and a
+        tenth of the learning rate.
+        """
+        return configs(self.facts, **given)
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
