@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config import PLACES, DataConfig, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError
+from recsys_embed.recommend.bundle import facts_of
 
 if TYPE_CHECKING:
     from recsys_embed.ratings.table import Ratings
@@ -30,6 +32,11 @@ def kept_settings(facts: dict[str, Any]) -> dict[str, Any]:
         kept["epochs"] = math.ceil(_EPOCHS * kept["epochs"])
         kept["lr"] = _PACE * kept["lr"]
     return kept
+
+
+def settings_in(folder: str | None) -> dict[str, Any]:
+    """Return the same of the model in a folder, or nothing without one. Raises BundleError."""
+    return kept_settings(facts_of(Path(folder))) if folder else {}
 
 
 def configs(facts: dict[str, Any], **given: Any) -> tuple[ModelConfig, TrainConfig]:

@@ -92,8 +92,9 @@ def _moved(recommender: Recommender, new: Ratings) -> tuple[Floats, Floats]:
     told = new.positives(recommender.least)
     told = told.take(np.lexsort((told.item, told.user)))
     users, start = np.unique(told.user, return_index=True)
-    for user, rows in zip(users.tolist(), np.split(np.arange(len(told)), start[1:]), strict=True):
-        said = Told(told.item[rows], np.ones(len(rows), np.float32), told.value[rows])
+    for user, begin, end in zip(users.tolist(), start, np.append(start, len(told))[1:], strict=True):
+        item = told.item[begin:end]
+        said = Told(item, np.ones(len(item), np.float32), told.value[begin:end])
         if user < were:
             vector, at = fold.moved(user, recommender.seen[user], vectors[user], float(bias[user]), said)
         else:
