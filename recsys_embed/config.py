@@ -173,6 +173,9 @@ class Rules:
     max_ratings: Annotated[int | None, "only items with so many training ratings at most"] = None
 
     def __post_init__(self) -> None:
+        for name in ("where", "boost", "per_group"):
+            value = getattr(self, name)
+            check(value is None or isinstance(value, str), name, value, "text")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "from 0 to 1")
         check(self.min_ratings >= 0, "min_ratings", self.min_ratings, "0 or more")
         most = self.max_ratings

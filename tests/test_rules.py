@@ -153,7 +153,7 @@ def test_of_whom_nothing_is_known_the_rules_hold_too(rules, k):
     found = answer(WORLD, Ask(k=k, rules=rules))
     assert found.rows.tolist() == naive(WORLD, np.log1p(WORLD.counts), k, rules)
     liked = answer(WORLD, Ask(likes=[3, 7], k=k, rules=rules))
-    vector = WORLD.new_user(np.array([3, 7]))
+    vector = WORLD.vector_of(WORLD.items.ids([3, 7]))
     scores = WORLD.plain.items @ vector + WORLD.plain.item_bias + np.float32(0.25)
     assert liked.rows.tolist() == naive(WORLD, scores, k, rules, [3, 7])
 
@@ -199,11 +199,18 @@ def test_where_many_are_barred_a_list_is_filled_from_further_down():
     kind = np.full(2000, "common", object)
     kind[best[900:]] = [f"rare {n % 40}" for n in range(1100)]
     recommender.table = recommender.table.with_columns(kind=pl.Series(kind.tolist()))
-    for diversity in (0.0, 0.4):
-        rules = Rules(per_group="kind: 1", diversity=diversity)
-        found = answer(recommender, Ask(2, k=30, rules=rules, include_seen=True))
+    known = np.sort(best[900:930])  # the best of what is rare is theirs already
+    of_other = np.sort(best[930:990])
+    start = np.array([0, 0, 60, *[90] * (len(recommender.users) - 2)])
+    recommender.seen = Seen(start, np.concatenate((of_other, known)))
+    for diversity, where in ((0.0, None), (0.4, None), (0.0, "ratings >= 2"), (0.4, "ratings >= 2")):
+        rules = Rules(where=where, per_group="kind: 1", diversity=diversity)
+        found = answer(recommender, Ask(2, k=30, rules=rules))
         assert len(set(kind[found.rows])) == len(found.rows) == 30 and found.short is None
-        assert found.rows.tolist() == naive(recommender, score, 30, rules)
+        assert found.rows.tolist() == naive(recommender, score, 30, rules, known)
+        assert (
+            recommender.recommend([1, 2], 30, rules=rules).filter(user_id=2)["item_id"].to_list() == found.rows.tolist()
+        )
     found = answer(recommender, Ask(2, k=50, rules=Rules(per_group="kind: 1"), include_seen=True))
     assert found.short == "41 of 50: the model has 2,000 items, 1,959 have no place in their groups (kind: 1)"
 
@@ -271,7 +278,13 @@ def test_what_is_wrong_is_refused():
             WORLD.recommend(4, rules=rules)
     with pytest.raises(UnknownId, match="item 999 is not known"):
         WORLD.recommend(4, exclude=[999])
-    for wrong in ({"diversity": 1.1}, {"diversity": float("nan")}, {"min_ratings": -1}, {"max_ratings": -1}):
+    for wrong in (
+        {"diversity": 1.1},
+        {"diversity": float("nan")},
+        {"min_ratings": -1},
+        {"max_ratings": -1},
+        {"where": 3},
+    ):
         with pytest.raises(SettingError, match=next(iter(wrong)).replace("_", "-")):
             Rules(**wrong)
 

@@ -1,15 +1,16 @@
-"""Python, the command line and MLflow's model give the same answers: items, and scores as far as float32 goes.
+"""Python, the command line, the service and MLflow's model give the same answers: items, and scores as far as float32 goes.
 
 A surface is a function of (world, Ask) that returns [(item id, score)]; another one is one more entry of SURFACES.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from services import Client, serving
 from typer.testing import CliRunner
 from worlds import small, tastes
 
@@ -25,10 +26,11 @@ TABLE = TABLE.with_columns(year=pl.Series(1990 + np.arange(60) % 20))
 
 @dataclass(frozen=True)
 class World:
-    """A model, and the folder that it lies in."""
+    """A model, the folder that it lies in, and who asks the service of it."""
 
     model: Recommender
     folder: Path
+    client: Client
 
 
 @pytest.fixture(scope="module", params=["id", "history"])
@@ -37,7 +39,8 @@ def world(request, tmp_path_factory):
     held = WORLD.take(np.arange(len(WORLD)) % 5 == 0)
     model = Recommender(*settings).fit(WORLD.take(np.arange(len(WORLD)) % 5 > 0), TABLE, held=held)
     folder = model.save(tmp_path_factory.mktemp("same") / "one")
-    return World(Recommender.load(folder), folder)
+    with serving(folder, folder.parent / "events.db") as (client, _):
+        yield World(Recommender.load(folder), folder, client)
 
 
 def of_answer(world, ask):
@@ -86,7 +89,14 @@ def of_mlflow(world, ask):
     return [(world.model.find_item(item), score) for item, score in alone.select("item_id", "score").rows()]
 
 
-SURFACES = {"python": of_python, "command line": of_command_line, "mlflow": of_mlflow}
+def of_service(world, ask):
+    body = {**asdict(ask), **asdict(ask.rules), "hide_test": ask.hide_held}
+    status, answer = world.client.post("/recommend", {k: v for k, v in body.items() if k not in ("rules", "hide_held")})
+    assert status == 200, answer
+    return [(entry["item"], entry["score"]) for entry in answer["items"]]
+
+
+SURFACES = {"python": of_python, "command line": of_command_line, "mlflow": of_mlflow, "service": of_service}
 
 PEOPLE = {"known": {"user": 7}, "new": {"likes": (3, 17, 40)}, "anonymous": {}}
 RULES = {

@@ -101,6 +101,16 @@ def test_history_and_prediction(model, service):
     assert (said["user"], said["item"], said["title"], said["unit"]) == (user, "🎬", "The 🎬 film", "score")
 
 
+def test_reasons_are_those_of_the_recommender(model, service):
+    recommender, folder = model
+    user = recommender.users.series[1]
+    known, new = recommender.explain(user, "🎬"), recommender.explain(None, "🎬", likes=ODD[:2])
+    for ask, found in (({"user": user}, known), ({"likes": ODD[:2]}, new)):
+        status, said = service.post("/explain", {**ask, "item": "🎬"})
+        assert status == 200 and said == {**json.loads(json.dumps(found.summary())), "model": str(folder)}
+    assert service.post("/explain", {"user": user, "item": "nothing"})[0] == 404
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [

@@ -60,15 +60,20 @@ def browser():
         launched.close()
 
 
+@pytest.fixture(scope="module")
+def desk(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(10_000)
+    return context
+
+
 @contextmanager
-def opened(browser, base, view="", refused=False, **given):
+def opened(desk, base, view="", refused=False):
     """A tab that asks nobody but the service, and whose console stays empty.
 
     view: what it opens with. refused: whether the service is to refuse something, which a browser logs by itself.
     """
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **given})
-    tab = context.new_page()
-    tab.set_default_timeout(10_000)
+    tab = desk.new_page()
     said = []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
@@ -76,15 +81,15 @@ def opened(browser, base, view="", refused=False, **given):
     tab.goto(base + view)
     listed(tab)
     yield tab
-    context.close()
+    tab.close()
     logged = [line for line in said if line.startswith("Failed to load resource")]
     assert bool(logged) == refused
     assert [line for line in said if line not in logged] == []
 
 
 @pytest.fixture
-def page(browser, base):
-    with opened(browser, base) as tab:
+def page(desk, base):
+    with opened(desk, base) as tab:
         yield tab
 
 
@@ -210,6 +215,15 @@ def test_similar_items_open_one_from_another_and_back(page, model):
     page.click("#close")
     until(page, lambda: page.locator("#panel").is_hidden())
     assert page.evaluate("document.activeElement.textContent") == first, "the focus is where one came from"
+    page.locator("#list [data-act=similar]").first.click()
+    near(first)
+    page.locator("#panel-body .title").first.click()
+    near(second)
+    page.click("#close")
+    until(page, lambda: page.locator("#panel").is_hidden())
+    page.locator("#list [data-act=similar]").nth(1).click()
+    near(listed(page)[1])
+    assert page.locator("#back").is_hidden(), "a new way begins"
 
 
 def test_a_users_history_stands_beside_the_list(page, model, base):
@@ -227,8 +241,8 @@ def test_a_users_history_stands_beside_the_list(page, model, base):
     assert page.evaluate(ask, str(user))["user"] == str(user), "a large id is not rounded"
 
 
-def test_an_unknown_user_is_shown_known_ids(browser, base):
-    with opened(browser, base, link(user=str(BIG + 1000)), refused=True) as tab:
+def test_an_unknown_user_is_shown_known_ids(desk, base):
+    with opened(desk, base, link(user=str(BIG + 1000)), refused=True) as tab:
         assert f"user {BIG + 1000} is not known" in until(tab, lambda: tab.text_content("#user-error"))
         tab.locator("#user-error a").last.click()
         until(tab, lambda: len(listed(tab)) == 10)
@@ -236,39 +250,50 @@ def test_an_unknown_user_is_shown_known_ids(browser, base):
         assert tab.text_content("#answer-title") == f"For user {BIG + 44}"
 
 
-def test_why_shows_the_parts_of_a_score(browser, base, model):
+def test_why_shows_the_parts_of_the_score_in_the_list(desk, base, model):
+    with opened(desk, base, link(likes=[IDS[10], IDS[13]])) as tab:
+        score = tab.locator("#list .number").nth(2).text_content()
+        tab.locator("#list [data-act=why]").nth(2).click()
+        until(tab, lambda: tab.locator("#panel-body h3").first.is_visible())
+        assert tab.locator("#panel-body h3").first.text_content() == f"Score {score}"
+        parts = [float(n.replace("−", "-")) for n in tab.locator(".parts .number").all_text_contents()]
+        assert sum(parts) == pytest.approx(float(score), abs=0.02)
+        own = set(tab.locator("#panel-body ol .title").all_text_contents())
+        assert own == {model[0].titles[10], model[0].titles[13]}
+        assert "Shared kind" in tab.text_content("#panel-body")
+        tab.reload()
+        until(tab, lambda: tab.locator("#panel-body h3").first.is_visible())
+
+
+def test_bars_point_to_where_the_parts_of_a_score_do(desk, base):
     told = {
-        "score": 2.5, "unit": "score", "value": 2.5, "seen": False,
+        "score": 2.5, "unit": "stars", "value": 4.25, "seen": True, "shared": [],
         "parts": {"offset": 0.0, "item_bias": -0.5, "collaborative": 3.0},
-        "own": [{"item": IDS[10], "title": model[0].titles[10], "kind": "contribution", "value": 2.75}],
-        "rest": {"items": 2, "value": 0.25},
-        "shared": [{"column": "kind", "token": "red", "items": 1}],
+        "own": [], "rest": {"items": 2, "value": 0.25},
     }  # fmt: skip
-    with opened(browser, base, link(likes=[IDS[10]])) as tab:
+    with opened(desk, base, link(likes=[IDS[10]])) as tab:
         tab.route("**/explain", lambda route: route.fulfill(json=told))
-        with tab.expect_request("**/explain") as request:
-            tab.locator("#list [data-act=why]").nth(2).click()
-        item = IDS[model[0].titles.index(listed(tab)[2])]
-        assert request.value.post_data_json == {"likes": [IDS[10]], "dislikes": [], "item": item}
+        tab.locator("#list [data-act=why]").nth(2).click()
         until(tab, lambda: tab.locator(".parts dt").all_text_contents() == ["item bias", "collaborative"])
         against, for_ = (tab.locator(f".bar .{name}").bounding_box() for name in ("against", "for"))
         assert for_["width"] == pytest.approx(6 * against["width"], rel=0.05)
         assert for_["x"] == pytest.approx(against["x"] + against["width"], abs=1)
         said = tab.text_content("#panel-body")
-        assert "Score 2.50" in said and "2 others add 0.25" in said and "red (1)" in said
-        assert tab.locator("#panel-body ol .title").all_text_contents() == [model[0].titles[10]]
+        assert "Score 2.50: 4.25 stars" in said and "2 others add 0.25" in said and "known to them already" in said
 
 
-def test_a_wrong_filter_is_said_under_its_field(browser, base, model):
-    with opened(browser, base, link(likes=[IDS[10]]), refused=True) as tab:
+def test_a_wrong_filter_is_said_under_its_field(desk, base, model):
+    with opened(desk, base, link(likes=[IDS[10]]), refused=True) as tab:
         before = listed(tab)
         tab.click("summary")
         tab.fill("#where", "nonsense > 3")
+        tab.press("#where", "Enter")
         assert "nonsense" in until(tab, lambda: tab.text_content("#where-error"))
         assert tab.get_attribute("#where", "aria-invalid") == "true"
         assert listed(tab) == before
         assert "from before" in tab.text_content("#hint")
         tab.fill("#where", "year < 1955")
+        tab.press("#where", "Enter")
         short = until(tab, lambda: "of 10" in tab.text_content("#short") and tab.text_content("#short"))
         assert len(listed(tab)) == 5 and short.startswith("5 of 10")
         assert tab.text_content("#where-error") == ""
@@ -277,14 +302,18 @@ def test_a_wrong_filter_is_said_under_its_field(browser, base, model):
         tab.fill("#k", "3")
         until(tab, lambda: len(listed(tab)) == 3)
         assert tab.text_content("#set") == "· 2 set"
+        tab.goto(base + "#where=year >= 2005")  # as a person would write it
+        until(tab, lambda: len(listed(tab)) == 5)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(browser, base, scheme):
     likes = [IDS[n] for n in (3, 5, 6)]
-    size = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "color_scheme": scheme}
+    phone = browser.new_context(
+        viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, color_scheme=scheme
+    )
     views = ("", "#hint"), (link(likes=likes, similar=IDS[6]), "#panel-body ol"), (link(user=str(BIG)), "#history")
-    with opened(browser, base, link(likes=likes), **size) as tab:
+    with opened(phone, base, link(likes=likes)) as tab:
         for view, shown in views:
             tab.goto(base + view)
             until(tab, lambda shown=shown: tab.locator(shown).is_visible())
@@ -296,6 +325,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, base, scheme):
             assert tab.locator("#panel").is_visible() == ("similar" in view) == tab.locator("#answer").is_hidden()
         ground = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)")
         assert (sum(ground) < 200) == (scheme == "dark")
+    phone.close()
 
 
 def test_the_keyboard_does_it_all(page, model):
@@ -337,9 +367,9 @@ def test_the_keyboard_does_it_all(page, model):
     until(page, lambda: page.evaluate("document.activeElement.id") == "panel-title")
 
 
-def test_titles_stay_text(browser, base, model):
+def test_titles_stay_text(desk, base, model):
     likes = [IDS[n] for n in HOSTILE]
-    with opened(browser, base, link(likes=likes, similar=IDS[3], k="60")) as tab:
+    with opened(desk, base, link(likes=likes, similar=IDS[3], k="60")) as tab:
         assert tab.locator("#picks a").all_text_contents() == list(HOSTILE.values())
         assert until(tab, lambda: tab.text_content("#panel-title")) == HOSTILE[3]
         tab.fill("#search", "script")
@@ -361,8 +391,8 @@ def test_a_late_answer_is_dropped(page, model):
     assert listed(page) == want
 
 
-def test_a_service_that_is_away_is_asked_again(browser, base, model):
-    with opened(browser, base, refused=True) as tab:
+def test_a_service_that_is_away_is_asked_again(desk, base, model):
+    with opened(desk, base, refused=True) as tab:
         tab.route("**/recommend", lambda route: route.abort())
         pick(tab, model[0].titles[10])
         until(tab, lambda: "does not answer" in tab.text_content("#trouble"))
@@ -385,10 +415,9 @@ def test_the_map_may_take_a_while(page):
     until(page, lambda: page.title() == "drawn")
 
 
-def test_a_token_is_asked_for_and_kept(browser, model, tmp_path):
+def test_a_token_is_asked_for_and_kept(desk, model, tmp_path):
     with serving(model[1], tmp_path / "events.db", token=TOKEN) as (client, _):
-        context = browser.new_context()
-        tab = context.new_page()
+        tab = desk.new_page()
         tab.goto(client.url)
         for token, text in (("another one", "refused"), (TOKEN, "")):
             until(tab, lambda: tab.locator("#gate").is_visible())
@@ -407,4 +436,4 @@ def test_a_token_is_asked_for_and_kept(browser, model, tmp_path):
             tab.click("#map")
         assert saved.value.suggested_filename == "map.html" and saved.value.path().read_text() == "drawn"
         assert asked[0]["authorization"] == f"Bearer {TOKEN}"
-        context.close()
+        tab.close()

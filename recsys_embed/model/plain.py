@@ -90,8 +90,10 @@ class PlainModel:
 
     def folded(self, vectors: Floats, bias: Floats | float = 0.0) -> Floats:
         """Return users' vectors [b, d] and biases as queries, [b, d + 2]; a user who is new has no bias."""
-        ones = np.ones(len(vectors), np.float32)
-        return np.column_stack((vectors, ones * bias + np.float32(self.offset), ones))
+        queries = np.empty((len(vectors), self.dim + 2), np.float32)
+        queries[:, :-2], queries[:, -1] = vectors, 1
+        queries[:, -2] = bias + np.float32(self.offset)
+        return queries
 
     def score(self, queries: Floats, rows: Rows | None = None) -> Floats:
         """Return the scores of every query [b, d + 2] with every item, [b, I], or with those of some rows alone."""

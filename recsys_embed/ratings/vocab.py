@@ -175,6 +175,13 @@ class Vocab:
             raise self.unknown(pl.Series(ids)[int(np.argmax(rows < 0))])
         return rows
 
+    def row(self, id_: Id) -> int:
+        """Map one outside id to its row. Raises UnknownId."""
+        found = self._row_of.get(self.cast(id_))  # type: ignore[arg-type]
+        if found is None:
+            raise self.unknown(id_)
+        return found
+
     def _join(self, ids: pl.Series) -> Rows:
         if self.is_text:
             ids = ids.cast(pl.String)

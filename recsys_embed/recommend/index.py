@@ -206,6 +206,8 @@ def _plain(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats
     scores[:], rows[:] = -np.inf, -1
     if not rows.size:
         return
+    if b == 1:
+        return _one(table, barred, hidden[edge[0] : edge[1]], scores[0], rows[0])
     table[:, barred] = -np.inf
     table[np.repeat(np.arange(b), np.diff(edge)), hidden[edge[0] : edge[-1]]] = -np.inf
     groups = _groups(table, k)
@@ -223,6 +225,22 @@ def _plain(table: Floats, barred: Rows, edge: Rows, hidden: Rows, scores: Floats
     kept = place < k
     line, place, order = line[kept], place[kept], order[kept]
     scores[line, place], rows[line, place] = score[order], row[order]
+
+
+def _one(table: Floats, barred: Rows, hidden: Rows, scores: Floats, rows: Rows) -> None:
+    """Do what `_plain` does for one line [1, n], in half the time."""
+    line, k = table[0], len(rows)
+    if len(barred):
+        line[barred] = -np.inf
+    line[hidden] = -np.inf
+    groups = _groups(table, k)[0]
+    if np.isnan(groups).any():
+        line = np.where(np.isnan(line), -np.inf, line)
+        groups = _groups(line[None], k)[0]
+    found = np.flatnonzero(line >= max(np.partition(groups, len(groups) - k)[-k], _LEAST))
+    best = np.argsort(-line[found], kind="stable")[:k]  # equal scores stay in the order of their rows
+    rows[: len(best)] = found[best]
+    scores[: len(best)] = line[rows[: len(best)]]
 
 
 def _groups(table: Floats, k: int) -> Floats:

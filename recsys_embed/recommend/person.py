@@ -63,7 +63,7 @@ def somebody(
     Raises UnknownId for users and items that are not known, SettingError for ratings that are no numbers.
     """
     items = recommender.items
-    person = Person(None) if user is None else known(recommender, int(recommender.users.rows([user])[0]))
+    person = Person(None) if user is None else known(recommender, recommender.users.row(user))
     rated = dict(zip(items.rows(list(ratings)).tolist(), ratings.values(), strict=True)) if ratings else {}
     return moved(recommender, person, items.rows(likes), items.rows(dislikes), rated)
 

@@ -122,7 +122,7 @@ class Prepared:
             most.append(np.full(int(group.max(initial=-1)) + 1, number))
         row = np.concatenate(rows)
         order = np.argsort(row, kind="stable")
-        start = np.searchsorted(row[order], np.arange(len(self.items) + 1))
+        start = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=len(self.items)))))
         return Limits(start, np.concatenate(groups)[order], np.concatenate(most), text)
 
 

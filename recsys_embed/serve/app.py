@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
@@ -21,7 +22,7 @@ from recsys_embed.recommend.ask import Ask
 from recsys_embed.serve import schema
 from recsys_embed.serve.docs import docs_page
 from recsys_embed.serve.events import Event
-from recsys_embed.serve.gate import Gate
+from recsys_embed.serve.gate import Gate, Short
 from recsys_embed.serve.live import Live
 from recsys_embed.serve.service import Service
 
@@ -74,7 +75,21 @@ def create_app(service: Service) -> Gate:
     _watched(app, service)
     _page(app, service)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
-    return Gate(app, service.config, service.metrics, paths)
+    return Gate(app, service.config, service.metrics, paths, {("POST", "/recommend"): _short_way(service)})
+
+
+def _short_way(service: Service) -> Short:
+    """Return what the route of lists does without FastAPI, for questions that are in order."""
+    body_of, most = TypeAdapter(schema.RecommendBody).validate_json, service.config.max_k
+
+    async def answer(data: bytes) -> bytes | None:
+        try:
+            body, live = body_of(data), service.live
+            return to_json(await service.run(lambda: _list(live, body, most)), inf_nan_mode="null")
+        except (ValidationError, RecsysError):
+            return None
+
+    return answer
 
 
 def _json(content: Any, status: int = 200) -> Response:
@@ -178,6 +193,12 @@ def _facts(app: FastAPI, service: Service) -> None:
     async def predict(query: Annotated[schema.PairQuery, Query()]) -> Response:
         live = service.live
         return _json({**live.predict(query.user, query.item), "model": live.name})
+
+    @app.post("/explain", response_model=schema.Explained, summary="Why an item, for a user or for somebody new")
+    async def explain(body: schema.ExplainBody) -> Response:
+        live = service.live
+        ask = Ask(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
+        return _json({**await service.run(lambda: live.explain(ask, body.item)), "model": live.name})
 
     @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:

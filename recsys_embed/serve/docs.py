@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
-_STYLE = "/page/page.css"
+_STYLE = "page/page.css"
 
 
 def docs_page(document: dict[str, Any], base: str) -> str:
@@ -18,8 +18,9 @@ def docs_page(document: dict[str, Any], base: str) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}: the service</title>'
         f'<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="{_STYLE}">'
+        '<link rel="icon" href="data:,">'
         f'<main class="docs"><h1>{title}: the service</h1><p>{escape(document["info"]["description"])} '
-        'For programs: <a href="/openapi.json">/openapi.json</a>; to try it: <a href="/">the page</a>.</p>'
+        'For programs: <a href="openapi.json">/openapi.json</a>; to try it: <a href=".">the page</a>.</p>'
         f"{''.join(parts)}</main></html>"
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from recsys_embed.ratings.vocab import Id, Rows
 from recsys_embed.recommend.ask import Answer, Ask, answer_for
+from recsys_embed.recommend.explain import explain_for
 from recsys_embed.recommend.lists import scores_of
 from recsys_embed.recommend.person import Person, somebody
 from recsys_embed.recommend.recommender import Recommender
@@ -29,7 +30,7 @@ class Live:
     def __init__(self, found: Found, events: EventLog) -> None:
         self.name, self.folder, self.version = found
         self.events = events
-        self.recommender = recommender = Recommender.load(found.folder)
+        self.recommender = recommender = Recommender.load(found.folder, mmap=True)
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._moved: OrderedDict[str, tuple[int, Person]] = OrderedDict()
@@ -72,6 +73,12 @@ class Live:
         if user is None and not said and not (ask.likes or ask.dislikes or ask.ratings):
             raise users.unknown(ask.user)
         return somebody(self.recommender, user, [*likes, *ask.likes], ask.dislikes, {**ratings, **ask.ratings})
+
+    def explain(self, ask: Ask, item: Id) -> dict[str, Any]:
+        """Return why an item is for whom a question is about. Raises UnknownId."""
+        row = int(self.recommender.items.rows([item])[0])
+        found = explain_for(self.recommender, self.person(ask), row).summary()
+        return {**found, "user": self.named(ask.user)}
 
     def named(self, user: Id | None) -> Id | None:
         """Return a user's id as the model has it, or as it is given where the model does not know it."""

@@ -127,8 +127,8 @@ class ExplainBody(_Strict):
     """Why an item, for a user or for somebody of whom only this is known."""
 
     model_config = _JSON
-    item: ItemId = Field(description="an item's id")
-    user: ItemId | None = Field(None, description="a user's id")
+    item: ItemId = Field(description="an item's id", examples=[50])
+    user: ItemId | None = Field(None, description="a user's id", examples=[42])
     likes: _Ids = Field([], description="items that somebody likes, by id")
     dislikes: _Ids = Field([], description="items that they do not like")
     ratings: dict[Annotated[str, StringConstraints(max_length=_LONGEST)], Rating] = Field({}, max_length=10_000)
@@ -204,6 +204,36 @@ class Prediction(BaseModel):
     title: str
     value: float
     unit: str
+    model: str
+
+
+class Own(Named):
+    """An item of theirs: how near it is, or what it adds to the score."""
+
+    kind: str
+    value: float
+
+
+class Shared(BaseModel):
+    """What is said of the item, and of so many of theirs."""
+
+    column: str
+    token: str
+    items: int
+
+
+class Explained(Named):
+    """Why an item: the parts that add up to its score, and what of theirs speaks for it."""
+
+    user: int | str | None
+    score: float
+    unit: str
+    value: float
+    parts: dict[str, float]
+    own: list[Own]
+    rest: dict[str, float] | None
+    shared: list[Shared]
+    seen: bool
     model: str
 
 

@@ -78,11 +78,10 @@ class Service:
         """Take in the model that is meant now if it is another one; return whether it was."""
         version = ""
         try:
-            found = await asyncio.to_thread(self.source.find)
-            version = found.version
+            version = await asyncio.to_thread(self.source.version)
             if version == self.live.version or self._broken.waits(version):
                 return False
-            live = await asyncio.to_thread(Live, found, self.events)
+            live = await asyncio.to_thread(lambda: Live(self.source.find(), self.events))
         except (RecsysError, OSError) as error:
             if self._broken.again(version, self.config.watch):
                 self.metrics.swapped(False)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from recsys_embed.errors import BundleError
 from recsys_embed.recommend.bundle import MANIFEST, newest
+from recsys_embed.track import registry
 
 
 class Found(NamedTuple):
@@ -24,8 +25,27 @@ class Source:
     def __init__(self, named: str | None, tracking_uri: str | None = None) -> None:
         self.named, self.tracking_uri = named, tracking_uri
 
+    def version(self) -> str:
+        """Return a text that changes with the model that is meant. Cheap: a manifest is read, or the registry asked.
+
+        Raises BundleError where there is none, UnknownId and DataError for one of MLflow.
+        """
+        if self.registered:
+            return registry.version_of(str(self.named), self.tracking_uri)
+        return self._of_folder().version
+
     def find(self) -> Found:
-        """Return the model that is meant now. Cheap: its manifest alone is read. Raises BundleError without one."""
+        """Return the model that is meant now, fetched where it is elsewhere. Raises what `version` does."""
+        if self.registered:
+            return Found(str(self.named), *registry.model_folder(str(self.named), self.tracking_uri))
+        return self._of_folder()
+
+    @property
+    def registered(self) -> bool:
+        """Whether MLflow has it."""
+        return self.named is not None and registry.is_model_uri(self.named)
+
+    def _of_folder(self) -> Found:
         named = newest() if self.named is None else Path(self.named)
         folder = named.resolve()  # a link may point elsewhere while the files behind it are read
         try:

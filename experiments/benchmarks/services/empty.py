@@ -9,5 +9,10 @@ app, answer = FastAPI(), json.loads(os.environ["ANSWER"])
 
 
 @app.post("/recommend")
-async def recommend() -> dict:
+async def recommend():
+    return answer
+
+
+@app.post("/typed")
+async def typed() -> dict:  # which FastAPI writes faster
     return answer

@@ -210,10 +210,12 @@ function start() {
   });
   for (const name of FIELDS) {
     let wait = 0;
-    $(name).addEventListener("input", () => {
+    const set = (after) => () => {
       clearTimeout(wait);
-      wait = setTimeout(() => go({ [name]: $(name).value.trim() }, true), name === "diversity" ? 80 : 400);
-    });
+      wait = setTimeout(() => $(name).value.trim() !== state[name] && go({ [name]: $(name).value.trim() }, true), after);
+    };
+    $(name).addEventListener("input", set(name === "diversity" ? 80 : 400));
+    $(name).addEventListener("change", set(0)); // Enter
   }
   $("seen").addEventListener("change", () => go({ seen: $("seen").checked ? "1" : "" }, true));
   $("gate").addEventListener("submit", (event) => {

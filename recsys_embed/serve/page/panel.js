@@ -38,8 +38,8 @@ export async function panel() {
 
 function follow(was, id) {
   if (!id) trail.length = 0;
-  else if (!was || trail.at(-1) === id) trail.pop();
-  else if (was !== id) trail.push(was);
+  else if (trail.at(-1) === id) trail.pop();
+  else if (was && was !== id) trail.push(was);
 }
 
 function head(id) {
