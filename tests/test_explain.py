@@ -147,14 +147,25 @@ def test_who_says_more_is_the_sum_of_old_and_new():
     assert {own["item"] for own in explain_for(fit("mlp"), other, 33).own} == {3, 5}
 
 
-def test_what_an_item_adds_in_closed_form_is_what_the_vector_turns_by():
-    """A dislike adds less than a like would, and what is alike adds most."""
+def test_what_an_item_adds_is_what_it_moves_in_every_step():
+    """Each item takes the steps of its own share, beside the means that all of them together came by."""
     made = fit("cosine")
-    like = {own["item"]: own["value"] for own in made.explain(None, 33, likes=[3, 33, 40]).own}
-    assert max(like, key=like.get) == 33
-    told, item = Told.liked(np.array([3, 33, 40])), made.plain.items[33].astype(float)
-    vector = made.fold.new(told)[0].astype(float)
-    added = made.fold.added(told, vector, item)
+    fold, rows = made.fold, np.array([3, 33, 40])
+    told = Told(rows, np.array([1, 1, -0.1], np.float32), np.full(3, np.nan, np.float32))
+    size, items, item = 2.1, made.plain.items.astype(float), made.plain.items[20].astype(float)
+    weight, ridge = told.weight.astype(float)[:, None] / size, fold.noise + fold.prior / size
+    chance = np.where(made.counts > 0, np.exp(made.plain.item_bias), 0)
+    inverse = np.linalg.inv(fold.spread + ridge * np.eye(6))
+    parts = weight * (items[rows] - chance @ items / chance.sum()) @ inverse
+    for _ in range(7):
+        others = np.where(np.isin(np.arange(62), [3, 33]), 0, chance) * np.exp(items @ parts.sum(axis=0))
+        parts = (
+            parts + np.float32(0.7) * (weight * (items[rows] - others @ items / others.sum()) - ridge * parts) @ inverse
+        )
+    vector = fold.new(told)[0].astype(float)
+    np.testing.assert_allclose(parts.sum(axis=0), vector, rtol=1e-3, atol=1e-4)
+    added = fold.added(told, vector, item)
+    np.testing.assert_allclose(added.values, parts @ item, rtol=1e-2, atol=1e-3)
     assert added.values.sum() == pytest.approx(vector @ item, abs=1e-6) and added.besides is None
 
 
@@ -288,6 +299,7 @@ def test_items_that_came_later_are_all_text():
     made.add_items(pl.DataFrame({"item_id": [950], "title": ["new"], "kind": ["red|round"]}))
     found = made.explain(1, 950)
     assert found.parts["collaborative"] == 0 and found.parts["text"] != 0
+    np.testing.assert_array_equal(made.described.said[-1], made.plain.items[-1])
     assert made.described.said.shape == made.plain.items.shape
     assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5)
 
