@@ -332,6 +332,7 @@ class RunConfig:
     """What is measured, kept and reported of a training."""
 
     preset: Annotated[str | None, "begin from named settings (recsys presets) or a .toml file; options win"] = None
+    start: Annotated[str | None, "go on from a model folder: its vectors, biases and settings; options win"] = None
     ks: Annotated[str, "list lengths that the metrics are taken at"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users behind the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
@@ -349,6 +350,7 @@ class RunConfig:
         good = all(p.strip().isdecimal() and int(p) > 0 for p in self.ks.split(","))
         check(good, "ks", self.ks, "list lengths such as 5,10,20")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
+        check(not (self.preset and self.start), "preset", "one with --continue", "given alone: each brings settings")
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -372,6 +374,7 @@ def short_name(dataset: str) -> str:
 
 def flag(name: str, on: bool = True) -> str:
     """Return the option of a setting: min_rating -> --min-rating, and --no-refit for a switch that is off."""
+    name = "continue" if name == "start" else name  # no name in Python
     return f"--{'' if on else 'no-'}{name.replace('_', '-')}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys_embed import publish
 from recsys_embed.config import (
@@ -35,10 +36,12 @@ from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.presets import settings_of
 from recsys_embed.ratings.checks import check_apart, check_trainable
+from recsys_embed.ratings.order import pair_keys
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend.bundle import check_writable, claim, jsonable
+from recsys_embed.recommend.continued import check_continues, settings_in
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.tables import aligned
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
@@ -61,13 +64,17 @@ def run_experiment(
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
     content = content or ContentConfig()
-    begun = begun_from(run.preset, model, train)
+    begun = begun_from(run.preset, model, train) or settings_in(run.start)
+    start = Recommender.load(run.start) if run.start else None
     # Of data that was handed over no command knows.
     facts: dict[str, Any] = {} if catalog else {"command": command(data, content, model, train, run, preset=begun)}
     clock = Clock()
     with clock("data"):
         data, catalog, split, descriptions = prepare(data, train.seed, content, catalog)
+        split = split if start is None else _apart(split, start)
     model, train = recipe(model, train, size_of(split), content.any)
+    if start is not None:
+        check_continues(start, model, train, split.train.shared, content.any)
     device = start_torch(train)
     facts |= {
         "dataset": data.dataset,
@@ -82,13 +89,15 @@ def run_experiment(
     with _place(data, train, run) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:
-                fit = _fit(catalog, split, descriptions, configs, Trackers(tracker, bar))
+                fit = _fit(catalog, split, descriptions, configs, Trackers(tracker, bar), start)
             except KeyboardInterrupt:
                 log.warning("interrupted before the first epoch ended: nothing was saved")
                 raise
         recommender = fit.recommender
         recommender.facts |= {**facts, "metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id}
         recommender.facts |= {"seconds": clock.seconds, "history": recommender.fitted.history}
+        if start is not None:
+            recommender.facts["continued"]["model"] = Path(run.start or "").name
         recommender.save(folder)  # before the evaluation, which may be long: nothing is lost if that is ended
         with clock("evaluate"):
             measured = measure(recommender, fit.rows, split, descriptions, data, run)
@@ -127,6 +136,29 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, catalog: Catalo
     _check(split, data)
     _describe(catalog, split, data)
     return Prepared(data, catalog, split, _descriptions(catalog, data, content))
+
+
+def _apart(split: Split, start: Recommender) -> Split:
+    """Put into the training part what a model that is continued was fitted on: it would know the answers."""
+    users, items = (
+        known.rows(now.series, missing="negative")
+        for known, now in ((start.users, split.train.users), (start.items, split.train.items))
+    )
+    width = len(start.items)
+    fitted = pair_keys(*start.seen.of_users(np.arange(len(start.users))), width)
+
+    def of_it(part: Ratings) -> NDArray[np.bool_]:
+        user, item = users[part.user], items[part.item]
+        return (user >= 0) & (item >= 0) & np.isin(pair_keys(user, item, width), fitted)
+
+    train, parts, moved = split.train, [], 0
+    for part in (split.valid, split.test):
+        known = of_it(part)
+        train, moved = train.with_rows(part.take(known)), moved + int(known.sum())
+        parts.append(part.take(~known))
+    if moved:
+        log.warning("%s held-out ratings are trained on: the model that is continued was fitted on them", f"{moved:,}")
+    return Split(train, *parts)
 
 
 def size_of(split: Split) -> Size:
@@ -246,13 +278,20 @@ class _Fit(NamedTuple):
     valid: dict[str, Any] | None
 
 
-def _fit(catalog: Catalog, split: Split, descriptions: Descriptions | None, configs: Configs, tracker: Tracker) -> _Fit:
+def _fit(
+    catalog: Catalog,
+    split: Split,
+    descriptions: Descriptions | None,
+    configs: Configs,
+    tracker: Tracker,
+    start: Recommender | None = None,
+) -> _Fit:
     """Fit on train with early stopping, then again on train and validation for the best number of epochs."""
     data, model, train, run, content = configs
     tracker.params(settings(*configs))
     valid, held = split.valid.positives(data.min_rating), split.valid.with_rows(split.test)
     first = Recommender(model, train, content)
-    both: dict[str, Any] = {"min_rating": data.min_rating, "descriptions": descriptions}
+    both: dict[str, Any] = {"min_rating": data.min_rating, "descriptions": descriptions, "start": start}
     if not len(valid):
         first.fit(split.train, catalog.items, held=held, tracker=tracker, **both)
         return _Fit(first, split.train, None)

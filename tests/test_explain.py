@@ -18,6 +18,7 @@ from recsys_embed.content.items import describe_items
 from recsys_embed.errors import SettingError, UnknownId
 from recsys_embed.model.model import build
 from recsys_embed.recommend.explain import explain_for, nearest_own
+from recsys_embed.recommend.fold_in import Told
 from recsys_embed.recommend.person import known, somebody
 from recsys_embed.recommend.recommender import Recommender
 
@@ -59,10 +60,13 @@ def model(request):
 
 
 def people(made):
-    """A user, and somebody new."""
+    """A user, the same one who says more, and people who are new."""
     yield known(made, 7)
-    if not made.plain.layers:
-        yield somebody(made, likes=[3, 17, 40])
+    yield somebody(made, made.users.ids([7])[0], likes=[33, 36], dislikes=[40])
+    yield somebody(made, likes=[3, 17, 40])
+    yield somebody(made, likes=[3, 40], dislikes=[17])
+    yield somebody(made, ratings={3: 5.0, 17: 1.0, 40: 3.0, 900: 4.0})
+    yield somebody(made, dislikes=[3, 17, 40])
 
 
 def test_parts_are_what_they_say_and_add_up_to_the_score(model):
@@ -112,21 +116,57 @@ def test_the_part_of_a_text_is_what_the_tower_says_of_it(cosine):
 def test_what_each_item_adds_is_all_of_the_match(model):
     kind, _, made = model
     for person in people(made):
-        summed = kind in SUMS if person.user >= 0 else True
+        # Who says more is no mere sum where ratings below the threshold are among what they had.
+        summed = kind in SUMS and (kind == "both" or person.told is None) if person.user >= 0 else kind != "mlp"
         for row in (0, 33, 60):
             found = explain_for(made, person, row, n=3)
-            if kind == "mlp" or not summed:
-                assert {own["kind"] for own in found.own} == {"nearest"} and found.rest is None
+            if not summed:
+                assert {own["kind"] for own in found.own} <= {"nearest"} and found.rest is None
                 continue
             assert {own["kind"] for own in found.own} == {"contribution"} and len(found.own) == 3
             values = [own["value"] for own in found.own]
             total = sum(values) + found.rest["value"] + found.rest.get("vector", 0.0)
             assert total == pytest.approx(found.parts["collaborative"] + found.parts.get("text", 0.0), abs=1e-4)
             assert values == sorted(values, reverse=True)
-            assert ("vector" in found.rest) == (kind == "both" and person.user >= 0)
+            assert ("vector" in found.rest) == (kind == "both" if person.user >= 0 else kind == "mse")
             every = explain_for(made, person, row, n=99)
             assert every.rest["items"] == 0 and len(every.own) == 3 + found.rest["items"]
             assert every.own[:3] == found.own
+
+
+def test_who_says_more_is_the_sum_of_old_and_new():
+    made = Recommender(*small("softmax", dim=6, epochs=3, **HISTORY)).fit(RATED, MORE)
+    row = next(i for i in range(60) if i not in made.seen[7])
+    person = somebody(made, made.users.ids([7])[0], likes=[row])
+    found = explain_for(made, person, 33, 99)
+    assert {own["item"] for own in found.own} == {*made.seen[7].tolist(), row}
+    assert {own["kind"] for own in found.own} == {"contribution"}
+    assert sum(own["value"] for own in found.own) == pytest.approx(found.parts["collaborative"], abs=1e-5)
+    # A dislike is told of too, and what is liked stays what is named for it where it is no sum.
+    other = somebody(fit("mlp"), likes=[3, 5], dislikes=[17])
+    assert {own["item"] for own in explain_for(fit("mlp"), other, 33).own} == {3, 5}
+
+
+def test_what_an_item_adds_is_what_it_moves_in_every_step():
+    """Each item takes the steps of its own share, beside the means that all of them together came by."""
+    made = fit("cosine")
+    fold, rows = made.fold, np.array([3, 33, 40])
+    told = Told(rows, np.array([1, 1, -0.1], np.float32), np.full(3, np.nan, np.float32))
+    size, items, item = 2.1, made.plain.items.astype(float), made.plain.items[20].astype(float)
+    weight, ridge = told.weight.astype(float)[:, None] / size, fold.noise + fold.prior / size
+    chance = np.where(made.counts > 0, np.exp(made.plain.item_bias), 0)
+    inverse = np.linalg.inv(fold.spread + ridge * np.eye(6))
+    parts = weight * (items[rows] - chance @ items / chance.sum()) @ inverse
+    for _ in range(7):
+        others = np.where(np.isin(np.arange(62), [3, 33]), 0, chance) * np.exp(items @ parts.sum(axis=0))
+        parts = (
+            parts + np.float32(0.7) * (weight * (items[rows] - others @ items / others.sum()) - ridge * parts) @ inverse
+        )
+    vector = fold.new(told)[0].astype(float)
+    np.testing.assert_allclose(parts.sum(axis=0), vector, rtol=1e-3, atol=1e-4)
+    added = fold.added(told, vector, item)
+    np.testing.assert_allclose(added.values, parts @ item, rtol=1e-2, atol=1e-3)
+    assert added.values.sum() == pytest.approx(vector @ item, abs=1e-6) and added.besides is None
 
 
 def test_what_an_item_adds_is_what_is_gone_without_it():
@@ -259,6 +299,7 @@ def test_items_that_came_later_are_all_text():
     made.add_items(pl.DataFrame({"item_id": [950], "title": ["new"], "kind": ["red|round"]}))
     found = made.explain(1, 950)
     assert found.parts["collaborative"] == 0 and found.parts["text"] != 0
+    np.testing.assert_array_equal(made.described.said[-1], made.plain.items[-1])
     assert made.described.said.shape == made.plain.items.shape
     assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5)
 

@@ -11,7 +11,8 @@ from worlds import recsys, small, tastes
 
 from recsys_embed.config import ContentConfig
 from recsys_embed.errors import SettingError, UnknownId
-from recsys_embed.recommend.fold_in import FoldIn
+from recsys_embed.recommend.fold_in import Alike, FoldIn, Regression, Told
+from recsys_embed.recommend.person import Person, known, moved, somebody, told_by
 from recsys_embed.recommend.recommender import Recommender
 
 WORLD, TABLE, COLOUR = tastes()
@@ -53,22 +54,23 @@ def test_a_user_made_of_a_history_and_a_new_one_with_the_same_items_are_one(give
         assert new["title"].equals(known["title"]) and new["rank"].equals(known["rank"])
 
 
-@pytest.mark.parametrize("kind", ["history", "both", "id", "cosine", "cosine history", "bpr"])
+@pytest.mark.parametrize("kind", ["history", "both", "id", "cosine", "cosine history", "bpr", "mlp"])
 def test_a_new_user_is_recommended_what_is_of_their_taste(kind):
     tower = kind.split()[-1]
     given = {"user_tower": tower, "batch_users": 16} if tower in ("history", "both") else {}
     given |= {"cosine": True, "temperature": 0.2} if "cosine" in kind else {}
-    model = fit(loss="bpr" if kind == "bpr" else "softmax", epochs=40, **given)
+    given |= {"scorer": "mlp"} if kind == "mlp" else {}
+    model = fit(loss={"bpr": "bpr", "mlp": "logistic"}.get(kind, "softmax"), epochs=40, **given)
     for colour in range(3):
         of_it = np.flatnonzero(colour == COLOUR)
         for likes, share in ((of_it[:4], 0.8), (of_it[-1:], 0.6)):
             assert colours(model.recommend_for(likes, k=10))[colour] >= share
 
 
-def test_a_model_with_a_history_table_sums_and_others_go_by_the_closed_form(history, own):
+def test_a_model_with_a_history_table_sums_and_others_go_by_the_likelihood(history, own):
     likes = own.items.ids([3, 17, 40])
-    closed = FoldIn.of(own.plain, own.counts)
-    np.testing.assert_array_equal(own.vector_of(likes), closed.vector(np.array([3, 17, 40])))
+    fold = FoldIn.of(own.plain, own.counts)
+    np.testing.assert_array_equal(own.vector_of(likes), fold.new(Told.liked(np.array([3, 17, 40])))[0])
     table = history.plain.history
     np.testing.assert_allclose(history.vector_of(likes), table[[3, 17, 40]].sum(axis=0) / 3**0.5, rtol=1e-5)
     both = fit(user_tower="both", batch_users=16)
@@ -76,12 +78,13 @@ def test_a_model_with_a_history_table_sums_and_others_go_by_the_closed_form(hist
     assert own.plain.history is None
 
 
-def test_a_new_users_score_is_that_of_a_user_with_their_vector_and_no_bias():
+def test_a_new_users_score_is_that_of_a_user_with_their_vector_and_bias():
     model = fit(loss="mse", epochs=5)
     assert model.plain.offset > 1
-    table, vector = model.recommend_for([3, 17], k=99), model.vector_of([3, 17])
+    table, person = model.recommend_for([3, 17], k=99), somebody(model, likes=[3, 17])
+    np.testing.assert_array_equal(model.vector_of([3, 17]), person.vector)
     rows = model.items.rows(table["item_id"])
-    want = model.plain.items[rows] @ vector + model.plain.item_bias[rows] + model.plain.offset
+    want = model.plain.items[rows] @ person.vector + model.plain.item_bias[rows] + model.plain.offset + person.bias
     np.testing.assert_allclose(table["score"], want, atol=1e-5)
 
 
@@ -119,12 +122,6 @@ def test_unknown_items_and_bad_lengths_are_refused(history):
         history.vector_of(4242)
     with pytest.raises(SettingError, match="k must be a whole number"):
         history.recommend_for([3], k=0)
-
-
-def test_an_mlp_has_no_answer():
-    mlp = fit(loss="logistic", scorer="mlp", epochs=1)
-    with pytest.raises(SettingError, match="new users need a model with a dot product"):
-        mlp.recommend_for([3])
 
 
 def test_an_item_without_ratings_says_nothing_and_does_not_count():
@@ -217,9 +214,9 @@ class TestClosedForm:
             plain, fold, places = model.plain, FoldIn.of(model.plain, model.counts), []
             for user in range(len(model.users)):
                 liked = np.random.default_rng(user).permutation(LIKED[user])
-                known, hidden = np.array_split(liked, 2)
-                scores = np.stack((plain.items @ fold.vector(known), np.zeros(60))) + plain.item_bias
-                scores[:, known] = -np.inf
+                shown, hidden = np.array_split(liked, 2)
+                scores = np.stack((plain.items @ fold.new(Told.liked(shown))[0], np.zeros(60))) + plain.item_bias
+                scores[:, shown] = -np.inf
                 places.append(np.argsort(np.argsort(-scores))[:, hidden].mean(axis=1))
             made, popular = np.mean(places, axis=0)
             assert made < 0.5 * popular

@@ -153,7 +153,7 @@ def test_of_whom_nothing_is_known_the_rules_hold_too(rules, k):
     found = answer(WORLD, Ask(k=k, rules=rules))
     assert found.rows.tolist() == naive(WORLD, np.log1p(WORLD.counts), k, rules)
     liked = answer(WORLD, Ask(likes=[3, 7], k=k, rules=rules))
-    vector = WORLD.new_user(np.array([3, 7]))
+    vector = WORLD.vector_of(WORLD.items.ids([3, 7]))
     scores = WORLD.plain.items @ vector + WORLD.plain.item_bias + np.float32(0.25)
     assert liked.rows.tolist() == naive(WORLD, scores, k, rules, [3, 7])
 

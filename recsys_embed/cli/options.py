@@ -42,7 +42,8 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
 
     @with_settings(data=DataConfig) turns `def command(data: DataConfig, json: JSON)` into a command with
     --dataset, --items, … and --json. A value that a config refuses ends the program with one line and code 2.
-    With a field `preset` among them, the options that were not given have the values of the preset.
+    With a field `preset` or `start` among them, the options that were not given have the values of that preset, or of
+    the model that is continued.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,7 +60,7 @@ def with_settings(**configs: type) -> Callable[[Callable[..., None]], Callable[.
         @wraps(command)
         def run(**values: Any) -> None:
             context = values.pop(_CONTEXT.name, None)
-            if context is not None and values["preset"]:
+            if context is not None and (values["preset"] or values.get("start")):
                 values = _started(values, context)
             built = {name: kind(**{f.name: values.pop(f.name) for f in fields[name]}) for name, kind in configs.items()}
             command(**built, **values)
@@ -76,14 +77,16 @@ _CONTEXT = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, an
 
 
 def _started(values: dict[str, Any], context: typer.Context) -> dict[str, Any]:
-    """Return the values with those of the preset in place of what was not given."""
+    """Return the values with those of the preset, or of the model that is continued, in place of what was not given."""
     from recsys_embed.presets import settings_of
+    from recsys_embed.recommend.continued import settings_in
 
     def given(name: str) -> bool:
         source = context.get_parameter_source(name)
         return source is not None and source.name != "DEFAULT"
 
-    return values | {name: value for name, value in settings_of(values["preset"]).items() if not given(name)}
+    begun = settings_of(values["preset"]) or settings_in(values.get("start"))
+    return values | {name: value for name, value in begun.items() if not given(name)}
 
 
 def _parameter(field: Any, kind: Any, text: str, panel: str) -> inspect.Parameter:

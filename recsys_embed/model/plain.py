@@ -59,15 +59,16 @@ class PlainModel:
             vectors = unit(vectors)
         return vectors, bias
 
-    def of_history(self, items: Rows) -> Floats:
+    def of_history(self, items: Rows, weight: Floats | None = None) -> Floats:
         """Return the vector [d] of somebody who took these items, as `HistoryTower` makes it; zeros for nobody's.
 
-        An item without a training rating says nothing, and does not count.
+        An item without a training rating says nothing, and does not count. weight [n]: what each counts, by default 1.
         """
         assert self.history is not None
         known = self.history[items]
-        count = np.count_nonzero(known.any(axis=1))
-        made: Floats = known.sum(axis=0) / np.float32(max(1, int(count)) ** 0.5)
+        size = np.ones(len(known), np.float32) if weight is None else weight
+        count = np.abs(size) @ known.any(axis=1)
+        made: Floats = (known * size[:, None]).sum(axis=0) / np.float32(float(count) ** 0.5 or 1.0)
         if self.unit:
             made = unit(made[None])[0] * np.linalg.norm(self.users, axis=1).max(initial=0)
         return made

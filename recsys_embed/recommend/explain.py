@@ -13,7 +13,7 @@ from recsys_embed.arrays import Floats
 from recsys_embed.content import text
 from recsys_embed.model.plain import Link
 from recsys_embed.ratings.vocab import Id, Rows
-from recsys_embed.recommend.fold_in import FoldIn
+from recsys_embed.recommend.fold_in import Told
 from recsys_embed.recommend.lists import scores_of
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _own(
         order = np.argsort(-added.values, kind="stable")
         left = added.values[order[n:]]
         rest = {"items": len(left), "value": float(left.sum())}
-        rest |= {} if added.own is None else {"vector": added.own}
+        rest |= {} if added.besides is None else {"vector": added.besides}
         rows, values, kind = added.rows[order[:n]], added.values[order[:n]], "contribution"
     named = [
         {"item": ids[at], "title": titles[at], "kind": kind, "value": value}
@@ -121,42 +121,46 @@ def _own(
     return named, rest
 
 
-class Added(NamedTuple):
+class Contributions(NamedTuple):
     """What each of somebody's items adds to a score: item rows [n] and values [n].
 
-    own: what a vector of the user's own adds, or None where they have none.
+    besides: what is added by none of them: a vector of the user's own, or the mean user that a new one begins from.
     """
 
     rows: Rows
     values: NDArray[np.float64]
-    own: float | None = None
+    besides: float | None = None
 
 
-def contributions(recommender: Recommender, person: Person, row: int) -> Added | None:
+def contributions(recommender: Recommender, person: Person, row: int) -> Contributions | None:
     """Return what each of somebody's items adds to their score with the item of a row, or None where it is no sum.
 
     It is one where users are made of what they rated, and of whoever was folded in. A vector that training gave to a
     user is none, nor is the cosine's sum of a history and such a vector, of which only the direction is kept.
     """
     assert person.vector is not None
-    plain, vector, rows = recommender.plain, person.vector.astype(np.float64), person.own
+    plain, fold, vector = recommender.plain, recommender.fold, person.vector.astype(np.float64)
     item = plain.items[row].astype(np.float64)
-    if plain.history is None:
-        fold = getattr(recommender.new_user, "__self__", None)
-        if not isinstance(fold, FoldIn) or not _same(fold.vector(rows), vector):
-            return None
-        return Added(rows, fold.added(rows, item))
-    if person.user >= 0 and recommender.made_of is not None:
-        rows = recommender.made_of[person.user]
-    rows = rows[plain.history[rows].any(axis=1)]
-    vectors = plain.history[rows].astype(np.float64) / max(1, len(rows)) ** 0.5
-    total = vectors.sum(axis=0)
-    if plain.unit:
-        scale = np.linalg.norm(vector) / (np.linalg.norm(total) or 1)
-        vectors, total = vectors * scale, total * scale
-    elif person.user >= 0 and recommender.facts["settings"].get("user_tower") == "both":
-        return Added(rows, vectors @ item, float((vector - total) @ item))
-    return Added(rows, vectors @ item) if _same(total, vector) else None
+    told, of_both = person.told, False
+    if plain.history is not None and person.user >= 0:
+        old = _history(recommender, person.user)
+        told = Told.liked(old) if told is None else told.after(old)
+        of_both = not plain.unit and recommender.facts["settings"].get("user_tower") == "both"
+    elif told is None or person.user >= 0:
+        told = Told.liked(person.own)
+    made = fold.new(told)[0].astype(np.float64)
+    alone = _same(made, vector)
+    added = fold.added(told, made, item) if alone or of_both else None
+    if added is None:
+        return None
+    return Contributions(told.rows, added.values, added.besides if alone else float((vector - made) @ item))
+
+
+def _history(recommender: Recommender, user: int) -> Rows:
+    """Return the rows that a user of the model is the sum of."""
+    if recommender.made_of is None or user >= len(recommender.made_of.count):
+        return recommender.seen[user]
+    return recommender.made_of[user]
 
 
 def _same(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:

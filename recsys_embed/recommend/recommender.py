@@ -26,9 +26,10 @@ from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.approximate import ApproximateIndex
+from recsys_embed.recommend.continued import brought_up, check_continues, configs
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.explain import Explanation, Tokens, explain_for, nearest_own
-from recsys_embed.recommend.fold_in import new_user
+from recsys_embed.recommend.fold_in import Fold, fold_of
 from recsys_embed.recommend.index import CosineIndex, ExactIndex, Index, at_once, top
 from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
@@ -39,6 +40,7 @@ from recsys_embed.recommend.titles import find_item
 if TYPE_CHECKING:
     import pandas as pd
 
+    from recsys_embed.model.model import Model
     from recsys_embed.track.tracker import Tracker
     from recsys_embed.train.loop import Fitted
 
@@ -101,6 +103,7 @@ class Recommender:
         epochs: int | None = None,
         tracker: Tracker | None = None,
         descriptions: Descriptions | None = None,
+        start: Recommender | None = None,
     ) -> Recommender:
         """Train on ratings; without `validate` for all epochs of the settings, or for `epochs` of them.
 
@@ -108,6 +111,8 @@ class Recommender:
         vocabularies; `recommend(hide_held=True)` hides them. min_rating: only ratings from here on are positives;
         all are hidden. validate, better, tracker: as in `train.loop.fit`; what it came to is in `self.fitted`.
         descriptions: what `describe_items` made of the item table, where it is at hand already.
+        start: a model to go on from, with settings as `start.configs()` has them: whom and what it knows begins with
+        its vectors, new users with those that it makes of their ratings, and new items anew.
         """
         if not isinstance(ratings, Ratings):
             raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
@@ -122,6 +127,7 @@ class Recommender:
         # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
         positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
         check_trainable(positives)
+        begin = None if start is None else self._going_on(start, model, train, ratings)
         table = aligned(items, ratings.items)
         if self.content.any and descriptions is None:
             descriptions = describe_items(table, self.content)
@@ -133,7 +139,7 @@ class Recommender:
             net = build(
                 model, size.users, size.items, train.seed, descriptions, self.content, history, shared=size.shared
             )
-            self.fitted = fit(net, positives, train, tracker, validate, better, epochs)
+            self.fitted = fit(net, positives, train, tracker, validate, better, epochs, begin)
         self._forget()
         self._described = self._folder = self.per_user = None
         if descriptions is not None:
@@ -144,12 +150,45 @@ class Recommender:
         self.made_of = positives.seen() if fewer else None
         self.held = held.seen() if held is not None else Seen.nothing(len(ratings.users))
         self.table = table if descriptions is None else table.with_columns(known_words=descriptions.coverage)
-        self.facts = {"settings": settings(model, train, self.content), "epochs": self.fitted.epochs, "metrics": {}}
+        chosen = settings(model, train, self.content) | {"min_rating": min_rating}
+        self.facts = {"settings": chosen, "epochs": self.fitted.epochs, "metrics": {}}
+        if start is not None:
+            self.facts["continued"] = self._facts_of(start)
         return self
+
+    def _going_on(
+        self, start: Recommender, model: ModelConfig, train: TrainConfig, ratings: Ratings
+    ) -> Callable[[Model], None]:
+        """Return what puts a trained model into one that is not."""
+        from recsys_embed.train.warm import begin_from
+
+        check_continues(start, model, train, ratings.shared, self.content.any)
+        begun = brought_up(start, ratings)
+        users, items = (
+            known.rows(now.series, missing="negative")
+            for known, now in ((begun.users, ratings.users), (begun.items, ratings.items))
+        )
+        return lambda net: begin_from(net, begun.plain, users, items)
+
+    def _facts_of(self, start: Recommender) -> dict[str, Any]:
+        """Say what was continued, and how much of this model was there."""
+        known = {
+            f"new_{name}s": int((old.rows(now.series, missing="negative") < 0).sum())
+            for name, old, now in (("user", start.users, self.users), ("item", start.items, self.items))
+        }
+        return {name: start.facts[name] for name in ("created", "run_id", "epochs") if name in start.facts} | known
+
+    def configs(self, **given: Any) -> tuple[ModelConfig, TrainConfig]:
+        """Return the settings of a training that goes on from this model; settings that are given win.
+
+        `Recommender(*model.configs()).fit(ratings, start=model)`: its own ones, with a quarter of the epochs and a
+        tenth of the learning rate.
+        """
+        return configs(self.facts, **given)
 
     def _forget(self) -> None:
         """Drop what was made of the vectors before."""
-        for kept in ("index", "hidden", "popular", "item_ids", "titles", "tokens", "new_user", "prepared", "near"):
+        for kept in ("index", "hidden", "popular", "item_ids", "titles", "tokens", "fold", "prepared", "near"):
             vars(self).pop(kept, None)
 
     def __getattr__(self, name: str) -> Any:
@@ -281,7 +320,7 @@ class Recommender:
         items: item ids, in any order; what stands twice counts once. Without any, the items with most ratings come
             first, and a score is the logarithm of one more than their number, as a softmax over biases would have it.
         among: item ids to choose from; exclude: item ids to leave out too. rules: what else may be shown.
-        Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
+        Raises UnknownId for items that are not known.
         """
         check_k(k)
         person = somebody(self, likes=_listed_ids(self.items, items))
@@ -291,14 +330,21 @@ class Recommender:
     def vector_of(self, items: Id | Iterable[Id]) -> Floats:
         """Return the vector [dim] of somebody the model does not know, from items that they like; no bias is in it.
 
-        Raises UnknownId for items that are not known, SettingError for a model with an MLP scorer.
+        Raises UnknownId for items that are not known.
         """
-        return self.new_user(np.unique(self._rows(self.items, items)))
+        vector = somebody(self, likes=_listed_ids(self.items, items)).vector
+        return np.zeros(self.plain.dim, np.float32) if vector is None else vector
 
     @cached_property
-    def new_user(self) -> Callable[[Rows], Floats]:
-        """Item rows -> the vector of a user who was not there in training."""
-        return new_user(self.plain, self.counts)
+    def fold(self) -> Fold:
+        """What makes vectors of people from what they say of items."""
+        return fold_of(self.plain, self.counts, self.seen)
+
+    @property
+    def least(self) -> float | None:
+        """The rating from which on the training took ratings for positives, or None: all of them."""
+        least: float | None = self.facts.get("settings", {}).get("min_rating")
+        return None if self.plain.link == "stars" else least
 
     @cached_property
     def popular(self) -> ExactIndex:
@@ -385,6 +431,19 @@ class Recommender:
         self.counts = np.concatenate((self.counts, np.zeros(len(vocab), np.int64)))
         self._forget()
         return self
+
+    def update(self, ratings: Ratings | pl.DataFrame | pd.DataFrame) -> Recommender:
+        """Take in new ratings without training: new users become users of the model, and known ones move.
+
+        ratings: Ratings, or a frame with a user, an item, and where it has one a rating column; ids as in training.
+        What is rated stands in no list of theirs any more. Ratings of items that are not known are left out and counted
+        in a warning; those that the model was fitted on change nothing. A rating below the --min-rating of the training
+        is hidden and moves nobody. In one go or one by one comes to the same.
+        Returns this recommender. Raises SettingError for the nodes of a graph, DataError for ratings that are none.
+        """
+        from recsys_embed.recommend.update import update
+
+        return update(self, ratings)
 
     def _need_described(self) -> Described:
         if self.described is None:

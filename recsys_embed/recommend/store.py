@@ -119,6 +119,7 @@ def card(recommender: Recommender) -> str:
         f"{_sizes(recommender)}; "
         f"vectors of {recommender.plain.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
         f"{recommender.facts.get('epochs')} epochs, seed {chosen.get('seed')}.",
+        *_before(recommender.facts),
         "",
         f"A score means: {_MEANINGS[recommender.plain.link]}.",
     ]
@@ -139,6 +140,19 @@ def _sizes(recommender: Recommender) -> str:
     if recommender.shared:
         return f"{len(recommender.users):,} nodes, {len(recommender.seen) // 2:,} edges"
     return f"{len(recommender.users):,} users, {len(recommender.items):,} items, {len(recommender.seen):,} ratings"
+
+
+def _before(facts: dict[str, Any]) -> list[str]:
+    """Return what the training went on from, and what came after it without training."""
+    lines = []
+    if went := facts.get("continued"):
+        of = f"the model {went['model']}" if "model" in went else "a model"
+        more = f"{went['new_users']:,} users and {went['new_items']:,} items were new"
+        lines += ["", f"The training went on from {of} of {str(went.get('created', 'unknown date'))[:10]}; {more}."]
+    if later := facts.get("updated"):
+        more = f"{later['ratings']:,} ratings, {later['new_users']:,} new users"
+        lines += ["", f"After the training, without another one: {more}; the metrics are from before."]
+    return lines
 
 
 def _summary(metrics: dict[str, Any]) -> list[str]:

@@ -52,6 +52,7 @@ def fit(
     validate: Validate | None = None,
     better: tuple[str, int] = ("ndcg_at_10", 1),
     epochs: int | None = None,
+    begin: Callable[[Model], None] | None = None,
 ) -> Fitted:
     """Train a model on ratings and return it as plain arrays.
 
@@ -60,6 +61,7 @@ def fit(
     validate: called with the model after each epoch; with it, the best epoch's model is kept and training ends
         after `config.patience` epochs without a better one. better: the metric that decides, and +1 where more
         is better or -1 where less is.
+    begin: puts into the model what it begins with, instead of chance and numbers of ratings.
     Ctrl-C ends the training and keeps the best model so far; before the first epoch's end it is passed on.
     Raises TrainingError when the loss is not finite.
     """
@@ -75,6 +77,9 @@ def fit(
         model.offset.fill_(float(ratings.value.mean(dtype=np.float64)))
     else:
         model.items.start_bias(_first_bias(ratings.counts, objective.negatives))
+    if begin is not None:
+        begin(model.cpu())
+        model.to(device)
     columns = _columns(ratings, config, device)
     known = Known(ratings.hidden(), len(ratings.items), device)
     sizes = len(ratings.users), len(ratings.items)
@@ -88,7 +93,7 @@ def fit(
 
     best: Fitted | None = None
     history: list[dict[str, float]] = []
-    begin, (name, sign), last = time.perf_counter(), better, epochs or total
+    clock, (name, sign), last = time.perf_counter(), better, epochs or total
     stopped = "epochs"
     try:
         for epoch in range(1, last + 1):
@@ -115,7 +120,7 @@ def fit(
         stopped = "interrupted"
         log.warning("interrupted in epoch %d: the model of epoch %d is kept", len(history) + 1, best.epochs)
     assert best is not None
-    best.history, best.seconds, best.stopped = history, time.perf_counter() - begin, stopped
+    best.history, best.seconds, best.stopped = history, time.perf_counter() - clock, stopped
     return best
 
 

@@ -1,0 +1,94 @@
+"""Going on from a model that knows the first nine tenths of the ratings, against training on all of them from nothing.
+
+    python experiments/continued.py DATASET SEEDS [--grid] [--loss L] [--user-tower T] [--scorer S]
+    python experiments/continued.py movielens-1m 0
+
+Of the training part of a random split the first 90 % by time train the model that is there; it does not know the users
+who came later. Then all of it is trained on: from nothing, with the settings of the recipe, and going on from that
+model, with `Recommender.configs` or, with `--grid`, with other shares of the epochs and of the learning rate. Measured
+are validation NDCG@10 (or RMSE) after the last epoch, without early stopping, and the seconds of the fit; `updated` is
+the old model after `Recommender.update`.
+"""
+
+import argparse
+import time
+
+import numpy as np
+import polars as pl
+
+from recsys_embed import DataConfig, ModelConfig, Recommender, TrainConfig, load_dataset
+from recsys_embed.evaluation.metrics import rmse
+from recsys_embed.evaluation.protocol import Ranker, rank_metrics
+
+
+def parts(split):
+    """Return the first nine tenths of the training ratings by time, without the users who have none of them."""
+    rows = split.train
+    first = rows.take(np.sort(np.argsort(rows.time, kind="stable")[: round(0.9 * len(rows))]))
+    return type(rows).from_frame(first.frame())
+
+
+def quality(model, split):
+    """Return validation NDCG@10, or RMSE for a model of stars."""
+    users, items = (
+        new.rows(old.series, missing="negative")
+        for new, old in ((model.users, split.valid.users), (model.items, split.valid.items))
+    )
+    valid = split.valid
+    if model.plain.link == "stars":
+        both = (users[valid.user] >= 0) & (items[valid.item] >= 0)
+        return rmse(model.plain.predict(users[valid.user[both]], items[valid.item[both]]), valid.value[both])
+    whole = len(users) == len(model.users) and (users >= 0).all() and len(items) == len(model.items)
+    if not whole:  # unknown items stand below all others, and unknown users get what is popular
+        return np.nan
+    seen = split.train.seen()
+    return rank_metrics(Ranker.of(model.plain), valid, seen, split.train.counts, (10,)).metrics["ndcg_at_10"]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dataset")
+    parser.add_argument("seeds")
+    parser.add_argument("--grid", action="store_true")
+    parser.add_argument("--loss")
+    parser.add_argument("--user-tower")
+    parser.add_argument("--scorer", default="dot")
+    parser.add_argument("--data-dir")
+    asked = parser.parse_args()
+    found = []
+    for seed in map(int, asked.seeds.split(",")):
+        config = DataConfig(dataset=asked.dataset, split_seed=seed, data_dir=asked.data_dir)
+        split = load_dataset(asked.dataset, config).split(config)
+        own = ModelConfig(user_tower=asked.user_tower, scorer=asked.scorer), TrainConfig(loss=asked.loss, seed=seed)
+
+        def measured(name, fit, seed=seed, split=split):
+            begin = time.perf_counter()
+            model = fit()
+            took = time.perf_counter() - begin
+            found.append({"what": name, "seed": seed, "value": quality(model, split), "seconds": took})
+            print(found[-1], flush=True)
+            return model
+
+        measured("from nothing", lambda: Recommender(*own).fit(split.train))
+        start = Recommender(*own).fit(parts(split))
+        full = start.facts["settings"]
+        shares = [(None, None)]
+        if asked.grid:
+            shares += [(e, lr) for e in (0.1, 0.25) for lr in (0.03, 0.1, 0.25)]
+        for e, lr in shares:
+            given = {} if e is None else {"epochs": max(1, round(e * full["epochs"])), "lr": lr * full["lr"]}
+            name = "going on" if e is None else f"epochs x {e}, lr x {lr}"
+            measured(name, lambda: Recommender(*start.configs(**given, seed=seed)).fit(split.train, start=start))
+            if e is None:
+                continue
+            short = {"epochs": given["epochs"]}
+            if lr == 0.1:
+                fresh = ModelConfig(**vars(own[0])), TrainConfig(**{**vars(own[1]), **short})
+                measured(f"from nothing, epochs x {e}", lambda: Recommender(*fresh).fit(split.train))
+    table = pl.DataFrame(found).group_by("what", maintain_order=True).agg(pl.col("value", "seconds").mean())
+    for what, value, seconds in table.rows():
+        print(f"{value:.4f}  {seconds:6.1f} s  {what}")
+
+
+if __name__ == "__main__":
+    main()
