@@ -11,8 +11,8 @@ from worlds import recsys, small, tastes
 
 from recsys_embed.config import ContentConfig
 from recsys_embed.errors import SettingError, UnknownId
-from recsys_embed.recommend.fold_in import Alike, FoldIn, Regression, Told
-from recsys_embed.recommend.person import Person, known, moved, somebody, told_by
+from recsys_embed.recommend.fold_in import FoldIn, Told
+from recsys_embed.recommend.person import somebody
 from recsys_embed.recommend.recommender import Recommender
 
 WORLD, TABLE, COLOUR = tastes()
