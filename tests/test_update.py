@@ -279,7 +279,7 @@ class TestContinue:
         world = checkerboard_stars()
         data, quiet = DataConfig(dataset="board", split_seed=3), {"track": False, "baselines": False, "resamples": 0}
         catalog = Catalog(world, None)
-        old, report = run_experiment(
+        old, _ = run_experiment(
             data, *small("softmax", dim=4, epochs=3), RunConfig(out=str(tmp_path / "a"), **quiet), catalog=catalog
         )
         run = RunConfig(out=str(tmp_path / "b"), start=str(tmp_path / "a"), **quiet)
