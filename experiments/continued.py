@@ -6,7 +6,8 @@
 Of the training part of a random split the first 90 % by time train the model that is there; it does not know the users
 who came later. (Of data without times: random ones, without a twentieth of the users.) Then all of it is trained on:
 from nothing, with the settings of the recipe, and going on from that model, with `Recommender.configs` or, with
-`--grid`, with other shares of the epochs and of the learning rate. Measured are validation NDCG@10 (or RMSE) after the last epoch, without early stopping, and the seconds of the fit.
+`--grid`, with other shares of the epochs and of the learning rate. Measured are validation NDCG@10 (or RMSE) after the
+last epoch, without early stopping, and the seconds of the fit.
 """
 
 import argparse

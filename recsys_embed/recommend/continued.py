@@ -78,10 +78,16 @@ def check_continues(start: Recommender, model: ModelConfig, train: TrainConfig, 
 
 
 def brought_up(start: Recommender, ratings: Ratings) -> Recommender:
-    """Return a model that knows the users of these ratings, and what they rated of its items; `start` is left alone."""
+    """Return a model that knows the new users of these ratings by what they rated of its items; `start` is left alone.
+
+    Its own users are not moved: the training does that.
+    """
     begun = copy.copy(start)
     begun.facts = dict(start.facts)
     if start.shared:
         return begun
-    items = start.items.rows(ratings.items.series, missing="negative")
-    return begun.update(ratings.take(items[ratings.item] >= 0))
+    users, items = (
+        known.rows(now.series, missing="negative")
+        for known, now in ((start.users, ratings.users), (start.items, ratings.items))
+    )
+    return begun.update(ratings.take((users[ratings.user] < 0) & (items[ratings.item] >= 0)))
