@@ -17,15 +17,14 @@ if TYPE_CHECKING:
     from recsys_embed.recommend.recommender import Recommender
 
 # A training that goes on needs fewer and smaller steps than one from nothing (experiments/LOG.md).
-_EPOCHS, _PACE = 0.25, 0.1
+_EPOCHS, _PACE = 0.25, 0.25
 _LEFT_OUT = ("seed", "device", "threads", "valid", "test", *PLACES)
 
 
 def kept_settings(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that a training begins with which continues the model of these facts, by name.
 
-    They are the model's own, of data, model and training, with a quarter of its epochs and a tenth of its learning
-    rate.
+    They are the model's own, of data, model and training, with a quarter of its epochs and of its learning rate.
     """
     known = {f.name for config in (DataConfig, ModelConfig, TrainConfig) for f in fields(config)} - set(_LEFT_OUT)
     kept = {name: value for name, value in facts.get("settings", {}).items() if name in known}
