@@ -4,14 +4,15 @@
     python experiments/continued.py movielens-1m 0
 
 Of the training part of a random split the first 90 % by time train the model that is there; it does not know the users
-who came later. Then all of it is trained on: from nothing, with the settings of the recipe, and going on from that
-model, with `Recommender.configs` or, with `--grid`, with other shares of the epochs and of the learning rate. Measured
-are validation NDCG@10 (or RMSE) after the last epoch, without early stopping, and the seconds of the fit; `updated` is
-the old model after `Recommender.update`.
+who came later. (Of data without times: random ones, without a twentieth of the users.) Then all of it is trained on:
+from nothing, with the settings of the recipe, and going on from that model, with `Recommender.configs` or, with
+`--grid`, with other shares of the epochs and of the learning rate. Measured are validation NDCG@10 (or RMSE) after the
+last epoch, without early stopping, and the seconds of the fit.
 """
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -22,25 +23,21 @@ from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 
 
 def parts(split):
-    """Return the first nine tenths of the training ratings by time, without the users who have none of them."""
+    """Return the first nine tenths of the training ratings, without the users who have none of them."""
     rows = split.train
-    first = rows.take(np.sort(np.argsort(rows.time, kind="stable")[: round(0.9 * len(rows))]))
+    random = np.random.default_rng(0)
+    drawn = np.where(random.random(len(rows.users))[rows.user] < 0.05, 2.0, random.random(len(rows)))
+    first = rows.take(
+        np.sort(np.argsort(drawn if rows.time is None else rows.time, kind="stable")[: round(0.9 * len(rows))])
+    )
     return type(rows).from_frame(first.frame())
 
 
 def quality(model, split):
     """Return validation NDCG@10, or RMSE for a model of stars."""
-    users, items = (
-        new.rows(old.series, missing="negative")
-        for new, old in ((model.users, split.valid.users), (model.items, split.valid.items))
-    )
     valid = split.valid
     if model.plain.link == "stars":
-        both = (users[valid.user] >= 0) & (items[valid.item] >= 0)
-        return rmse(model.plain.predict(users[valid.user[both]], items[valid.item[both]]), valid.value[both])
-    whole = len(users) == len(model.users) and (users >= 0).all() and len(items) == len(model.items)
-    if not whole:  # unknown items stand below all others, and unknown users get what is popular
-        return np.nan
+        return rmse(model.plain.predict(valid.user, valid.item), valid.value)
     seen = split.train.seen()
     return rank_metrics(Ranker.of(model.plain), valid, seen, split.train.counts, (10,)).metrics["ndcg_at_10"]
 
@@ -61,30 +58,23 @@ def main():
         split = load_dataset(asked.dataset, config).split(config)
         own = ModelConfig(user_tower=asked.user_tower, scorer=asked.scorer), TrainConfig(loss=asked.loss, seed=seed)
 
-        def measured(name, fit, seed=seed, split=split):
+        def measured(name, configs, start=None, seed=seed, split=split):
             begin = time.perf_counter()
-            model = fit()
+            model = Recommender(*configs).fit(split.train, start=start)
             took = time.perf_counter() - begin
             found.append({"what": name, "seed": seed, "value": quality(model, split), "seconds": took})
             print(found[-1], flush=True)
-            return model
 
-        measured("from nothing", lambda: Recommender(*own).fit(split.train))
+        measured("from nothing", own)
         start = Recommender(*own).fit(parts(split))
         full = start.facts["settings"]
-        shares = [(None, None)]
-        if asked.grid:
-            shares += [(e, lr) for e in (0.1, 0.25) for lr in (0.03, 0.1, 0.25)]
-        for e, lr in shares:
-            given = {} if e is None else {"epochs": max(1, round(e * full["epochs"])), "lr": lr * full["lr"]}
-            name = "going on" if e is None else f"epochs x {e}, lr x {lr}"
-            measured(name, lambda: Recommender(*start.configs(**given, seed=seed)).fit(split.train, start=start))
-            if e is None:
-                continue
-            short = {"epochs": given["epochs"]}
-            if lr == 0.1:
-                fresh = ModelConfig(**vars(own[0])), TrainConfig(**{**vars(own[1]), **short})
-                measured(f"from nothing, epochs x {e}", lambda: Recommender(*fresh).fit(split.train))
+        measured("going on", start.configs(seed=seed), start)
+        for e in (0.1, 0.25) if asked.grid else ():
+            short = max(1, round(e * full["epochs"]))
+            measured(f"from nothing, epochs x {e}", (own[0], replace(own[1], epochs=short)))
+            for lr in (0.03, 0.1, 0.25):
+                given = {"epochs": short, "lr": lr * full["lr"], "seed": seed}
+                measured(f"going on, epochs x {e}, lr x {lr}", start.configs(**given), start)
     table = pl.DataFrame(found).group_by("what", maintain_order=True).agg(pl.col("value", "seconds").mean())
     for what, value, seconds in table.rows():
         print(f"{value:.4f}  {seconds:6.1f} s  {what}")

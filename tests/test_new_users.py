@@ -11,8 +11,11 @@ from worlds import recsys, small, tastes
 
 from recsys_embed.config import ContentConfig
 from recsys_embed.errors import SettingError, UnknownId
-from recsys_embed.recommend.fold_in import FoldIn, Told
-from recsys_embed.recommend.person import somebody
+from recsys_embed.recommend import fold_in
+from recsys_embed.recommend import person as people
+from recsys_embed.recommend.ask import Ask, answer
+from recsys_embed.recommend.fold_in import Alike, FoldIn, Regression, Told
+from recsys_embed.recommend.person import Person, moved, somebody, told_by
 from recsys_embed.recommend.recommender import Recommender
 
 WORLD, TABLE, COLOUR = tastes()
@@ -228,3 +231,163 @@ class TestClosedForm:
             assert np.isfinite(FoldIn.of(own.plain, counts).vector(np.array([7, 8]))).all()
         alone = FoldIn.of(own.plain, 1 * (np.arange(60) == 7))
         assert not alone.vector(np.array([7])).any(), "the only item there is tells nobody apart"
+
+
+NOTHING = np.zeros(0, np.int64)
+
+
+class TestLikelihood:
+    """What a fold-in is, beside the closed form that it begins with."""
+
+    def test_it_is_where_the_likelihood_that_it_states_has_its_top(self, own):
+        fold = FoldIn.of(own.plain, own.counts)
+        rows, weight = np.array([3, 9, 17, 40, 41]), np.array([1, 0.5, 1, 1, -0.1], np.float32)
+        x = fold.new(Told(rows, weight, weight))[0].astype(float)
+        v, bias = own.plain.items.astype(float), own.plain.item_bias.astype(float)
+        others = (own.counts > 0) & ~np.isin(np.arange(60), rows[weight > 0])
+        n, ridge = np.abs(weight).sum(), fold.noise + fold.prior / np.abs(weight).sum()
+        at = lambda x: (  # noqa: E731
+            weight @ (v[rows] @ x) / n
+            - weight.sum() / n * np.log(np.exp(v[others] @ x + bias[others]).sum())
+            - ridge * x @ x / 2
+        )
+        step = 1e-4
+        slope = [(at(x + d) - at(x - d)) / (2 * step) for d in step * np.eye(8)]
+        begin = [(at(d) - at(-d)) / (2 * step) for d in step * np.eye(8)]
+        assert np.linalg.norm(slope) < 0.02 * np.linalg.norm(begin)
+        assert at(x) > at(fold.vector(rows[:4]).astype(float))
+
+    def test_where_there_are_many_items_the_unlikely_ones_stay_as_they_are(self, own, monkeypatch):
+        fold, told = FoldIn.of(own.plain, own.counts), Told.liked(np.array([3, 9, 17, 40]))
+        whole = fold.new(told)[0]
+        monkeypatch.setattr(fold_in, "_NEAR", 30)
+        some = fold.new(told)[0]
+        assert 0 < np.abs(some - whole).max() < 0.1 * np.abs(whole).max()
+
+    def test_who_took_everything_and_who_likes_nothing_have_a_vector(self, own):
+        fold, rows = FoldIn.of(own.plain, own.counts), np.arange(60)
+        assert np.isfinite(fold.new(Told.liked(rows))[0]).all()
+        assert not fold.new(Told.liked(NOTHING))[0].any()
+        away, like = (fold.new(Told(rows[:1], np.float32([w]), np.float32([1])))[0] for w in (-0.1, 1))
+        assert away @ like < 0
+
+
+@pytest.mark.parametrize("kind", ["own", "history", "mlp"])
+def test_dislikes_push_what_is_near_down_and_are_hidden_but_not_spoken_of(kind, request):
+    model = odd(kind) if kind == "mlp" else request.getfixturevalue(kind)
+    colour = [np.flatnonzero(COLOUR == c) for c in range(3)]
+    likes = [*colour[0][:4], *colour[1][:4]]
+
+    def share(person):
+        query = model.plain.folded(person.vector[None], person.bias)
+        scores = model.plain.score(query, model.plain.keys())[0]
+        rest = [np.setdiff1d(of, [*likes, *disliked]) for of in colour]
+        return scores[rest[1]].mean() - scores[rest[0]].mean()
+
+    disliked = colour[1][4:8].tolist()
+    without, person = somebody(model, likes=likes), somebody(model, likes=likes, dislikes=disliked)
+    assert share(person) < share(without)
+    np.testing.assert_array_equal(person.own, np.sort(likes))
+    np.testing.assert_array_equal(person.disliked, np.sort(disliked))
+    found = answer(model, Ask(likes=likes, dislikes=disliked, k=60, why=True))
+    assert not np.isin(found.rows, likes + disliked).any() and len(found.rows) == 60 - 12
+    assert not np.isin(np.concatenate(found.why), disliked).any()
+
+
+_ODD = {}
+
+
+def odd(kind):
+    """A model of stars or with an MLP."""
+    if kind not in _ODD:
+        stars = replace(WORLD, value=(1 + np.arange(len(WORLD)) % 5).astype(np.float32))
+        given = {"scorer": "mlp", "loss": "logistic", "epochs": 30} if kind == "mlp" else {"loss": "mse"}
+        _ODD[kind] = fit(ratings=stars, **given)
+    return _ODD[kind]
+
+
+def test_order_and_repetition_of_what_is_said_do_not_matter(own):
+    likes, ratings = [3, 17, 40], {7: 5.0, 9: 1.0}
+    one = somebody(own, likes=likes, dislikes=[20, 8], ratings=ratings)
+    two = somebody(own, likes=[40, 3, 17, 3], dislikes=[8, 20, 8], ratings={"9": 1.0, "7": 5.0})
+    np.testing.assert_array_equal(one.vector, two.vector)
+    np.testing.assert_array_equal(one.disliked, two.disliked)
+    assert somebody(own).vector is None and somebody(own, ratings={}).vector is None
+    with pytest.raises(SettingError, match="a rating must be a number"):
+        somebody(own, ratings={3: float("nan")})
+
+
+def test_what_a_rating_weighs_follows_from_the_training(own):
+    told, against = told_by(own, NOTHING, NOTHING, {3: 5.0, 4: 2.0, 5: 3.0})  # with a --min-rating of 3
+    np.testing.assert_array_equal(told.weight, [1, 0, 1])
+    np.testing.assert_array_equal(against, [4])
+    free = Recommender()
+    vars(free).update(vars(own), facts={"settings": {"min_rating": None}}, plain=replace(own.plain, scale=(1.0, 5.0)))
+    told, against = told_by(free, np.array([3]), np.array([4]), {5: 1.0, 6: 3.0, 7: 5.0, 8: 9.0, 3: 2.0})
+    np.testing.assert_allclose(told.weight, [0.175, people._WORST, people._WORST, 0.45, 1, 1], rtol=1e-6)
+    np.testing.assert_array_equal(against, [3, 4, 5])
+    vars(free)["plain"] = replace(own.plain, scale=(1.0, 5000.0))
+    assert told_by(free, NOTHING, NOTHING, {5: 1.0, 6: 70.0})[0].weight.tolist() == [1, 1], "numbers of plays"
+
+
+def test_a_user_of_the_model_with_something_said_is_that_user_moved(own):
+    user, colour = 4, COLOUR == 2
+    plain = somebody(own, user)
+    likes = np.flatnonzero(colour)[:6]
+    person = somebody(own, user, likes=likes)
+    lift = own.plain.items @ (person.vector - plain.vector)
+    assert person.user == plain.user == int(own.users.rows([user])[0])
+    assert lift[colour].mean() > lift[~colour].mean()
+    np.testing.assert_array_equal(person.own, np.union1d(plain.own, likes))
+    seen = own.items.ids(plain.own).to_list()
+    same = somebody(own, user, likes=seen)
+    np.testing.assert_array_equal(same.vector, plain.vector)
+    less = somebody(own, user, dislikes=seen[:1])
+    assert own.plain.items[plain.own[0]] @ (less.vector - plain.vector) < 0
+    assert plain.own[0] in less.disliked and plain.own[0] not in less.own
+
+
+class TestStars:
+    def test_it_is_the_ridge_regression_of_all_ratings_at_once(self):
+        model = odd("mse")
+        plain, fold = model.plain, model.fold
+        assert isinstance(fold, Regression)
+        rows, stars = np.array([2, 5, 11, 30]), np.array([5.0, 1.0, 3.0, 4.0])
+        person = moved(model, Person(None), NOTHING, NOTHING, dict(zip(rows.tolist(), stars, strict=True)))
+        users = np.column_stack((plain.users, plain.user_bias)).astype(float)
+        keys = np.column_stack((plain.items[rows], np.ones(4))).astype(float)
+        inverse, error = np.linalg.inv(np.cov(users.T)), (0.15 * 4) ** 2
+        left = stars - plain.offset - plain.item_bias[rows] - keys @ users.mean(axis=0)
+        want = users.mean(axis=0) + np.linalg.solve(inverse + keys.T @ keys / error, keys.T @ left / error)
+        np.testing.assert_allclose(np.append(person.vector, person.bias), want, atol=1e-3)
+
+    def test_a_like_is_more_than_a_dislike_and_less_than_the_highest_rating(self):
+        model, key = odd("mse"), odd("mse").plain.items[9]
+        said = [{"dislikes": [9]}, {"likes": [9]}, {"ratings": {9: 5.0}}, {"ratings": {9: 1.0}}]
+        people = [
+            somebody(model, likes=[3], **more) if "likes" not in more else somebody(model, likes=[3, 9])
+            for more in said
+        ]
+        scores = [person.vector @ key + person.bias for person in people]
+        assert scores[3] < scores[0] < scores[1] < scores[2]
+        assert people[0].disliked.tolist() == people[3].disliked.tolist() == [9]
+
+    def test_what_comes_later_comes_to_the_same(self):
+        model = odd("mse")
+        rows, stars = np.array([2, 5, 11, 30]), np.array([5.0, 1.0, 3.0, 4.0], np.float32)
+        told = lambda part: Told(rows[part], stars[part], stars[part])  # noqa: E731
+        vector, bias = model.fold.new(told(slice(0, 2)))
+        vector, bias = model.fold.moved(-1, rows[:2], vector, bias, told(slice(2, 4)))
+        want = model.fold.new(told(slice(0, 4)))
+        np.testing.assert_allclose(vector, want[0], atol=1e-4)
+        assert abs(bias - want[1]) < 1e-4
+
+
+def test_an_mlps_new_user_is_the_mean_of_those_most_alike():
+    model = odd("mlp")
+    assert isinstance(model.fold, Alike)
+    taken = np.array([3, 9, 17, 40])
+    alike = np.array([len(np.intersect1d(model.seen[u], taken)) / len(model.seen[u]) ** 0.5 for u in range(45)])
+    best = np.argsort(-alike, kind="stable")[:20]
+    want = alike[best] ** 3 @ model.plain.users[best] / (alike[best] ** 3).sum()
+    np.testing.assert_allclose(model.fold.new(Told.liked(taken))[0], want, rtol=1e-4, atol=1e-6)

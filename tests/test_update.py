@@ -13,6 +13,7 @@ from recsys_embed.datasets.catalog import Catalog
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment import run_experiment
 from recsys_embed.ratings.table import Ratings
+from recsys_embed.recommend.fold_in import Told
 from recsys_embed.recommend.person import known, moved
 from recsys_embed.recommend.recommender import Recommender
 
@@ -31,6 +32,9 @@ KINDS = {
     "gibbs": {"loss": "mse", "method": "gibbs"},
 }
 NOTHING = np.zeros(0, np.int64)
+
+
+FIRST_COUNTS = Ratings.from_frame(FIRST).counts
 
 
 def fit(kind, frame=FIRST, start=None, **given):
@@ -117,6 +121,8 @@ def test_who_says_more_is_moved_and_others_are_not(model, later):
     changed = np.abs(model.plain.users[rows[rows < 40]] - before.users[rows[rows < 40]]).max(axis=1)
     assert (changed > 1e-6).all()
     assert len(model.seen) == len(seen) + later.height
+    rated = np.bincount(model.items.rows(later["item_id"]), minlength=len(model.items))
+    np.testing.assert_array_equal(model.counts, FIRST_COUNTS + rated)
 
 
 def fit_of(model):
@@ -200,6 +206,15 @@ def test_an_event_that_comes_twice_counts_once_and_the_person_before_stays():
     assert one.user == 4 and not np.array_equal(one.vector, before)
 
 
+def test_what_training_found_beside_the_items_is_kept_by_its_share():
+    model = fit("cosine")
+    person, old, likes = known(model, 4), model.seen[4], np.setdiff1d(np.arange(55), model.seen[4])[:5]
+    now = moved(model, person, likes, NOTHING, {}).vector
+    before, after = (model.fold.new(Told.liked(rows))[0] for rows in (old, np.union1d(old, likes)))
+    assert np.abs(person.vector - before).max() > 0.1
+    np.testing.assert_allclose(now - after, (person.vector - before) * len(old) / (len(old) + 5), atol=1e-5)
+
+
 def test_a_model_of_stars_moves_towards_the_stars():
     for kind in ("mse", "gibbs"):
         model = fit(kind)
@@ -279,7 +294,7 @@ class TestContinue:
         world = checkerboard_stars()
         data, quiet = DataConfig(dataset="board", split_seed=3), {"track": False, "baselines": False, "resamples": 0}
         catalog = Catalog(world, None)
-        old, report = run_experiment(
+        old, _ = run_experiment(
             data, *small("softmax", dim=4, epochs=3), RunConfig(out=str(tmp_path / "a"), **quiet), catalog=catalog
         )
         run = RunConfig(out=str(tmp_path / "b"), start=str(tmp_path / "a"), **quiet)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from recsys_embed.recommend.recommender import Recommender
 
 # A training that goes on needs fewer and smaller steps than one from nothing (experiments/LOG.md).
-_EPOCHS, _PACE = 0.25, 0.1
+_EPOCHS, _PACE = 0.25, 0.25
 _LEFT_OUT = ("seed", "device", "threads", "valid", "test", *PLACES)
 
 
 def kept_settings(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that a training begins with which continues the model of these facts, by name.
 
-    They are the model's own, of data, model and training, with a quarter of its epochs and a tenth of its learning rate.
+    They are the model's own, of data, model and training, with a quarter of its epochs and of its learning rate.
     """
     known = {f.name for config in (DataConfig, ModelConfig, TrainConfig) for f in fields(config)} - set(_LEFT_OUT)
     kept = {name: value for name, value in facts.get("settings", {}).items() if name in known}
@@ -77,10 +77,16 @@ def check_continues(start: Recommender, model: ModelConfig, train: TrainConfig, 
 
 
 def brought_up(start: Recommender, ratings: Ratings) -> Recommender:
-    """Return a model that knows the users of these ratings, and what they rated of its items; `start` is left alone."""
+    """Return a model that knows the new users of these ratings by what they rated of its items; `start` is left alone.
+
+    Its own users are not moved: the training does that.
+    """
     begun = copy.copy(start)
     begun.facts = dict(start.facts)
     if start.shared:
         return begun
-    items = start.items.rows(ratings.items.series, missing="negative")
-    return begun.update(ratings.take(items[ratings.item] >= 0))
+    users, items = (
+        known.rows(now.series, missing="negative")
+        for known, now in ((start.users, ratings.users), (start.items, ratings.items))
+    )
+    return begun.update(ratings.take((users[ratings.user] < 0) & (items[ratings.item] >= 0)))

@@ -181,8 +181,8 @@ class Recommender:
     def configs(self, **given: Any) -> tuple[ModelConfig, TrainConfig]:
         """Return the settings of a training that goes on from this model; settings that are given win.
 
-        `Recommender(*model.configs()).fit(ratings, start=model)`: its own ones, with a quarter of the epochs and a
-        tenth of the learning rate.
+        `Recommender(*model.configs()).fit(ratings, start=model)`: its own ones, with a quarter of the epochs and of
+        the learning rate.
         """
         return configs(self.facts, **given)
 
