@@ -11,9 +11,14 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import settings
 from worlds import ITEMS, USERS
 
 from recsys_embed.ratings.table import Ratings
+
+# How long an example takes says nothing of it where other programs run beside the tests.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

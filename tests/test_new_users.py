@@ -280,7 +280,7 @@ def test_dislikes_push_what_is_near_down_and_are_hidden_but_not_spoken_of(kind, 
 
     def share(person):
         query = model.plain.folded(person.vector[None], person.bias)
-        scores = model.plain.score(query, model.plain.keys())[0]
+        scores = model.plain.score(query)[0]
         rest = [np.setdiff1d(of, [*likes, *disliked]) for of in colour]
         return scores[rest[1]].mean() - scores[rest[0]].mean()
 
