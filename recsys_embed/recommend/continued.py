@@ -13,6 +13,9 @@ from recsys_embed.errors import SettingError
 from recsys_embed.recommend.bundle import facts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recsys_embed.model.model import Model
     from recsys_embed.ratings.table import Ratings
     from recsys_embed.recommend.recommender import Recommender
 
@@ -90,3 +93,27 @@ def brought_up(start: Recommender, ratings: Ratings) -> Recommender:
         for known, now in ((start.users, ratings.users), (start.items, ratings.items))
     )
     return begun.update(ratings.take((users[ratings.user] < 0) & (items[ratings.item] >= 0)))
+
+
+def going_on(
+    start: Recommender, model: ModelConfig, train: TrainConfig, ratings: Ratings, described: bool
+) -> Callable[[Model], None]:
+    """Return what puts a trained model into one that is not. Raises SettingError where that cannot be."""
+    from recsys_embed.train.warm import begin_from
+
+    check_continues(start, model, train, ratings.shared, described)
+    begun = brought_up(start, ratings)
+    users, items = (
+        known.rows(now.series, missing="negative")
+        for known, now in ((begun.users, ratings.users), (begun.items, ratings.items))
+    )
+    return lambda net: begin_from(net, begun.plain, users, items)
+
+
+def went_on(start: Recommender, ratings: Ratings) -> dict[str, Any]:
+    """Say what was continued, and how much of the ratings' users and items was not there."""
+    known = {
+        f"new_{name}s": int((old.rows(now.series, missing="negative") < 0).sum())
+        for name, old, now in (("user", start.users, ratings.users), ("item", start.items, ratings.items))
+    }
+    return {name: start.facts[name] for name in ("created", "run_id", "epochs") if name in start.facts} | known

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
 from recsys_embed.config import NO_RULES, ContentConfig, IndexName, ModelConfig, Rules, TrainConfig, settings
-from recsys_embed.content.images import find_images
-from recsys_embed.content.item_vectors import read_item_vectors
 from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.errors import DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.model.plain import PlainModel
@@ -26,7 +24,7 @@ from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend import store
 from recsys_embed.recommend.approximate import ApproximateIndex
-from recsys_embed.recommend.continued import brought_up, check_continues, configs
+from recsys_embed.recommend.continued import configs, going_on, went_on
 from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.explain import Explanation, Tokens, explain_for, nearest_own
 from recsys_embed.recommend.fold_in import Fold, fold_of
@@ -34,13 +32,12 @@ from recsys_embed.recommend.index import CosineIndex, ExactIndex, Index, at_once
 from recsys_embed.recommend.lists import list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
 from recsys_embed.recommend.rules import Prepared, ready
-from recsys_embed.recommend.tables import aligned, new_rows
+from recsys_embed.recommend.tables import aligned
 from recsys_embed.recommend.titles import find_item
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from recsys_embed.model.model import Model
     from recsys_embed.track.tracker import Tracker
     from recsys_embed.train.loop import Fitted
 
@@ -127,7 +124,7 @@ class Recommender:
         # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
         positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
         check_trainable(positives)
-        begin = None if start is None else self._going_on(start, model, train, ratings)
+        begin = None if start is None else going_on(start, model, train, ratings, self.content.any)
         table = aligned(items, ratings.items)
         if self.content.any and descriptions is None:
             descriptions = describe_items(table, self.content)
@@ -153,30 +150,8 @@ class Recommender:
         chosen = settings(model, train, self.content) | {"min_rating": min_rating}
         self.facts = {"settings": chosen, "epochs": self.fitted.epochs, "metrics": {}}
         if start is not None:
-            self.facts["continued"] = self._facts_of(start)
+            self.facts["continued"] = went_on(start, ratings)
         return self
-
-    def _going_on(
-        self, start: Recommender, model: ModelConfig, train: TrainConfig, ratings: Ratings
-    ) -> Callable[[Model], None]:
-        """Return what puts a trained model into one that is not."""
-        from recsys_embed.train.warm import begin_from
-
-        check_continues(start, model, train, ratings.shared, self.content.any)
-        begun = brought_up(start, ratings)
-        users, items = (
-            known.rows(now.series, missing="negative")
-            for known, now in ((begun.users, ratings.users), (begun.items, ratings.items))
-        )
-        return lambda net: begin_from(net, begun.plain, users, items)
-
-    def _facts_of(self, start: Recommender) -> dict[str, Any]:
-        """Say what was continued, and how much of this model was there."""
-        known = {
-            f"new_{name}s": int((old.rows(now.series, missing="negative") < 0).sum())
-            for name, old, now in (("user", start.users, self.users), ("item", start.items, self.items))
-        }
-        return {name: start.facts[name] for name in ("created", "run_id", "epochs") if name in start.facts} | known
 
     def configs(self, **given: Any) -> tuple[ModelConfig, TrainConfig]:
         """Return the settings of a training that goes on from this model; settings that are given win.
@@ -385,7 +360,7 @@ class Recommender:
         and UnknownId where it knows nothing of what is asked.
         """
         check_k(k)
-        described = self._need_described()
+        described = self.need_described()
         if not query and image is None:
             raise SettingError("search needs a text or a picture")
         near = described.likeness(query, None if image is None else Path(image), self.plain.items)
@@ -395,7 +370,7 @@ class Recommender:
     def words_near(self, item: Id, k: int = 10) -> pl.DataFrame:
         """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
         check_k(k)
-        return self._need_described().words_near(self.plain.items[int(self._rows(self.items, item)[0])], k)
+        return self.need_described().words_near(self.plain.items[int(self._rows(self.items, item)[0])], k)
 
     def add_items(
         self,
@@ -411,26 +386,9 @@ class Recommender:
         Returns this recommender. Raises SettingError for a model without descriptions, DataError for ids that are
         known already or stand twice.
         """
-        described, new = self._need_described(), as_polars(table)
-        vocab, added = new_rows(new, self.items, self.table)
-        vectors = read_item_vectors(Path(item_vectors), vocab) if item_vectors else None
-        pictures = find_images(Path(images), vocab) if images else None
-        features = described.features(new, vectors, pictures)
-        nothing = int((~described.known(features)).sum())
-        if nothing:
-            log.warning(
-                "nothing is known of %d of the %d new items: they stand where an average item does", nothing, len(vocab)
-            )
-        encoded, bias = replace(self.plain, map=described.map).encode(features)
-        # Nothing can fail from here on, so that no half of the items is added.
-        self._described = described.with_items(features, encoded)
-        coverage = described.describer.coverage(new)
-        self.table = pl.concat([self.table, added.with_columns(known_words=coverage)], how="diagonal")
-        self.plain = self.plain.with_items(encoded, bias)
-        self.items = Vocab(pl.concat([self.items.series, vocab.series]), "item")
-        self.counts = np.concatenate((self.counts, np.zeros(len(vocab), np.int64)))
-        self._forget()
-        return self
+        from recsys_embed.recommend.new_items import add_items
+
+        return add_items(self, as_polars(table), item_vectors, images)
 
     def update(self, ratings: Ratings | pl.DataFrame | pd.DataFrame) -> Recommender:
         """Take in new ratings without training: new users become users of the model, and known ones move.
@@ -445,7 +403,8 @@ class Recommender:
 
         return update(self, ratings)
 
-    def _need_described(self) -> Described:
+    def need_described(self) -> Described:
+        """Return `described`. Raises SettingError where the model was trained without."""
         if self.described is None:
             raise SettingError(
                 "this model was trained without descriptions of its items: train one with --text title,genres,…"
