@@ -169,8 +169,9 @@ def test_the_command_line(history, tmp_path):
     printed = recsys("recommend", "--likes", f"5;{title}", cwd=tmp_path).stdout
     assert "near to what they like" in printed and f"likes: {TABLE['title'][5]}, {title}" in printed
     assert "no item has the id or the title" in recsys("recommend", "--likes", "5;nothing", cwd=tmp_path, code=4).stderr
-    for wrong in (["--user", "1"], ["--out", "a.csv"]):
-        assert "--likes" in recsys("recommend", "--likes", "5", *wrong, cwd=tmp_path, code=2).stderr
+    assert "--likes" in recsys("recommend", "--likes", "5", "--out", "a.csv", cwd=tmp_path, code=2).stderr
+    both = json.loads(recsys("recommend", "--user", "1", "--likes", "5", "--json", cwd=tmp_path).stdout)
+    assert both["user"] == 1 and both["likes"] == [5] and 5 not in [entry["item"] for entry in both["items"]]
     assert "names no item" in recsys("recommend", "--likes", " ; ", cwd=tmp_path, code=2).stderr
 
 

@@ -370,9 +370,10 @@ def test_the_command_line_says_why_a_list_is_short(saved):
     [
         (["--user", "3", "--where", "year = 3"], "where: write == to compare, at character 6"),
         (["--user", "3", "--diversity", "2"], "diversity must be from 0 to 1, got 2.0"),
-        (["--user", "3", "--dislikes", "3"], "say whom to recommend to"),
+        (["--all-users", "--dislikes", "3"], "say whom to recommend to"),
+        (["--user", "3", "--likes", "3", "--out", "a.csv"], "--likes is about a visitor"),
         (["--anonymous", "--likes", "3"], "say whom to recommend to"),
-        (["--anonymous", "--hide-test"], "--anonymous is about nobody the model knows"),
+        (["--anonymous", "--hide-test"], "--anonymous is about a visitor"),
         (["--rated", "3=good"], "'3=good' is no rating: write ITEM=NUMBER"),
         (["--rated", "3"], "is no rating"),
         (["--user", "3", "--among", ";"], "--among ';' names no item"),

@@ -31,7 +31,7 @@ def recommend(
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model (with --out).")] = False,
     likes: Annotated[
         str | None,
-        typer.Option(help='Instead: items that somebody likes, ids or titles: "Toy Story (1995);Heat (1995)".'),
+        typer.Option(help='Items that somebody (or, lately, the user) likes: "Toy Story (1995);Heat (1995)".'),
     ] = None,
     dislikes: Annotated[str | None, typer.Option(help="Items that they do not like.")] = None,
     rated: Annotated[str | None, typer.Option(help='Items that they rated: "Toy Story=5;Heat=2".')] = None,
@@ -89,14 +89,14 @@ def _check(
 ) -> None:
     """Refuse what does not say for whom, or says it twice."""
     given = [f"--{name}" for name, value in somebody.items() if value is not None]
-    if user + users + all_users + anonymous + bool(given) != 1:
+    if bool(user or given) + users + all_users + anonymous != 1:
         raise SettingError(
             "say whom to recommend to: one of --user ID, --users FILE, --all-users, --anonymous, or what somebody "
             "--likes, --dislikes or --rated"
         )
-    if (given or anonymous) and (hide or out is not None):
+    if (given or anonymous) and (out is not None or (hide and not user)):
         raise SettingError(
-            f"{', '.join(given) or '--anonymous'} is about nobody the model knows: --hide-test and --out go with users"
+            f"{', '.join(given) or '--anonymous'} is about a visitor: --out and --hide-test go with users of the model"
         )
 
 
@@ -113,7 +113,7 @@ def named_items(recommender: Recommender, text: str, option: str) -> list[Id]:
 def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
     """Return the question with whom it is for."""
     if user is not None:
-        return replace(ask, user=recommender.users.ids(recommender.users.rows([user]))[0])
+        ask = replace(ask, user=recommender.users.ids([recommender.users.row(user)])[0])
     named: dict[str, Any] = {
         name: named_items(recommender, text, name)
         for name, text in somebody.items()
@@ -161,22 +161,22 @@ def _one(recommender: Recommender, folder: Path, ask: Ask, json: bool) -> None:
 
 def _whom(ask: Ask) -> dict[str, Any]:
     """Return whom an answer is for, for machines."""
-    if ask.user is not None or not (ask.likes or ask.dislikes or ask.ratings):
-        return {"user": ask.user}
-    more = {"dislikes": ask.dislikes, "ratings": {str(item): value for item, value in ask.ratings.items()}}
-    return {"likes": ask.likes} | {name: value for name, value in more.items() if value}
+    said: dict[str, Any] = {
+        "dislikes": ask.dislikes,
+        "ratings": {str(item): value for item, value in ask.ratings.items()},
+    }
+    said = {name: value for name, value in said.items() if value}
+    if ask.user is not None or not (ask.likes or said):
+        said = {"user": ask.user} | said
+    return said | ({"likes": ask.likes} if ask.likes or "user" not in said else {})
 
 
 def _said(recommender: Recommender, ask: Ask) -> tuple[str, str, str]:
     """Return whom an answer is for, what is known of them, and what that is called in a column's name."""
+    parts = _parts(recommender, ask)
+    if ask.user is None and not parts:
+        return "nobody in particular", "nothing is known of them: what has most ratings comes first", "they like"
     if ask.user is None:
-        titles = dict(zip(recommender.item_ids, recommender.titles, strict=True))
-        named = {"likes": ask.likes, "dislikes": ask.dislikes}
-        parts = [f"{word}: {', '.join(titles[item] for item in items)}" for word, items in named.items() if items]
-        if ask.ratings:
-            parts.append("rated: " + ", ".join(f"{titles[item]} {value:g}" for item, value in ask.ratings.items()))
-        if not parts:
-            return "nobody in particular", "nothing is known of them: what has most ratings comes first", "they like"
         return "somebody new", "; ".join(parts), "they like"
     row = int(recommender.users.rows([ask.user])[0])
     seen, held = len(recommender.seen[row]), len(recommender.held[row])
@@ -185,9 +185,20 @@ def _said(recommender: Recommender, ask: Ask) -> tuple[str, str, str]:
     if held:
         history += f"; {held:,} more were held out for test and "
         history += "are hidden" if ask.hide_held else "may appear (--hide-test)"
+    history = "; ".join([history, *parts])
     if recommender.shared:
         return f"node {ask.user}", history, "it is linked to"
     return f"user {ask.user}", history, "the user rated"
+
+
+def _parts(recommender: Recommender, ask: Ask) -> list[str]:
+    """Return what is said of somebody beside what the model knows of them."""
+    titles = dict(zip(recommender.item_ids, recommender.titles, strict=True))
+    named = {"likes": ask.likes, "dislikes": ask.dislikes}
+    parts = [f"{word}: {', '.join(titles[item] for item in items)}" for word, items in named.items() if items]
+    if ask.ratings:
+        parts.append("rated: " + ", ".join(f"{titles[item]} {value:g}" for item, value in ask.ratings.items()))
+    return parts
 
 
 def _say_list(entries: list[dict[str, Any]], near_to: str) -> None:
