@@ -34,6 +34,7 @@ class DataConfig:
     dataset: Annotated[str, "name of a data set, or path of a ratings file (CSV, TSV, ::, Parquet, .gz)"] = "movielens"
     valid: Annotated[str | None, "file of validation ratings, instead of a split"] = None
     test: Annotated[str | None, "file of test ratings, instead of a split"] = None
+    add: Annotated[str | None, "file of further ratings, such as the events.db of recsys serve"] = None
     items: Annotated[str | None, "file with one row an item: its id, title, …"] = None
     columns: Annotated[str | None, "names of the columns of a file without a header: user,item,rating,timestamp"] = None
     item_columns: Annotated[str | None, "names of the columns of --items without a header: id,title,…"] = None

@@ -13,6 +13,7 @@ import polars as pl
 
 from recsys_embed.config import DataConfig
 from recsys_embed.datasets import movielens, synthetic
+from recsys_embed.datasets.events import with_likes
 from recsys_embed.datasets.fetch import data_dir
 from recsys_embed.datasets.files import Table, read_items, read_table
 from recsys_embed.errors import DataError, SettingError
@@ -72,6 +73,10 @@ SPLITS: dict[str, Callable[[Ratings, DataConfig, bool], Split]] = {
 }
 
 
+# Names that make a header of a first line.
+_USUAL = tuple(name for names in COLUMN_NAMES.values() for name in names)
+
+
 def load_dataset(dataset: str = "movielens", config: DataConfig | None = None, **options: object) -> Catalog:
     """Load a data set by name or path.
 
@@ -114,12 +119,13 @@ def _roles(config: DataConfig) -> dict[str, str | None]:
 
 
 def _read(path: str, config: DataConfig) -> Table:
-    usual = tuple(n for names in COLUMN_NAMES.values() for n in names)
-    return read_table(Path(path), config.columns, usual + tuple(n for n in _roles(config).values() if n))
+    return read_table(Path(path), config.columns, _USUAL + tuple(n for n in _roles(config).values() if n))
 
 
 def _assemble(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Catalog:
     """Turn a table of ratings, and the files of the held-out parts, into Ratings over shared vocabularies."""
+    if config.add:
+        table = _joined(table, read_table(Path(config.add), known=_USUAL), config)
     tables = [table, *(_read(path, config) for path in (config.valid, config.test) if path)]
     roles, vocabs = _roles(config), None
     if len(tables) > 1 and config.shared_ids:
@@ -141,6 +147,23 @@ def _assemble(table: Table, items: pl.DataFrame | None, config: DataConfig) -> C
     ]
     test = parts[-1] if config.test else None
     return Catalog(parts[0], items, parts[1] if config.valid else None, test)
+
+
+def _joined(table: Table, more: Table, config: DataConfig) -> Table:
+    """Return a table of ratings with further ones behind it; what has no rating there is a like."""
+    roles = find_columns(table.frame.columns, _roles(config))
+    theirs = find_columns(more.frame.columns, dict.fromkeys(roles))
+    added = more.frame.select(pl.col(theirs[role]).alias(name) for role, name in roles.items() if role in theirs)
+    ids = [roles["user"], roles["item"]]
+    text = table.text and more.text
+    if any(table.frame.schema[name] != added.schema[name] for name in ids):
+        frames, text = [frame.with_columns(pl.col(ids).cast(pl.String)) for frame in (table.frame, added)], True
+    else:
+        frames = [table.frame, added]
+    frame = pl.concat(frames, how="diagonal_relaxed")
+    if "rating" in roles and "rating" not in theirs:
+        frame = with_likes(frame.with_columns(pl.col(roles["rating"]).cast(pl.Float64, strict=False)), roles["rating"])
+    return Table(frame, text, Place())
 
 
 def _shared_vocab(tables: list[Table], name: str, roles: dict[str, str | None]) -> Vocab:

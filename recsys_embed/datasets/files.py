@@ -15,6 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 import polars as pl
 
+from recsys_embed.datasets.events import SQLITE, read_events
 from recsys_embed.errors import DataError
 from recsys_embed.ratings.table import COLUMN_NAMES
 from recsys_embed.ratings.vocab import Place
@@ -56,6 +57,8 @@ def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = 
     data = _read_bytes(path)
     if data[:4] == _PARQUET:
         return Table(_read_parquet(path, data), text=False, place=Place())
+    if data.startswith(SQLITE):
+        return Table(read_events(path), text=True, place=Place())
     _refuse_other_kinds(data, path)
     data, skipped = _without_comments(data)
     names = [n.strip() for n in columns.split(",")] if columns else None
