@@ -326,3 +326,16 @@ def test_the_command_line(tmp_path):
     wrong = recsys("train", "--continue", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
     assert "it has vectors of 6, not 7" in wrong
     assert "no model folder" in recsys("train", "--continue", "none", *common, cwd=tmp_path, code=5).stderr
+
+
+def test_a_new_user_of_text_makes_all_ids_text_and_the_old_vectors_stay():
+    start = fit("dot")
+    new = pl.DataFrame({"user_id": ["new"] * 2, "item_id": [3, 7], "rating": [1.0] * 2})
+    frame = pl.concat(
+        [FIRST.select("user_id", "item_id", "rating").cast({"user_id": pl.String}), new.cast({"rating": pl.Float32})]
+    )
+    again = fit("dot", frame, start=start, epochs=1, lr=1e-9)
+    rows = again.users.rows(start.users.series)
+    np.testing.assert_allclose(again.plain.users[rows], start.plain.users, atol=1e-5)
+    folded = again.plain.users[again.users.row("new")]
+    np.testing.assert_allclose(folded, start.vector_of([3, 7]), atol=1e-5)

@@ -8,8 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from recsys_embed.config import PLACES, DataConfig, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError
+from recsys_embed.ratings.vocab import Vocab
 from recsys_embed.recommend.bundle import facts_of
 
 if TYPE_CHECKING:
@@ -88,6 +91,8 @@ def brought_up(start: Recommender, ratings: Ratings) -> Recommender:
     begun.facts = dict(start.facts)
     if start.shared:
         return begun
+    if ratings.users.is_text and not start.users.is_text:  # somebody new whose id is no integer made all of them text
+        begun.users = Vocab(start.users.series.cast(pl.String), start.users.name)
     users, items = (
         known.rows(now.series, missing="negative")
         for known, now in ((start.users, ratings.users), (start.items, ratings.items))
