@@ -58,7 +58,7 @@ def killed(model, scratch, given):
                         acknowledged.add(name)
                         if len(acknowledged) == at:
                             process.kill()
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 return
 
     def everybody():

@@ -25,6 +25,7 @@ WeightName = Literal["none", "rating"]
 MomentsName = Literal["number", "row"]
 FitName = Literal["adam", "gibbs"]
 IndexName = Literal["exact", "approximate"]
+UnknownName = Literal["error", "skip"]
 
 
 @dataclass(frozen=True)

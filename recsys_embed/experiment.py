@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_embed import publish
 from recsys_embed.config import (
@@ -36,12 +35,11 @@ from recsys_embed.evaluation.protocol import Ranker, rank_metrics
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.presets import settings_of
 from recsys_embed.ratings.checks import check_apart, check_trainable
-from recsys_embed.ratings.order import pair_keys
 from recsys_embed.ratings.splits import Split
 from recsys_embed.ratings.table import Ratings
 from recsys_embed.recipes import Size, recipe
 from recsys_embed.recommend.bundle import check_writable, claim, jsonable
-from recsys_embed.recommend.continued import check_continues, settings_in
+from recsys_embed.recommend.continued import check_continues, check_knows, settings_in
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.tables import aligned
 from recsys_embed.track.tracker import BarTracker, Tracker, Trackers
@@ -71,7 +69,11 @@ def run_experiment(
     clock = Clock()
     with clock("data"):
         data, catalog, split, descriptions = prepare(data, train.seed, content, catalog)
-        split = split if start is None else _apart(split, start)
+        if start is not None:
+            check_knows(start, split.train.users, split.train.items)
+            split = _apart(split, start)
+            if catalog.items is None:
+                catalog = catalog._replace(items=start.table)
     model, train = recipe(model, train, size_of(split), content.any)
     if start is not None:
         check_continues(start, model, train, split.train.shared, content.any)
@@ -138,27 +140,26 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, catalog: Catalo
     return Prepared(data, catalog, split, _descriptions(catalog, data, content))
 
 
+# Ratings that a validation needs beside a model that is continued; with fewer it goes on for all epochs.
+_VALID = 100
+
+
 def _apart(split: Split, start: Recommender) -> Split:
     """Put into the training part what a model that is continued was fitted on: it would know the answers."""
-    users, items = (
-        known.rows(now.series, missing="negative")
-        for known, now in ((start.users, split.train.users), (start.items, split.train.items))
-    )
-    width = len(start.items)
-    fitted = pair_keys(*start.seen.of_users(np.arange(len(start.users))), width)
-
-    def of_it(part: Ratings) -> NDArray[np.bool_]:
-        user, item = users[part.user], items[part.item]
-        return (user >= 0) & (item >= 0) & np.isin(pair_keys(user, item, width), fitted)
-
     train, parts, moved = split.train, [], 0
     for part in (split.valid, split.test):
-        known = of_it(part)
+        known = start.knows(part)
         train, moved = train.with_rows(part.take(known)), moved + int(known.sum())
         parts.append(part.take(~known))
+    valid, test = parts
+    if 0 < len(valid) < _VALID:  # too few to say when to stop
+        train, valid, moved = train.with_rows(valid), valid.take(np.zeros(0, np.int64)), moved + len(valid)
     if moved:
-        log.warning("%s held-out ratings are trained on: the model that is continued was fitted on them", f"{moved:,}")
-    return Split(train, *parts)
+        log.info(
+            "%s held-out ratings go to training: the model that is continued knew them, or they are too few; "
+            "%s are left to validate, %s to test", f"{moved:,}", f"{len(valid):,}", f"{len(test):,}",
+        )  # fmt: skip
+    return Split(train, valid, test)
 
 
 def size_of(split: Split) -> Size:

@@ -40,14 +40,14 @@ class Client:
 
 
 @contextlib.contextmanager
-def serving(model: Path, events: Path, **settings):
+def serving(model: Path | None, events: Path, **settings):
     """Serve a model folder at a free port; give (client, service)."""
     import uvicorn
 
     from recsys_embed.serve.app import create_app
     from recsys_embed.serve.service import Service
 
-    config = ServeConfig(model=str(model), events=str(events), port=0, **{"watch": 0.0, **settings})
+    config = ServeConfig(model=model and str(model), events=str(events), port=0, **{"watch": 0.0, **settings})
     service = Service(config)
     server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning", access_log=False))
     listening = socket.create_server(("127.0.0.1", 0))

@@ -1,9 +1,13 @@
 """The service: it answers as the model does, keeps what it was told, refuses what is wrong, and swaps models."""
 
+import contextlib
+import hashlib
+import http.client
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,12 +18,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 from services import ODD, Client, odd_model, serving, until
+from worlds import small
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
 from recsys_embed.config import ServeConfig
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.ratings.table import Ratings
+from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.serve.events import Event, EventLog
 
 
@@ -33,6 +40,11 @@ def model(tmp_path_factory):
 def service(model, tmp_path_factory):
     with serving(model[1], tmp_path_factory.mktemp("events") / "events.db", max_k=50, max_batch=20) as (client, _):
         yield client
+
+
+def kept_in(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT id FROM events").fetchall()
 
 
 def listed(answer):
@@ -223,6 +235,65 @@ def test_the_last_word_on_an_item_counts(model, tmp_path):
         assert listed(one) == listed(client.post("/recommend", {"ratings": {"plain": 4}, "k": 5})[1])
 
 
+def test_events_go_by_their_time_and_are_forgotten_when_that_is_asked(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db") as (client, _):
+        for rating, time in ((5, 2000), (1, 1000)):  # a queue that is out of order
+            client.post("/events", {"events": [{"user": "x/1", "item": "plain", "rating": rating, "timestamp": time}]})
+        last = {"user": "x/1", "events": [{"item": "plain", "rating": 5.0}]}
+        assert client.get("/events?user=x%2F1") == (200, last)
+        status, answer, _ = client.raw("DELETE", "/events?user=x%2F1")
+        assert (status, json.loads(answer)) == (200, {"removed": 2})
+        assert client.get("/events?user=x%2F1")[1]["events"] == []
+        assert client.post("/recommend", {"user": "x/1"})[0] == 404
+        client.post("/events", {"events": [{"user": "x/1", "item": "🎬"}]})
+        again = client.post("/recommend", {"user": "x/1"})[1]
+        assert listed(again) == listed(client.post("/recommend", {"likes": ["🎬"]})[1])
+
+
+def test_what_a_model_was_fitted_on_does_not_count_again_and_what_is_asked_now_wins(model, tmp_path):
+    recommender, folder = model
+    user = recommender.users.series[3]
+    own = recommender.items.ids(recommender.seen[3]).to_list()
+    shutil.copytree(folder, tmp_path / "later")
+    later = Recommender.load(folder)
+    later.facts["created"] = "2999-01-01T00:00:00+00:00"
+    later.save(tmp_path / "later")
+    with serving(tmp_path / "later", tmp_path / "events.db") as (client, _):
+        before = client.post("/recommend", {"user": user})[1]
+        client.post("/events", {"events": [{"user": user, "item": item, "rating": 1} for item in own]})
+        assert client.post("/recommend", {"user": user})[1]["items"] == before["items"]
+        client.post("/events", {"events": [{"user": "new", "item": "plain", "rating": 5}]})
+        now = client.post("/recommend", {"user": "new", "dislikes": ["plain"]})[1]
+        assert listed(now) == listed(client.post("/recommend", {"dislikes": ["plain"]})[1])
+
+
+def test_unknown_ids_are_left_out_where_that_is_asked(model, service):
+    ask = {"likes": ["plain", "unheard of"], "exclude": ["it's", "nothing"], "on_unknown": "skip"}
+    assert (
+        service.post("/recommend", ask)[1]["items"]
+        == service.post("/recommend", {"likes": ["plain"], "exclude": ["it's"]})[1]["items"]
+    )
+    stranger = service.post("/recommend", {"user": "stranger", "likes": ["plain"], "on_unknown": "skip"})
+    assert stranger[0] == 200 and stranger[1]["items"] == service.post("/recommend", {"likes": ["plain"]})[1]["items"]
+    nobody = service.post("/recommend", {"user": "stranger", "on_unknown": "skip"})[1]
+    assert nobody["items"] == service.post("/recommend", {})[1]["items"] and nobody["user"] == "stranger"
+    assert service.post("/recommend", {"among": ["nothing"], "on_unknown": "skip"})[1]["items"] == []
+
+
+def test_a_lock_that_stays_is_said_and_events_go_on_after_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("recsys_embed.serve.events._PATIENCE", 0.2)
+    with serving(model[1], tmp_path / "events.db", timeout=0.1) as (client, service):
+        with contextlib.closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            body = {"events": [{"user": "a", "item": "plain", "id": "one"}]}
+            assert [client.post("/events", body)[0] for _ in range(3)] == [503] * 3
+            other.execute("ROLLBACK")
+        until(lambda: client.post("/events", body)[0] == 200)
+        assert service.events.works and client.get("/ready")[0] == 200 and len(kept_in(tmp_path / "events.db")) == 1
+        service.events.close()
+        assert client.get("/ready")[0] == 503
+
+
 def test_events_are_kept_all_or_none_and_once(tmp_path):
     log = EventLog(tmp_path / "events.db")
     threads = [
@@ -233,7 +304,8 @@ def test_events_are_kept_all_or_none_and_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert log.count() == 40 and sorted(item for item, _ in log.of("u")) == sorted(f"i{n}" for n in range(40))
+    assert sorted(said.item for said in log.of("u")) == sorted(f"i{n}" for n in range(40))
+    assert len(kept_in(tmp_path / "events.db")) == 40
     broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
     with pytest.raises(DataError, match="could not be kept"):
         log.append(broken).result()
@@ -268,13 +340,14 @@ def test_no_acknowledged_event_is_lost_when_the_process_is_killed(model, tmp_pat
                 body = {"events": [{"user": "killed", "item": name, "id": name} for name in names]}
                 if client.post("/events", body)[0] == 200:
                     acknowledged += names
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
         process.wait()
     log = EventLog(tmp_path / "events.db")
-    kept = [item for item, _ in log.of("killed")]
+    kept = [said.item for said in log.of("killed")]
     log.close()
-    assert acknowledged and len(kept) == len(set(kept)) and set(acknowledged) <= set(kept)
+    assert len(kept_in(tmp_path / "events.db")) == len(kept)
+    assert acknowledged and set(acknowledged) <= set(kept)
     assert len(kept) - len(acknowledged) in (0, 5), "a request is kept whole or not at all"
 
 
@@ -307,15 +380,50 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
             thread.join()
         assert set(statuses) == {200} and len(statuses) > 3
         assert versions[0] == versions[2] != versions[1] == versions[3]
-        # A broken model does not answer: the one before goes on.
-        broken = tmp_path / "broken"
-        shutil.copytree(first, broken)
-        (broken / "vectors.safetensors").write_bytes(b"x")
-        (broken / "manifest.json").write_text((broken / "manifest.json").read_text() + " ")
-        (tmp_path / "next").symlink_to(broken)
-        (tmp_path / "next").rename(current)
-        until(lambda: b"recsys_model_swap_failures_total 1.0" in client.raw("GET", "/metrics")[1])
+        # A broken model does not answer, however it is broken: the one before goes on, and so do the looks.
+        for name, spoil in BROKEN.items():
+            shutil.copytree(first, tmp_path / name)
+            spoil(tmp_path / name)
+            (tmp_path / "next").symlink_to(tmp_path / name)
+            (tmp_path / "next").rename(current)
+            failures = f"recsys_model_swap_failures_total {1.0 + list(BROKEN).index(name)}".encode()
+            until(lambda failures=failures: failures in client.raw("GET", "/metrics")[1])
         assert service.live.version == versions[-1] and client.get("/recommend?k=1")[0] == 200
+        (tmp_path / "next").symlink_to(first)
+        (tmp_path / "next").rename(current)
+        until(lambda: service.live.version == versions[0])
+
+
+def _cut(folder):
+    (folder / "vectors.safetensors").write_bytes(b"x")
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text() + " ")
+
+
+def _no_scale(folder):
+    facts = (folder / "model.json").read_text().replace('"scale": [', '"scale": null, "was": [')
+    (folder / "model.json").write_text(facts)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"]["model.json"] = {
+        "size": len(facts.encode()), "sha256": hashlib.sha256(facts.encode()).hexdigest()
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+BROKEN = {"cut": _cut, "no scale": _no_scale}
+
+
+def test_the_newest_that_is_sound_begins_and_other_data_does_not_come_by_itself(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model[1], tmp_path / "models" / "one")
+    shutil.copytree(model[1], tmp_path / "models" / "two")
+    _cut(tmp_path / "models" / "two")
+    with serving(None, tmp_path / "events.db", watch=0.02) as (client, service):
+        assert service.live.name == "models/one"
+        shutil.rmtree(tmp_path / "models" / "two")
+        few = pl.DataFrame({"user_id": ["user 1/é", "b"], "item_id": ["plain", "it's"]})
+        Recommender(*small("softmax", epochs=1)).fit(Ratings.from_frame(few)).save("models/zz")
+        until(lambda: b"recsys_model_swap_failures_total 1.0" in client.raw("GET", "/metrics")[1])
+        assert service.live.name == "models/one" and "does not come by itself" in caplog.text
 
 
 def test_metrics_count_by_route_and_not_by_what_was_asked(service):
@@ -342,11 +450,6 @@ def test_openapi_names_every_setting_of_rules(service):
 
 def test_a_user_of_an_integer_model_is_named_by_an_integer(tmp_path):
     frame = pl.DataFrame({"user_id": [1, 1, 2, 2, 3], "item_id": [5, 6, 6, 7, 5]})
-    from worlds import small
-
-    from recsys_embed.ratings.table import Ratings
-    from recsys_embed.recommend.recommender import Recommender
-
     Recommender(*small("softmax", epochs=1)).fit(Ratings.from_frame(frame)).save(tmp_path / "model")
     with serving(tmp_path / "model", tmp_path / "events.db") as (client, _):
         assert client.get("/recommend?user=2&k=1")[1]["user"] == 2

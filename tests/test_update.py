@@ -94,7 +94,8 @@ def test_in_one_go_and_one_by_one_and_in_any_order_are_the_same(model, later):
         np.testing.assert_allclose(one[1], two[1], atol=2e-4)
     assert sorted(model.users.series.to_list()) == sorted(other.users.series.to_list())
     np.testing.assert_array_equal(model.counts, other.counts)
-    assert model.facts["updated"] == other.facts["updated"] == {"ratings": later.height, "new_users": 5}
+    for updated in (model.facts["updated"], other.facts["updated"]):
+        assert (updated["ratings"], updated["new_users"]) == (later.height, 5) and updated["time"]
 
 
 def test_nothing_new_moves_nobody(model):
@@ -298,11 +299,11 @@ class TestContinue:
             data, *small("softmax", dim=4, epochs=3), RunConfig(out=str(tmp_path / "a"), **quiet), catalog=catalog
         )
         run = RunConfig(out=str(tmp_path / "b"), start=str(tmp_path / "a"), **quiet)
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.INFO):
             new, _ = run_experiment(
                 DataConfig(dataset="board", split_seed=4), *old.configs(epochs=2), run, catalog=catalog
             )
-        assert "held-out ratings are trained on" in caplog.text
+        assert "held-out ratings go to training" in caplog.text
         knew = old.seen.of_users(np.arange(len(old.users)))
         held = new.held.of_users(np.arange(len(new.users)))
         assert len(held[0]) and not set(zip(*knew, strict=True)) & set(zip(*held, strict=True))
@@ -326,6 +327,31 @@ def test_the_command_line(tmp_path):
     wrong = recsys("train", "--continue", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
     assert "it has vectors of 6, not 7" in wrong
     assert "no model folder" in recsys("train", "--continue", "none", *common, cwd=tmp_path, code=5).stderr
+
+
+def test_a_training_that_would_forget_most_of_a_model_is_refused(tmp_path):
+    start = fit("dot")
+    start.save(tmp_path / "start")
+    few = Catalog(Ratings.from_frame(WORLD.frame().filter(pl.col("user_id") < 9)), None)
+    data, run = DataConfig(dataset="few", valid_share=0.0, test_share=0.0), RunConfig(start=str(tmp_path / "start"))
+    with pytest.raises(DataError, match="9 of the 40 users"):
+        run_experiment(data, *start.configs(epochs=1), run, catalog=few)
+
+
+def test_a_history_without_the_ratings_below_the_threshold_is_what_moves():
+    frame = FIRST.with_columns(rating=pl.when(pl.col("item_id") % 3 == 0).then(1.0).otherwise(5.0))
+    configs = small("softmax", dim=8, epochs=5, user_tower="history", batch_users=16)
+    model = Recommender(*configs).fit(Ratings.from_frame(frame), min_rating=3.0)
+    user = 7
+    new = sorted(set(range(55)) - set(model.items.ids(model.seen[user]).to_list()))[0]
+    whole = [*model.items.ids(model.history_of(user)).to_list(), new]
+    frame = pl.DataFrame({"user_id": [user, user], "item_id": [new, new + 1], "rating": [5.0, 1.0]})
+    expected = model.plain.of_history(np.sort(model.items.rows(whole)))
+    person = moved(model, known(model, user), model.items.rows([new]), NOTHING, {})
+    np.testing.assert_allclose(person.vector, expected, rtol=1e-4, atol=1e-6)
+    model.update(frame.filter(pl.col("item_id") == new))
+    np.testing.assert_allclose(model.plain.users[user], expected, rtol=1e-4, atol=1e-6)
+    assert new in model.items.ids(model.history_of(user)).to_list()
 
 
 def test_a_new_user_of_text_makes_all_ids_text_and_the_old_vectors_stay():

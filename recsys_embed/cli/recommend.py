@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,15 @@ import typer
 from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import JSON, MODEL, K, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.config import IndexName, Rules
-from recsys_embed.errors import SettingError
+from recsys_embed.config import IndexName, Rules, UnknownName
+from recsys_embed.errors import SettingError, UnknownId
 
 if TYPE_CHECKING:
     from recsys_embed.ratings.vocab import Id
     from recsys_embed.recommend.ask import Ask
     from recsys_embed.recommend.recommender import Recommender
+
+log = logging.getLogger("recsys_embed")
 
 ITEMS = "ids or titles, parted by ; (one within a title is written \\;)"
 
@@ -46,6 +49,9 @@ def recommend(
     index: Annotated[
         IndexName, typer.Option(help="approximate: faster for very many items and users; says what it finds.")
     ] = "exact",
+    on_unknown: Annotated[
+        UnknownName, typer.Option("--on-unknown", help="skip: leave out users and items that are not known.")
+    ] = "error",
     out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
     model: MODEL = None,
     json: JSON = False,
@@ -67,12 +73,13 @@ def recommend(
 
     ask = Ask(
         k=k,
-        among=None if among is None else named_items(recommender, among, "among"),
-        exclude=() if exclude is None else named_items(recommender, exclude, "exclude"),
+        among=None if among is None else named_items(recommender, among, "among", on_unknown),
+        exclude=() if exclude is None else named_items(recommender, exclude, "exclude", on_unknown),
         include_seen=include_seen,
         hide_held=hide_test,
         rules=rules,
         why=True,
+        on_unknown=on_unknown,
     )
     if out is None:
         return _one(recommender, folder, _for(recommender, ask, user, somebody), json)
@@ -80,7 +87,7 @@ def recommend(
     if user is not None:
         rows = recommender.users.rows([user])
     elif users is not None:
-        rows = recommender.users.rows(_read_ids(users))
+        rows = _rows_of(recommender, _read_ids(users), on_unknown)
     return _many(recommender, folder, ask, rows, out, json)
 
 
@@ -100,22 +107,34 @@ def _check(
         )
 
 
-def named_items(recommender: Recommender, text: str, option: str) -> list[Id]:
+def named_items(recommender: Recommender, text: str, option: str, on_unknown: UnknownName = "error") -> list[Id]:
     """Return the ids of the items that an option names, each once."""
     from recsys_embed.recommend.titles import split_names
 
     names = split_names(text)
     if not names:
         raise SettingError(f"--{option} {text!r} names no item")
-    return list(dict.fromkeys(recommender.find_item(name) for name in names))
+    found = dict.fromkeys(_found(recommender, name, on_unknown) for name in names)
+    return [item for item in found if item is not None]
+
+
+def _found(recommender: Recommender, name: str, on_unknown: UnknownName) -> Id | None:
+    """Return the id of an item, or None of one that is not known where that is no error."""
+    try:
+        return recommender.find_item(name)
+    except UnknownId as error:
+        if on_unknown == "error":
+            raise
+        log.warning("left out: %s", error)
+        return None
 
 
 def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
     """Return the question with whom it is for."""
-    if user is not None:
+    if user is not None and (ask.on_unknown == "error" or user in recommender.users):
         ask = replace(ask, user=recommender.users.ids([recommender.users.row(user)])[0])
     named: dict[str, Any] = {
-        name: named_items(recommender, text, name)
+        name: named_items(recommender, text, name, ask.on_unknown)
         for name, text in somebody.items()
         if text is not None and name != "rated"
     }
@@ -124,7 +143,8 @@ def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[st
     rated = split_ratings(somebody["rated"] or "")
     if somebody["rated"] is not None and not rated:
         raise SettingError(f"--rated {somebody['rated']!r} names no item")
-    ratings = {recommender.find_item(name): value for name, value in rated.items()}
+    found = {_found(recommender, name, ask.on_unknown): value for name, value in rated.items()}
+    ratings = {item: value for item, value in found.items() if item is not None}
     return replace(ask, ratings=ratings, **named)
 
 
@@ -207,6 +227,15 @@ def _say_list(entries: list[dict[str, Any]], near_to: str) -> None:
         for e in entries
     ]
     say_table(["#", "item", "title", "score", f"near to what {near_to}"], lines, "# item score")
+
+
+def _rows_of(recommender: Recommender, ids: list[str], on_unknown: UnknownName) -> Any:
+    """Return the rows of users, each once."""
+    rows = recommender.users.rows(dict.fromkeys(ids), missing="raise" if on_unknown == "error" else "negative")
+    unknown = int((rows < 0).sum())
+    if unknown:
+        log.warning("%s of %s users are not known: left out", f"{unknown:,}", f"{len(rows):,}")
+    return rows[rows >= 0]
 
 
 def _read_ids(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from recsys_embed.cli.options import with_settings
 from recsys_embed.cli.output import say
@@ -19,5 +20,8 @@ def serve(serve: ServeConfig) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from recsys_embed.serve.run import serve as run
 
-    say(f"http://{serve.host}:{serve.port}   docs at /docs, metrics at /metrics")
-    run(serve)
+    def ready(address: str) -> None:
+        say(f"{address}   docs at /docs, metrics at /metrics")
+        sys.stdout.flush()
+
+    run(serve, ready)

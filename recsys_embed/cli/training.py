@@ -185,6 +185,8 @@ def _test_of(recommender: Recommender, dataset: str | None, test: str | None, of
         given = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None)).ratings
     else:
         given = load_dataset(data.dataset, data).split(data).test
+        if "continued" in recommender.facts:  # what the model before it was fitted on went to its training
+            given = given.take(~recommender.knows(given))
     given = given.positives(data.min_rating)
     if not len(given):
         raise DataError("the model was trained with nothing held out for test: name test ratings with --test")

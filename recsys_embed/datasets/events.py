@@ -22,7 +22,8 @@ def read_events(path: Path) -> pl.DataFrame:
     try:
         connection = sqlite3.connect(f"file:{path.absolute().as_posix()}?mode=ro", uri=True)
         rows = connection.execute(
-            "SELECT user, item, rating, coalesce(timestamp, CAST(received AS INTEGER)) FROM events ORDER BY seq"
+            "SELECT user, item, rating, coalesce(timestamp, CAST(received AS INTEGER)) AS time "
+            "FROM events ORDER BY time, seq"
         ).fetchall()
         connection.close()
     except sqlite3.Error as error:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config import NO_RULES, Rules
+from recsys_embed.config import NO_RULES, Rules, UnknownName
 from recsys_embed.ratings.vocab import Id, Rows
-from recsys_embed.recommend.lists import list_for
+from recsys_embed.recommend.lists import check_k, list_for
 from recsys_embed.recommend.person import Person, somebody
 from recsys_embed.recommend.rules import ready
 
@@ -26,6 +26,8 @@ class Ask:
     user: an id of the model; else likes, dislikes (item ids) and ratings (of items, by id) say what is known of
     somebody. With none of them the answer is for nobody in particular. among: item ids to choose from; exclude: ids to
     leave out. include_seen: what is theirs may appear too. hide_held: held-out ratings may not. why: give reasons.
+    on_unknown: whether ids that the model does not know are an "error", or are left out ("skip"): a user then becomes
+    somebody new.
     """
 
     user: Id | None = None
@@ -39,6 +41,7 @@ class Ask:
     hide_held: bool = False
     rules: Rules = NO_RULES
     why: bool = False
+    on_unknown: UnknownName = "error"
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,28 @@ class Answer:
 
 def answer(recommender: Recommender, ask: Ask) -> Answer:
     """Answer a question. Raises UnknownId and SettingError."""
+    if ask.on_unknown == "skip":
+        ask = without_unknown(recommender, ask)
     return answer_for(recommender, somebody(recommender, ask.user, ask.likes, ask.dislikes, ask.ratings), ask)
+
+
+def without_unknown(recommender: Recommender, ask: Ask) -> Ask:
+    """Return a question without the ids that the model does not know."""
+    items = recommender.items
+    return replace(
+        ask,
+        user=ask.user if ask.user in recommender.users else None,
+        likes=[item for item in ask.likes if item in items],
+        dislikes=[item for item in ask.dislikes if item in items],
+        ratings={item: value for item, value in ask.ratings.items() if item in items},
+        among=None if ask.among is None else [item for item in ask.among if item in items],
+        exclude=[item for item in ask.exclude if item in items],
+    )
 
 
 def answer_for(recommender: Recommender, person: Person, ask: Ask) -> Answer:
     """Answer a question for somebody who was found already; what it says of whom it is for is not looked at."""
+    check_k(ask.k)
     shown, hidden = ready(recommender, ask.rules, ask.among, ask.exclude), hidden_rows(recommender, person, ask)
     rows, scores, short = list_for(recommender, person, ask.k, shown, hidden)
     why = recommender.near_own(person.own, rows) if ask.why else None

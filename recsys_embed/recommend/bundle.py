@@ -177,7 +177,13 @@ def listed(models: Path = Path("models")) -> list[tuple[Path, dict[str, Any]]]:
             found.append((manifest.parent, facts_of(manifest.parent)))
         except BundleError as error:
             log.warning("left out: %s", error)
-    return sorted(found, key=lambda pair: (str(pair[1].get("created")), pair[0].name), reverse=True)
+    return sorted(found, key=lambda pair: (_time_of(pair[1]), pair[0].name), reverse=True)
+
+
+def _time_of(facts: dict[str, Any]) -> str:
+    """Return when a model was trained, or updated since."""
+    updated = facts.get("updated")
+    return max(str(facts.get("created")), str(updated.get("time", "")) if isinstance(updated, dict) else "")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

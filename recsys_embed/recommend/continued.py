@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recsys_embed.config import PLACES, DataConfig, ModelConfig, TrainConfig
-from recsys_embed.errors import SettingError
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.ratings.vocab import Vocab
 from recsys_embed.recommend.bundle import facts_of
 
@@ -80,6 +80,18 @@ def check_continues(start: Recommender, model: ModelConfig, train: TrainConfig, 
         against.append("of users of --user-tower both with --cosine their own part is not known")
     if against:
         raise SettingError(f"this model cannot be continued so: {'; '.join(against)}")
+
+
+def check_knows(start: Recommender, users: Vocab, items: Vocab) -> None:
+    """Raise DataError where ratings lack most of a model's users or items: a training forgets whom it does not see."""
+    for known, now in ((start.users, users), (start.items, items)):
+        there = int((now.rows(known.series, missing="negative") >= 0).sum())
+        if 2 * there < len(known):
+            raise DataError(
+                f"the ratings have {there:,} of the {len(known):,} {known.name}s of the model that is continued, and "
+                "the others would be lost: give all ratings, with new ones by --add FILE (Recommender.update takes "
+                "new ones alone)"
+            )
 
 
 def brought_up(start: Recommender, ratings: Ratings) -> Recommender:

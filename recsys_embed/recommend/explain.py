@@ -143,7 +143,7 @@ def contributions(recommender: Recommender, person: Person, row: int) -> Contrib
     item = plain.items[row].astype(np.float64)
     told, of_both = person.told, False
     if plain.history is not None and person.user >= 0:
-        old = _history(recommender, person.user)
+        old = recommender.history_of(person.user)
         told = Told.liked(old) if told is None else told.after(old)
         of_both = not plain.unit and recommender.facts["settings"].get("user_tower") == "both"
     elif told is None or person.user >= 0:
@@ -154,13 +154,6 @@ def contributions(recommender: Recommender, person: Person, row: int) -> Contrib
     if added is None:
         return None
     return Contributions(told.rows, added.values, added.besides if alone else float((vector - made) @ item))
-
-
-def _history(recommender: Recommender, user: int) -> Rows:
-    """Return the rows that a user of the model is the sum of."""
-    if recommender.made_of is None or user >= len(recommender.made_of.count):
-        return recommender.seen[user]
-    return recommender.made_of[user]
 
 
 def _same(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys_embed.arrays import Floats, unit
+from recsys_embed.errors import SettingError
 from recsys_embed.ratings.vocab import Rows
 from recsys_embed.recommend.index import Index, Pairs
 from recsys_embed.recommend.person import Person
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 # A list that is not simply the best is chosen from a pool of the best: so many, or so many times its length.
 _POOL, _TIMES = 100, 4
+
+
+def check_k(k: int) -> None:
+    """Refuse a length of a list that is none."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise SettingError(f"k must be a whole number, at least 1, got {k!r}")
 
 
 def ranking(recommender: Recommender, shown: Shown) -> Index:

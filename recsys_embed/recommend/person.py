@@ -84,7 +84,8 @@ def moved(
     if person.vector is None:
         vector, bias = fold.new(told)
     else:
-        vector, bias = fold.moved(person.user, person.own, person.vector, person.bias, told)
+        old = recommender.history_of(person.user)
+        vector, bias = fold.moved(person.user, old, person.vector, person.bias, told)
     own = np.setdiff1d(np.union1d(person.own, told.rows), against, assume_unique=True)
     disliked = np.union1d(person.disliked, against)
     return replace(person, vector=vector, bias=bias, own=own, disliked=disliked, told=told)
@@ -110,6 +111,8 @@ def told_by(recommender: Recommender, likes: Rows, dislikes: Rows, ratings: Mapp
             weight = _WORST + (1 - _WORST) * min(1.0, max(0.0, (stars - low) / (high - low)))
         else:
             weight = 1.0
+        if plain.link == "stars":
+            stars = min(max(stars, low), high)
         said[row] = weight, stars, weight < (1 + _WORST) / 2
     rows = np.array(sorted(said), np.int64)
     columns = np.array([said[row] for row in rows.tolist()], np.float32).reshape(-1, 3)

@@ -19,6 +19,7 @@ from recsys_embed.content.items import Descriptions, describe_items
 from recsys_embed.errors import DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.model.plain import PlainModel
 from recsys_embed.ratings.checks import check_trainable
+from recsys_embed.ratings.order import pair_keys
 from recsys_embed.ratings.table import Ratings, Seen, as_polars
 from recsys_embed.ratings.vocab import Id, Rows, Vocab
 from recsys_embed.recipes import Size, recipe
@@ -29,7 +30,7 @@ from recsys_embed.recommend.described import Described
 from recsys_embed.recommend.explain import Explanation, Tokens, explain_for, nearest_own
 from recsys_embed.recommend.fold_in import Fold, fold_of
 from recsys_embed.recommend.index import CosineIndex, ExactIndex, Index, at_once, top
-from recsys_embed.recommend.lists import list_for, lists, ranking
+from recsys_embed.recommend.lists import check_k, list_for, lists, ranking
 from recsys_embed.recommend.person import somebody
 from recsys_embed.recommend.rules import Prepared, ready
 from recsys_embed.recommend.tables import aligned
@@ -49,6 +50,9 @@ _MEASURED = 300
 
 class Everybody:
     """Stands for all users of a model."""
+
+    def __repr__(self) -> str:
+        return "EVERYBODY"
 
 
 EVERYBODY = Everybody()
@@ -225,6 +229,10 @@ class Recommender:
         """What stands in no list of a user: what the model was fitted on; of a node, itself too."""
         return self.seen.with_own() if self.shared else self.seen
 
+    def history_of(self, row: int) -> Rows:
+        """Return the item rows of which a user of the model is made, ascending."""
+        return (self.seen if self.made_of is None else self.made_of)[row]
+
     @property
     def described(self) -> Described | None:
         """What makes vectors of descriptions, or None where the model was trained without them."""
@@ -282,24 +290,29 @@ class Recommender:
 
     def recommend_for(
         self,
-        items: Id | Iterable[Id],
+        items: Id | Iterable[Id] = (),
         k: int = 10,
         *,
+        dislikes: Id | Iterable[Id] = (),
+        ratings: Mapping[Id, float] | None = None,
         among: Sequence[Id] | None = None,
         exclude: Sequence[Id] = (),
         rules: Rules = NO_RULES,
     ) -> pl.DataFrame:
-        """Return the k best items for somebody the model does not know, from items that they like.
+        """Return the k best items for somebody the model does not know, from what they like, dislike and rated.
 
         Columns: item_id, title, score, rank (from 1); min(k, items left) rows, the given items not among them.
-        items: item ids, in any order; what stands twice counts once. Without any, the items with most ratings come
-            first, and a score is the logarithm of one more than their number, as a softmax over biases would have it.
+        items, dislikes: item ids, in any order; what stands twice counts once. ratings: stars, by item id.
+            Without any of these, the items with most ratings come first, and a score is the logarithm of one more than
+            their number, as a softmax over biases would have it.
         among: item ids to choose from; exclude: item ids to leave out too. rules: what else may be shown.
         Raises UnknownId for items that are not known.
         """
         check_k(k)
-        person = somebody(self, likes=_listed_ids(self.items, items))
-        rows, scores, _ = list_for(self, person, k, ready(self, rules, among, exclude), person.own)
+        likes, dislikes = (_listed_ids(self.items, ids) for ids in (items, dislikes))
+        person = somebody(self, likes=likes, dislikes=dislikes, ratings=ratings)
+        hidden = np.union1d(person.own, person.disliked)
+        rows, scores, _ = list_for(self, person, k, ready(self, rules, among, exclude), hidden)
         return self._listed(scores[None], rows[None])
 
     def vector_of(self, items: Id | Iterable[Id]) -> Floats:
@@ -411,6 +424,16 @@ class Recommender:
             )
         return self.described
 
+    def knows(self, ratings: Ratings) -> NDArray[np.bool_]:
+        """Return which ratings the model was fitted on, or told of since, bool [n]."""
+        users, items = (
+            own.rows(theirs.series, missing="negative")
+            for own, theirs in ((self.users, ratings.users), (self.items, ratings.items))
+        )
+        user, item, width = users[ratings.user], items[ratings.item], len(self.items)
+        seen = pair_keys(*self.seen.of_users(np.arange(len(self.users))), width)
+        return (user >= 0) & (item >= 0) & np.isin(pair_keys(user, item, width), seen)
+
     def predict(self, users: Id | Iterable[Id], items: Id | Iterable[Id]) -> NDArray[np.float32]:
         """Return what each user is expected to make of the item beside it, float32 [n].
 
@@ -505,9 +528,3 @@ def _listed_ids(vocab: Vocab, ids: Id | Iterable[Id]) -> Iterable[Id]:
     if isinstance(ids, bytes | Mapping) or not isinstance(ids, Iterable):
         raise UnknownId(f"{ids!r} names no {vocab.name}: ids are integers or text, one or a list of them")
     return ids
-
-
-def check_k(k: int) -> None:
-    """Refuse a length of a list that is none."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise SettingError(f"k must be a whole number, at least 1, got {k!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -36,13 +37,15 @@ def update(recommender: Recommender, given: Ratings | pl.DataFrame | pd.DataFram
     vectors, bias = _moved(recommender, new)
     # Nothing can fail from here on, so that no half of it is done.
     fold, counts = recommender.fold, np.bincount(new.positives(recommender.least).item, minlength=len(new.items))
+    made_of = _made_of(recommender, new, len(users))
     facts = recommender.facts.setdefault("updated", {"ratings": 0, "new_users": 0})
+    facts["time"] = datetime.datetime.now(datetime.UTC).isoformat()
     facts["ratings"] += len(new)
     facts["new_users"] += len(users) - len(recommender.users)
     recommender.users = users
     recommender.plain = replace(recommender.plain, users=vectors, user_bias=bias)
     seen, held = _wider(recommender.seen, len(users)), _wider(recommender.held, len(users))
-    recommender.seen = seen.union(new.seen())
+    recommender.seen, recommender.made_of = seen.union(new.seen()), made_of
     recommender.held = _without(held, new)
     recommender.counts = recommender.counts + counts
     recommender._forget()
@@ -96,11 +99,19 @@ def _moved(recommender: Recommender, new: Ratings) -> tuple[Floats, Floats]:
         item = told.item[begin:end]
         said = Told(item, np.ones(len(item), np.float32), told.value[begin:end])
         if user < were:
-            vector, at = fold.moved(user, recommender.seen[user], vectors[user], float(bias[user]), said)
+            vector, at = fold.moved(user, recommender.history_of(user), vectors[user], float(bias[user]), said)
         else:
             vector, at = fold.new(said)
         vectors[user], bias[user] = vector, at
     return vectors, bias
+
+
+def _made_of(recommender: Recommender, new: Ratings, users: int) -> Seen | None:
+    """Return of which items users of a history model are made now, where that is not all that they rated."""
+    positives = new.positives(recommender.least)
+    if recommender.made_of is None and (recommender.plain.history is None or len(positives) == len(new)):
+        return None
+    return _wider(recommender.made_of or recommender.seen, users).union(positives.seen())
 
 
 def _wider(seen: Seen, users: int) -> Seen:

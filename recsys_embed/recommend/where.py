@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ class Items:
             if name != "ratings" and name not in self.table.columns:
                 known = ", ".join([*self.table.columns, "ratings"])
                 known = known if len(known) <= 300 else known[:300] + "…"
-                raise source.wrong(column.at, f"there is no column {name[:40]!r}; there are {known}")
+                near = difflib.get_close_matches(name[:40], [*self.table.columns, "ratings"], 1)
+                meant = f" (did you mean {near[0]}?)" if near else ""
+                raise source.wrong(column.at, f"there is no column {name[:40]!r}{meant}; there are {known}")
             found = _facts(pl.Series("ratings", self.counts) if name == "ratings" else self.table[name])
             if found is None:
                 raise source.wrong(column.at, f"{name!r} holds {self.table[name].dtype}, which cannot be compared")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any, cast
@@ -22,7 +23,7 @@ from recsys_embed.recommend.ask import Ask
 from recsys_embed.serve import schema
 from recsys_embed.serve.docs import docs_page
 from recsys_embed.serve.events import Event
-from recsys_embed.serve.gate import Gate, Short
+from recsys_embed.serve.gate import Direct, Gate
 from recsys_embed.serve.live import Live
 from recsys_embed.serve.service import Service
 
@@ -54,11 +55,13 @@ def create_app(service: Service) -> Gate:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watching = asyncio.create_task(service.watch())
-        yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
-        service.close()
+        try:
+            yield
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+        finally:
+            service.close()
 
     app = FastAPI(
         title="recsys-embed",
@@ -71,21 +74,22 @@ def create_app(service: Service) -> Gate:
     )
     _handle_errors(app)
     _answers(app, service)
+    _kept(app, service)
     _facts(app, service)
     _watched(app, service)
     _page(app, service)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
-    return Gate(app, service.config, service.metrics, paths, {("POST", "/recommend"): _short_way(service)})
+    return Gate(app, service.config, service.metrics, paths, {("POST", "/recommend"): _direct(service)})
 
 
-def _short_way(service: Service) -> Short:
+def _direct(service: Service) -> Direct:
     """Return what the route of lists does without FastAPI, for questions that are in order."""
     body_of, most = TypeAdapter(schema.RecommendBody).validate_json, service.config.max_k
 
     async def answer(data: bytes) -> bytes | None:
         try:
             body, live = body_of(data), service.live
-            return to_json(await service.run(lambda: _list(live, body, most)), inf_nan_mode="null")
+            return to_json(await service.run(lambda: _list(live, body, most), _dear(body)), inf_nan_mode="null")
         except (ValidationError, RecsysError):
             return None
 
@@ -108,8 +112,14 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def misunderstood(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return _error(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
+        where, message = ".".join(str(part) for part in first["loc"][1:]), str(first["msg"])
+        if first["type"] == "json_invalid":
+            return _error(422, f"the body is no JSON: {first['ctx']['error']}, at character {where}")
+        if not where or first["type"] == "model_attributes_type":
+            return _error(422, "the body must be a JSON object, sent as content-type: application/json")
+        if first["type"] == "extra_forbidden":
+            return _error(422, f"there is no field {where!r}; /docs says which there are")
+        return _error(422, f"{where}: {message}")
 
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> Response:
@@ -118,10 +128,19 @@ def _handle_errors(app: FastAPI) -> None:
         return response
 
 
+def _check_k(k: int, most: int) -> None:
+    if k > most:
+        raise SettingError(f"k must be at most {most:,} here, got {k:,}")
+
+
+def _dear(body: Any) -> bool:
+    """Return whether a question has conditions that may have to be read and looked for in the whole table."""
+    return bool(body.where or body.boost or body.per_group)
+
+
 def _ask(body: Any, most: int) -> Ask:
     """Return the question of a request. Raises SettingError for a list that is too long."""
-    if body.k > most:
-        raise SettingError(f"k must be at most {most:,} here, got {body.k:,}")
+    _check_k(body.k, most)
     rules = Rules(**{name: getattr(body, name) for name in _RULES})
     return Ask(
         user=body.user,
@@ -135,6 +154,7 @@ def _ask(body: Any, most: int) -> Ask:
         hide_held=body.hide_test,
         rules=rules,
         why=body.why,
+        on_unknown=body.on_unknown,
     )
 
 
@@ -150,19 +170,28 @@ def _answers(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", response_model=schema.List, summary="A list for a user, for somebody new, or for nobody")
     async def recommend(body: schema.RecommendBody) -> Response:
         live = service.live
-        return _json(await service.run(lambda: _list(live, body, most)))
+        return _json(await service.run(lambda: _list(live, body, most), _dear(body)))
 
     @app.get("/recommend", response_model=schema.List, summary="The same, asked in the address")
     async def recommend_by_address(query: Annotated[schema.RecommendQuery, Query()]) -> Response:
         live = service.live
-        return _json(await service.run(lambda: _list(live, query, most)))
+        return _json(await service.run(lambda: _list(live, query, most), _dear(query)))
 
     @app.post("/recommend/batch", response_model=schema.Lists, summary="Several lists; one that fails fails all")
     async def batch(body: schema.BatchBody) -> Response:
         live = service.live
         _check_batch(len(body.asks), service.config.max_batch, "asks")
-        answers = await asyncio.to_thread(lambda: [_list(live, ask, most) for ask in body.asks])
-        return _json({"answers": answers})
+        end = time.monotonic() + service.config.timeout
+
+        def lists() -> list[dict[str, Any]]:
+            answers = []
+            for ask in body.asks:
+                if time.monotonic() > end:  # nobody waits for the others any more
+                    raise TimeoutError
+                answers.append(_list(live, ask, most))
+            return answers
+
+        return _json({"answers": await service.run(lists, dear=True)})
 
     @app.post("/events", response_model=schema.Taken, summary="New ratings: kept, and counted from the next answer on")
     async def events(body: schema.EventsBody) -> Response:
@@ -173,6 +202,19 @@ def _answers(app: FastAPI, service: Service) -> None:
         service.metrics.events(kept.accepted)
         unknown = sum(e.item not in items for e in rows)
         return _json({"accepted": kept.accepted, "repeated": kept.repeated, "unknown_items": unknown})
+
+
+def _kept(app: FastAPI, service: Service) -> None:
+    """Add the routes by which a user's events are seen, and forgotten."""
+
+    @app.get("/events", response_model=schema.Events, summary="The events of a user")
+    async def events_of(query: Annotated[schema.UserOnly, Query()]) -> Response:
+        found = [{"item": said.item, "rating": said.rating} for said in service.events.of(str(query.user))]
+        return _json({"user": query.user, "events": found})
+
+    @app.delete("/events", response_model=schema.Forgotten, summary="Forget the events of a user, for good")
+    async def forget(query: Annotated[schema.UserOnly, Query()]) -> Response:
+        return _json({"removed": await asyncio.to_thread(service.events.forget, str(query.user))})
 
 
 def _check_batch(n: int, most: int, what: str) -> None:
@@ -186,8 +228,8 @@ def _facts(app: FastAPI, service: Service) -> None:
     @app.get("/similar", response_model=schema.Similar, summary="The items nearest to one")
     async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
         live = service.live
-        k = min(query.k, service.config.max_k)
-        return _json({**await service.run(lambda: live.similar(query.item, k)), "model": live.name})
+        _check_k(query.k, service.config.max_k)
+        return _json({**await service.run(lambda: live.similar(query.item, query.k)), "model": live.name})
 
     @app.get("/predict", response_model=schema.Prediction, summary="What a user is expected to make of an item")
     async def predict(query: Annotated[schema.PairQuery, Query()]) -> Response:
@@ -203,14 +245,13 @@ def _facts(app: FastAPI, service: Service) -> None:
     @app.get("/items", response_model=schema.Items, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
         live = service.live
-        k = min(query.k, service.config.max_k)
-        return _json({"items": await service.run(lambda: live.items(query.query, k, query.item))})
+        _check_k(query.k, service.config.max_k)
+        return _json({"items": await service.run(lambda: live.items(query.query, query.k, query.item))})
 
     @app.get("/history", response_model=schema.History, summary="What a user rated")
     async def history(query: Annotated[schema.UserQuery, Query()]) -> Response:
         found = service.live.history(query.user)
-        k = min(query.k, service.config.max_k)
-        return _json({"user": service.live.named(query.user), "items": found[:k], "total": len(found)})
+        return _json({"user": service.live.named(query.user), "items": found[: query.k], "total": len(found)})
 
 
 def _watched(app: FastAPI, service: Service) -> None:
@@ -223,8 +264,10 @@ def _watched(app: FastAPI, service: Service) -> None:
     @app.get("/ready", response_model=schema.Health, summary="Whether it answers, and with which model")
     async def ready() -> Response:
         live = service.live
-        sizes = {"users": len(live.recommender.users), "items": len(live.recommender.items)}
-        return _json({"status": "ready", "model": live.name, "version": live.version, **sizes})
+        if not service.events.works:
+            return _error(503, "events cannot be kept any more: start the service again")
+        facts = {"users": len(live.recommender.users), "items": len(live.recommender.items), "columns": live.columns}
+        return _json({"status": "ready", "model": live.name, "version": live.version, **facts})
 
     @app.get("/metrics", summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -262,4 +305,4 @@ def _page(app: FastAPI, service: Service) -> None:
         if found is None:
             waiting = '<!doctype html><meta http-equiv="refresh" content="2"><title>Map</title>The map is being drawn …'
             return HTMLResponse(waiting, 202, headers={"retry-after": "2"})
-        return HTMLResponse(found.read_bytes())
+        return HTMLResponse(found.read_bytes(), headers={"x-content-type-options": "nosniff"})

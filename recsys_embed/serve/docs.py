@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from recsys_embed import config
+
+_RULES = {field.name for field, _, _ in config.options(config.Rules)}
 _STYLE = "page/page.css"
 
 
@@ -35,6 +38,7 @@ def _section(path: str, method: str, route: dict[str, Any], document: dict[str, 
     body = _body(route, document)
     fields = [(p["name"], p["schema"], p.get("required", False)) for p in route.get("parameters", ())]
     fields += [(n, s, n in body.get("required", ())) for n, s in body.get("properties", {}).items()]
+    fields.sort(key=lambda field: field[0] in _RULES)  # whom a list is for, before what may stand in it
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(_kind(schema))}</td><td>{_default(schema, needed)}</td>"
         f"<td>{escape(schema.get('description', ''))}</td></tr>"

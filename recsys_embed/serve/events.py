@@ -26,8 +26,8 @@ INSERT INTO events (id, user, item, rating, timestamp, received) VALUES (?, ?, ?
 """
 # Events that one transaction takes at most: the first in it must not wait long for the last.
 _TOGETHER = 10_000
-# Seconds that a process waits for another one's transaction.
-_PATIENCE = 10.0
+# Seconds that a process waits for another one's transaction: fewer than a request waits for its answer.
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,14 @@ class Event:
     rating: float | None = None
     timestamp: int | None = None
     id: str | None = None
+
+
+class Said(NamedTuple):
+    """What a user said last of an item. received: seconds since 1970."""
+
+    item: str
+    rating: float | None
+    received: float
 
 
 class Kept(NamedTuple):
@@ -74,6 +82,7 @@ class EventLog:
         connection.execute("PRAGMA journal_mode = WAL")
         # FULL waits for the disk at every commit, so that what is acknowledged outlives a loss of power too.
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
         return connection
 
     def append(self, events: list[Event]) -> Future[Kept]:
@@ -82,17 +91,31 @@ class EventLog:
         self._waiting.put((events, future))
         return future
 
-    def of(self, user: str) -> list[tuple[str, float | None]]:
-        """Return (item, rating) of a user's events, the oldest first."""
-        found: list[tuple[str, float | None]] = self._reader.execute(
-            "SELECT item, rating FROM events WHERE user = ? ORDER BY seq", (user,)
-        ).fetchall()
-        return found
+    def last(self, user: str) -> int | None:
+        """Return a number that changes with the events of a user; None where there are none."""
+        (last,) = self._reader.execute("SELECT max(seq) FROM events WHERE user = ?", (user,)).fetchone()
+        return None if last is None else int(last)
 
-    def count(self) -> int:
-        """Return how many events are kept."""
-        (count,) = self._reader.execute("SELECT count(*) FROM events").fetchone()
-        return int(count)
+    def of(self, user: str) -> list[Said]:
+        """Return what a user said last of each item, the oldest first: by its time, or else by its arrival."""
+        rows = self._reader.execute(
+            "SELECT item, rating, received FROM events WHERE user = ? ORDER BY coalesce(timestamp, received), seq",
+            (user,),
+        )
+        said: dict[str, Said] = {}
+        for row in rows:
+            said.pop(row[0], None)
+            said[row[0]] = Said(*row)
+        return list(said.values())
+
+    def forget(self, user: str) -> int:
+        """Remove all events of a user for good, and return how many there were."""
+        return self._reader.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
+
+    @property
+    def works(self) -> bool:
+        """Whether events can be kept."""
+        return self._writer.is_alive()
 
     @property
     def _reader(self) -> sqlite3.Connection:
@@ -126,8 +149,10 @@ class EventLog:
         connection.close()
 
 
-def _commit(connection: sqlite3.Connection, together: list[tuple[list[Event], Future[Kept]]]) -> None:
+def _commit(connection: sqlite3.Connection, waiting: list[tuple[list[Event], Future[Kept]]]) -> None:
     """Write what waited in one transaction, and tell all who wait for it what became of it."""
+    # From here on nobody can take back what they asked for, so that they can be told.
+    together = [(events, future) for events, future in waiting if future.set_running_or_notify_cancel()]
     kept: list[Kept] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -135,10 +160,7 @@ def _commit(connection: sqlite3.Connection, together: list[tuple[list[Event], Fu
             now, accepted = time.time(), 0
             for e in events:
                 row = (e.id or uuid.uuid4().hex, e.user, e.item, e.rating, e.timestamp, now)
-                insert = (
-                    "INSERT OR IGNORE INTO events (id, user, item, rating, timestamp, received) VALUES (?,?,?,?,?,?)"
-                )
-                accepted += connection.execute(insert, row).rowcount
+                accepted += connection.execute(_INSERT, row).rowcount
             kept.append(Kept(accepted, len(events) - accepted))
         connection.execute("COMMIT")
     except Exception as error:  # a full disk, a lock that stays: whoever waits must hear of it, and the thread go on
@@ -148,5 +170,4 @@ def _commit(connection: sqlite3.Connection, together: list[tuple[list[Event], Fu
             future.set_exception(DataError(f"the events could not be kept: {error}"))
         return
     for (_, future), result in zip(together, kept, strict=True):
-        if not future.cancelled():
-            future.set_result(result)
+        future.set_result(result)

@@ -20,7 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 Route = tuple[str, str]
-Short = Callable[[bytes], Awaitable[bytes | None]]
+Direct = Callable[[bytes], Awaitable[bytes | None]]
 
 # What answers without a token: whether it lives, how it is asked, and the page that asks for the token.
 OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico")
@@ -34,16 +34,16 @@ class _TooLarge(Exception):
 class Gate:
     """An ASGI application around another. routes: the paths that are counted by name; others count together.
 
-    short: (method, path) -> from the body of a request in JSON to its answer in JSON, or None where it has none: a way
+    direct: (method, path) -> from the body of a request in JSON to its answer in JSON, or None where it has none: a way
     past the application, which takes longer than an answer, for requests that are in order. What is not goes through
     the application, which says why.
     """
 
     def __init__(
-        self, app: App, config: ServeConfig, metrics: Metrics, routes: frozenset[str], short: Mapping[Route, Short]
+        self, app: App, config: ServeConfig, metrics: Metrics, routes: frozenset[str], direct: Mapping[Route, Direct]
     ) -> None:
-        self.app, self.config, self.metrics, self.routes, self.short = app, config, metrics, routes, short
-        self.token = None if config.secret is None else f"Bearer {config.secret}".encode()
+        self.app, self.config, self.metrics, self.routes, self.direct = app, config, metrics, routes, direct
+        self.token = None if config.secret is None else config.secret.encode()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
@@ -64,9 +64,9 @@ class Gate:
         """Let the application answer; return a status and a reason where it could not."""
         try:
             async with asyncio.timeout(self.config.timeout):
-                short = self.short.get((scope["method"], scope["path"]))
-                if short is not None and (b"content-type", b"application/json") in scope["headers"]:
-                    answer = await short(await exchange.whole())
+                direct = self.direct.get((scope["method"], scope["path"]))
+                if direct is not None and (b"content-type", b"application/json") in scope["headers"]:
+                    answer = await direct(await exchange.whole())
                     if answer is not None:
                         await _send(exchange.send, 200, answer)
                         return None
@@ -88,15 +88,17 @@ class Gate:
         """Return a status and a reason for requests that are not answered at all."""
         said = {}
         for name, value in scope["headers"]:
-            if name in (b"authorization", b"content-length", b"host"):
+            if name in (b"authorization", b"content-length", b"content-type", b"host"):
                 said[name] = value
         if self.token is not None:
             allowed = scope["path"] in OPEN or scope["path"].startswith("/page/")
-            if not allowed and not hmac.compare_digest(said.get(b"authorization", b""), self.token):
+            if not allowed and not hmac.compare_digest(_token(said.get(b"authorization", b"")), self.token):
                 return 401, "this service wants a token: send it as Authorization: Bearer TOKEN"
         elif _name(said.get(b"host", b"")) not in _LOCAL:
             # A page elsewhere whose name was pointed at this machine must not read answers.
             return 421, "this service answers under the names 127.0.0.1 and localhost alone"
+        if scope["method"] == "POST" and not said.get(b"content-type", b"").lower().startswith(b"application/json"):
+            return 415, "a body must come as content-type: application/json"  # what no page elsewhere may send
         length = said.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.config.max_body:
             return 413, self._too_large
@@ -136,6 +138,11 @@ class _Exchange:
                 raise _TooLarge  # FastAPI takes what is raised while it reads for a broken body
             self.status = message["status"]
         await self._send(message)
+
+
+def _token(authorization: bytes) -> bytes:
+    kind, _, token = authorization.partition(b" ")
+    return token if kind.lower() == b"bearer" else b""
 
 
 def _name(host: bytes) -> str:

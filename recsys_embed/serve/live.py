@@ -2,78 +2,112 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from recsys_embed.config import IndexName
+import polars.selectors as cs
+
 from recsys_embed.ratings.vocab import Id, Rows
-from recsys_embed.recommend.ask import Answer, Ask, answer_for
+from recsys_embed.recommend.ask import Answer, Ask, answer_for, without_unknown
 from recsys_embed.recommend.explain import explain_for
 from recsys_embed.recommend.lists import scores_of
 from recsys_embed.recommend.person import Person, somebody
 from recsys_embed.recommend.recommender import Recommender
 from recsys_embed.recommend.titles import TitleSearch
-from recsys_embed.serve.events import EventLog
+from recsys_embed.serve.events import EventLog, Said
 from recsys_embed.serve.source import Found
 
 # People with events whose vectors are kept at hand.
 _AT_HAND = 10_000
 
 
+def _seconds(created: object) -> float:
+    """Return a time of a model's facts in seconds since 1970; that of its beginning for a model without one."""
+    try:
+        return datetime.datetime.fromisoformat(str(created)).timestamp()
+    except ValueError:
+        return 0.0
+
+
 class Live:
     """One model, with the events of its users laid over it. Nothing of the model is changed by them.
 
-    name, folder, version: of the model. Safe to ask from several threads. Raises BundleError.
+    name, folder, version: of the model. Safe to ask from several threads.
     """
 
-    def __init__(self, found: Found, events: EventLog, index: IndexName = "exact") -> None:
+    def __init__(self, recommender: Recommender, found: Found, events: EventLog) -> None:
+        self.recommender, self.events = recommender, events
         self.name, self.folder, self.version = found
-        self.events = events
-        self.recommender = recommender = Recommender.load(found.folder, mmap=True).use_index(index)
+        self._created = _seconds(recommender.facts.get("created"))
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._moved: OrderedDict[str, tuple[int, Person]] = OrderedDict()
         # Prepared before the first question rather than in it.
-        recommender.index, recommender.item_ids, recommender.titles  # noqa: B018
+        recommender.index, recommender.item_ids, recommender.titles, recommender.fold  # noqa: B018
+
+    @property
+    def columns(self) -> list[str]:
+        """What `where` may speak of."""
+        return [*self.recommender.table.columns, "ratings"]
 
     def answer(self, ask: Ask) -> Answer:
         """Answer a question. Raises UnknownId and SettingError."""
+        if ask.on_unknown == "skip":
+            ask = replace(without_unknown(self.recommender, ask), user=ask.user)  # of a new user events may tell
         return answer_for(self.recommender, self.person(ask), ask)
 
     def person(self, ask: Ask) -> Person:
         """Return whom a question is about, with what they rated since the training."""
-        if ask.user is None:
-            return somebody(self.recommender, None, ask.likes, ask.dislikes, ask.ratings)
-        since = self.events.of(str(ask.user))
-        if not since:
-            return somebody(self.recommender, ask.user, ask.likes, ask.dislikes, ask.ratings)
+        recommender, user = self.recommender, ask.user
+        last = None if user is None else self.events.last(str(user))
+        if last is None:
+            if ask.on_unknown == "skip" and user not in recommender.users:
+                user = None
+            return somebody(recommender, user, ask.likes, ask.dislikes, ask.ratings)
         if ask.likes or ask.dislikes or ask.ratings:
-            return self._since(ask, since)
-        user = str(ask.user)
-        kept = self._moved.get(user)
-        if kept is not None and kept[0] == len(since):
+            return self._since(ask)
+        kept = self._moved.get(str(user))
+        if kept is not None and kept[0] == last:
             return kept[1]
-        person = self._since(ask, since)
-        self._moved[user] = len(since), person
+        person = self._since(ask)
+        self._moved[str(user)] = last, person
         while len(self._moved) > _AT_HAND:
             self._moved.popitem(last=False)
         return person
 
-    def _since(self, ask: Ask, since: list[tuple[str, float | None]]) -> Person:
-        """Return somebody as the model knows them, moved by what they rated since; the last word on an item counts."""
-        items, users = self.recommender.items, self.recommender.users
-        said: dict[Id, float | None] = {}
-        for item, rating in since:
-            if item in items:
-                said[item] = rating
-        likes = [item for item, rating in said.items() if rating is None]
-        ratings: dict[Id, float] = {item: rating for item, rating in said.items() if rating is not None}
-        user = ask.user if ask.user in users else None
-        if user is None and not said and not (ask.likes or ask.dislikes or ask.ratings):
-            raise users.unknown(ask.user)
-        return somebody(self.recommender, user, [*likes, *ask.likes], ask.dislikes, {**ratings, **ask.ratings})
+    def _since(self, ask: Ask) -> Person:
+        """Return somebody as the model knows them, moved by what they rated since, and by what is asked with them."""
+        recommender, known = self.recommender, ask.user in self.recommender.users
+        row_of = recommender.items.rows
+        now = set(row_of([*ask.likes, *ask.dislikes, *ask.ratings]).tolist())
+        said = {row: what for row, what in self._said(ask.user).items() if row not in now}
+        if not known and not said and not now and ask.on_unknown == "error":
+            raise recommender.users.unknown(ask.user)
+        ids = recommender.item_ids
+        likes = [ids[row] for row, what in said.items() if what.rating is None]
+        ratings = {ids[row]: what.rating for row, what in said.items() if what.rating is not None}
+        user = ask.user if known else None
+        return somebody(recommender, user, [*likes, *ask.likes], ask.dislikes, {**ratings, **ask.ratings})
+
+    def _said(self, user: Id | None) -> dict[int, Said]:
+        """Return what a user said since of the items that the model knows, by row, the oldest first.
+
+        What was said before the model was made, of items that it was fitted on, is in it already.
+        """
+        recommender, events = self.recommender, self.events.of(str(user))
+        rows = recommender.items.rows([said.item for said in events], missing="negative").tolist()
+        fitted: set[int] = set()
+        if user is not None and user in recommender.users:
+            fitted = set(recommender.seen[recommender.users.row(user)].tolist())
+        return {
+            row: said
+            for row, said in zip(rows, events, strict=True)
+            if row >= 0 and not (row in fitted and said.received < self._created)
+        }
 
     def explain(self, ask: Ask, item: Id) -> dict[str, Any]:
         """Return why an item is for whom a question is about. Raises UnknownId."""
@@ -119,17 +153,16 @@ class Live:
 
     def _entries(self, rows: Rows) -> list[dict[str, Any]]:
         recommender = self.recommender
-        found = recommender.table[rows].rename({"item_id": "item"}).with_columns(ratings=recommender.counts[rows])
-        return found.to_dicts()
+        table = recommender.table[rows].drop("item", "ratings", cs.binary(), strict=False)
+        return table.rename({"item_id": "item"}).with_columns(ratings=recommender.counts[rows]).to_dicts()
 
     def history(self, user: Id) -> list[dict[str, Any]]:
         """Return what a user rated: what was rated since the training first. Raises UnknownId."""
         recommender = self.recommender
-        said = {int(recommender.items.rows([i])[0]): r for i, r in self.events.of(str(user)) if i in recommender.items}
+        said = self._said(user)
         rows = dict.fromkeys(reversed(said))
         if user in recommender.users or not said:
-            row = int(recommender.users.rows([user])[0])
-            own = recommender.seen[row]
+            own = recommender.seen[recommender.users.row(user)]
             order = (-recommender.counts[own]).argsort(kind="stable")
             rows |= dict.fromkeys(own[order].tolist())
-        return [{**self.item(row), "rating": said.get(row)} for row in rows]
+        return [{**self.item(row), "rating": said[row].rating if row in said else None} for row in rows]

@@ -5,50 +5,59 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from recsys_embed.config import ServeConfig
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.serve.source import Source
 
 # How workers learn of the settings: they begin as new processes.
 _SETTINGS = "RECSYS_SERVE"
+# Seconds in which requests may come to their end when the service is told to.
+_FAREWELL = 10
 
 
-def serve(config: ServeConfig) -> None:
-    """Answer until a signal ends it. Raises BundleError, DataError and SettingError before it listens."""
+def serve(config: ServeConfig, ready: Callable[[str], None]) -> None:
+    """Answer until a signal ends it. ready: told the address when it is about to answer.
+
+    Raises BundleError, UnknownId, DataError and SettingError before that.
+    """
     try:
         import uvicorn
 
-        import recsys_embed.serve.app as app
+        from recsys_embed.serve.app import create_app
+        from recsys_embed.serve.service import Service
     except ImportError as missing:
         raise SettingError(
             f"recsys serve needs the extra: pip install 'recsys-embed[serve]' ({missing.name} is not installed)"
         ) from None
-    from recsys_embed.serve.service import Service
-
-    options: dict[str, Any] = {
-        "host": config.host,
-        "port": config.port,
-        "access_log": False,
-        "log_level": "warning",
-        "server_header": False,
-        "timeout_graceful_shutdown": 10,
-    }
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
+        listening = socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        raise DataError(f"{config.host}:{config.port} cannot be listened at ({error.strerror}): see --port") from None
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    address = f"http://{host}:{listening.getsockname()[1]}"
+    options: dict[str, Any] = {"access_log": False, "log_level": "warning", "server_header": False}
+    options["timeout_graceful_shutdown"] = _FAREWELL
+    with listening:
+        # Whatever cannot be read or written is found here, once, and not by every worker again and again.
+        service = Service(config)
         if config.workers == 1:
-            uvicorn.run(app.create_app(Service(config)), **options)
+            app = create_app(service)
+            ready(address)
+            uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listening])
             return
-        Source(config.model, config.tracking_uri).find()  # a model that is not there is found here, once
+        service.close()
         os.environ[_SETTINGS] = json.dumps({**asdict(config), "token": config.secret})
         with tempfile.TemporaryDirectory(prefix="recsys-metrics-") as shared:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-            uvicorn.run(f"{__name__}:worker", factory=True, workers=config.workers, **options)
-    except SystemExit as ended:
-        if ended.code:
-            raise DataError(f"{config.host}:{config.port} cannot be listened at: is it in use? (--port)") from None
+            ready(address)
+            name, workers = f"{__name__}:worker", config.workers
+            uvicorn.run(name, factory=True, workers=workers, fd=listening.fileno(), **options)
 
 
 def worker() -> object:

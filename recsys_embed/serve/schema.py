@@ -58,6 +58,9 @@ class _Asked(RulesFields):  # type: ignore[valid-type, misc]
     exclude: _Ids = Field([], description="items to leave out")
     include_seen: bool = Field(False, description="show what is theirs too")
     hide_test: bool = Field(False, description="leave out what was held out for test as well")
+    on_unknown: config.UnknownName = Field(
+        "error", description="skip: leave out ids that are not known; a user then is somebody new"
+    )
 
 
 class RecommendQuery(_Asked):
@@ -108,10 +111,15 @@ class PairQuery(_Strict):
     item: ItemId = Field(description="an item's id")
 
 
-class UserQuery(_Strict):
+class UserOnly(_Strict):
     """A user."""
 
     user: ItemId = Field(description="a user's id")
+
+
+class UserQuery(UserOnly):
+    """A user, and how much of theirs."""
+
     k: int = Field(100, ge=1, description="how many at most")
 
 
@@ -265,14 +273,35 @@ class Taken(BaseModel):
     unknown_items: int
 
 
+class Event(BaseModel):
+    """An event of a user; the id of an item as it was sent, as text."""
+
+    item: str
+    rating: float | None
+
+
+class Events(BaseModel):
+    """What a user rated since the training, the oldest first."""
+
+    user: int | str
+    events: list[Event]
+
+
+class Forgotten(BaseModel):
+    """How many events were removed."""
+
+    removed: int
+
+
 class Health(BaseModel):
-    """That the process lives, and what it answers with."""
+    """That the process lives, and what it answers with. columns: of the items, for `where`."""
 
     status: str
     model: str | None = None
     version: str | None = None
     users: int | None = None
     items: int | None = None
+    columns: list[str] | None = None
 
 
 class Error(BaseModel):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recsys_embed.errors import BundleError
-from recsys_embed.recommend.bundle import MANIFEST, newest
+from recsys_embed.recommend.bundle import MANIFEST, listed, newest
 from recsys_embed.track import registry
 
 
@@ -45,10 +45,17 @@ class Source:
         """Whether MLflow has it."""
         return self.named is not None and registry.is_model_uri(self.named)
 
+    def others(self) -> list[Found]:
+        """Return older models, the newest first, that may answer where the newest is broken."""
+        return [] if self.named is not None else [_found(folder) for folder, _ in listed()[1:]]
+
     def _of_folder(self) -> Found:
-        named = newest() if self.named is None else Path(self.named)
-        folder = named.resolve()  # a link may point elsewhere while the files behind it are read
-        try:
-            return Found(str(named), folder, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16])
-        except OSError:
-            raise BundleError(f"{named} is no model folder: it has no {MANIFEST}") from None
+        return _found(newest() if self.named is None else Path(self.named))
+
+
+def _found(named: Path) -> Found:
+    folder = named.resolve()  # a link may point elsewhere while the files behind it are read
+    try:
+        return Found(str(named), folder, hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:16])
+    except OSError:
+        raise BundleError(f"{named} is no model folder: it has no {MANIFEST}") from None
