@@ -128,6 +128,7 @@ def test_a_failed_registration_is_a_warning(trained, caplog):
             RunConfig(**wrong)
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bits(trained, tmp_path):
     _, report = trained
     again = json.loads(recsys("train", *FAST, "--json", "--no-track", cwd=tmp_path).stdout)
@@ -239,6 +240,7 @@ def test_a_tampered_model_is_refused(trained, tmp_path):
     assert "was changed" in recsys("recommend", "--user", "42", "--model", str(copy), cwd=folder, code=5).stderr
 
 
+@pytest.mark.slow
 def test_a_dead_tracking_server_does_not_stop_a_training(tmp_path):
     done = recsys("train", *FAST, "--tracking-uri", "http://127.0.0.1:9", "--register", "shop", "--json", cwd=tmp_path)
     report = json.loads(done.stdout)
@@ -261,12 +263,14 @@ def test_an_unwritable_place_is_one_line(tmp_path):
     assert "could not be written" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["leave-last", "time"])
 def test_other_splits_train_too(tmp_path, split):
     report = json.loads(recsys("train", *FAST, "--split", split, "--no-track", "--json", cwd=tmp_path).stdout)
     assert report["metrics"]["test"]["users"] > 0 and report["settings"]["split"] == split
 
 
+@pytest.mark.slow
 def test_files_of_ones_own_with_titles_and_thresholds(tmp_path):
     rows = [(u, i, 1 + (u * i) % 5) for u in range(30) for i in range(20) if (u + i) % 3]
     (tmp_path / "r.tsv").write_text("".join(f"u{u}\ti{i}\t{r}\n" for u, i, r in rows))

@@ -30,6 +30,7 @@ def said(folder, *options):
     return json.loads(recsys("evaluate", *options, "--json", cwd=folder).stdout)
 
 
+@pytest.mark.slow
 def test_popularity_says_the_same_to_people_and_machines(folder):
     found = said(folder, "--by", "popularity")
     part = found["by"]
@@ -51,6 +52,7 @@ def test_activity_has_a_length_of_its_own(folder):
     assert "ndcg_at_3" in shown and all(f"{row['ndcg']:.4f}" in shown for row in found["by"]["rows"])
 
 
+@pytest.mark.slow
 def test_a_column_parts_and_is_probed(folder):
     names = [row["name"] for row in said(folder, "--by", "half")["by"]["rows"]]
     assert sorted(names) == ["high", "low"]

@@ -166,6 +166,7 @@ def test_the_beginning_of_an_id_must_name_one_run(work, tmp_path, monkeypatch):
         Run.read("fedcba", store)
 
 
+@pytest.mark.slow
 def test_the_command_shows_runs_side_by_side(work, tmp_path):
     folder, ids = work
     store = ("--tracking-uri", f"sqlite:///{folder}/mlflow.db")

@@ -357,6 +357,7 @@ def test_the_command_line_knows_the_same_names():
     assert METHOD.__origin__.__args__ == ("auto", *PROJECTIONS)
 
 
+@pytest.mark.slow
 def test_it_is_run_as_a_user_runs_it(numbered, tmp_path):
     numbered.save(tmp_path / "models" / "one")
     report = json.loads(

@@ -305,6 +305,7 @@ def test_files_of_held_out_edges_share_the_nodes(files, caplog):
         run_experiment(data, run=RunConfig(track=False, out=str(files / "model")))
 
 
+@pytest.mark.slow
 def test_a_graph_on_the_command_line(files):
     recsys("train", "--dataset", "edges.txt", "--shared-ids", "--no-track", "--out", "m", "--epochs", "9", cwd=files)
     told = recsys("recommend", "--model", "m", "--user", "5", "--k", "27", "--include-seen", cwd=files).stdout

@@ -347,6 +347,7 @@ class TestPage:
             draw_map(mlp, tmp_path, MapConfig(users=True))
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path, model):
     model.save(tmp_path / "models" / "one")
     done = recsys("map", "--method", "pca", "--json", cwd=tmp_path)

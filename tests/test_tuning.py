@@ -156,6 +156,7 @@ def test_without_validation_ratings_there_is_nothing_to_judge_by():
 # What is kept
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_killed_search_add_up(here):
     words = ["tune", "--dataset", WORLD, "--loss", "bpr", "--epochs", "4", "--fix", "dim,epochs", "--no-track"]
     running = subprocess.Popen([sys.executable, "-m", "recsys_embed", *words, "--trials", "500"], cwd=here)

@@ -311,6 +311,7 @@ class TestContinue:
         assert "went on from the model a of 20" in new.card()
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path):
     WORLD.frame().write_csv(tmp_path / "all.csv")
     FIRST.write_csv(tmp_path / "first.csv")

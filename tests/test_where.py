@@ -115,7 +115,7 @@ def test_what_holds(text, rows):
         ("year > 1 && adult", "write 'and', at character 10"),
         ("!adult", "write 'not'"),
         ("", "it ends where a column or a value is needed, at character 1"),
-        ("yeer > 3", "there is no column 'yeer'; there are item_id, title, year, "),
+        ("yeer > 3", "there is no column 'yeer' .did you mean year..; there are item_id, title, year, "),
         ("odd == 1", "'odd' holds Struct"),
         ("year", "'year' is a number, no condition: compare it"),
         ("genres or adult", "'genres' is tags, no condition"),
