@@ -131,7 +131,7 @@ def pick(tab, title):
 
 def test_before_anything_is_picked_popular_items_are_shown(page):
     assert len(listed(page)) == 10
-    assert page.text_content("#answer-title") == "Popular to begin with"
+    assert page.text_content("#answer-title") == "Popular and varied, to begin with"
     assert "Pick a few" in page.text_content("#hint")
     assert page.text_content("#said").startswith("10 recommendations")
     assert page.locator("[data-act=why]").count() == 0, "there is nobody to explain it for"

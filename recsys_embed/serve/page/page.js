@@ -104,7 +104,7 @@ function hint(text) {
 
 function show(items, short, title) {
   const names = [state.user && `user ${state.user}`, picked() && "your picks"].filter(Boolean);
-  $("answer-title").textContent = title ?? (names.length ? `For ${names.join(" and ")}` : "Popular to begin with");
+  $("answer-title").textContent = title ?? (names.length ? `For ${names.join(" and ")}` : "Popular and varied, to begin with");
   hint(nobody() ? "Pick a few items that you like, by title or from this list, and it changes at once. Or look at a user of the model." : "");
   refill($("list"), items.map((entry) => row(entry, { rank: entry.rank, number: entry.score.toFixed(2) })), $("search"));
   $("short").textContent = short ?? (items.length ? "" : "Nothing to show.");
