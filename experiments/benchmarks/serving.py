@@ -89,10 +89,8 @@ def main():
             empty = start([*plain, "empty:app", "--port", "8932"], 8932, ANSWER=answer)
             running["empty FastAPI"] = "127.0.0.1:8932/recommend", empty
             running["the same, typed"] = "127.0.0.1:8932/typed", empty
-            running["FastAPI + implicit"] = (
-                8933,
-                start([*plain, "peer:app", "--port", "8933"], 8933, DATASET="movielens-1m"),
-            )
+            peer = start([*plain, "peer:app", "--port", "8933"], 8933, DATASET="movielens-1m")
+            running["FastAPI + implicit"] = "127.0.0.1:8933/recommend", peer
             report = measure(running, given, script)
         finally:
             for _, process in running.values():
