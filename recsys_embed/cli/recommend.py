@@ -82,7 +82,7 @@ def recommend(
         on_unknown=on_unknown,
     )
     if out is None:
-        return _one(recommender, folder, _for(recommender, ask, user, somebody), json)
+        return _one(recommender, folder, asked_of(recommender, ask, user, somebody), json)
     rows = None
     if user is not None:
         rows = recommender.users.rows([user])
@@ -129,7 +129,7 @@ def _found(recommender: Recommender, name: str, on_unknown: UnknownName) -> Id |
         return None
 
 
-def _for(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
+def asked_of(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
     """Return the question with whom it is for."""
     if user is not None and (ask.on_unknown == "error" or user in recommender.users):
         ask = replace(ask, user=recommender.users.ids([recommender.users.row(user)])[0])
@@ -165,7 +165,7 @@ def _one(recommender: Recommender, folder: Path, ask: Ask, json: bool) -> None:
     found = answer(recommender, ask)
     took = time.perf_counter() - begin
     if json:
-        return say_json(_whom(ask) | {"items": found.entries(), "short": found.short, "model": str(folder)})
+        return say_json(whom_of(ask) | {"items": found.entries(), "short": found.short, "model": str(folder)})
     whom, known, near_to = _said(recommender, ask)
     run = recommender.facts.get("run_id")
     named = f"model {folder}" + (f" (run {run[:8]})" if run else "")
@@ -179,7 +179,7 @@ def _one(recommender: Recommender, folder: Path, ask: Ask, json: bool) -> None:
     return None
 
 
-def _whom(ask: Ask) -> dict[str, Any]:
+def whom_of(ask: Ask) -> dict[str, Any]:
     """Return whom an answer is for, for machines."""
     said: dict[str, Any] = {
         "dislikes": ask.dislikes,

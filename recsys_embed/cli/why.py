@@ -9,7 +9,7 @@ import typer
 from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.cli.recommend import named_items
+from recsys_embed.cli.recommend import asked_of, whom_of
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def explain(
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
     likes: Annotated[
         str | None,
-        typer.Option(help='Instead: items that somebody likes, ids or titles: "Toy Story (1995);Heat (1995)".'),
+        typer.Option(help='Items that somebody (or, lately, the user) likes: "Toy Story (1995);Heat (1995)".'),
     ] = None,
+    dislikes: Annotated[str | None, typer.Option(help="Items that they do not like.")] = None,
+    rated: Annotated[str | None, typer.Option(help='Items that they rated: "Toy Story=5;Heat=2".')] = None,
     n: Annotated[int, typer.Option("--n", help="How many items of theirs are named.", min=1)] = 5,
     model: MODEL = None,
     json: JSON = False,
@@ -41,15 +43,18 @@ def explain(
 
     Example: recsys explain --user 42 --item "Star Wars"
     """
-    if (user is None) == (likes is None):
-        raise SettingError("say for whom: one of --user ID and --likes ITEMS")
+    said = {"likes": likes, "dislikes": dislikes, "rated": rated}
+    if user is None and not any(said.values()):
+        raise SettingError("say for whom: --user ID, or what somebody --likes, --dislikes or --rated")
+    from recsys_embed.recommend.ask import Ask
+
     recommender, folder = load(model)
-    liked = [] if likes is None else named_items(recommender, likes, "likes")
-    found = recommender.explain(user, recommender.find_item(item), n, likes=liked)
+    ask = asked_of(recommender, Ask(), user, said)
+    found = recommender.explain(
+        ask.user, recommender.find_item(item), n, likes=ask.likes, dislikes=ask.dislikes, ratings=ask.ratings
+    )
     if json:
-        return say_json(
-            (found.summary() if user is not None else {"likes": liked, **found.summary()}) | {"model": str(folder)}
-        )
+        return say_json({**found.summary(), **whom_of(ask), "model": str(folder)})
     whom = f"user {found.user}" if user is not None else "somebody new"
     say(f"{found.item} {found.title}, for {whom}: {_score(found)}   model {folder}")
     if found.seen:

@@ -452,14 +452,23 @@ class Recommender:
         found: Id = self.items.ids([find_item(str(text), self.items, self.table["title"])])[0]
         return found
 
-    def explain(self, user: Id | None, item: Id, n: int = 5, *, likes: Id | Iterable[Id] = ()) -> Explanation:
+    def explain(
+        self,
+        user: Id | None,
+        item: Id,
+        n: int = 5,
+        *,
+        likes: Id | Iterable[Id] = (),
+        dislikes: Id | Iterable[Id] = (),
+        ratings: Mapping[Id, float] | None = None,
+    ) -> Explanation:
         """Say why an item is for a user, or (user None) for somebody new who likes some items; see `Explanation`.
 
-        item: an id. n: how many items of theirs are named. Raises UnknownId.
+        item: an id. n: how many items of theirs are named. dislikes, ratings: as in `recommend_for`. Raises UnknownId.
         """
         check_k(n)
-        person = somebody(self, user, _listed_ids(self.items, likes))
-        return explain_for(self, person, int(self._rows(self.items, item)[0]), n)
+        liked, disliked = (_listed_ids(self.items, ids) for ids in (likes, dislikes))
+        return explain_for(self, somebody(self, user, liked, disliked, ratings), self.items.row(item), n)
 
     def reasons(self, user: Id, items: Sequence[Id], n: int = 2) -> list[list[Id]]:
         """Return, for each item, the n nearest items by cosine that the user has seen."""
