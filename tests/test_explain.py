@@ -328,6 +328,11 @@ class TestCommandLine:
         found = json.loads(self.run(folder, "--likes", f"3;{MORE['title'][17]};3", "--item", "33", "--json").stdout)
         assert found == {"likes": [3, 17], **made.explain(None, 33, likes=[3, 17]).summary(), "model": str(folder)}
 
+    def test_a_user_may_say_more(self, folder):
+        made = Recommender.load(folder)
+        found = json.loads(self.run(folder, "--user", "7", "--dislikes", "33", "--item", "36", "--json").stdout)
+        assert found == {**made.explain(7, 36, dislikes=[33]).summary(), "dislikes": [33], "model": str(folder)}
+
     def test_people_see_the_parts(self, folder):
         text = self.run(folder, "--user", "7", "--item", "33").stdout
         for word in ("collaborative", "text", "item bias", "what of theirs adds to it", "others", "of the user's own"):
@@ -339,7 +344,7 @@ class TestCommandLine:
     def test_mistakes_are_said(self, folder):
         for wrong, what in (
             (["--item", "3"], "for whom"),
-            (["--item", "3", "--user", "1", "--likes", "3"], "for whom"),
+            (["--item", "3", "--rated", "3=good"], "is no rating"),
             (["--item", "3", "--likes", " ; "], "names no item"),
             (["--item", "nothing", "--user", "1"], "no item has the id"),
             (["--item", "3", "--user", "4242"], "not known"),
