@@ -22,6 +22,12 @@ STORE = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow store. (default: $MLFLOW_TRACKING_URI or mlflow.db here)")
 ]
 K = Annotated[int, typer.Option("--k", help="Length of a list.")]
+LIKES = Annotated[
+    str | None,
+    typer.Option("--likes", help='Items that somebody (or, lately, the user) likes: "Toy Story (1995);Heat (1995)".'),
+]
+DISLIKES = Annotated[str | None, typer.Option("--dislikes", help="Items that they do not like.")]
+RATED = Annotated[str | None, typer.Option("--rated", help='Items that they rated: "Toy Story=5;Heat=2".')]
 
 PANELS = {
     "DataConfig": "Data",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys_embed.cli.answers import load
-from recsys_embed.cli.options import JSON, MODEL, K, with_settings
+from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATED, K, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
 from recsys_embed.config import IndexName, Rules, UnknownName
 from recsys_embed.errors import SettingError, UnknownId
@@ -32,12 +32,9 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
     users: Annotated[Path | None, typer.Option(help="File with a user id in each line (with --out).")] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model (with --out).")] = False,
-    likes: Annotated[
-        str | None,
-        typer.Option(help='Items that somebody (or, lately, the user) likes: "Toy Story (1995);Heat (1995)".'),
-    ] = None,
-    dislikes: Annotated[str | None, typer.Option(help="Items that they do not like.")] = None,
-    rated: Annotated[str | None, typer.Option(help='Items that they rated: "Toy Story=5;Heat=2".')] = None,
+    likes: LIKES = None,
+    dislikes: DISLIKES = None,
+    rated: RATED = None,
     anonymous: Annotated[bool, typer.Option("--anonymous", help="Somebody nothing is known of.")] = False,
     k: K = 10,
     among: Annotated[str | None, typer.Option(help=f"Only these items: {ITEMS}.")] = None,

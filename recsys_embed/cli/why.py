@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys_embed.cli.answers import load
-from recsys_embed.cli.options import JSON, MODEL
+from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATED
 from recsys_embed.cli.output import say, say_json, say_table
 from recsys_embed.cli.recommend import asked_of, whom_of
 from recsys_embed.errors import SettingError
@@ -29,12 +29,9 @@ _PARTS = {
 def explain(
     item: Annotated[str, typer.Option(help="An item's id or title.")],
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
-    likes: Annotated[
-        str | None,
-        typer.Option(help='Items that somebody (or, lately, the user) likes: "Toy Story (1995);Heat (1995)".'),
-    ] = None,
-    dislikes: Annotated[str | None, typer.Option(help="Items that they do not like.")] = None,
-    rated: Annotated[str | None, typer.Option(help='Items that they rated: "Toy Story=5;Heat=2".')] = None,
+    likes: LIKES = None,
+    dislikes: DISLIKES = None,
+    rated: RATED = None,
     n: Annotated[int, typer.Option("--n", help="How many items of theirs are named.", min=1)] = 5,
     model: MODEL = None,
     json: JSON = False,

@@ -9,10 +9,15 @@ import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config import ServeConfig
 from recsys_embed.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from recsys_embed.serve.service import Service
+
+log = logging.getLogger("recsys_embed")
 
 # How workers learn of the settings: they begin as new processes.
 _SETTINGS = "RECSYS_SERVE"
@@ -46,6 +51,7 @@ def serve(config: ServeConfig, ready: Callable[[str], None]) -> None:
     with listening:
         # Whatever cannot be read or written is found here, once, and not by every worker again and again.
         service = Service(config)
+        _warn_of_held(service)
         if config.workers == 1:
             app = create_app(service)
             ready(address)
@@ -58,6 +64,15 @@ def serve(config: ServeConfig, ready: Callable[[str], None]) -> None:
             ready(address)
             name, workers = f"{__name__}:worker", config.workers
             uvicorn.run(name, factory=True, workers=workers, fd=listening.fileno(), **options)
+
+
+def _warn_of_held(service: Service) -> None:
+    held = len(service.live.recommender.held)
+    if held:
+        log.warning(
+            "%s ratings were held out for test, and what they are of may be recommended: send hide_test, or train on "
+            "everything (--valid-share 0 --test-share 0)", f"{held:,}",
+        )  # fmt: skip
 
 
 def worker() -> object:

@@ -79,12 +79,6 @@ class Service:
         self._threads = ThreadPoolExecutor(_THREADS, "answers")
         self._maps = Path(tempfile.mkdtemp(prefix="recsys-map-"))
         self._drawing: dict[str, subprocess.Popen[bytes]] = {}
-        held = len(recommender.held)
-        if held:
-            log.warning(
-                "%s ratings were held out for test, and what they are of may be recommended: send hide_test, or train "
-                "on everything (--valid-share 0 --test-share 0)", f"{held:,}",
-            )  # fmt: skip
 
     def _first(self) -> tuple[Recommender, Found]:
         """Return the model to begin with: an older one where the newest is broken."""
