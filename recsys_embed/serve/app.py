@@ -43,6 +43,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "the token is missing or another one",
         404: "a user or an item is not known",
         413: "the body is too large",
+        415: "the body does not come as JSON",
         422: "a field is missing or of another kind",
         503: "it took too long, or the events could not be kept",
     }.items()
