@@ -300,6 +300,7 @@ def test_files_of_ones_own_with_titles_and_thresholds(tmp_path):
     assert recsys("train", *only, cwd=tmp_path).stdout.splitlines()[-1].startswith("model")
 
 
+@pytest.mark.slow
 def test_stars_come_with_their_errors(tmp_path):
     done = recsys("train", *FAST, "--loss", "mse", "--no-track", "--json", cwd=tmp_path)
     metrics = json.loads(done.stdout)["metrics"]

@@ -157,6 +157,7 @@ def test_of_whom_nothing_is_known_gets_what_is_popular(history, own):
         assert model.recommend_for([], k=1, exclude=table["item_id"][:2].to_list())["item_id"][0] == table["item_id"][2]
 
 
+@pytest.mark.slow
 def test_the_command_line(history, tmp_path):
     history.save(tmp_path / "models" / "one")
     title = TABLE["title"][40]

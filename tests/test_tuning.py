@@ -74,6 +74,7 @@ class Killed(BaseException):
 # What is found
 
 
+@pytest.mark.slow
 def test_a_bad_start_is_improved_and_the_best_has_a_name():
     report = search(8)
     start, best = report["start"], report["best"]
@@ -379,6 +380,7 @@ def test_mistakes_are_one_line(here, given, said):
 # MLflow
 
 
+@pytest.mark.slow
 def test_trials_are_runs_below_the_search_which_goes_on(here, quick):
     import mlflow
 

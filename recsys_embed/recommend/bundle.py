@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,14 @@ def listed(models: Path = Path("models")) -> list[tuple[Path, dict[str, Any]]]:
         try:
             found.append((manifest.parent, facts_of(manifest.parent)))
         except BundleError as error:
-            log.warning("left out: %s", error)
+            _left_out(str(error))
     return sorted(found, key=lambda pair: (_time_of(pair[1]), pair[0].name), reverse=True)
+
+
+@lru_cache(maxsize=1000)
+def _left_out(reason: str) -> None:
+    """Say why a folder is no model, once: a service looks every two seconds."""
+    log.warning("left out: %s", reason)
 
 
 def _time_of(facts: dict[str, Any]) -> str:
