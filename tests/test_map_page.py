@@ -16,9 +16,12 @@ from recsys_embed.show.map import draw_map
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 # On CI a browser that is missing is a fault, and no reason to be silent.
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: install one, or name it in $CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: install one, or name it in $CHROMIUM"
+    ),
+]
 
 HOSTILE = {
     3: "</script><script>document.title = 'taken'</script>",

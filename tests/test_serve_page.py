@@ -18,9 +18,12 @@ pytest.importorskip("prometheus_client")
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 # On CI a browser that is missing is a fault, and no reason to be silent.
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: install one, or name it in $CHROMIUM"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here: install one, or name it in $CHROMIUM"
+    ),
+]
 
 # Ids of items are text with all that an address may stumble over; users are integers that no float holds.
 IDS = [f"{n:02d}/a,b&\"'#=%41+ \N{FILM FRAMES}" for n in range(60)]
