@@ -12,9 +12,10 @@ import tempfile
 import polars as pl
 
 from recsys_embed import DataConfig, RunConfig, TrainConfig, load_dataset, run_experiment
-from recsys_embed.evaluation.baselines import Ease
-from recsys_embed.evaluation.paired import paired
-from recsys_embed.evaluation.protocol import rank_metrics
+from recsys_embed.evaluation.baselines import choose_ease
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation.significance import paired
+from recsys_embed.models.item_item import Ease
 from recsys_embed.presets import preset
 
 
@@ -29,14 +30,14 @@ def main() -> None:
     parts = []
     for seed in map(int, args.seeds.split(",")):
         data = DataConfig(dataset=args.dataset, data_dir=args.data_dir, split_seed=seed)
-        catalog = load_dataset(args.dataset, data)
-        split = catalog.split(data)
+        dataset = load_dataset(args.dataset, data)
+        split = dataset.split(data)
         train = TrainConfig(**{**vars(begun), "seed": seed})
         with tempfile.TemporaryDirectory() as folder:
             run = RunConfig(track=False, baselines=False, resamples=0, out=f"{folder}/model")
-            ours, _ = run_experiment(data, model, train, run, catalog=catalog)
+            ours, _ = run_experiment(data, model, train, run, dataset=dataset)
         both = split.train.with_rows(split.valid)
-        ease = Ease(both).rank(Ease(split.train).choose(split.train, split.valid))
+        ease = Ease(both).rank(choose_ease(Ease(split.train), split.train, split.valid))
         theirs = rank_metrics(ease, split.test, both.seen(), both.counts, (10,)).per_user
         assert ours.per_user is not None
         one = ours.per_user.select("user_id", ours="ndcg_at_10")

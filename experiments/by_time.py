@@ -12,10 +12,11 @@ import sys
 import numpy as np
 
 from recsys_embed import DataConfig, RunConfig, load_dataset, run_experiment
-from recsys_embed.evaluation.paired import paired
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation.significance import paired
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import ExactIndex
 
 # (factors, regularization, alpha)
 ALS = [(64, 0.01, 10.0), (64, 0.1, 10.0), (64, 0.1, 2.0), (64, 1.0, 10.0), (32, 0.1, 10.0), (128, 0.1, 10.0)]
@@ -36,10 +37,10 @@ def main() -> None:
     name = sys.argv[1]
     folder = sys.argv[sys.argv.index("--data-dir") + 1] if "--data-dir" in sys.argv else None
     data = DataConfig(dataset=name, data_dir=folder, split="time")
-    catalog = load_dataset(name, data)
-    split = catalog.split(data)
+    dataset = load_dataset(name, data)
+    split = dataset.split(data)
     ours, report = run_experiment(
-        data, None, None, RunConfig(track=False, out=f"models/{name}-by-time"), catalog=catalog
+        data, None, None, RunConfig(track=False, out=f"models/{name}-by-time"), dataset=dataset
     )
     metrics = report["metrics"]
     print(f"ours {metrics['test']['ndcg_at_10']:.4f}")

@@ -23,14 +23,15 @@ import numpy as np
 from scipy import sparse
 
 from recsys_embed.cli.main import app
-from recsys_embed.config import ContentConfig, DataConfig
-from recsys_embed.content.describe import Features
-from recsys_embed.content.items import describe_items
-from recsys_embed.datasets.catalog import load_dataset
-from recsys_embed.evaluation.cold import LAMBDAS, ContentRidge, among_cold, cold_metrics
-from recsys_embed.evaluation.protocol import Ranker
-from recsys_embed.recommend.index import ExactIndex
-from recsys_embed.recommend.tables import aligned
+from recsys_embed.config.settings import ContentConfig, DataConfig
+from recsys_embed.data.item_table import aligned
+from recsys_embed.evaluation.cold_start import among_cold, cold_metrics
+from recsys_embed.features.encoder import Features
+from recsys_embed.features.item_features import encode_items
+from recsys_embed.models.content_ridge import LAMBDAS, ContentRidge
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import ExactIndex
+from recsys_embed.sources.load import load_dataset
 
 NAMES = ("ndcg_at_10", "recall_at_20", "auc")
 # Weights of a column, by what it holds: the search space of kernel ridge.
@@ -65,9 +66,9 @@ def data(options: list[str], seed: int):
     values = context.params
     config = DataConfig(**{f: values[f] for f in DataConfig.__dataclass_fields__} | {"split_seed": seed})
     content = ContentConfig(**{f: values[f] for f in ContentConfig.__dataclass_fields__})
-    catalog = load_dataset(config.dataset, config).with_unrated()
-    descriptions = describe_items(aligned(catalog.items, catalog.ratings.items), content, config.data_dir)
-    return catalog.split(config), descriptions
+    dataset = load_dataset(config.dataset, config).with_unrated()
+    descriptions = encode_items(aligned(dataset.items, dataset.ratings.items), content, config.data_dir)
+    return dataset.split(config), descriptions
 
 
 def tuned_ridge(split, descriptions) -> dict:
@@ -76,7 +77,7 @@ def tuned_ridge(split, descriptions) -> dict:
 
     def weighted(weights):
         scale = []
-        for column in descriptions.describer.columns:
+        for column in descriptions.encoder.columns:
             kind = "people" if column.kind == "tags" and column.size > PEOPLE else column.kind
             own = {"words": 0.25, "tags": 1.0, "number": 1.0}[column.kind]
             scale += [(weights[kind] / own) ** 0.5] * column.size
@@ -97,7 +98,7 @@ def lightfm(split, descriptions) -> dict:
 
     bag = descriptions.features.bag
     tags = np.repeat(
-        [c.kind != "words" for c in descriptions.describer.columns], [c.size for c in descriptions.describer.columns]
+        [c.kind != "words" for c in descriptions.encoder.columns], [c.size for c in descriptions.encoder.columns]
     )
     ones = sparse.identity(bag.shape[0], format="csr", dtype=np.float32)
 

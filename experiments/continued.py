@@ -18,8 +18,9 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import DataConfig, ModelConfig, Recommender, TrainConfig, load_dataset
+from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.metrics import rmse
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
+from recsys_embed.models.ranker import Ranker
 
 
 def parts(split):
@@ -36,10 +37,10 @@ def parts(split):
 def quality(model, split):
     """Return validation NDCG@10, or RMSE for a model of stars."""
     valid = split.valid
-    if model.plain.link == "stars":
-        return rmse(model.plain.predict(valid.user, valid.item), valid.value)
+    if model.model.output == "stars":
+        return rmse(model.model.predict(valid.user, valid.item), valid.value)
     seen = split.train.seen()
-    return rank_metrics(Ranker.of(model.plain), valid, seen, split.train.counts, (10,)).metrics["ndcg_at_10"]
+    return rank_metrics(Ranker.of(model.model), valid, seen, split.train.counts, (10,)).metrics["ndcg_at_10"]
 
 
 def main():
@@ -67,7 +68,7 @@ def main():
 
         measured("from nothing", own)
         start = Recommender(*own).fit(parts(split))
-        full = start.facts["settings"]
+        full = start.metadata["settings"]
         measured("going on", start.configs(seed=seed), start)
         for e in (0.1, 0.25) if asked.grid else ():
             short = max(1, round(e * full["epochs"]))

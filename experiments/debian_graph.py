@@ -21,11 +21,12 @@ import polars as pl
 from scipy.sparse import csr_matrix, diags
 
 from recsys_embed import DataConfig, Recommender, load_dataset
-from recsys_embed.evaluation import probe
-from recsys_embed.evaluation.baselines import EASE_ITEMS
-from recsys_embed.evaluation.protocol import Ranker, onto, rank_metrics
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.evaluation import probes as probe
+from recsys_embed.evaluation.evaluate import align_to_model, rank_metrics
+from recsys_embed.models.item_item import EASE_ITEMS
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import ExactIndex
 
 
 def packages() -> tuple[set[tuple[str, str]], dict[str, tuple[str, str]]]:
@@ -108,8 +109,8 @@ def measure(folder: Path, options: list[str]) -> None:
     ours = Recommender.load(folder / "model")
     settings, metrics = ours.facts["settings"], ours.facts["metrics"]
     data = DataConfig(files[1], split_seed=settings["split_seed"], shared_ids=True)
-    catalog = load_dataset(files[1], data)
-    test, _ = onto(ours, catalog.split(data).test)
+    dataset = load_dataset(files[1], data)
+    test, _ = align_to_model(ours, dataset.split(data).test)
     found = probe.probe_links(ours, test)
     known = probe._known(ours, test)
     negatives = [probe.draw_unknown(test, known, ours.counts, matched) for matched in (False, True)]

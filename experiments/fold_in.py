@@ -20,10 +20,11 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import DataConfig, ModelConfig, Recommender, TrainConfig, load_dataset
-from recsys_embed.evaluation.paired import paired
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.recommend.index import ExactIndex
-from recsys_embed.recommend.person import Person, moved
+from recsys_embed.answering.profile import UserProfile, with_feedback
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation.significance import paired
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import ExactIndex
 
 NOTHING = np.zeros(0, np.int64)
 KINDS = {
@@ -40,22 +41,24 @@ KINDS = {
 
 def folded(model, rows, users):
     """Return the model with these users' vectors and biases made of their rows, and the milliseconds of each."""
-    vectors, bias, took = model.plain.users.copy(), model.plain.user_bias.copy(), []
-    stars = model.plain.link == "stars"
-    moved(model, Person(None), rows.item[:1], NOTHING, {})  # what is made once is no part of the time
+    vectors, bias, took = model.model.users.copy(), model.model.user_bias.copy(), []
+    stars = model.model.output == "stars"
+    with_feedback(
+        model.state, UserProfile(None), rows.item[:1], NOTHING, {}
+    )  # what is made once is no part of the time
     for user in users:
         own = rows.take(rows.user == user)
         said = (NOTHING, NOTHING, dict(zip(own.item.tolist(), own.value.tolist(), strict=True)))
         begin = time.perf_counter()
-        person = moved(model, Person(None), *(said if stars else (own.item, NOTHING, {})))
+        person = with_feedback(model.state, UserProfile(None), *(said if stars else (own.item, NOTHING, {})))
         took.append(1000 * (time.perf_counter() - begin))
         vectors[user], bias[user] = person.vector, person.bias
-    return replace(model.plain, users=vectors, user_bias=bias), took
+    return replace(model.model, users=vectors, user_bias=bias), took
 
 
 def values(plain, rows, target):
     """Return user_id and value: NDCG@10, or the mean squared error of a model of stars."""
-    if plain.link == "stars":
+    if plain.output == "stars":
         error = (plain.predict(target.user, target.item) - target.value) ** 2
         frame = pl.DataFrame({"user_id": target.users.ids(target.user), "value": error})
         return frame.group_by("user_id").agg(pl.col("value").mean())
@@ -68,17 +71,17 @@ def measured(kind, seed, split, users, update):
     rows, target = split.train, split.test.take(np.isin(split.test.user, users))
     made = lambda: Recommender(ModelConfig(**KINDS[kind][0]), TrainConfig(**KINDS[kind][1], seed=seed))  # noqa: E731
     of_them = np.isin(rows.user, users)
-    yield "A", values(made().fit(rows).plain, rows, target), []
+    yield "A", values(made().fit(rows).model, rows, target), []
     plain, took = folded(made().fit(rows.take(~of_them)), rows, users)
     yield "B", values(plain, rows, target), took
     if update:
         told = of_them & (np.random.default_rng(seed + 99).random(len(rows)) < 0.3)
         model = made().fit(rows.take(~told))
-        yield "C, left", values(model.plain, rows, target), []
+        yield "C, left", values(model.model, rows, target), []
         yield "C, replaced", values(folded(model, rows, users)[0], rows, target), []
         begin = time.perf_counter()
         model.update(rows.take(told))
-        yield "C", values(model.plain, rows, target), [1000 * (time.perf_counter() - begin) / len(users)]
+        yield "C", values(model.model, rows, target), [1000 * (time.perf_counter() - begin) / len(users)]
 
 
 def main():

@@ -18,10 +18,12 @@ import torch
 from torch.nn import functional as F
 
 from recsys_embed import DataConfig, load_dataset
-from recsys_embed.evaluation.baselines import Ease
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.train.sparse_adam import Group, RowLazyAdam
+from recsys_embed.evaluation.baselines import choose_ease
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.item_item import Ease
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.training.optim import Group, RowLazyAdam
 
 
 @dataclasses.dataclass
@@ -78,7 +80,7 @@ def train(x, trial, seed):
     with torch.no_grad():
         both = vectors(torch.arange(users), x), q
     none = np.zeros(users, np.float32)
-    return PlainModel(*(v.detach().numpy() for v in both), none, bias.detach().numpy())
+    return EmbeddingModel(*(v.detach().numpy() for v in both), none, bias.detach().numpy())
 
 
 def main():
@@ -88,11 +90,11 @@ def main():
     found = {}
     for seed in map(int, seeds.split(",")):
         config = DataConfig(dataset=name, split_seed=seed, data_dir=folder)
-        catalog = load_dataset(name, config)
-        split = catalog.split(config)
+        dataset = load_dataset(name, config)
+        split = dataset.split(config)
         shared = split.valid, split.train.seen(), split.train.counts
         ease = Ease(split.train)
-        ranker = ease.rank(ease.choose(split.train, split.valid))
+        ranker = ease.rank(choose_ease(ease, split.train, split.valid))
         found.setdefault("EASE", []).append(rank_metrics(ranker, *shared).metrics["ndcg_at_10"])
         x = torch.from_numpy(split.train.matrix().toarray()).float()
         for text in trials:

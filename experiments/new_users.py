@@ -20,11 +20,13 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import DataConfig, ModelConfig, Recommender, TrainConfig, load_dataset
-from recsys_embed.evaluation.baselines import Ease
-from recsys_embed.evaluation.paired import paired
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.recommend.fold_in import new_user
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.evaluation.baselines import choose_ease
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation.significance import paired
+from recsys_embed.models.fold_in.softmax import new_user
+from recsys_embed.models.item_item import Ease
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import ExactIndex
 
 PARTS = 5
 
@@ -44,13 +46,13 @@ def model_of(text, seed):
 
 def newcomers(model, rows, users, first, closed):
     """Rank for users whom the model does not know, from their rows; also return the milliseconds a vector takes."""
-    plain = replace(model.plain, history=None) if closed else model.plain
+    plain = replace(model.model, history=None) if closed else model.model
     make, seen = new_user(plain, model.counts), rows.seen()
     told = {u: np.random.default_rng(u).permutation(seen[u])[:first] for u in users.tolist()}
     begin = time.perf_counter()
     made = {u: make(items) for u, items in told.items()}
     took = 1000 * (time.perf_counter() - begin) / len(made)
-    return Ranker(ExactIndex.of(plain), lambda rows: plain.folded(np.stack([made[u] for u in rows.tolist()]))), took
+    return Ranker(ExactIndex.of(plain), lambda rows: plain.augment(np.stack([made[u] for u in rows.tolist()]))), took
 
 
 def ndcg(ranker, users, rows, target):
@@ -69,7 +71,7 @@ def measured(config, seed, asked):
     """Yield (model and A or B, values of users) of one split."""
     split = load_dataset(asked.dataset, config).split(config)
     parts = split.train, split.valid
-    regularization = Ease(split.train).choose(*parts)
+    regularization = choose_ease(Ease(split.train), *parts)
     if asked.part == "test":
         parts = split.train.with_rows(split.valid), split.test
     rows = parts[0]
@@ -82,7 +84,7 @@ def measured(config, seed, asked):
         yield "EASE B", ndcg(ease(others, rows, regularization), users, *parts)
     for text in asked.models:
         begin, took = time.perf_counter(), []
-        yield f"{text} A", ndcg(Ranker.of(model_of(text, seed).fit(rows).plain), everybody, *parts)
+        yield f"{text} A", ndcg(Ranker.of(model_of(text, seed).fit(rows).model), everybody, *parts)
         for users, others in zip(folds, without, strict=True):
             ranker, ms = newcomers(model_of(text, seed).fit(others), rows, users, asked.first, asked.closed)
             yield f"{text} B", ndcg(ranker, users, *parts)

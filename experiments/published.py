@@ -22,8 +22,9 @@ import numpy as np
 import polars as pl
 
 from recsys_embed import ModelConfig, Ratings, Recommender, TrainConfig
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.ratings.splits import split_random
+from recsys_embed.data.splits import split_random
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.models.ranker import Ranker
 
 _PURCHASES = {"temperature": 0.25, "bias_decay": 0.5, "balance": 0.0, "dropout": 0.0, "negative_weight": 1.1}
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -60,7 +61,7 @@ def fit(rows: Ratings, settings: dict[str, Any], seed: int) -> Recommender:
 
 
 def quality(model: Recommender, rows: Ratings, masked: Ratings) -> str:
-    found = rank_metrics(Ranker.of(model.plain), rows, masked.seen(), masked.counts, (20,)).metrics
+    found = rank_metrics(Ranker.of(model.model), rows, masked.seen(), masked.counts, (20,)).metrics
     return f"Recall@20 {found['recall_at_20']:.4f}  NDCG@20 {found['ndcg_at_20']:.4f}"
 
 

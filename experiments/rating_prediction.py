@@ -40,7 +40,7 @@ def ours(train, test, given):
     names = {f.name for f in dataclasses.fields(ModelConfig)}
     model = ModelConfig(**{k: v for k, v in given.items() if k in names})
     config = TrainConfig(**{"seed": SEED, **{k: v for k, v in given.items() if k not in names}})
-    return Recommender(model, config).fit(train).plain.predict(test.user, test.item)
+    return Recommender(model, config).fit(train).model.predict(test.user, test.item)
 
 
 def peer(train, test, sides, samples):

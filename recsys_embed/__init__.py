@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from recsys_embed.config import (
+    from recsys_embed.config.settings import (
         ContentConfig,
         DataConfig,
         MapConfig,
@@ -21,57 +21,60 @@ if TYPE_CHECKING:
         TrainConfig,
         TuneConfig,
     )
-    from recsys_embed.content.words import WordVectors
-    from recsys_embed.datasets.catalog import Catalog, load_dataset
-    from recsys_embed.evaluation.protocol import evaluate
-    from recsys_embed.experiment import run_experiment
+    from recsys_embed.data.dataset import Dataset
+    from recsys_embed.data.ratings import Ratings
+    from recsys_embed.data.splits import split_cold_items, split_leave_last, split_random, split_time
+    from recsys_embed.data.vocab import Vocab
+    from recsys_embed.evaluation.evaluate import evaluate
+    from recsys_embed.experiment.run import run_experiment
+    from recsys_embed.exports.write import export, export_words
+    from recsys_embed.maps.draw import draw_map
+    from recsys_embed.plots.words import plot_words
     from recsys_embed.presets import preset
-    from recsys_embed.ratings.splits import split_cold_items, split_leave_last, split_random, split_time
-    from recsys_embed.ratings.table import Ratings
-    from recsys_embed.ratings.vocab import Vocab
-    from recsys_embed.recommend.recommender import Recommender
-    from recsys_embed.show.export import export, export_words
-    from recsys_embed.show.map import draw_map
-    from recsys_embed.show.words import plot_words
-    from recsys_embed.train.classifier import TextClassifier
-    from recsys_embed.train.loop import fit
+    from recsys_embed.recommender import Recommender
+    from recsys_embed.sources.load import load_dataset
+    from recsys_embed.training.text_classifier import TextClassifier
+    from recsys_embed.training.trainer import fit
     from recsys_embed.tuning.search import tune
+    from recsys_embed.words.vectors import WordVectors
 
 _HOMES = {
-    "Catalog": "datasets.catalog",
-    "ContentConfig": "config",
-    "DataConfig": "config",
-    "MapConfig": "config",
-    "ModelConfig": "config",
-    "Ratings": "ratings.table",
-    "Recommender": "recommend.recommender",
-    "Rules": "config",
-    "RunConfig": "config",
-    "TextClassifier": "train.classifier",
-    "TrainConfig": "config",
-    "TuneConfig": "config",
-    "Vocab": "ratings.vocab",
-    "WordVectors": "content.words",
-    "draw_map": "show.map",
-    "evaluate": "evaluation.protocol",
-    "export": "show.export",
-    "export_words": "show.export",
-    "fit": "train.loop",
-    "load_dataset": "datasets.catalog",
-    "plot_words": "show.words",
+    "ContentConfig": "config.settings",
+    "DataConfig": "config.settings",
+    "Dataset": "data.dataset",
+    "MapConfig": "config.settings",
+    "ModelConfig": "config.settings",
+    "Ratings": "data.ratings",
+    "Recommender": "recommender",
+    "Rules": "config.settings",
+    "RunConfig": "config.settings",
+    "TextClassifier": "training.text_classifier",
+    "TrainConfig": "config.settings",
+    "TuneConfig": "config.settings",
+    "Vocab": "data.vocab",
+    "WordVectors": "words.vectors",
+    "draw_map": "maps.draw",
+    "evaluate": "evaluation.evaluate",
+    "export": "exports.write",
+    "export_words": "exports.write",
+    "fit": "training.trainer",
+    "load_dataset": "sources.load",
+    "plot_words": "plots.words",
     "preset": "presets",
-    "run_experiment": "experiment",
-    "split_cold_items": "ratings.splits",
-    "split_leave_last": "ratings.splits",
-    "split_random": "ratings.splits",
-    "split_time": "ratings.splits",
+    "run_experiment": "experiment.run",
+    "split_cold_items": "data.splits",
+    "split_leave_last": "data.splits",
+    "split_random": "data.splits",
+    "split_time": "data.splits",
     "tune": "tuning.search",
 }
+# Names of the version before, and what they are called now.
+_RENAMED = {"Catalog": "Dataset"}
 
 __all__ = [
-    "Catalog",
     "ContentConfig",
     "DataConfig",
+    "Dataset",
     "MapConfig",
     "ModelConfig",
     "Ratings",
@@ -102,6 +105,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        import warnings
+
+        warnings.warn(f"recsys_embed.{name} is called {_RENAMED[name]} now", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

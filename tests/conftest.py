@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from worlds import ITEMS, USERS
 
-from recsys_embed.ratings.table import Ratings
+from recsys_embed.data.ratings import Ratings
 
 # How long an example takes says nothing of it where other programs run beside the tests.
 settings.register_profile("untimed", deadline=None)

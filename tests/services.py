@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_embed.config import ServeConfig
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.config.settings import ServeConfig
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.recommender import Recommender
 
 
 class Client:
@@ -44,8 +44,8 @@ def serving(model: Path | None, events: Path, **settings):
     """Serve a model folder at a free port; give (client, service)."""
     import uvicorn
 
-    from recsys_embed.serve.app import create_app
-    from recsys_embed.serve.service import Service
+    from recsys_embed.serving.app import create_app
+    from recsys_embed.serving.service import Service
 
     config = ServeConfig(model=model and str(model), events=str(events), port=0, **{"watch": 0.0, **settings})
     service = Service(config)

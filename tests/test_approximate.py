@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from worlds import checkerboard, small
 
-from recsys_embed.datasets import load_dataset
+from recsys_embed.answering.recommend import recommend
+from recsys_embed.answering.request import RecommendRequest
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import SettingError
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.table import Seen
-from recsys_embed.recommend import approximate
-from recsys_embed.recommend.approximate import ApproximateIndex
-from recsys_embed.recommend.ask import Ask, answer
-from recsys_embed.recommend.candidates import Lists, Sketch
-from recsys_embed.recommend.index import ExactIndex
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.recommender import Recommender
+from recsys_embed.retrieval import approximate
+from recsys_embed.retrieval.approximate import ApproximateIndex
+from recsys_embed.retrieval.candidates import IVFCandidates, LowRankCandidates
+from recsys_embed.retrieval.exact import ExactIndex
+from recsys_embed.sources.load import load_dataset
 
 USERS, ITEMS, DIM = 60, 900, 6
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="pip install 'recsys-embed[ann]'")
@@ -33,11 +34,11 @@ def world(layers=False):
     arrays = [random.normal(size=s).astype(np.float32) for s in shapes]
     sizes = ((8, 2 * DIM), 8, (1, 8), 1) if layers else ()
     weights = [random.normal(size=s).astype(np.float32) for s in sizes]
-    return PlainModel(*arrays, offset=0.5, layers=list(zip(weights[::2], weights[1::2], strict=True)))
+    return EmbeddingModel(*arrays, offset=0.5, layers=list(zip(weights[::2], weights[1::2], strict=True)))
 
 
 DOT, MLP = world(), world(layers=True)
-SEEN = Seen.of(np.repeat(np.arange(USERS), 20), np.random.default_rng(6).integers(0, ITEMS, 20 * USERS), USERS)
+SEEN = UserItems.of(np.repeat(np.arange(USERS), 20), np.random.default_rng(6).integers(0, ITEMS, 20 * USERS), USERS)
 ROWS = np.arange(USERS)
 
 
@@ -52,7 +53,9 @@ def made(name):
     model = MLP if name in ("exact mlp", "sketch") else DOT
     if name.startswith("exact"):
         return ExactIndex.of(model), model
-    finds = Lists(model, effort=1) if name == "lists" else Sketch(model, model.queries(ROWS), effort=1)
+    finds = (
+        IVFCandidates(model, effort=1) if name == "lists" else LowRankCandidates(model, model.queries(ROWS), effort=1)
+    )
     return ApproximateIndex(model, finds), model
 
 
@@ -114,19 +117,19 @@ def test_it_looks_as_hard_as_it_must(name, caplog):
     model = DOT if name == "lists" else MLP
     with caplog.at_level("INFO"):
         index = ApproximateIndex.of(model, model.queries(ROWS), SEEN.of_users(ROWS), least=0.9)
-    assert index.found >= 0.9 and f"recall@10 {index.found:.4f}" in caplog.text
+    assert index.measured_recall >= 0.9 and f"recall@10 {index.measured_recall:.4f}" in caplog.text
     half = ROWS[30:] if name == "sketch" else ROWS  # a sketch is not measured on whom it was drawn up from
-    assert index.found == index.recall(model.queries(half), 10, exclude=SEEN.of_users(half))
+    assert index.measured_recall == index.recall(model.queries(half), 10, exclude=SEEN.of_users(half))
 
 
 def test_it_is_kept_for_other_users_and_not_for_other_items():
-    index = ApproximateIndex(MLP, Sketch(MLP, MLP.queries(ROWS)))
-    assert index.of_same_items(replace(MLP, users=MLP.users[:3])).candidates is index.candidates
+    index = ApproximateIndex(MLP, LowRankCandidates(MLP, MLP.queries(ROWS)))
+    assert index.for_model(replace(MLP, users=MLP.users[:3])).candidates is index.candidates
     for changed in ({"items": MLP.items.copy()}, {"item_bias": MLP.item_bias + 1}, {"layers": []}):
-        assert index.of_same_items(replace(MLP, **changed)) is None
+        assert index.for_model(replace(MLP, **changed)) is None
 
 
-class Told:
+class Feedback:
     """Finds what it is told to."""
 
     spare, effort, nbytes = 0, 1, 0
@@ -147,7 +150,7 @@ class Told:
 def test_whatever_is_promising_lists_are_whole_and_in_order(seed, k, share):
     random = np.random.default_rng(seed)
     table = np.where(random.random((USERS, 64)) < share, random.integers(0, ITEMS, (USERS, 64)), -1)
-    index, hidden = ApproximateIndex(DOT, Told(table)), SEEN.of_users(ROWS)
+    index, hidden = ApproximateIndex(DOT, Feedback(table)), SEEN.of_users(ROWS)
     allowed = random.random(ITEMS) < 0.7
     scores, rows = index.search(DOT.queries(ROWS), k, allowed, hidden)
     exact = index.exact.search(DOT.queries(ROWS), k, allowed, hidden)
@@ -165,33 +168,32 @@ def test_whatever_is_promising_lists_are_whole_and_in_order(seed, k, share):
 
 @pytest.fixture(scope="module", params=[pytest.param("dot", marks=needs_faiss), "mlp"])
 def fitted(request):
-    catalog = load_dataset("synthetic:users=50,items=200,ratings=2000")
+    dataset = load_dataset("synthetic:users=50,items=200,ratings=2000")
     model, config = small("logistic" if request.param == "mlp" else "softmax", request.param, items=200, epochs=2)
-    return Recommender(model, config).fit(catalog.ratings, catalog.items)
+    return Recommender(model, config).fit(dataset.ratings, dataset.items)
 
 
 def test_all_surfaces_take_the_index_and_go_back(fitted):
     everybody, exact = fitted.recommend(k=5), fitted.index
     try:
         index = fitted.use_index("approximate").index
-        assert isinstance(index, ApproximateIndex) and index.found >= approximate.RECALL
+        assert isinstance(index, ApproximateIndex) and index.measured_recall >= approximate.RECALL
         while index.candidates.harder():
             pass
         assert_frame_equal(fitted.recommend(k=5), everybody)
         searched = []
         index.search = lambda *asked: searched.append(1) or ApproximateIndex.search(index, *asked)
-        assert [e["item"] for e in answer(fitted, Ask(user=7, k=5)).entries()] == everybody.filter(user_id=7)[
-            "item_id"
-        ].to_list()
+        assert [
+            e["item"] for e in recommend(fitted.state, RecommendRequest(user=7, k=5)).entries()
+        ] == everybody.filter(user_id=7)["item_id"].to_list()
         assert searched
-        fitted._forget()  # other users, the same items
-        assert fitted.index.candidates is index.candidates and fitted.index.found == index.found
-        fitted.plain = fitted.plain.with_items(fitted.plain.items[:1], fitted.plain.item_bias[:1])
-        fitted._forget()
+        fitted.state = fitted.state.but()  # other users, the same items
+        assert fitted.index.candidates is index.candidates and fitted.index.measured_recall == index.measured_recall
+        more = fitted.model.with_items(fitted.model.items[:1], fitted.model.item_bias[:1])
+        fitted.state = fitted.state.but(model=more)
         assert len(fitted.index) == 201 and fitted.index.candidates is not index.candidates
     finally:
-        fitted.plain = index.model
-        fitted._forget()
+        fitted.state = fitted.state.but(model=index.model)
         assert type(fitted.use_index("exact").index) is type(exact)
     assert_frame_equal(fitted.recommend(k=5), everybody)
 
@@ -210,4 +212,4 @@ def test_vectors_that_are_no_numbers_are_refused():
     odd = DOT.item_bias.copy()
     odd[3] = np.inf
     with pytest.raises(SettingError, match="finite"):
-        Lists(PlainModel(DOT.users, DOT.items, DOT.user_bias, odd))
+        IVFCandidates(EmbeddingModel(DOT.users, DOT.items, DOT.user_bias, odd))

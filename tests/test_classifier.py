@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 import torch
 
-from recsys_embed.content.words import WordVectors
 from recsys_embed.errors import DataError
-from recsys_embed.train.classifier import TextClassifier, WordMeans
+from recsys_embed.training.text_classifier import TextClassifier, WordMeans
+from recsys_embed.words.vectors import WordVectors
 
 TEXTS = [f"{'good fine' if n % 2 else 'bad poor'} {'long tale' if n % 3 else 'short'} number {n}" for n in range(120)]
 LABELS = [["good"] * (n % 2) + ["long"] * (n % 3 > 0) for n in range(120)]

@@ -9,13 +9,13 @@ import polars as pl
 import pytest
 from worlds import recsys
 
-from recsys_embed.cli.answers import load
-from recsys_embed.config import RunConfig
+from recsys_embed.cli.similar import load
+from recsys_embed.config.settings import RunConfig
 from recsys_embed.errors import DataError, SettingError, UnknownId
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.track import registry
-from recsys_embed.track.mlflow import MLflowTracker
-from recsys_embed.track.registry import model_folder, version_of
+from recsys_embed.recommender import Recommender
+from recsys_embed.tracking import model_registry as registry
+from recsys_embed.tracking.mlflow_tracker import MLflowTracker
+from recsys_embed.tracking.model_registry import model_folder, version_of
 
 WORLD = "synthetic:users=80,items=50,ratings=1500"
 FAST = ("--dataset", WORLD, "--epochs", "4", "--dim", "8", "--resamples", "50")
@@ -86,7 +86,7 @@ def test_a_registered_model_is_read_back(trained, monkeypatch):
         assert (version == "1") == (not uri.startswith("runs"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     recommender, name = load("models:/shop@champion")
-    assert str(name) == "models:/shop@champion" and recommender.facts["run_id"] == report["run_id"]
+    assert str(name) == "models:/shop@champion" and recommender.metadata["run_id"] == report["run_id"]
     for wrong in ("shop@nobody", "shop/2", "nothing/1", "shop", "shop/latest", "a/b/c"):
         with pytest.raises(UnknownId, match=f"models:/{wrong}"):
             model_folder(f"models:/{wrong}")

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from worlds import recsys
 
-from recsys_embed.content.words import WordVectors
-from recsys_embed.datasets import synthetic
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.sources import synthetic
+from recsys_embed.words.vectors import WordVectors
 
 WORDS = ["king", "queen", "man", "woman", "comedy", "war"]
 VECTORS = np.array([[1, 1, 0], [1, -1, 0], [0.2, 1, 0.1], [0.2, -1, 0.1], [0, 0, 1], [0.1, 0, -1]], np.float32)

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from worlds import recsys, small
 
-from recsys_embed.config import DataConfig, RunConfig
-from recsys_embed.experiment import run_experiment
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.config.settings import DataConfig, RunConfig
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.recommender import Recommender
 
 WORLD = "synthetic:users=60,items=60,ratings=1200"
 
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     run_experiment(DataConfig(WORLD), *small("softmax", epochs=3), run)
     recommender = Recommender.load(folder / "models" / "one")
     halves = pl.Series(["low" if n < 30 else "high" for n in range(60)])
-    recommender.table = recommender.table.with_columns(half=halves)
+    recommender.state = recommender.state.but(table=recommender.table.with_columns(half=halves))
     recommender.save(folder / "models" / "one")
     return folder
 

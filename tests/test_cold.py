@@ -7,16 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import RATINGS, SPLIT, TABLE, small
 
-from recsys_embed.config import ContentConfig, DataConfig, RunConfig
-from recsys_embed.content.items import describe_items
-from recsys_embed.datasets.catalog import Catalog
+from recsys_embed.config.settings import ContentConfig, DataConfig, RunConfig
+from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import split_cold_items
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import SettingError
-from recsys_embed.evaluation.cold import ContentRidge, at_random, auc, cold_baselines, cold_metrics, content_neighbours
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.experiment import run_experiment
-from recsys_embed.ratings.splits import split_cold_items
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.recommend.index import ExactIndex
+from recsys_embed.evaluation.baselines import SplitPositives, choose_content_ridge, cold_baselines
+from recsys_embed.evaluation.cold_start import auc, cold_metrics
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.features.item_features import encode_items
+from recsys_embed.models.content_ridge import ContentRidge, at_random, content_neighbours
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import ExactIndex
 
 
 @given(cold=st.floats(0.05, 0.6), valid=st.floats(0, 0.3), test=st.floats(0, 0.3), seed=st.integers(0, 5))
@@ -47,7 +51,7 @@ def test_a_vocabulary_grows_by_unrated_items(ratings):
     more = ratings.with_items(TABLE["item_id"].cast(str).head(2))
     assert len(more.items) == len(ratings.items) + 2
     assert more.frame().drop("timestamp").equals(ratings.frame().drop("timestamp"))
-    assert Catalog(ratings, None).with_unrated().ratings is ratings
+    assert Dataset(ratings, None).with_unrated().ratings is ratings
 
 
 def test_auc_is_the_share_of_pairs_in_order():
@@ -110,7 +114,7 @@ def test_the_metrics_of_known_items_do_not_see_cold_ones():
 
 
 class TestBaselines:
-    features = describe_items(TABLE, ContentConfig(text="kind")).features
+    features = encode_items(TABLE, ContentConfig(text="kind")).features
 
     def test_kernel_ridge_is_sklearns(self):
         from sklearn.kernel_ridge import KernelRidge
@@ -136,14 +140,14 @@ class TestBaselines:
         np.testing.assert_allclose(found, (unit @ unit[own].T).sum(axis=1), rtol=1e-5)
 
     def test_chance_is_chance(self):
-        found = cold_metrics(at_random(60), SPLIT.test, Seen.nothing(45), SPLIT.train.counts)
+        found = cold_metrics(at_random(60), SPLIT.test, UserItems.nothing(45), SPLIT.train.counts)
         assert 0.4 < found["auc"] < 0.6
 
     def test_they_are_fitted_on_all_that_the_model_was(self):
         split = split_cold_items(RATINGS, 0.2, 0.2, 0.1)
         both = split.train.with_rows(split.valid)
-        named = dict(cold_baselines(self.features, (split.train, split.valid, both)))
-        chosen = ContentRidge(self.features, split.train).choose(split.valid, split.train.counts)
+        named = dict(cold_baselines(self.features, SplitPositives(split.train, split.valid, both)))
+        chosen = choose_content_ridge(ContentRidge(self.features, split.train), split.valid, split.train.counts)
         expected = ContentRidge(self.features, both).rank(chosen).scores(np.arange(45))
         np.testing.assert_array_equal(named["content_ridge"].scores(np.arange(45)), expected)
 
@@ -153,9 +157,9 @@ class TestBaselines:
         asked = []
         rank = ContentRidge.rank
         monkeypatch.setattr(ContentRidge, "rank", lambda self, r: asked.append(r) or rank(self, r))
-        best = ridge.choose(split.valid, split.train.counts)
+        best = choose_content_ridge(ridge, split.valid, split.train.counts)
         values = {
-            r: cold_metrics(rank(ridge, r), split.valid, Seen.nothing(45), split.train.counts)["ndcg_at_10"]
+            r: cold_metrics(rank(ridge, r), split.valid, UserItems.nothing(45), split.train.counts)["ndcg_at_10"]
             for r in asked
         }
         assert values[best] == max(values.values()) and len(values) > 3
@@ -165,13 +169,13 @@ def test_a_run_reports_cold_items_beside_baselines(tmp_path):
     model, train = small("softmax", epochs=8, content_pace=1.0)
     data = DataConfig(split="cold-items", valid_share=0.15)
     run = RunConfig(out=str(tmp_path / "m"), track=False, resamples=50)
-    catalog = Catalog(RATINGS, TABLE)
-    recommender, report = run_experiment(data, model, train, run, ContentConfig(text="kind"), catalog)
+    dataset = Dataset(RATINGS, TABLE)
+    recommender, report = run_experiment(data, model, train, run, ContentConfig(text="kind"), dataset)
     cold = report["metrics"]["cold"]
     assert set(cold["baselines"]) == {"random", "content_mean", "content_ridge"}
     assert cold["auc"] > cold["baselines"]["random"]["auc"] + 0.2
     low, high = cold["intervals"]["auc"]
     assert low < cold["auc"] < high
-    assert "cold_ndcg_at_10" in recommender.facts["history"][0]
-    split = catalog.split(DataConfig(split="cold-items", valid_share=0.15, split_seed=0))
+    assert "cold_ndcg_at_10" in recommender.metadata["history"][0]
+    split = dataset.split(DataConfig(split="cold-items", valid_share=0.15, split_seed=0))
     assert isinstance(split.train, Ratings) and not recommender.counts[split.test.item].all()

@@ -10,12 +10,14 @@ import pytest
 from worlds import recsys, small
 
 from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, load_dataset
-from recsys_embed.config import PLACES, ContentConfig, command, settings
+from recsys_embed.config.fields import NON_RESULT_SETTINGS, command, settings
+from recsys_embed.config.settings import ContentConfig
 from recsys_embed.errors import BundleError, SettingError, UnknownId
 from recsys_embed.evaluation.compare import Run, compare
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.experiment import run_experiment
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.recommender import Recommender
 
 WORLD = "synthetic:users=70,items=40,ratings=1100"
 PNG = b"\x89PNG"
@@ -45,7 +47,7 @@ def test_the_test_of_every_user_is_in_the_folder(work):
     folder, _ = work
     loaded = Recommender.load(folder / "one")
     table = loaded.per_user
-    metrics = loaded.facts["metrics"]["test"]
+    metrics = loaded.metadata["metrics"]["test"]
     assert table.height == metrics["users"] and set(table["user_id"]) <= set(loaded.users.series)
     for name in table.columns[1:]:
         assert table[name].mean() == pytest.approx(metrics[name])
@@ -57,7 +59,7 @@ def test_a_model_without_a_test_has_none_and_is_read(work, tmp_path):
     loaded = Recommender.load(folder / "one")
     kept = Recommender.load(loaded.save(tmp_path / "kept"))
     assert kept.per_user.equals(loaded.per_user)
-    loaded.per_user = None
+    loaded.state = loaded.state.but(per_user=None)
     again = Recommender.load(loaded.save(tmp_path / "bare"))
     assert again.per_user is None and not (tmp_path / "bare" / "per_user.parquet").exists()
     assert again.recommend(5).equals(kept.recommend(5))
@@ -75,14 +77,14 @@ def test_a_changed_table_is_refused(work, tmp_path):
 
 def test_a_second_fit_forgets_the_first_ones_test(work):
     loaded = Recommender.load(work[0] / "one")
-    loaded.model, loaded.train = small("softmax", epochs=1)
+    loaded.configs = *small("softmax", epochs=1), ContentConfig()
     assert loaded.fit(load_dataset(WORLD).ratings).per_user is None
 
 
 def test_how_often_an_item_is_shown_is_what_the_lists_say(work):
     loaded = Recommender.load(work[0] / "one")
     split = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
-    report = rank_metrics(Ranker.of(loaded.plain), split.test, loaded.seen, loaded.counts, (3, 10))
+    report = rank_metrics(Ranker.of(loaded.model), split.test, loaded.seen, loaded.counts, (3, 10))
     for k in (3, 10):
         shown = loaded.recommend(report.per_user["user_id"].to_list(), k)["item_id"].to_list()
         assert [shown.count(item) for item in loaded.items.series] == report.shown[k].tolist()
@@ -229,7 +231,7 @@ def test_a_picture_that_fails_loses_no_training(tmp_path, monkeypatch, caplog):
     import mlflow
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recsys_embed.show.run.draw_training", lambda *_: 1 / 0)
+    monkeypatch.setattr("recsys_embed.plots.training.draw_training", lambda *_: 1 / 0)
     _, report = train(tmp_path, "model", track=True)
     assert "pictures of it could not be drawn (division by zero)" in caplog.text
     run = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(report["run_id"])
@@ -238,14 +240,16 @@ def test_a_picture_that_fails_loses_no_training(tmp_path, monkeypatch, caplog):
 
 
 def test_pictures_need_neither_validation_nor_baselines(tmp_path, monkeypatch):
-    from recsys_embed.evaluation.measure import measure
-    from recsys_embed.show.run import draw_training
+    from recsys_embed.evaluation.training_report import training_report
+    from recsys_embed.plots.training import draw_training
 
     monkeypatch.chdir(tmp_path)
     data = DataConfig(WORLD, valid_share=0.0, split_seed=0)
     recommender, _ = train(tmp_path, "model", data=data, baselines=False)
     split = load_dataset(WORLD).split(data)
-    measured = measure(recommender, split.train, split, None, data, RunConfig(baselines=False, resamples=0))
+    measured = training_report(
+        recommender.state, split.train, split, None, data, RunConfig(baselines=False, resamples=0)
+    )
     drawn = draw_training(recommender, measured, tmp_path)
     assert [path.name for path in drawn] == ["curves.png", "users.png", "popularity.png"]
     nothing = measured._replace(test=None)
@@ -274,16 +278,18 @@ def test_the_command_of_a_training_repeats_it(given):
     assert words[:2] == ["recsys", "train"]
     parsed = typer.main.get_command(app).commands["train"].make_context("train", words[2:]).params
     wanted = settings(*configs)
-    assert {k: parsed[k] for k in wanted if k not in PLACES} == {k: v for k, v in wanted.items() if k not in PLACES}
-    named = [name for name in given if name not in PLACES] if given != GIVEN[0] else ["dataset"]
+    assert {k: parsed[k] for k in wanted if k not in NON_RESULT_SETTINGS} == {
+        k: v for k, v in wanted.items() if k not in NON_RESULT_SETTINGS
+    }
+    named = [name for name in given if name not in NON_RESULT_SETTINGS] if given != GIVEN[0] else ["dataset"]
     assert sum(word.startswith("--") for word in words) == len({*named, "dataset"})
 
 
 def test_data_that_was_handed_over_has_no_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configs = DataConfig(WORLD), *small("softmax", epochs=1), RunConfig(out="a", track=False, resamples=0)
-    handed, _ = run_experiment(*configs, catalog=load_dataset(WORLD))
-    assert "command" not in handed.facts and "recsys train" not in handed.card()
+    handed, _ = run_experiment(*configs, dataset=load_dataset(WORLD))
+    assert "command" not in handed.metadata and "recsys train" not in handed.card()
 
 
 def test_runs_fitted_on_other_rows_ranked_other_items(work):

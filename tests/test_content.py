@@ -6,16 +6,16 @@ import pytest
 import torch
 from worlds import COLOUR, COLOURS, DIM, ITEMS, SPLIT, TABLE, cold_auc, fitted, small
 
-from recsys_embed.config import ContentConfig
-from recsys_embed.content.item_vectors import read_item_vectors
-from recsys_embed.content.items import describe_items
-from recsys_embed.content.words import WordVectors
+from recsys_embed.config.settings import ContentConfig
+from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
-from recsys_embed.model.content_tower import Bag, ContentTower
-from recsys_embed.model.model import build
-from recsys_embed.model.towers import SumTower
-from recsys_embed.ratings.vocab import Vocab
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.features.item_features import encode_items
+from recsys_embed.features.item_vectors import read_item_vectors
+from recsys_embed.nets.content_tower import Bag, ContentTower
+from recsys_embed.nets.towers import SumTower
+from recsys_embed.nets.two_tower import build
+from recsys_embed.recommender import Recommender
+from recsys_embed.words.vectors import WordVectors
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def told():
 
 
 class TestTowers:
-    descriptions = describe_items(TABLE.head(ITEMS), ContentConfig(text="kind"))
+    descriptions = encode_items(TABLE.head(ITEMS), ContentConfig(text="kind"))
 
     def test_a_bag_is_a_product_and_its_gradient_names_its_tokens(self):
         bag = self.descriptions.features.bag
@@ -95,7 +95,7 @@ class TestNewItems:
         content = ContentConfig(text="kind", words="kind", vectors=str(path), train_words=True, tower_hidden=8)
         recommender = fitted(content, table)
         assert cold_auc(recommender) > 0.9
-        trained = recommender.described.describer.words.vectors
+        trained = recommender.content_model.encoder.words.vectors
         assert not np.array_equal(trained[:3], words.vectors[:3])
         new = pl.DataFrame({"item_id": [900], "kind": ["red and square"]})
         similar = recommender.add_items(new).similar(900, 5)
@@ -127,8 +127,8 @@ class TestNewItems:
         cold = int(np.flatnonzero(told.counts == 0)[0])
         row = TABLE.filter(pl.col("item_id") == cold).with_columns(item_id=pl.lit(900))
         loaded = Recommender.load(told.save(tmp_path / "m")).add_items(row)
-        np.testing.assert_allclose(loaded.plain.items[-1], told.plain.items[cold], atol=1e-5)
-        np.testing.assert_allclose(loaded.plain.item_bias[-1], told.plain.item_bias[cold], atol=1e-5)
+        np.testing.assert_allclose(loaded.model.items[-1], told.model.items[cold], atol=1e-5)
+        np.testing.assert_allclose(loaded.model.item_bias[-1], told.model.item_bias[cold], atol=1e-5)
 
     def test_bad_new_items_are_refused(self, told, tmp_path):
         loaded = Recommender.load(told.save(tmp_path / "m"))
@@ -141,7 +141,7 @@ class TestNewItems:
                 loaded.add_items(table)
         assert len(loaded.items) == 60
         plain = Recommender(*small("softmax", epochs=1)).fit(SPLIT.train, TABLE)
-        for ask in (lambda: plain.add_items(TABLE), lambda: plain.search("red"), lambda: plain.words_near(1)):
+        for ask in (lambda: plain.add_items(TABLE), lambda: plain.search("red"), lambda: plain.nearest_tokens(1)):
             with pytest.raises(SettingError, match="trained without descriptions"):
                 ask()
 
@@ -159,9 +159,9 @@ class TestNewItems:
             return {
                 len(kept.items),
                 kept.table.height,
-                len(kept.plain.items),
+                len(kept.model.items),
                 len(kept.counts),
-                kept.described.bag.shape[0],
+                kept.content_model.bag.shape[0],
             }
 
         assert sizes() == {60}
@@ -172,22 +172,22 @@ class TestNewItems:
     def test_a_new_fit_forgets_the_old_descriptions(self, told, tmp_path):
         loaded = Recommender.load(told.save(tmp_path / "m"))
         loaded.fit(SPLIT.train, TABLE)
-        assert loaded.described is None
+        assert loaded.content_model is None
         with pytest.raises(SettingError, match="trained without descriptions"):
             Recommender.load(loaded.save(tmp_path / "again")).search("red")
 
     def test_a_model_without_biases_has_none(self):
         recommender = fitted(ContentConfig(text="kind"), biases=False)
-        assert not recommender.plain.item_bias.any() and cold_auc(recommender) > 0.9
+        assert not recommender.model.item_bias.any() and cold_auc(recommender) > 0.9
 
     def test_a_query_is_both_its_words_and_its_meaning(self, told):
-        described = told.described
-        own = described.likeness("round", None, told.plain.items)
-        flat = described.likeness("round", None, np.zeros_like(told.plain.items) + described.map.centre[:-1])
+        described = told.content_model
+        own = described.similarity("round", None, told.model.items)
+        flat = described.similarity("round", None, np.zeros_like(told.model.items) + described.feature_map.centre[:-1])
         round_ = np.array(["round" in k for k in TABLE["kind"]])
         assert flat[round_].min() > 0.05 > abs(flat[~round_]).max() and not np.allclose(own, flat)
-        turned = described.likeness("red", None, told.plain.items + 7)
-        assert not np.allclose(turned, described.likeness("red", None, told.plain.items))
+        turned = described.similarity("red", None, told.model.items + 7)
+        assert not np.allclose(turned, described.similarity("red", None, told.model.items))
 
     def test_search_of_a_model_of_numbers_alone(self):
         table = TABLE.with_columns(year=1990 + pl.Series(COLOUR))
@@ -196,7 +196,7 @@ class TestNewItems:
 
     def test_a_text_finds_items_and_an_item_its_words(self, told):
         assert all(COLOUR[i] == 2 for i in told.search("something blue", 8)["item_id"])
-        assert told.words_near(int(np.flatnonzero(COLOUR == 1)[0]), 1)["token"].to_list() == ["green"]
+        assert told.nearest_tokens(int(np.flatnonzero(COLOUR == 1)[0]), 1)["token"].to_list() == ["green"]
         with pytest.raises(UnknownId, match="knows no word of 'zzz'"):
             told.search("zzz")
         with pytest.raises(SettingError, match="needs a text or a picture"):
@@ -279,7 +279,7 @@ def test_settings_that_contradict_are_refused(given, message):
 
 def test_columns_in_which_nothing_comes_again_are_refused():
     with pytest.raises(DataError, match="no entry of code stands in two items"):
-        describe_items(TABLE.with_columns(code=pl.format("c{}", "item_id")), ContentConfig(text="code", tags="code"))
+        encode_items(TABLE.with_columns(code=pl.format("c{}", "item_id")), ContentConfig(text="code", tags="code"))
     assert not ContentConfig(text=" , ").any
 
 
@@ -290,11 +290,11 @@ def test_settings_of_descriptions_reach_the_step(given):
     one, other = (
         Recommender(*small("softmax", **{**settings, **more}), content).fit(SPLIT.train, table) for more in ({}, given)
     )
-    assert not np.array_equal(one.plain.items, other.plain.items)
+    assert not np.array_equal(one.model.items, other.model.items)
 
 
 def test_a_hidden_layer_is_what_it_says():
-    descriptions = describe_items(TABLE, ContentConfig(text="kind"))
+    descriptions = encode_items(TABLE, ContentConfig(text="kind"))
     tower, rows = ContentTower(descriptions, DIM, ContentConfig(tower_hidden=6)), torch.arange(7)
     hidden = torch.relu(tower.bag(rows))
     torch.testing.assert_close(tower(rows), hidden @ tower.last.weight.T + tower.last.bias)
@@ -302,6 +302,6 @@ def test_a_hidden_layer_is_what_it_says():
 
 
 def test_the_tower_shows_features_as_they_are_now():
-    descriptions = describe_items(TABLE, ContentConfig(text="kind"))
+    descriptions = encode_items(TABLE, ContentConfig(text="kind"))
     tower = ContentTower(descriptions, DIM, ContentConfig())
     assert tower.described() is descriptions.features and not tower.trained()

@@ -9,14 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_embed.data.item_table import aligned
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
-from recsys_embed.evaluation.protocol import Ranker, evaluate, rank_metrics
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.ratings.vocab import Vocab
-from recsys_embed.recommend.index import ExactIndex
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.recommender import Recommender
+from recsys_embed.retrieval.exact import ExactIndex
+from recsys_embed.state.fitted import FittedState
 
 USERS, ITEMS = 9, 14
 
@@ -150,7 +154,7 @@ class TestLaws:
 
     def test_what_was_fitted_on_is_hidden_and_nothing_else(self):
         assert self.report().per_user.filter(user_id=0)["hit_at_1"][0] == 1  # 0 and 1 are hidden, 2 comes first
-        unmasked = self.report(seen=Seen.nothing(4)).per_user.filter(user_id=0)
+        unmasked = self.report(seen=UserItems.nothing(4)).per_user.filter(user_id=0)
         assert (unmasked["hit_at_2"][0], unmasked["mrr_at_50"][0]) == (0, 1 / 3)
         # A validation rating that the model was not fitted on stays in the list, and takes a place.
         held = self.report(ratings([(0, 3)], 4, 6)).per_user
@@ -172,13 +176,11 @@ class TestLaws:
 
 def test_unknown_users_and_items_are_left_out_and_counted():
     train = ratings([(u, i) for u in range(4) for i in range(6) if u != i])
-    recommender = Recommender()
-    recommender.users, recommender.items, recommender.facts = train.users, train.items, {}
-    recommender.seen, recommender.counts, recommender.held = train.seen(), train.counts, Seen.nothing(USERS)
     vectors = np.random.default_rng(0).normal(size=(USERS + ITEMS, 3)).astype(np.float32)
-    recommender.plain = PlainModel(
-        vectors[:USERS], vectors[USERS:], np.zeros(USERS, np.float32), np.zeros(ITEMS, np.float32)
-    )
+    model = EmbeddingModel(vectors[:USERS], vectors[USERS:], np.zeros(USERS, np.float32), np.zeros(ITEMS, np.float32))
+    table, nothing = aligned(None, train.items), UserItems.nothing(USERS)
+    state = FittedState(train.users, train.items, model, train.seen(), nothing, table, train.counts)
+    recommender = Recommender.of(state)
     frame = pl.DataFrame({"user": [0, 1, 99, 2], "item": [0, 1, 2, 77]})
     report = evaluate(recommender, Ratings.from_frame(frame), (3,), resamples=0)
     assert (report.users, report.rows, report.left_out) == (2, 2, 2)
@@ -198,7 +200,9 @@ def test_gini_is_half_the_mean_difference_over_the_mean(shown, expected):
 def test_gini_and_coverage_look_at_items_with_ratings_alone():
     scores, train = -np.arange(4)[None].repeat(4, 0), ratings([(0, 3), (1, 2), (2, 1)], 4, 5)
     test = ratings([(0, 2), (1, 1), (2, 2), (3, 1)], 4, 5)
-    report = rank_metrics(ranker(np.column_stack((scores, scores[:, :1]))), test, Seen.nothing(4), train.counts, (1,))
+    report = rank_metrics(
+        ranker(np.column_stack((scores, scores[:, :1]))), test, UserItems.nothing(4), train.counts, (1,)
+    )
     assert report.shown[1].tolist() == [0, 4, 0, 0, 0]
     assert report.metrics["coverage_at_1"] == pytest.approx(1 / 3)
     assert report.metrics["gini_at_1"] == pytest.approx(2 / 3)

@@ -20,14 +20,15 @@ if not CUDA:
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA; for torch on CPU: pip install triton")
 
 from recsys_embed.kernels import cuda, pairs, triton_available
-from recsys_embed.model.losses import LOSSES, Scores
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import Known
-from recsys_embed.train import fused_cuda, sparse_adam
-from recsys_embed.train.fused_cuda import CudaPairsStep
-from recsys_embed.train.loop import step_for
-from recsys_embed.train.sparse_adam import Group, RowLazyAdam
-from recsys_embed.train.step import AutogradStep, Batch
+from recsys_embed.nets.losses import LOSSES, Scores
+from recsys_embed.nets.negative_sampling import KnownPositives
+from recsys_embed.nets.two_tower import build
+from recsys_embed.training import cuda_pairwise_step as fused_cuda
+from recsys_embed.training import optim as sparse_adam
+from recsys_embed.training.autograd_step import AutogradStep, Batch
+from recsys_embed.training.cuda_pairwise_step import CudaPairsStep
+from recsys_embed.training.optim import Group, RowLazyAdam
+from recsys_embed.training.trainer import step_for
 
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 K = 3
@@ -158,7 +159,7 @@ def world(ratings, loss, **given):
     model_config, config = small(loss, negatives=K, **given)
     model = scattered(model_config)
     model.to(DEVICE)
-    known = Known(ratings.seen(), ITEMS, DEVICE)
+    known = KnownPositives(ratings.seen(), ITEMS, DEVICE)
     counts = torch.from_numpy(ratings.counts).to(DEVICE)
     step = CudaPairsStep(model, config, known, counts, torch.Generator(DEVICE).manual_seed(0))
     weight = np.linspace(0.2, 1.8, len(ratings)).astype(np.float32)

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_embed.content import ridge, text
-from recsys_embed.content.describe import WEIGHTS, Describer, Features
-from recsys_embed.content.ridge import Ridge
-from recsys_embed.content.words import WordVectors
 from recsys_embed.errors import DataError
+from recsys_embed.features import ridge
+from recsys_embed.features.encoder import WEIGHTS, FeatureEncoder, Features
+from recsys_embed.features.ridge import Ridge
+from recsys_embed.words import tokens as text
+from recsys_embed.words.vectors import WordVectors
 
 TABLE = pl.DataFrame(
     {
@@ -64,18 +65,18 @@ def test_kinds_of_columns():
 
 
 class TestDescriber:
-    describer = Describer.learn(TABLE, NAMES)
+    encoder = FeatureEncoder.learn(TABLE, NAMES)
 
     def test_a_block_has_the_length_of_its_kind(self):
-        bag, start = self.describer.features(TABLE).bag, 0
-        for column in self.describer.columns:
+        bag, start = self.encoder.features(TABLE).bag, 0
+        for column in self.encoder.columns:
             block = bag[:, start : start + column.size]
             start += column.size
             length = np.asarray(block.multiply(block).sum(axis=1)).ravel()
             assert set(np.round(length, 4)) <= {0.0, round(WEIGHTS[column.kind], 4)} and length.any()
 
     def test_what_stands_in_one_item_alone_is_no_feature(self):
-        tokens = self.describer.labels().filter(pl.col("column") == "title")["token"].to_list()
+        tokens = self.encoder.labels().filter(pl.col("column") == "title")["token"].to_list()
         assert tokens == ["blue", "red", "river"]
 
     def test_near_numbers_are_alike(self):
@@ -83,7 +84,7 @@ class TestDescriber:
         assert alike[0].sum() > 0.8 > alike[1].sum() > alike[2].sum()
 
     def years(self, value):
-        return self.describer.features(pl.DataFrame({"year": [value]})).bag
+        return self.encoder.features(pl.DataFrame({"year": [value]})).bag
 
     def test_a_number_beyond_the_range_counts_as_its_end(self):
         assert np.array_equal(self.years("2030").toarray(), self.years("1990").toarray())
@@ -95,20 +96,20 @@ class TestDescriber:
         assert text.tags(pl.Series("t", ["a|b"], pl.Categorical)).to_list() == [["a", "b"]]
         with pytest.raises(DataError, match="item column 't' holds Binary"):
             text.kind_of(pl.Series("t", [b"x"]))
-        named = Describer.learn(TABLE.rename({"genres": "count"}), ["count"])
+        named = FeatureEncoder.learn(TABLE.rename({"genres": "count"}), ["count"])
         assert "drama" in named.columns[0].entries
 
     def test_words_that_nobody_uses_are_refused(self):
         with pytest.raises(DataError, match="knows none of the words of title"):
             words = WordVectors.of(pl.Series(["zzz", "yyy"]), np.eye(2, dtype=np.float32), "mine")
-            Describer.learn(TABLE.select("item_id", "title"), ["title"], words=words)
+            FeatureEncoder.learn(TABLE.select("item_id", "title"), ["title"], words=words)
 
     def test_what_is_not_known_is_zero(self):
-        assert self.describer.features(pl.DataFrame({"other": ["x"]})).bag.nnz == 0
-        assert self.describer.features(pl.DataFrame({"title": ["unheard of"], "year": ["soon"]})).bag.nnz == 0
+        assert self.encoder.features(pl.DataFrame({"other": ["x"]})).bag.nnz == 0
+        assert self.encoder.features(pl.DataFrame({"title": ["unheard of"], "year": ["soon"]})).bag.nnz == 0
 
     def test_coverage(self):
-        share = self.describer.coverage(
+        share = self.encoder.coverage(
             pl.DataFrame({"title": ["Red Nothing", "River", None], "plot": [None, "a", None]})
         )
         assert share.to_list() == [0.5, 1.0, None]
@@ -116,35 +117,35 @@ class TestDescriber:
     def test_it_is_restored_to_the_bit(self):
         words = WordVectors.of(pl.Series(["red", "tale", "sea"]), np.eye(3, dtype=np.float32))
         vectors = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-        for describer in (
-            Describer.learn(TABLE, NAMES, words=words, vectors=vectors),
-            Describer.learn(TABLE, ["plot"], words=words).with_trained(np.full((3, 3), 0.5, np.float32)),
+        for encoder in (
+            FeatureEncoder.learn(TABLE, NAMES, words=words, vectors=vectors),
+            FeatureEncoder.learn(TABLE, ["plot"], words=words).with_trained(np.full((3, 3), 0.5, np.float32)),
         ):
-            arrays, frames, facts = describer.save()
-            again = Describer.restore(arrays, frames, facts)
-            given = vectors if len(describer.vector_centre) else None
-            one, other = (d.features(TABLE, given) for d in (describer, again))
+            arrays, frames, facts = encoder.save()
+            again = FeatureEncoder.restore(arrays, frames, facts)
+            given = vectors if len(encoder.vector_centre) else None
+            one, other = (d.features(TABLE, given) for d in (encoder, again))
             assert (one.bag != other.bag).nnz == 0 and np.array_equal(one.dense, other.dense)
 
     def test_ready_made_words_are_weighted_means(self):
         words = WordVectors.of(pl.Series(["red", "river"]), np.array([[1, 0], [0, 1]], np.float32))
-        describer = Describer.learn(TABLE.select("item_id", "title"), ["title"], words=words)
-        bag = describer.word_bag(pl.DataFrame({"title": ["red red river", "nothing"]})).toarray()
+        encoder = FeatureEncoder.learn(TABLE.select("item_id", "title"), ["title"], words=words)
+        bag = encoder.word_bag(pl.DataFrame({"title": ["red red river", "nothing"]})).toarray()
         counts = {"red": 3, "river": 2}
         weight = {w: np.log(1 + 8 / n) for w, n in counts.items()}
         expected = np.array([(1 + np.log(2)) * weight["red"], weight["river"]])
         np.testing.assert_allclose(bag[0], expected / expected.sum(), rtol=1e-5)
-        assert not bag[1].any() and not describer.features(pl.DataFrame({"title": ["nothing"]})).dense.any()
+        assert not bag[1].any() and not encoder.features(pl.DataFrame({"title": ["nothing"]})).dense.any()
 
     def test_errors(self):
         with pytest.raises(DataError, match="no column 'plott'; it has item_id, title"):
-            Describer.learn(TABLE, ["plott"])
+            FeatureEncoder.learn(TABLE, ["plott"])
         with pytest.raises(DataError, match="nothing to describe"):
-            Describer.learn(TABLE, [])
+            FeatureEncoder.learn(TABLE, [])
 
     def test_a_query_names_tags_and_weighs_rare_words(self):
-        bag = self.describer.describe_text("a drama about a red river").bag.toarray()[0]
-        found = {token: value for token, value in zip(self.describer.labels()["token"], bag, strict=True) if value}
+        bag = self.encoder.encode_text("a drama about a red river").bag.toarray()[0]
+        found = {token: value for token, value in zip(self.encoder.labels()["token"], bag, strict=True) if value}
         assert {"drama", "red", "river"} <= set(found) and found["river"] > found.get("a", 0)
 
 
@@ -232,5 +233,5 @@ class TestRidge:
 
 def test_the_kinds_found_are_told(caplog):
     with caplog.at_level(logging.INFO, "recsys_embed"):
-        Describer.learn(TABLE, ["genres"], {"genres": "words"})
+        FeatureEncoder.learn(TABLE, ["genres"], {"genres": "words"})
     assert "genres as words" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 
 from recsys_embed import load_dataset
 from recsys_embed.errors import DataError
-from recsys_embed.serve.events import Event, EventLog
+from recsys_embed.serving.event_store import Event, EventLog
 
 GIVEN = [Event("3", "10", 4.0, 50), Event("3", "11"), Event("4", "10", 1.0), Event("3", "10", 5.0, 60)]
 

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from worlds import small
 
-from recsys_embed import DataConfig, RunConfig, experiment, load_dataset
+from recsys_embed import DataConfig, RunConfig, load_dataset
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines
-from recsys_embed.evaluation.paired import paired
-from recsys_embed.evaluation.protocol import rank_metrics
-from recsys_embed.experiment import run_experiment
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.track.mlflow import MLflowTracker
-from recsys_embed.track.tracker import BarTracker
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation.significance import paired
+from recsys_embed.experiment import refit
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.recommender import Recommender
+from recsys_embed.tracking.mlflow_tracker import MLflowTracker
+from recsys_embed.tracking.progress import BarTracker
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
 SPLIT = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
@@ -29,11 +30,11 @@ def run(tmp_path, loss="softmax", name="model", data=None, resamples=0, **given)
 def test_the_refit_knows_validation_too_and_the_rest_is_held(tmp_path):
     refitted, _ = run(tmp_path)
     plain, _ = run(tmp_path, name="plain", refit=False)
-    assert len(refitted.seen) == len(SPLIT.train) + len(SPLIT.valid) and len(refitted.held) == len(SPLIT.test)
-    assert len(plain.seen) == len(SPLIT.train) and len(plain.held) == len(SPLIT.valid) + len(SPLIT.test)
-    assert not np.array_equal(refitted.plain.items, plain.plain.items)
-    expected = Recommender(*small("softmax", epochs=3)).fit(SPLIT.train, epochs=plain.fitted.epochs)
-    assert np.array_equal(plain.plain.items, expected.plain.items)
+    assert len(refitted.seen) == len(SPLIT.train) + len(SPLIT.valid) and len(refitted.held_out) == len(SPLIT.test)
+    assert len(plain.seen) == len(SPLIT.train) and len(plain.held_out) == len(SPLIT.valid) + len(SPLIT.test)
+    assert not np.array_equal(refitted.model.items, plain.model.items)
+    expected = Recommender(*small("softmax", epochs=3)).fit(SPLIT.train, epochs=plain.training.epochs)
+    assert np.array_equal(plain.model.items, expected.model.items)
 
 
 def test_the_report_is_in_the_folder(tmp_path):
@@ -58,7 +59,7 @@ def test_a_threshold_makes_positives_and_hides_the_rest(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_training(tmp_path, monkeypatch):
     (tmp_path / "model").write_text("mine")
-    monkeypatch.setattr("recsys_embed.experiment._fit", lambda *_: pytest.fail("it trained first"))
+    monkeypatch.setattr("recsys_embed.experiment.run.fit_and_refit", lambda *_: pytest.fail("it trained first"))
     with pytest.raises(BundleError, match="is no model"):
         run(tmp_path)
     assert (tmp_path / "model").read_text() == "mine"
@@ -71,7 +72,7 @@ def test_ctrl_c_in_the_first_fit_keeps_its_best_epoch(tmp_path, monkeypatch):
 
     monkeypatch.setattr(BarTracker, "metrics", metrics)
     recommender, report = run(tmp_path, patience=0)
-    assert recommender.fitted.stopped == "interrupted" and report["epochs"] <= 2
+    assert recommender.training.stopped == "interrupted" and report["epochs"] <= 2
     assert len(recommender.seen) == len(SPLIT.train)
     assert (tmp_path / "model" / "manifest.json").exists()
 
@@ -82,9 +83,9 @@ def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeyp
         if done >= at:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment.Quiet, "__init__", lambda self, _: setattr(self, "progress", progress))
+    monkeypatch.setattr(refit.ProgressOnly, "__init__", lambda self, _: setattr(self, "progress", progress))
     recommender, _ = run(tmp_path, patience=0)
-    assert len(recommender.seen) == len(SPLIT.train) and len(recommender.held) == len(SPLIT.valid) + len(SPLIT.test)
+    assert len(recommender.seen) == len(SPLIT.train) and len(recommender.held_out) == len(SPLIT.valid) + len(SPLIT.test)
     again, _ = run(tmp_path, name="again", patience=0, refit=False)
     assert again.recommend(7).equals(recommender.recommend(7))
 
@@ -92,11 +93,11 @@ def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeyp
 def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     told = iter([0.1, 0.5, 0.2])
     better = ("ndcg_at_10", 1)
-    monkeypatch.setattr(experiment, "validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
+    monkeypatch.setattr(refit, "validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
     recommender, report = run(tmp_path, patience=0)
     rows = SPLIT.train.with_rows(SPLIT.valid)
     expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
-    assert report["epochs"] == 2 and np.array_equal(recommender.plain.items, expected.plain.items)
+    assert report["epochs"] == 2 and np.array_equal(recommender.model.items, expected.model.items)
 
 
 def test_baselines_and_liked_rows_are_what_they_say(tmp_path):
@@ -125,14 +126,14 @@ def test_a_baseline_says_how_sure_the_difference_is(tmp_path):
     expected = paired(both["ndcg_at_10"], both["ndcg_at_10_other"], 200)
     assert found["popularity"]["difference"] == {"metric": "ndcg_at_10", **expected.summary()}
     again = Recommender.load(tmp_path / "model")
-    assert again.facts["metrics"]["baselines"]["ease"]["difference"] == found["ease"]["difference"]
+    assert again.metadata["metrics"]["baselines"]["ease"]["difference"] == found["ease"]["difference"]
     assert f"against ease: {found['ease']['difference']['mean']:+.4f}" in again.card()
     assert "difference" not in run(tmp_path)[1]["metrics"]["baselines"]["ease"]  # of no resample
 
 
 def test_the_seed_reaches_the_split(tmp_path):
     one, other = (run(tmp_path, name=f"m{seed}", seed=seed)[0] for seed in (0, 1))
-    assert not np.array_equal(one.held.item, other.held.item)
+    assert not np.array_equal(one.held_out.item, other.held_out.item)
 
 
 def test_overlapping_files_are_refused(tmp_path):

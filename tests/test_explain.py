@@ -12,15 +12,16 @@ import torch
 from typer.testing import CliRunner
 from worlds import small, tastes
 
+from recsys_embed.answering.explain import explain
+from recsys_embed.answering.profile import known_user, profile_of
 from recsys_embed.cli.main import app
-from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig
-from recsys_embed.content.items import describe_items
+from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError, UnknownId
-from recsys_embed.model.model import build
-from recsys_embed.recommend.explain import explain_for, nearest_own
-from recsys_embed.recommend.fold_in import Told
-from recsys_embed.recommend.person import known, somebody
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.features.item_features import encode_items
+from recsys_embed.models.fold_in.base import Feedback
+from recsys_embed.nets.two_tower import build
+from recsys_embed.recommender import Recommender
+from recsys_embed.retrieval.nearest import nearest_of
 
 WORLD, TABLE, _ = tastes()
 # One rating in seven is no positive: it is hidden, and no part of a history. Two items have no rating at all.
@@ -61,21 +62,21 @@ def model(request):
 
 def people(made):
     """A user, the same one who says more, and people who are new."""
-    yield known(made, 7)
-    yield somebody(made, made.users.ids([7])[0], likes=[33, 36], dislikes=[40])
-    yield somebody(made, likes=[3, 17, 40])
-    yield somebody(made, likes=[3, 40], dislikes=[17])
-    yield somebody(made, ratings={3: 5.0, 17: 1.0, 40: 3.0, 900: 4.0})
-    yield somebody(made, dislikes=[3, 17, 40])
+    yield known_user(made.state, 7)
+    yield profile_of(made.state, made.users.ids([7])[0], likes=[33, 36], dislikes=[40])
+    yield profile_of(made.state, likes=[3, 17, 40])
+    yield profile_of(made.state, likes=[3, 40], dislikes=[17])
+    yield profile_of(made.state, ratings={3: 5.0, 17: 1.0, 40: 3.0, 900: 4.0})
+    yield profile_of(made.state, dislikes=[3, 17, 40])
 
 
 def test_parts_are_what_they_say_and_add_up_to_the_score(model):
     kind, content, made = model
-    plain = made.plain
+    plain = made.model
     for person in people(made):
         listed = dict(zip(*made_list(made, person), strict=True))
         for row in (0, 33, 60, 61):
-            found = explain_for(made, person, row)
+            found = explain(made.state, person, row)
             parts = found.parts
             assert sum(parts.values()) == pytest.approx(found.score, abs=1e-5)
             assert found.score == pytest.approx(listed[row], abs=1e-4)
@@ -93,24 +94,24 @@ def test_parts_are_what_they_say_and_add_up_to_the_score(model):
 
 def made_list(made, person):
     """Every item's row and score in a list for a person."""
-    from recsys_embed.recommend.lists import list_for
-    from recsys_embed.recommend.rules import Shown
+    from recsys_embed.answering.rank import rank_for
+    from recsys_embed.rules.compile import CompiledRules
 
-    return list_for(made, person, 99, Shown(), person.own[:0])[:2]
+    return rank_for(made.state, person, 99, CompiledRules(), person.history[:0])[:2]
 
 
 @pytest.mark.parametrize("cosine", [False, True])
 def test_the_part_of_a_text_is_what_the_tower_says_of_it(cosine):
     settings, _ = small("softmax", cosine=cosine, temperature=0.2)
-    net = build(settings, 45, 62, 1, describe_items(MORE, TEXT), TEXT)
+    net = build(settings, 45, 62, 1, encode_items(MORE, TEXT), TEXT)
     rated = torch.from_numpy(RATED.counts)
-    plain = net.plain((torch.ones(45), rated))
+    plain = net.to_arrays((torch.ones(45), rated))
     with torch.no_grad():
         said, whole = net.items.content(torch.arange(62))[:, :-1], net.items.all(rated > 0).vectors
     length = whole.norm(dim=1, keepdim=True) if cosine else 1.0
-    np.testing.assert_allclose(plain.said[:60], (said / length)[:60], atol=1e-6)
-    np.testing.assert_array_equal(plain.said[60:], plain.items[60:])  # nobody rated them: they are all text
-    assert np.abs(plain.items - plain.said)[:60].max() > 0.1
+    np.testing.assert_allclose(plain.content_vectors[:60], (said / length)[:60], atol=1e-6)
+    np.testing.assert_array_equal(plain.content_vectors[60:], plain.items[60:])  # nobody rated them: they are all text
+    assert np.abs(plain.items - plain.content_vectors)[:60].max() > 0.1
 
 
 def test_what_each_item_adds_is_all_of_the_match(model):
@@ -118,7 +119,7 @@ def test_what_each_item_adds_is_all_of_the_match(model):
     for person in people(made):
         summed = kind in SUMS if person.user >= 0 else kind != "mlp"
         for row in (0, 33, 60):
-            found = explain_for(made, person, row, n=3)
+            found = explain(made.state, person, row, k=3)
             if not summed:
                 assert {own["kind"] for own in found.own} <= {"nearest"} and found.rest is None
                 continue
@@ -128,7 +129,7 @@ def test_what_each_item_adds_is_all_of_the_match(model):
             assert total == pytest.approx(found.parts["collaborative"] + found.parts.get("text", 0.0), abs=1e-4)
             assert values == sorted(values, reverse=True)
             assert ("vector" in found.rest) == (kind == "both" if person.user >= 0 else kind == "mse")
-            every = explain_for(made, person, row, n=99)
+            every = explain(made.state, person, row, k=99)
             assert every.rest["items"] == 0 and len(every.own) == 3 + found.rest["items"]
             assert every.own[:3] == found.own
 
@@ -136,46 +137,46 @@ def test_what_each_item_adds_is_all_of_the_match(model):
 def test_who_says_more_is_the_sum_of_old_and_new():
     made = Recommender(*small("softmax", dim=6, epochs=3, **HISTORY)).fit(RATED, MORE)
     row = next(i for i in range(60) if i not in made.seen[7])
-    person = somebody(made, made.users.ids([7])[0], likes=[row])
-    found = explain_for(made, person, 33, 99)
+    person = profile_of(made.state, made.users.ids([7])[0], likes=[row])
+    found = explain(made.state, person, 33, 99)
     assert {own["item"] for own in found.own} == {*made.seen[7].tolist(), row}
     assert {own["kind"] for own in found.own} == {"contribution"}
     assert sum(own["value"] for own in found.own) == pytest.approx(found.parts["collaborative"], abs=1e-5)
     # A dislike is told of too, and what is liked stays what is named for it where it is no sum.
-    other = somebody(fit("mlp"), likes=[3, 5], dislikes=[17])
-    assert {own["item"] for own in explain_for(fit("mlp"), other, 33).own} == {3, 5}
+    other = profile_of(fit("mlp").state, likes=[3, 5], dislikes=[17])
+    assert {own["item"] for own in explain(fit("mlp").state, other, 33).own} == {3, 5}
 
 
 def test_what_an_item_adds_is_what_it_moves_in_every_step():
     """Each item takes the steps of its own share, beside the means that all of them together came by."""
     made = fit("cosine")
-    fold, rows = made.fold, np.array([3, 33, 40])
-    told = Told(rows, np.array([1, 1, -0.1], np.float32), np.full(3, np.nan, np.float32))
-    size, items, item = 2.1, made.plain.items.astype(float), made.plain.items[20].astype(float)
+    fold, rows = made.fold_in, np.array([3, 33, 40])
+    told = Feedback(rows, np.array([1, 1, -0.1], np.float32), np.full(3, np.nan, np.float32))
+    size, items, item = 2.1, made.model.items.astype(float), made.model.items[20].astype(float)
     weight, ridge = told.weight.astype(float)[:, None] / size, fold.noise + fold.prior / size
-    chance = np.where(made.counts > 0, np.exp(made.plain.item_bias), 0)
-    inverse = np.linalg.inv(fold.spread + ridge * np.eye(6))
+    chance = np.where(made.counts > 0, np.exp(made.model.item_bias), 0)
+    inverse = np.linalg.inv(fold.covariance + ridge * np.eye(6))
     parts = weight * (items[rows] - chance @ items / chance.sum()) @ inverse
     for _ in range(7):
         others = np.where(np.isin(np.arange(62), [3, 33]), 0, chance) * np.exp(items @ parts.sum(axis=0))
         parts = (
             parts + np.float32(0.7) * (weight * (items[rows] - others @ items / others.sum()) - ridge * parts) @ inverse
         )
-    vector = fold.new(told)[0].astype(float)
+    vector = fold.fit_user(told)[0].astype(float)
     np.testing.assert_allclose(parts.sum(axis=0), vector, rtol=1e-3, atol=1e-4)
-    added = fold.added(told, vector, item)
+    added = fold.contributions(told, vector, 20)
     np.testing.assert_allclose(added.values, parts @ item, rtol=1e-2, atol=1e-3)
-    assert added.values.sum() == pytest.approx(vector @ item, abs=1e-6) and added.besides is None
+    assert added.values.sum() == pytest.approx(vector @ item, abs=1e-6) and added.remainder is None
 
 
 def test_what_an_item_adds_is_what_is_gone_without_it():
     made = fit("history")
-    row, plain = 33, made.plain
+    row, plain = 33, made.model
     taken = RATED.positives(3.0).seen()[7]
     found = {own["item"]: own["value"] for own in made.explain(made.users.ids([7])[0], 33, 99).own}
     assert sorted(found) == taken.tolist()  # what was hidden below the threshold is no part of it
     for at in taken:
-        rest = plain.history[np.setdiff1d(taken, at)].sum(axis=0) / len(taken) ** 0.5
+        rest = plain.history_vectors[np.setdiff1d(taken, at)].sum(axis=0) / len(taken) ** 0.5
         assert found[at] == pytest.approx(float((plain.users[7] - rest) @ plain.items[row]), abs=1e-5)
 
 
@@ -210,7 +211,7 @@ def test_nearest_own_is_the_naive_choice_and_equal_ones_go_by_row():
     length = np.where((n := np.linalg.norm(items, axis=1)) > 0, n, 1)
     cosine = (items @ items.T) / length / length[:, None]
     for n in (1, 3, 99):
-        values, places = nearest_own(items, own, rows, n)
+        values, places = nearest_of(items, own, rows, n)
         assert values.shape == places.shape == (3, min(n, 25))
         for line, row in enumerate(rows):
             want = own[np.argsort(-cosine[row, own].round(5), kind="stable")][:n]
@@ -218,18 +219,18 @@ def test_nearest_own_is_the_naive_choice_and_equal_ones_go_by_row():
                 np.testing.assert_array_equal(cosine[row, own[places[line]]].round(5), cosine[row, want].round(5))
             np.testing.assert_allclose(values[line], cosine[row, own[places[line]]], atol=1e-6)
             assert len(set(places[line].tolist())) == places.shape[1]
-    assert nearest_own(items, np.array([9, 20, 31]), np.array([4]), 2)[1].tolist() == [[0, 1]]
-    assert nearest_own(items, own, np.array([12]), 3)[1].tolist() == [[0, 1, 2]]
-    assert nearest_own(items, own[:0], rows, 2)[1].shape == (3, 0)
+    assert nearest_of(items, np.array([9, 20, 31]), np.array([4]), 2)[1].tolist() == [[0, 1]]
+    assert nearest_of(items, own, np.array([12]), 3)[1].tolist() == [[0, 1, 2]]
+    assert nearest_of(items, own[:0], rows, 2)[1].shape == (3, 0)
 
 
 def test_what_is_shared_is_counted(model):
     _, content, made = model
-    person = known(made, 7)
+    person = known_user(made.state, 7)
     tags = {row: set((MORE["kind"][row] or "").split("|")) - {""} for row in range(62)}
     for row in (0, 5, 60, 61):
-        shared = explain_for(made, person, row, n=50).shared
-        others = [at for at in person.own if at != row]
+        shared = explain(made.state, person, row, k=50).shared
+        others = [at for at in person.history if at != row]
         counted = {s["token"]: s["items"] for s in shared if s["column"] == "kind"}
         assert counted == {t: n for t in tags[row] if (n := sum(t in tags[at] for at in others))}
         words = {s["token"]: s["items"] for s in shared if s["column"] == "title"}
@@ -237,7 +238,7 @@ def test_what_is_shared_is_counted(model):
         more = {w: int(np.sum(h, where=np.isin(range(62), others))) for w, h in have.items()}
         more = {w: n for w, n in more.items() if n / len(others) > np.mean(have[w])}  # more often than other items
         assert words == (more if content == "text" else {})
-    assert len(explain_for(made, person, 0, n=1).shared) <= 2
+    assert len(explain(made.state, person, 0, k=1).shared) <= 2
 
 
 def test_rare_tokens_come_before_common_ones():
@@ -263,7 +264,7 @@ def test_nobody_in_particular_and_nothing_known():
 
 def test_stars_are_cut_to_their_scale_and_chances_are_chances():
     made = fit("mse")
-    plain = made.plain
+    plain = made.model
     plain.item_bias[3] += 9
     found = made.explain(1, 3)
     assert found.unit == "stars" and found.value == plain.scale[1] < found.score
@@ -283,12 +284,12 @@ def test_saved_and_loaded_it_says_the_same(model, tmp_path):
 
 
 def test_a_folder_without_the_texts_share_is_read(tmp_path, monkeypatch):
-    from recsys_embed.recommend.described import Described
+    from recsys_embed.state.content_model import ContentModel
 
     made = fit("softmax", TEXT)
-    monkeypatch.setattr(made, "_described", replace(made.described, said=None))
-    loaded = Recommender.load(made.save(tmp_path / "old"))
-    assert loaded.described.said is None and isinstance(loaded.described, Described)
+    older = made.state.but(content=replace(made.content_model, content_vectors=None))
+    loaded = Recommender.load(Recommender.of(older).save(tmp_path / "old"))
+    assert loaded.content_model.content_vectors is None and isinstance(loaded.content_model, ContentModel)
     assert "text" not in loaded.explain(1, 33).parts
     assert loaded.explain(1, 900).parts["collaborative"] == 0  # known of it is what was said, alone
 
@@ -298,8 +299,8 @@ def test_items_that_came_later_are_all_text():
     made.add_items(pl.DataFrame({"item_id": [950], "title": ["new"], "kind": ["red|round"]}))
     found = made.explain(1, 950)
     assert found.parts["collaborative"] == 0 and found.parts["text"] != 0
-    np.testing.assert_array_equal(made.described.said[-1], made.plain.items[-1])
-    assert made.described.said.shape == made.plain.items.shape
+    np.testing.assert_array_equal(made.content_model.content_vectors[-1], made.model.items[-1])
+    assert made.content_model.content_vectors.shape == made.model.items.shape
     assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5)
 
 
@@ -354,7 +355,7 @@ class TestCommandLine:
 
 def test_it_needs_no_torch(tmp_path):
     folder = fit("both", TEXT).save(tmp_path / "one")
-    code = f"""import sys; from recsys_embed.recommend.recommender import Recommender
+    code = f"""import sys; from recsys_embed.recommender import Recommender
 made = Recommender.load({str(folder)!r}); made.explain(7, 33); made.explain(None, 33, likes=[3, 4])
 print(*{{"torch", "numba", "mlflow", "pandas"}} & set(sys.modules))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,9 +13,9 @@ from worlds import recsys, small
 from recsys_embed import Ratings, Recommender, WordVectors, export, export_words
 from recsys_embed.cli.export import METHOD, TO
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.show import formats
-from recsys_embed.show.folder import RECORD, Content, fill, ours
-from recsys_embed.show.project import PROJECTIONS
+from recsys_embed.exports import formats
+from recsys_embed.exports.folder import RECORD, Content, fill, ours
+from recsys_embed.projection import PROJECTIONS
 
 HOSTILE = [
     "plain", "a\ttab", "two\nlines", "\r\nCRLF", 'a "quote" and \'one\'', "<script>alert(1)</script>", "🎬 👩‍👩‍👧",
@@ -101,7 +101,7 @@ def test_tensorboard_opens_items_and_users(model, tmp_path):
     told = ask("/info", run=".").get_json()["embeddings"]
     assert [e["tensorName"] for e in told] == ["items", "users"]
     for entry, vectors, vocab in zip(
-        told, (model.plain.items, model.plain.users), (model.items, model.users), strict=True
+        told, (model.model.items, model.model.users), (model.items, model.users), strict=True
     ):
         assert entry["tensorShape"] == list(vectors.shape)
         data = ask("/tensor", run=".", name=entry["tensorName"]).get_data()
@@ -142,7 +142,7 @@ def test_parquet_holds_neighbours_as_similar_says(model, tmp_path):
     table = pl.read_parquet(folder / "items.parquet")
     assert table.schema["vector"] == pl.List(pl.Float32)
     assert table.schema["neighbors"] == pl.Struct({"ids": pl.List(pl.Int32), "distances": pl.List(pl.Float32)})
-    np.testing.assert_array_equal(np.array(table["vector"].to_list(), np.float32), model.plain.items)
+    np.testing.assert_array_equal(np.array(table["vector"].to_list(), np.float32), model.model.items)
     assert table["item_id"].equals(model.items.series.alias("item_id"))
     assert table["title"].equals(model.table["title"]), "Parquet keeps titles as they are"
     assert table["ratings"].to_list() == model.counts.tolist()
@@ -158,7 +158,7 @@ def test_parquet_holds_neighbours_as_similar_says(model, tmp_path):
     for column in table.select(pl.selectors.float()):
         assert not column.is_nan().any()
     users = pl.read_parquet(folder / "users.parquet")
-    np.testing.assert_array_equal(np.array(users["vector"].to_list(), np.float32), model.plain.users)
+    np.testing.assert_array_equal(np.array(users["vector"].to_list(), np.float32), model.model.users)
     assert users["user_id"].equals(model.users.series.alias("user_id"))
     assert users["ratings"].to_list() == model.seen.count.tolist()
 
@@ -168,7 +168,7 @@ def test_parquet_in_pandas_is_as_embedding_atlas_asks(hostile, tmp_path):
 
     folder = export(hostile, "parquet", tmp_path / "out", neighbours=99, method="pca")
     row = pd.read_parquet(folder / "items.parquet").iloc[2]
-    assert row["vector"].dtype == np.float32 and len(row["vector"]) == hostile.plain.dim
+    assert row["vector"].dtype == np.float32 and len(row["vector"]) == hostile.model.dim
     assert set(row["neighbors"]) == {"ids", "distances"}, "row numbers from 0, and distances, the nearest first"
     assert sorted(row["neighbors"]["ids"]) == [n for n in range(len(HOSTILE)) if n != 2]
     assert (np.diff(row["neighbors"]["distances"]) >= 0).all()
@@ -194,7 +194,7 @@ def test_gensim_opens_word2vec(model, tmp_path):
     from gensim.models import KeyedVectors
 
     folder = export(model, "word2vec", tmp_path / "out", users=True)
-    for name, vectors in (("items", model.plain.items), ("users", model.plain.users)):
+    for name, vectors in (("items", model.model.items), ("users", model.model.users)):
         loaded = KeyedVectors.load_word2vec_format(str(folder / f"{name}.txt"))
         np.testing.assert_array_equal(loaded.vectors, vectors)
         assert len(set(loaded.index_to_key)) == len(vectors)
@@ -226,7 +226,7 @@ def test_safetensors_and_the_ids_beside_it(model, tmp_path):
 
     folder = export(model, "safetensors", tmp_path / "out", users=True)
     tensors = load_file(folder / "vectors.safetensors")
-    plain = model.plain
+    plain = model.model
     expected = {name: getattr(plain, name) for name in ("items", "item_bias", "users", "user_bias")}
     assert tensors.keys() == expected.keys()
     for name, tensor in tensors.items():
@@ -244,8 +244,8 @@ def test_npz_without_pickles(model, tmp_path):
         assert arrays["ids"].dtype.kind == ("U" if model.items.is_text else "i")
         assert arrays["ids"].tolist() == model.items.series.to_list()
         assert arrays["titles"].tolist() == model.table["title"].to_list()
-        np.testing.assert_array_equal(arrays["vectors"], model.plain.items)
-        np.testing.assert_array_equal(arrays["bias"], model.plain.item_bias)
+        np.testing.assert_array_equal(arrays["vectors"], model.model.items)
+        np.testing.assert_array_equal(arrays["bias"], model.model.item_bias)
         assert arrays["ratings"].tolist() == model.counts.tolist()
     with np.load(folder / "users.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"ids", "vectors", "bias", "ratings"}
@@ -363,7 +363,7 @@ def test_it_is_run_as_a_user_runs_it(numbered, tmp_path):
     report = json.loads(
         recsys("export", "--to", "parquet", "--users", "--neighbours", "2", "--json", cwd=tmp_path).stdout
     )
-    assert (report["to"], report["items"], report["users"], report["dim"]) == ("parquet", 7, 9, numbered.plain.dim)
+    assert (report["to"], report["items"], report["users"], report["dim"]) == ("parquet", 7, 9, numbered.model.dim)
     assert report["files"].keys() == {"export/items.parquet", "export/users.parquet"} and report["out"] == "export"
     assert pl.read_parquet(tmp_path / "export" / "items.parquet")["neighbors"].struct["ids"].list.len().max() == 2
     done = recsys("export", "--model", "models/one", "--out", "board", cwd=tmp_path)

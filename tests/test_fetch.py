@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from recsys_embed.datasets import movielens
-from recsys_embed.datasets.fetch import Source, data_dir, fetch
 from recsys_embed.errors import DataError
+from recsys_embed.sources import movielens
+from recsys_embed.sources.download import DownloadSource, data_dir, fetch
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def pack(path, **files):
 def test_the_next_source_is_taken_when_one_fails(tmp_path, site, caplog):
     folder, at = site
     digest = pack(folder / "a.zip", ratings="1,2")
-    gone = Source("first", f"{at}/none.zip", {"pack/ratings": "ratings"}, digest)
-    wrong = Source("second", f"{at}/a.zip", {"pack/ratings": "ratings"}, "sha256:" + "0" * 64)
-    good = Source("third", f"{at}/a.zip", {"pack/ratings": "ratings"}, digest)
+    gone = DownloadSource("first", f"{at}/none.zip", {"pack/ratings": "ratings"}, digest)
+    wrong = DownloadSource("second", f"{at}/a.zip", {"pack/ratings": "ratings"}, "sha256:" + "0" * 64)
+    good = DownloadSource("third", f"{at}/a.zip", {"pack/ratings": "ratings"}, digest)
     target = fetch([gone, wrong, good], tmp_path / "data" / "set")
     assert (target / "ratings").read_text() == "1,2"
     assert "could not be had from first" in caplog.text and "is refused" in caplog.text
@@ -47,7 +47,7 @@ def test_the_next_source_is_taken_when_one_fails(tmp_path, site, caplog):
 def test_a_wrong_digest_leaves_nothing_behind(tmp_path, site):
     folder, at = site
     pack(folder / "a.zip", ratings="1,2")
-    bad = Source("only", f"{at}/a.zip", {"pack/ratings": "ratings"}, "sha256:" + "0" * 64)
+    bad = DownloadSource("only", f"{at}/a.zip", {"pack/ratings": "ratings"}, "sha256:" + "0" * 64)
     with pytest.raises(DataError, match="could not be had from only"):
         fetch([bad], tmp_path / "data" / "set")
     assert list((tmp_path / "data").iterdir()) == []
@@ -56,7 +56,7 @@ def test_a_wrong_digest_leaves_nothing_behind(tmp_path, site):
 def test_a_member_has_a_digest_of_its_own(tmp_path, site):
     folder, at = site
     digest = pack(folder / "a.zip", ratings="1,2")
-    source = Source("s", f"{at}/a.zip", {"pack/ratings": "ratings"}, digest, {"ratings": "sha256:" + "0" * 64})
+    source = DownloadSource("s", f"{at}/a.zip", {"pack/ratings": "ratings"}, digest, {"ratings": "sha256:" + "0" * 64})
     with pytest.raises(DataError):
         fetch([source], tmp_path / "data" / "set")
     assert not (tmp_path / "data" / "set").exists()
@@ -65,7 +65,7 @@ def test_a_member_has_a_digest_of_its_own(tmp_path, site):
 def test_an_unknown_digest_is_trusted_once(tmp_path, site):
     folder, at = site
     pack(folder / "a.zip", ratings="1,2")
-    source = Source("s", f"{at}/a.zip", {"pack/ratings": "ratings"})
+    source = DownloadSource("s", f"{at}/a.zip", {"pack/ratings": "ratings"})
     fetch([source], tmp_path / "data" / "one")
     fetch([source], tmp_path / "data" / "two")
     pack(folder / "a.zip", ratings="1,3")
@@ -83,7 +83,7 @@ def test_a_cut_download_and_a_hostile_archive_leave_nothing(tmp_path, site):
         zipped.writestr("../../outside", "x")
     for name in ("cut.zip", "evil.zip"):
         with pytest.raises(DataError):
-            fetch([Source("s", f"{at}/{name}", {"pack/ratings": "ratings"})], tmp_path / "data" / "set")
+            fetch([DownloadSource("s", f"{at}/{name}", {"pack/ratings": "ratings"})], tmp_path / "data" / "set")
     assert not (tmp_path / "data" / "set").exists() and not list(tmp_path.rglob("outside"))
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_embed.config import DataConfig
-from recsys_embed.datasets import load_dataset
-from recsys_embed.datasets.files import read_items, read_table
+from recsys_embed.config.settings import DataConfig
 from recsys_embed.errors import DataError
+from recsys_embed.sources.delimited import read_items, read_table
+from recsys_embed.sources.load import load_dataset
 
 ROWS = [("7", "a b", "4.5", "100"), ("7", "c", "3", "200"), ("8", "c", "1", "300")]
 FORMS = {

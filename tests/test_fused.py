@@ -14,15 +14,16 @@ from worlds import ITEMS, USERS, scattered, small
 
 from recsys_embed import kernels
 from recsys_embed.kernels import available, compiled, pairs
-from recsys_embed.model.gather import rows_of
-from recsys_embed.model.losses import LOSSES, Scores
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import Known
-from recsys_embed.train import fused, loop
-from recsys_embed.train.fused import PairsStep
-from recsys_embed.train.loop import fit, step_for
-from recsys_embed.train.sparse_adam import Group, RowLazyAdam, summed_rows
-from recsys_embed.train.step import AutogradStep, Batch, mask
+from recsys_embed.nets.losses import LOSSES, Scores
+from recsys_embed.nets.negative_sampling import KnownPositives
+from recsys_embed.nets.sparse_ops import rows_of
+from recsys_embed.nets.two_tower import build
+from recsys_embed.training import pairwise_step as fused
+from recsys_embed.training import trainer as loop
+from recsys_embed.training.autograd_step import AutogradStep, Batch, mask
+from recsys_embed.training.optim import Group, RowLazyAdam, summed_rows
+from recsys_embed.training.pairwise_step import PairsStep
+from recsys_embed.training.trainer import fit, step_for
 
 K = 3
 
@@ -31,7 +32,7 @@ def world(ratings, loss, **given):
     """A model with biases of all sizes, its step, and ratings of a step, ascending by user, with duplicates."""
     config = small(loss, negatives=K, lr=0.1, **given)
     model = scattered(config[0])
-    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
     step = PairsStep(model, config[1], known, torch.from_numpy(ratings.counts), torch.Generator().manual_seed(0))
     by_user = ratings.take(np.argsort(ratings.user, kind="stable"))
     weight = np.linspace(0.2, 1.8, len(ratings)).astype(np.float32)

@@ -9,19 +9,19 @@ import torch
 from worlds import ITEMS, USERS, scattered, small
 
 from recsys_embed.kernels import softmax as kernels
-from recsys_embed.model import softmax as model_softmax
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import Known
-from recsys_embed.train.fused_softmax import SoftmaxStep
-from recsys_embed.train.loop import step_for
-from recsys_embed.train.step import AutogradStep, Batch
+from recsys_embed.nets import blocked_softmax as model_softmax
+from recsys_embed.nets.negative_sampling import KnownPositives
+from recsys_embed.nets.two_tower import build
+from recsys_embed.training.autograd_step import AutogradStep, Batch
+from recsys_embed.training.softmax_step import SoftmaxStep
+from recsys_embed.training.trainer import step_for
 
 
 def steps(ratings, loss, **given):
     """The two steps, on equal models with biases of all sizes and equal random numbers; and all ratings, by user."""
     config = small(loss, negatives=5, lr=0.1, user_decay=0.5, item_decay=0.3, bias_decay=0.2, **given)
     model = scattered(config[0])
-    known, counts = Known(ratings.seen(), ITEMS, torch.device("cpu")), torch.from_numpy(ratings.counts)
+    known, counts = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu")), torch.from_numpy(ratings.counts)
     made = [
         kind(copy.deepcopy(model), config[1], known, counts, torch.Generator().manual_seed(0))
         for kind in (SoftmaxStep, AutogradStep)

@@ -7,14 +7,14 @@ import torch
 from worlds import DIM, ITEMS, USERS, checkerboard_stars, small, tastes
 
 from recsys_embed import Recommender, split_random
-from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig
-from recsys_embed.datasets import load_dataset
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.track.tracker import MemoryTracker, Tracker
-from recsys_embed.train import gibbs
-from recsys_embed.train.gibbs import Mean, _Chain, _history, _normal_wishart, _Side, fit_gibbs, narrowed
+from recsys_embed.sources.load import load_dataset
+from recsys_embed.tracking.tracker import MemoryTracker, Tracker
+from recsys_embed.training import gibbs
+from recsys_embed.training.gibbs import PosteriorMean, _Chain, _history, _normal_wishart, _Side, fit_gibbs, narrowed
 
 SIZE = Size(USERS, ITEMS, 31)
 
@@ -177,7 +177,7 @@ def scores(u, v, a, b):
 
 @pytest.mark.parametrize("calls", [1, 5])
 def test_the_mean_of_models_predicts_the_mean_of_their_predictions(calls):
-    members, mean = models(5), Mean(width=20)
+    members, mean = models(5), PosteriorMean(width=20)
     for at in range(0, 5, 5 // calls):
         mean.add(*members[at : at + 5 // calls])
     (u, a), (v, b) = mean.read(20)
@@ -188,7 +188,7 @@ def test_the_mean_of_models_predicts_the_mean_of_their_predictions(calls):
 
 def test_the_mean_of_equal_models_is_the_model():
     (own,) = models(1)
-    mean = Mean(width=12)
+    mean = PosteriorMean(width=12)
     for _ in range(6):
         mean.add(own, own)
     (u, a), (v, b) = mean.read(3)
@@ -221,7 +221,7 @@ def test_it_predicts_better_than_biases_and_than_adam():
     train, _, test = split_random(ratings, 0, 0.2)
     error = {}
     for name, config in (("gibbs", {}), ("adam", {"method": "adam"})):
-        model = Recommender(train=TrainConfig(loss="mse", **config)).fit(train).plain
+        model = Recommender(train=TrainConfig(loss="mse", **config)).fit(train).model
         error[name] = float(np.mean((model.predict(test.user, test.item) - test.value) ** 2))
     assert error["gibbs"] < error["adam"] < float(test.value.var())
 
@@ -234,10 +234,10 @@ def test_one_seed_gives_the_same_bits_whatever_the_threads_and_a_saved_model_the
     two = Recommender(train=config).fit(ratings)
     assert torch.get_num_threads() == 1
     torch.set_num_threads(threads)
-    np.testing.assert_array_equal(one.plain.users, two.plain.users)
-    np.testing.assert_array_equal(one.plain.item_bias, two.plain.item_bias)
+    np.testing.assert_array_equal(one.model.users, two.model.users)
+    np.testing.assert_array_equal(one.model.item_bias, two.model.item_bias)
     other = Recommender(train=TrainConfig(loss="mse", epochs=5, seed=1)).fit(ratings)
-    assert not np.array_equal(other.plain.users, one.plain.users)
+    assert not np.array_equal(other.model.users, one.model.users)
     again = Recommender.load(one.save(tmp_path / "m"))
     user, item = ratings.users.ids(ratings.user[:9]), ratings.items.ids(ratings.item[:9])
     np.testing.assert_array_equal(again.predict(user, item), one.predict(user, item))
@@ -247,11 +247,11 @@ def test_no_held_out_pair_takes_part(ratings):
     train, _, test = split_random(ratings, 0, 0.2)
     config = TrainConfig(loss="mse", epochs=4)
     alone = Recommender(train=config).fit(train)
-    beside = Recommender(train=config).fit(train, held=test, validate=lambda m: {"rmse": float(m.offset)})
-    np.testing.assert_array_equal(alone.plain.users, beside.plain.users)
-    np.testing.assert_array_equal(alone.plain.items, beside.plain.items)
+    beside = Recommender(train=config).fit(train, held_out=test, validate=lambda m: {"rmse": float(m.offset)})
+    np.testing.assert_array_equal(alone.model.users, beside.model.users)
+    np.testing.assert_array_equal(alone.model.items, beside.model.items)
     full = Recommender(train=config).fit(ratings)
-    assert not np.array_equal(alone.plain.users, full.plain.users)
+    assert not np.array_equal(alone.model.users, full.model.users)
 
 
 def test_stars_of_another_scale_are_predicted_on_it(ratings):
@@ -300,19 +300,19 @@ def test_wider_than_the_world_is_no_harm(ratings):
 
 
 def test_stars_are_sampled_unless_a_setting_is_adams():
-    model, train = recipe(ModelConfig(), TrainConfig(loss="mse"), SIZE)
+    model, train = resolve_settings(ModelConfig(), TrainConfig(loss="mse"), SIZE)
     assert (train.method, model.dim, train.epochs, train.lr) == ("gibbs", 24, 100, None)
-    assert recipe(model, train, SIZE) == (model, train)
-    model, train = recipe(ModelConfig(dim=7), TrainConfig(loss="mse", epochs=3, seed=5, refit=False), SIZE)
+    assert resolve_settings(model, train, SIZE) == (model, train)
+    model, train = resolve_settings(ModelConfig(dim=7), TrainConfig(loss="mse", epochs=3, seed=5, refit=False), SIZE)
     assert (train.method, model.dim, train.epochs) == ("gibbs", 7, 3)
     for given in ({"lr": 0.01}, {"batch_size": 9}, {"clip": 1.0}, {"weight": "rating"}, {"loss": "softmax"}):
-        train = recipe(ModelConfig(), TrainConfig(**{"loss": "mse", **given}), SIZE)[1]
+        train = resolve_settings(ModelConfig(), TrainConfig(**{"loss": "mse", **given}), SIZE)[1]
         assert train.method == "adam" and train.lr
-        assert recipe(ModelConfig(), train, SIZE)[1] == train
+        assert resolve_settings(ModelConfig(), train, SIZE)[1] == train
     for changed in ({"biases": False}, {"cosine": True}, {"scorer": "mlp"}, {"init_scale": 0.3}):
-        assert recipe(ModelConfig(**changed), TrainConfig(loss="mse"), SIZE)[1].method == "adam"
-    assert recipe(ModelConfig(), TrainConfig(loss="mse"), SIZE, described=True)[1].method == "adam"
-    assert recipe(ModelConfig(), TrainConfig(), SIZE)[1].method == "adam"
+        assert resolve_settings(ModelConfig(**changed), TrainConfig(loss="mse"), SIZE)[1].method == "adam"
+    assert resolve_settings(ModelConfig(), TrainConfig(loss="mse"), SIZE, described=True)[1].method == "adam"
+    assert resolve_settings(ModelConfig(), TrainConfig(), SIZE)[1].method == "adam"
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_stars_are_sampled_unless_a_setting_is_adams():
 )
 def test_what_gibbs_does_not_know_is_refused_by_name(model, train, named):
     with pytest.raises(SettingError, match=f"--method gibbs goes with .* not with .*{named}"):
-        recipe(ModelConfig(**model), TrainConfig(**{"loss": "mse", "method": "gibbs", **train}), SIZE)
+        resolve_settings(ModelConfig(**model), TrainConfig(**{"loss": "mse", "method": "gibbs", **train}), SIZE)
 
 
 def test_descriptions_are_adams():
@@ -340,4 +340,4 @@ def test_descriptions_are_adams():
     with pytest.raises(SettingError, match="descriptions of items"):
         Recommender(train=TrainConfig(loss="mse", method="gibbs"), content=content).fit(ratings, table)
     described = Recommender(*small("mse", epochs=2), content).fit(ratings, table)
-    assert described.described is not None
+    assert described.content_model is not None

@@ -9,32 +9,26 @@ import pytest
 import torch
 from worlds import recsys, small
 
-from recsys_embed import (
-    ContentConfig,
-    DataConfig,
-    MapConfig,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-    experiment,
-    run_experiment,
-)
-from recsys_embed.datasets.catalog import Catalog, load_dataset
+from recsys_embed import ContentConfig, DataConfig, MapConfig, ModelConfig, RunConfig, TrainConfig, run_experiment
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import split_cold_items, split_leave_last, split_random, split_time
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
 from recsys_embed.evaluation import baselines
-from recsys_embed.evaluation.probe import probe_links
-from recsys_embed.evaluation.protocol import evaluate
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import Known
-from recsys_embed.ratings.splits import split_cold_items, split_leave_last, split_random, split_time
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.recommend.bundle import Bundle
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.show.export import export
-from recsys_embed.show.map import draw_map
-from recsys_embed.train import loop
-from recsys_embed.train.step import AutogradStep, Batch
+from recsys_embed.evaluation.evaluate import evaluate
+from recsys_embed.evaluation.probes import probe_links
+from recsys_embed.experiment import refit
+from recsys_embed.exports.write import export
+from recsys_embed.maps.draw import draw_map
+from recsys_embed.nets.negative_sampling import KnownPositives
+from recsys_embed.nets.two_tower import build
+from recsys_embed.recommender import Recommender
+from recsys_embed.sources.load import load_dataset
+from recsys_embed.storage.bundle import Bundle
+from recsys_embed.training import trainer as loop
+from recsys_embed.training.autograd_step import AutogradStep, Batch
 
 CLIQUES, SIZE = 4, 7
 
@@ -167,7 +161,7 @@ def test_one_table_gets_the_gradients_of_both_sides(loss, cosine):
     apart.items = copy.deepcopy(apart.users)
     found = []
     for made in (model, apart):
-        known = Known(ratings.hidden(), len(ratings.items), torch.device("cpu"))
+        known = KnownPositives(ratings.hidden(), len(ratings.items), torch.device("cpu"))
         counts = torch.from_numpy(ratings.counts)
         step = AutogradStep(made, train, known, counts, torch.Generator().manual_seed(0))
         step.loss(of_batch(ratings)).backward()
@@ -194,9 +188,9 @@ def test_it_learns_who_belongs_together_and_a_score_has_no_direction(loss, cosin
     recommender = fitted(loss, cosine=cosine, temperature=0.2 if cosine else None)
     _, held = cliques()
     nodes = np.arange(CLIQUES * SIZE)
-    scores = recommender.plain.pairs(*(g.ravel() for g in np.meshgrid(nodes, nodes, indexing="ij"))).reshape(28, 28)
+    scores = recommender.model.pairs(*(g.ravel() for g in np.meshgrid(nodes, nodes, indexing="ij"))).reshape(28, 28)
     np.testing.assert_allclose(scores, scores.T, rtol=1e-4, atol=1e-5)
-    plain = recommender.plain
+    plain = recommender.model
     np.testing.assert_allclose(plain.users * (0.2 if cosine else 1), plain.items, rtol=1e-5)
     np.testing.assert_array_equal(plain.user_bias, plain.item_bias)
     report = evaluate(recommender, graph(held), ks=(1,), resamples=0)
@@ -206,7 +200,7 @@ def test_it_learns_who_belongs_together_and_a_score_has_no_direction(loss, cosin
 
 def test_nobody_is_recommended_to_themselves():
     recommender, nodes = fitted(cosine=True, temperature=0.2), CLIQUES * SIZE
-    for options in ({}, {"include_seen": True}, {"hide_held": True}, {"include_seen": True, "hide_held": True}):
+    for options in ({}, {"include_seen": True}, {"hide_test": True}, {"include_seen": True, "hide_test": True}):
         lists = recommender.recommend(k=nodes, **options)
         assert not (lists["user_id"] == lists["item_id"]).any()
     assert recommender.recommend(k=nodes, include_seen=True).height == nodes * (nodes - 1)
@@ -219,12 +213,12 @@ def test_nobody_is_recommended_to_themselves():
 def test_nobody_is_their_own_negative(monkeypatch):
     given = []
 
-    class Recording(Known):
+    class Recording(KnownPositives):
         def __init__(self, seen, *rest):
             given.append(seen)
             super().__init__(seen, *rest)
 
-    monkeypatch.setattr(loop, "Known", Recording)
+    monkeypatch.setattr(loop, "KnownPositives", Recording)
     fitted(epochs=1)
     assert all(node in given[0][node] for node in range(CLIQUES * SIZE))
 
@@ -234,7 +228,7 @@ def test_the_folder_keeps_that_it_is_a_graph(tmp_path):
     loaded = Recommender.load(recommender.save(tmp_path / "model"))
     assert loaded.shared and loaded.users is loaded.items and "28 nodes" in repr(loaded)
     assert loaded.recommend(k=5, include_seen=True).equals(recommender.recommend(k=5, include_seen=True))
-    assert loaded.facts == recommender.facts and "28 nodes" in loaded.card()
+    assert loaded.metadata == recommender.metadata and "28 nodes" in loaded.card()
     bundle = Bundle.read(tmp_path / "model")
     bundle.frames["users.parquet"] = bundle.frames["users.parquet"].with_columns(pl.col("user_id") + 1)
     bundle.write(tmp_path / "other")
@@ -264,8 +258,8 @@ def test_descriptions_do_not_go_with_it():
 
 def test_a_recipe_that_is_filled_stays_as_it_is():
     size = Size(100, 100, 3000, shared=True)
-    model, train = recipe(ModelConfig(), TrainConfig(), size)
-    assert train.item_decay is None and train.user_decay and recipe(model, train, size) == (model, train)
+    model, train = resolve_settings(ModelConfig(), TrainConfig(), size)
+    assert train.item_decay is None and train.user_decay and resolve_settings(model, train, size) == (model, train)
 
 
 def test_a_whole_training_hides_the_node_itself_everywhere(tmp_path):
@@ -274,7 +268,7 @@ def test_a_whole_training_hides_the_node_itself_everywhere(tmp_path):
     data = DataConfig(dataset="cliques", shared_ids=True)
     run = RunConfig(track=False, out=str(tmp_path / "model"), resamples=0)
     recommender, report = run_experiment(
-        data, ModelConfig(dim=16), TrainConfig(epochs=30, batch_users=4), run, catalog=Catalog(ratings, None)
+        data, ModelConfig(dim=16), TrainConfig(epochs=30, batch_users=4), run, dataset=Dataset(ratings, None)
     )
     metrics = report["metrics"]
     assert metrics["test"]["hit_at_10"] == 1 and metrics["test"]["ndcg_at_10"] > 0.75
@@ -297,9 +291,9 @@ def files(tmp_path):
 def test_files_of_held_out_edges_share_the_nodes(files, caplog):
     caplog.set_level(logging.INFO)
     path = str(files / "edges.txt")
-    catalog = load_dataset(path, DataConfig(path, valid=str(files / "held.csv"), shared_ids=True))
-    assert catalog.ratings.users is catalog.ratings.items is catalog.valid.users is catalog.valid.items
-    assert edges(catalog.valid) == {p for a, b in cliques()[1] for p in ((a, b), (b, a))}
+    dataset = load_dataset(path, DataConfig(path, valid=str(files / "held.csv"), shared_ids=True))
+    assert dataset.ratings.users is dataset.ratings.items is dataset.valid.users is dataset.valid.items
+    assert edges(dataset.valid) == {p for a, b in cliques()[1] for p in ((a, b), (b, a))}
     data = DataConfig(path, test=str(files / "leak.csv"), shared_ids=True)
     with pytest.raises(DataError, match="stand in test too"):
         run_experiment(data, run=RunConfig(track=False, out=str(files / "model")))
@@ -330,7 +324,7 @@ def test_a_node_that_is_not_known_is_called_one():
         fitted(epochs=1).recommend(99)
 
 
-@pytest.mark.parametrize("module", [experiment, baselines])
+@pytest.mark.parametrize("module", [refit, baselines])
 def test_what_settings_are_chosen_by_hides_the_node_itself(module, monkeypatch):
     given, real = [], module.rank_metrics
 
@@ -340,10 +334,10 @@ def test_what_settings_are_chosen_by_hides_the_node_itself(module, monkeypatch):
 
     monkeypatch.setattr(module, "rank_metrics", recording)
     split = split_random(cliques()[0], 0.1, 0.1)
-    if module is experiment:
-        experiment.validation(split, DataConfig(), TrainConfig())[0](fitted(epochs=1).plain)
+    if module is refit:
+        refit.validation(split, DataConfig(), TrainConfig())[0](fitted(epochs=1).model)
     else:
-        baselines.Ease(split.train).choose(split.train, split.valid)
+        baselines.choose_ease(baselines.Ease(split.train), split.train, split.valid)
     assert all(node in seen[node] for seen in given for node in range(CLIQUES * SIZE)) and given
 
 
@@ -357,7 +351,7 @@ def test_a_second_fit_forgets_what_the_first_one_hid():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_node_joins_its_own_neighbours_in_order(seed):
     seen = random_graph(nodes=20, rows=40, seed=seed).seen()
-    with_own = seen.with_own()
+    with_self_loops = seen.with_self_loops()
     for node in range(len(seen.start) - 1):
-        assert with_own[node].tolist() == sorted([*seen[node].tolist(), node])
-    assert Seen.nothing(3).with_own().item.tolist() == [0, 1, 2]
+        assert with_self_loops[node].tolist() == sorted([*seen[node].tolist(), node])
+    assert UserItems.nothing(3).with_self_loops().item.tolist() == [0, 1, 2]

@@ -7,15 +7,15 @@ import torch
 from worlds import BATCH, DIM, ITEMS, USERS, checkerboard, small, tastes
 
 from recsys_embed import Recommender
-from recsys_embed.config import ContentConfig, ModelConfig, TrainConfig
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import SettingError
-from recsys_embed.model.model import build
-from recsys_embed.model.towers import HistoryTower, IdTower
-from recsys_embed.ratings.table import Seen
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.train.loop import _batches, _columns
+from recsys_embed.nets.towers import HistoryTower, IdTower
+from recsys_embed.nets.two_tower import build
+from recsys_embed.training.trainer import _batches, _columns
 
-SEEN = Seen.of(np.array([0, 0, 0, 2, 3, 3, 5, 6, 6]), np.array([4, 1, 9, 1, 0, 10, 3, 2, 4]), USERS)
+SEEN = UserItems.of(np.array([0, 0, 0, 2, 3, 3, 5, 6, 6]), np.array([4, 1, 9, 1, 0, 10, 3, 2, 4]), USERS)
 
 
 def tower(dropout=0.0):
@@ -92,17 +92,17 @@ def test_batches_of_ratings_are_even(ratings):
 
 def test_its_recipe_is_its_own():
     made = ModelConfig(user_tower="history")
-    train = recipe(made, TrainConfig(), Size(1000, 2000, 90_000))[1]
+    train = resolve_settings(made, TrainConfig(), Size(1000, 2000, 90_000))[1]
     assert train.loss == "softmax" and train.batch_users
-    assert train.lr != recipe(ModelConfig(), TrainConfig(), Size(1000, 2000, 90_000))[1].lr
-    assert recipe(made, TrainConfig(batch_users=3), Size(9, 9, 9))[1].batch_users == 3
+    assert train.lr != resolve_settings(ModelConfig(), TrainConfig(), Size(1000, 2000, 90_000))[1].lr
+    assert resolve_settings(made, TrainConfig(batch_users=3), Size(9, 9, 9))[1].batch_users == 3
     for given in ({"loss": "bpr"}, {"loss": "mse"}):
         with pytest.raises(
             SettingError, match=r"history goes with --scorer dot and a softmax, not with dot and (bpr|mse)"
         ):
-            recipe(ModelConfig(user_tower="history"), TrainConfig(**given), Size(9, 9, 9))
+            resolve_settings(ModelConfig(user_tower="history"), TrainConfig(**given), Size(9, 9, 9))
     with pytest.raises(SettingError, match="history goes with"):
-        recipe(ModelConfig(user_tower="history", scorer="mlp"), TrainConfig(), Size(9, 9, 9))
+        resolve_settings(ModelConfig(user_tower="history", scorer="mlp"), TrainConfig(), Size(9, 9, 9))
 
 
 def test_it_cannot_be_built_without_a_history():
@@ -113,8 +113,8 @@ def test_it_cannot_be_built_without_a_history():
 def test_one_seed_gives_the_same_bits_and_a_saved_model_the_same_answers(tmp_path, ratings):
     configs = small("softmax", user_tower="history", batch_users=3, epochs=5)
     one, two = (Recommender(*configs).fit(ratings) for _ in range(2))
-    np.testing.assert_array_equal(one.plain.users, two.plain.users)
-    np.testing.assert_array_equal(one.plain.items, two.plain.items)
+    np.testing.assert_array_equal(one.model.users, two.model.users)
+    np.testing.assert_array_equal(one.model.items, two.model.items)
     assert Recommender.load(one.save(tmp_path / "m")).recommend(k=3).equals(one.recommend(k=3))
 
 
@@ -124,7 +124,7 @@ def test_what_is_below_the_threshold_is_no_history(ratings):
     some = Recommender(*configs).fit(ratings, min_rating=least)
     liked = ratings.positives(least)
     alone = Recommender(*configs).fit(liked)
-    np.testing.assert_array_equal(some.plain.users, alone.plain.users)
+    np.testing.assert_array_equal(some.model.users, alone.model.users)
 
 
 def test_it_goes_with_descriptions():

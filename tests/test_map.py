@@ -13,17 +13,17 @@ from worlds import recsys, small, tastes
 
 from recsys_embed import Recommender
 from recsys_embed.arrays import unit
-from recsys_embed.config import ContentConfig, MapConfig
+from recsys_embed.config.settings import ContentConfig, MapConfig
+from recsys_embed.data.item_table import aligned
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.ratings.vocab import Vocab
-from recsys_embed.recommend.fold_in import FoldIn
-from recsys_embed.recommend.tables import aligned
-from recsys_embed.show.columns import PALETTE, colour_column, columns_of
-from recsys_embed.show.map import draw_map, shown_items
-from recsys_embed.show.moves import overlap, procrustes
-from recsys_embed.show.page import embedded, vectors_data
-from recsys_embed.show.project import PROJECTIONS, project, trustworthiness
+from recsys_embed.maps.alignment import overlap, procrustes
+from recsys_embed.maps.columns import PALETTE, colour_column, columns_of
+from recsys_embed.maps.draw import draw_map, shown_items
+from recsys_embed.maps.page import embedded, vectors_data
+from recsys_embed.models.fold_in.softmax import SoftmaxFoldIn
+from recsys_embed.projection import PROJECTIONS, project, trustworthiness
 
 RATINGS, TABLE, COLOUR = tastes()
 HOSTILE = "</script><script>alert(1)</script>\u2028<img src=x onerror=alert(2)>"
@@ -138,8 +138,8 @@ class TestMoves:
         random = np.random.default_rng(1)
         points = random.normal(size=(20, 2)).astype(np.float32)
         turn = np.linalg.qr(random.normal(size=(2, 2)))[0] * np.array([1, -1])
-        onto = (3 * points @ turn + [5, -2]).astype(np.float32)
-        np.testing.assert_allclose(procrustes(points, onto), onto, atol=1e-4)
+        align_to_model = (3 * points @ turn + [5, -2]).astype(np.float32)
+        np.testing.assert_allclose(procrustes(points, align_to_model), align_to_model, atol=1e-4)
 
     def test_procrustes_does_not_shear(self):
         points = np.random.default_rng(1).normal(size=(20, 2)).astype(np.float32)
@@ -161,9 +161,8 @@ class TestMoves:
 
     def test_a_turned_copy_of_a_model_has_lost_no_neighbour(self, model, tmp_path):
         turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
-        copy = Recommender()
-        turned = replace(model.plain, items=model.plain.items @ turn)
-        vars(copy).update({**vars(model), "plain": turned})
+        turned = replace(model.model, items=model.model.items @ turn)
+        copy = Recommender.of(model.state.but(model=turned))
         moved = draw_map(copy, tmp_path, compare=model).moves
         assert moved.churn == 0
         assert moved.shared == len(model.items)
@@ -277,15 +276,15 @@ class TestPage:
         d = data["vectors"]["dim"]
         packed = np.frombuffer(base64.b64decode(data["vectors"]["bytes"]), np.int8).reshape(-1, d)
         scale = np.frombuffer(base64.b64decode(data["vectors"]["scale"]), "<f4")
-        np.testing.assert_allclose(packed * scale[:, None], model.plain.items[drawn[0].rows], atol=scale.max() * 0.51)
+        np.testing.assert_allclose(packed * scale[:, None], model.model.items[drawn[0].rows], atol=scale.max() * 0.51)
         points = np.frombuffer(base64.b64decode(data["points"]), "<u2").reshape(-1, 2) / 32767.5 - 1
         np.testing.assert_allclose(points[: len(drawn[0].rows)], drawn[0].projection.points, atol=1e-4)
         assert data["columns"][0]["values"] == model.counts[drawn[0].rows].tolist()
 
     def test_what_folds_in_a_visitor_stands_in_it(self, drawn, model):
-        packed, fold = page_of(drawn[1])[1]["vectors"]["fold"], FoldIn.of(model.plain, model.counts)
-        bias = model.plain.item_bias[drawn[0].rows]
-        for name, want in (("mean", fold.mean), ("spread", fold.spread), ("bias", bias)):
+        packed, fold = page_of(drawn[1])[1]["vectors"]["fold"], SoftmaxFoldIn.of(model.model, model.counts)
+        bias = model.model.item_bias[drawn[0].rows]
+        for name, want in (("mean", fold.mean), ("spread", fold.covariance), ("bias", bias)):
             values = np.frombuffer(base64.b64decode(packed[name]), "<f4").reshape(want.shape)
             np.testing.assert_allclose(values, want, atol=1e-6)
         assert (packed["noise"], packed["prior"]) == (fold.noise, fold.prior)
@@ -326,14 +325,14 @@ class TestPage:
     def test_what_is_unknown_of_all_shown_items_is_left_out(self, model, tmp_path):
         rare = int(np.argmin(model.counts))
         table = model.table.with_columns(only=pl.when(pl.int_range(pl.len()) == rare).then(7.5))
-        copy = Recommender()
-        vars(copy).update({**vars(model), "table": table})
+        copy = Recommender.of(model.state.but(table=table))
         draw_map(copy, tmp_path, MapConfig(method="pca", min_ratings=int(model.counts[rare]) + 1))
         assert "only" not in {c["name"] for c in page_of(tmp_path)[1]["columns"]}
 
     def test_no_folder_of_this_machine_and_no_half_letter_stands_in_it(self, model, tmp_path):
-        copy = Recommender()
-        vars(copy).update({**vars(model), "facts": {"dataset": "/home/nobody-else/films \ud800.csv", "settings": None}})
+        copy = Recommender.of(
+            model.state.but(metadata={"dataset": "/home/nobody-else/films \ud800.csv", "settings": None})
+        )
         draw_map(copy, tmp_path, MapConfig(method="pca"))
         text, data = page_of(tmp_path)
         assert "nobody-else" not in text

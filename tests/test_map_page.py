@@ -10,9 +10,9 @@ import pytest
 from worlds import small, tastes
 
 from recsys_embed import Recommender
-from recsys_embed.config import MapConfig
-from recsys_embed.recommend.fold_in import FoldIn
-from recsys_embed.show.map import draw_map
+from recsys_embed.config.settings import MapConfig
+from recsys_embed.maps.draw import draw_map
+from recsys_embed.models.fold_in.softmax import SoftmaxFoldIn
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 # On CI a browser that is missing is a fault, and no reason to be silent.
@@ -203,8 +203,8 @@ def test_three_picks_are_answered_as_the_library_would(page, model, drawn):
         page.click("#like")
     assert page.locator("#picked li").count() == 3
     got = page.locator("#for-you li > button").all_inner_texts()
-    user = FoldIn.of(model.plain, model.counts).vector(drawn[0].rows[rows])
-    scores = (model.plain.items @ user + model.plain.item_bias)[drawn[0].rows]
+    user = SoftmaxFoldIn.of(model.model, model.counts).vector(drawn[0].rows[rows])
+    scores = (model.model.items @ user + model.model.item_bias)[drawn[0].rows]
     scores[rows] = -np.inf
     want = model.table["title"].gather(drawn[0].rows[np.argsort(-scores)[:10]]).to_list()
     assert len(set(got) & set(want)) >= 9

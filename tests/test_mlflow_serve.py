@@ -12,7 +12,7 @@ import pytest
 from services import until
 from worlds import recsys
 
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.recommender import Recommender
 
 WORLD = "synthetic:users=80,items=50,ratings=1500"
 

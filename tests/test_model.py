@@ -8,18 +8,19 @@ import pytest
 import torch
 from worlds import BATCH, DIM, ITEMS, USERS, small
 
-from recsys_embed import config
-from recsys_embed.config import ModelConfig, TrainConfig, options
-from recsys_embed.datasets.catalog import SPLITS
-from recsys_embed.model import softmax as module
-from recsys_embed.model.gather import sums_of
-from recsys_embed.model.losses import LOSSES, Scores, softmax, take
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import SAMPLERS, Known, _again, draw_unknown
-from recsys_embed.model.scorers import SCORERS
-from recsys_embed.model.softmax import Negatives, Pairs, shared_softmax
-from recsys_embed.model.towers import IdTower
-from recsys_embed.recipes import RECIPES
+from recsys_embed.config import settings as config
+from recsys_embed.config.fields import options
+from recsys_embed.config.recipes import RECIPES
+from recsys_embed.config.settings import ModelConfig, TrainConfig
+from recsys_embed.data.dataset import SPLITS
+from recsys_embed.nets import blocked_softmax as module
+from recsys_embed.nets.blocked_softmax import Negatives, Pairs, shared_softmax
+from recsys_embed.nets.losses import LOSSES, Scores, softmax, take
+from recsys_embed.nets.negative_sampling import SAMPLERS, KnownPositives, _again, draw_unknown
+from recsys_embed.nets.scorers import SCORERS
+from recsys_embed.nets.sparse_ops import sums_of
+from recsys_embed.nets.towers import IdTower
+from recsys_embed.nets.two_tower import build
 
 SCORER_CONFIGS = {
     "dot": ModelConfig(dim=DIM),
@@ -60,7 +61,7 @@ class TestScorers:
             model.users.bias.weight.normal_()
             model.items.bias.weight.normal_()
             model.offset.fill_(2.5)
-        plain = model.plain((torch.ones(USERS, dtype=torch.int64), torch.ones(ITEMS, dtype=torch.int64)))
+        plain = model.to_arrays((torch.ones(USERS, dtype=torch.int64), torch.ones(ITEMS, dtype=torch.int64)))
         table = model.matrix(model.users(torch.arange(USERS)), model.items(torch.arange(ITEMS))).detach().numpy()
         users, items = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
         np.testing.assert_allclose(plain.pairs(users, items).reshape(USERS, ITEMS), table, rtol=1e-5, atol=1e-5)
@@ -170,7 +171,7 @@ class TestSamplers:
 
 
 def test_negatives_of_a_row_belong_to_the_user_of_that_row(ratings):
-    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
     users = torch.tensor([6, 0, 6, 2, 5])
     generator = torch.Generator().manual_seed(0)
     rows, still = draw_unknown(
@@ -185,7 +186,7 @@ def test_negatives_of_a_row_belong_to_the_user_of_that_row(ratings):
 
 
 def test_on_cuda_all_are_drawn_and_what_is_known_is_replaced(ratings):
-    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
     users, items = torch.tensor([6, 0, 6, 2, 5]), torch.arange(ITEMS)
     sampler, generator = SAMPLERS["uniform"](torch.ones(ITEMS)), torch.Generator().manual_seed(0)
     first = sampler.draw((5, 50), generator)
@@ -199,7 +200,7 @@ def test_on_cuda_all_are_drawn_and_what_is_known_is_replaced(ratings):
 
 
 def test_what_a_user_knows_is_masked_by_value(ratings):
-    known, seen = Known(ratings.seen(), ITEMS, torch.device("cpu")), ratings.seen()
+    known, seen = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu")), ratings.seen()
     users, items = torch.tensor([5, 1, 6]), torch.tensor([9, 3, 0, 7])
     expected = [[i in seen[u] for i in items.tolist()] for u in users.tolist()]
     assert known.mask(users, items).tolist() == expected

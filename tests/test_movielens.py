@@ -5,10 +5,10 @@ import hashlib
 import pytest
 
 from recsys_embed import Recommender, RunConfig, TrainConfig, load_dataset
-from recsys_embed.config import DataConfig
-from recsys_embed.datasets import movielens
-from recsys_embed.datasets.fetch import data_dir, fetch
-from recsys_embed.experiment import run_experiment
+from recsys_embed.config.settings import DataConfig
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.sources import movielens
+from recsys_embed.sources.download import data_dir, fetch
 
 pytestmark = pytest.mark.data
 
@@ -46,4 +46,4 @@ def test_stars_are_predicted(tmp_path):
     recommender, report = run_experiment(data, train=TrainConfig(loss="mse"), run=run)
     assert report["metrics"]["test"]["rmse"] <= 0.885
     assert 1 <= Recommender.load(tmp_path / "model").predict(42, 50)[0] <= 5
-    assert recommender.plain.link == "stars"
+    assert recommender.model.output == "stars"

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_embed.ratings.order import ascending, ordered
+from recsys_embed.data.sorting import ascending, ordered
 
 number = st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1))
 columns = st.integers(0, 40).flatmap(lambda n: st.tuples(*[st.lists(number, min_size=n, max_size=n)] * 2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation.paired import paired
+from recsys_embed.evaluation.significance import paired
 
 
 def test_equal_models_do_not_differ():

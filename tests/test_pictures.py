@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 from worlds import COLOUR, COLOURS, DIM, TABLE, cold_auc, fitted
 
-from recsys_embed.config import ContentConfig
-from recsys_embed.content.images import decode
-from recsys_embed.content.items import describe_items
+from recsys_embed.config.settings import ContentConfig
 from recsys_embed.errors import DataError
-from recsys_embed.model.content_tower import ContentTower
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.features.images import decode
+from recsys_embed.features.item_features import encode_items
+from recsys_embed.nets.content_tower import ContentTower
+from recsys_embed.recommender import Recommender
 
 
 def draw(path, colour, mode="RGB", size=(40, 30), **options):
@@ -55,14 +55,14 @@ class TestPictures:
         ):
             (tmp_path / f"{row}.png").write_bytes(data)
         (tmp_path / "notes.txt").write_text("x")
-        found = describe_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
+        found = encode_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
         assert found.pictured.sum() == 1 and "4 pictures cannot be decoded" in caplog.text
         assert found.pixels.shape == (60, 3, 8, 8) and not found.pixels[1:].any()
         with pytest.raises(DataError, match="no folder"):
-            describe_items(TABLE, ContentConfig(images=str(tmp_path / "none")))
+            encode_items(TABLE, ContentConfig(images=str(tmp_path / "none")))
         (tmp_path / "empty").mkdir()
         with pytest.raises(DataError, match="has no picture of an item"):
-            describe_items(TABLE, ContentConfig(images=str(tmp_path / "empty")))
+            encode_items(TABLE, ContentConfig(images=str(tmp_path / "empty")))
 
     def test_the_tower_learns_the_taste_of_cold_items(self, tmp_path):
         random = np.random.default_rng(3)
@@ -89,6 +89,6 @@ class TestPictures:
 
 def test_an_item_without_a_picture_shows_nothing(tmp_path):
     draw(tmp_path / "3.png", "red")
-    descriptions = describe_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
+    descriptions = encode_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
     seen = ContentTower(descriptions, DIM, ContentConfig(images="x")).pictures(torch.arange(6))
     assert seen[3].any() and not seen[[0, 1, 2, 4, 5]].any()

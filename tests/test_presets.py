@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from worlds import recsys
 
 from recsys_embed import ModelConfig, Recommender, RunConfig, TrainConfig, load_dataset, preset
-from recsys_embed.config import settings
+from recsys_embed.config.fields import settings
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.experiment import run_experiment
+from recsys_embed.experiment.run import run_experiment
 from recsys_embed.presets import OWN, SETTINGS, Preset, find_preset, list_presets, write_preset
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
@@ -39,7 +39,7 @@ def trained(monkeypatch):
             found.update(settings(*configs))
             raise InterruptedError
 
-        monkeypatch.setattr("recsys_embed.experiment.run_experiment", instead)
+        monkeypatch.setattr("recsys_embed.experiment.run.run_experiment", instead)
         with pytest.raises(InterruptedError):
             app(list(words), standalone_mode=False)
         return found
@@ -69,7 +69,8 @@ def test_options_win_over_the_preset_which_wins_over_defaults(here, trained):
 
 @pytest.mark.parametrize("words", [(), ("--user-tower", "id", "--biases"), ("--dim", "9", "--patience", "8")])
 def test_the_command_of_a_training_repeats_it(here, trained, words):
-    from recsys_embed.config import DataConfig, command
+    from recsys_embed.config.fields import command
+    from recsys_embed.config.settings import DataConfig
     from recsys_embed.presets import settings_of
 
     chosen = trained("train", "--preset", "mine", *words)
@@ -85,7 +86,7 @@ def test_the_command_of_a_training_repeats_it(here, trained, words):
 def test_a_run_says_which_preset_it_began_from(here):
     def run(model, train):
         report = RunConfig(preset="mine", out="model", track=False, resamples=0, baselines=False)
-        return run_experiment(None, model, train, report, catalog=load_dataset(WORLD))[1]["settings"]
+        return run_experiment(None, model, train, report, dataset=load_dataset(WORLD))[1]["settings"]
 
     found = run(*preset("mine", dim=4))
     assert found["preset"] == "mine" and found["user_tower"] == "both" and found["dim"] == 4
@@ -95,7 +96,7 @@ def test_a_run_says_which_preset_it_began_from(here):
 
 def test_a_recommender_takes_one(here):
     made = Recommender(*preset("mine", epochs=1)).fit(load_dataset(WORLD).ratings)
-    assert made.facts["settings"]["user_tower"] == "both" and made.facts["settings"]["epochs"] == 1
+    assert made.metadata["settings"]["user_tower"] == "both" and made.metadata["settings"]["epochs"] == 1
 
 
 def test_ones_own_hides_a_shipped_one_and_none_leaves_the_folder(here):

@@ -8,12 +8,15 @@ import polars as pl
 import pytest
 from worlds import COLOURS, RATINGS, TABLE, small
 
+from recsys_embed.data.item_table import aligned
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import split_random
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.evaluation.probe import NEGATIVES, draw_unknown, probe_column, probe_links, told_apart
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.splits import split_random
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.evaluation.probes import NEGATIVES, draw_unknown, linear_probe_auc, probe_column, probe_links
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.recommender import Recommender
+from recsys_embed.state.fitted import FittedState
 
 
 class TestToldApart:
@@ -22,14 +25,14 @@ class TestToldApart:
 
     def test_what_is_there_is_found_in_any_unit(self):
         mine = self.features[:, 2] > 0.5
-        assert told_apart(self.features, mine) > 0.97
-        assert told_apart(self.features * 1000 + 7, mine) == pytest.approx(told_apart(self.features, mine))
-        assert told_apart(self.features, ~mine) == pytest.approx(told_apart(self.features, mine))
+        assert linear_probe_auc(self.features, mine) > 0.97
+        assert linear_probe_auc(self.features * 1000 + 7, mine) == pytest.approx(linear_probe_auc(self.features, mine))
+        assert linear_probe_auc(self.features, ~mine) == pytest.approx(linear_probe_auc(self.features, mine))
 
     def test_chance_is_a_half(self):
         """Of more numbers than there are items too: nothing of the fit is in what is asked."""
         wide = self.random.normal(size=(100, 200))
-        found = [told_apart(wide, self.random.permutation(100) < 30) for _ in range(12)]
+        found = [linear_probe_auc(wide, self.random.permutation(100) < 30) for _ in range(12)]
         assert np.mean(found) == pytest.approx(0.5, abs=0.06)
 
 
@@ -57,7 +60,7 @@ class TestColumn:
 
     def test_a_model_that_was_told_says_so(self, recommender):
         told = _with_table(recommender, TABLE)
-        told.facts = {"settings": {"text": "title, kind"}}
+        told.metadata["settings"] = {"text": "title, kind"}
         assert probe_column(told, "kind")["told"]
 
     def test_nothing_is_no_tag(self, recommender):
@@ -74,8 +77,14 @@ class TestColumn:
 
 
 def _with_table(recommender, table):
-    kept = {name: getattr(recommender, name) for name in ("counts", "plain", "facts")}
-    return SimpleNamespace(**kept, table=table)
+    return Recommender.of(recommender.state.but(table=table, metadata=dict(recommender.metadata)))
+
+
+def recommender_of(ratings, model, train, test):
+    table = aligned(None, ratings.items)
+    return Recommender.of(
+        FittedState(ratings.users, ratings.items, model, train.seen(), test.seen(), table, train.counts)
+    )
 
 
 class TestDraws:
@@ -83,7 +92,7 @@ class TestDraws:
 
     def draw(self, test, known, matched):
         user, item = (np.array(column) for column in zip(*test, strict=True))
-        seen = Seen.of(*(np.array(column) for column in zip(*known, strict=True)), 2)
+        seen = UserItems.of(*(np.array(column) for column in zip(*known, strict=True)), 2)
         return draw_unknown(SimpleNamespace(user=user, item=item), seen, self.counts, matched)
 
     @pytest.mark.parametrize("matched", [False, True])
@@ -110,11 +119,9 @@ class TestLinks:
 
     def model(self, users, items, bias=None):
         width = len(items)
-        plain = PlainModel(users, items, np.zeros(len(users), np.float32), np.zeros(width, np.float32) if bias is None
-                           else bias)  # fmt: skip
-        seen = {"seen": self.train.seen(), "hidden": self.train.seen(), "held": self.test.seen()}
-        names = {"users": RATINGS.users, "items": RATINGS.items, **seen}
-        return SimpleNamespace(plain=plain, counts=self.train.counts, **names)
+        bias = np.zeros(width, np.float32) if bias is None else bias
+        plain = EmbeddingModel(users, items, np.zeros(len(users), np.float32), bias)
+        return recommender_of(RATINGS, plain, self.train, self.test)
 
     def perfect(self):
         likes = np.zeros((45, 60), np.float32)
@@ -142,10 +149,8 @@ class TestLinks:
         train, _, test = split_random(ratings, 0.0, 0.2)
         nothing = np.zeros((150, 2), np.float32), np.zeros((len(ratings.items), 2), np.float32)
         bias = train.counts.astype(np.float32)
-        plain = PlainModel(*nothing, np.zeros(150, np.float32), bias)
-        names = {"users": ratings.users, "items": ratings.items, "seen": train.seen(), "held": test.seen()}
-        names["hidden"] = names["seen"]
-        found = probe_links(SimpleNamespace(plain=plain, counts=train.counts, **names), test)
+        plain = EmbeddingModel(*nothing, np.zeros(150, np.float32), bias)
+        found = probe_links(recommender_of(ratings, plain, train, test), test)
         assert found["uniform"]["popularity"] > 0.7 and found["matched"]["popularity"] < 0.6
         for kind in ("uniform", "matched"):
             assert found[kind]["model"] == found[kind]["popularity"] and found[kind]["vectors"] == 0.5
@@ -159,7 +164,7 @@ class TestLinks:
         pairs = [(0, i) for i in free[:8]] + [(1, free[8])]
         rows = Ratings(RATINGS.users, RATINGS.items, *map(np.array, zip(*pairs, strict=True)), np.ones(9, np.float32))
         recommender = self.model(users, items)
-        recommender.held = rows.seen()
+        recommender.state = recommender.state.but(held_out=rows.seen())
         found = probe_links(recommender, rows)["uniform"]
         per_pair = (8 * 1 + 0) / 9
         assert abs(found["model"] - 0.5) < 0.1 < abs(found["model"] - per_pair)
@@ -167,11 +172,12 @@ class TestLinks:
     def test_a_scorer_of_its_own_has_no_dot_product(self):
         recommender = self.model(*(np.random.default_rng(1).normal(size=(n, 2)).astype(np.float32) for n in (45, 60)))
         layers = [(np.ones((1, 4), np.float32), np.zeros(1, np.float32))]
-        recommender.plain = replace(recommender.plain, layers=layers)
+        recommender.state = recommender.state.but(model=replace(recommender.model, layers=layers))
         assert set(probe_links(recommender, self.test)["matched"]) == {"model", "interval", "popularity"}
 
     def test_cold_and_missing_test_ratings(self):
         recommender = self.perfect()
-        recommender.counts = np.where(np.isin(np.arange(60), self.test.item), 0, recommender.counts)
+        counts = np.where(np.isin(np.arange(60), self.test.item), 0, recommender.counts)
+        recommender.state = recommender.state.but(counts=counts)
         with pytest.raises(DataError, match="no test rating"):
             probe_links(recommender, self.test)

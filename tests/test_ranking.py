@@ -10,20 +10,32 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recsys_embed.arrays import unit
-from recsys_embed.datasets import load_dataset
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import split_random
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation import baselines, metrics
-from recsys_embed.evaluation.baselines import EASE_LAMBDAS, Ease, popularity, recent_popularity
-from recsys_embed.evaluation.protocol import Ranker, evaluate, onto, rank_metrics
+from recsys_embed.evaluation import metrics
+from recsys_embed.evaluation.baselines import choose_ease
+from recsys_embed.evaluation.evaluate import align_to_model, evaluate, rank_metrics
 from recsys_embed.kernels import available
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.splits import split_random
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.recommend import index
-from recsys_embed.recommend.index import CosineIndex, ExactIndex, top
+from recsys_embed.models import item_item
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.item_item import EASE_LAMBDAS, Ease
+from recsys_embed.models.popularity import popularity, recent_popularity
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval import exact as index
+from recsys_embed.retrieval import topk as topk_module
+from recsys_embed.retrieval.exact import CosineIndex, ExactIndex
+from recsys_embed.retrieval.topk import topk
+from recsys_embed.sources.load import load_dataset
 
 LARGEST, SMALLEST = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
-WAYS = [index._plain, index._quick]
+WAYS = [topk_module._topk_numpy, topk_module._topk_numba]
+
+
+def rank_by(patch, way):
+    for module in (index, topk_module):
+        patch.setattr(module, "choose_topk", lambda numbers: way)
 
 
 @st.composite
@@ -51,8 +63,8 @@ def naive_top(line, k):
 def test_top_is_a_stable_sort_cut_at_k(way, given):
     table, k = given
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "_best", lambda numbers: way)
-        scores, rows = top(table.copy(), k)
+        rank_by(patch, way)
+        scores, rows = topk(table.copy(), k)
     assert (scores.dtype, rows.dtype) == (np.float32, np.int64)
     for line, score, row in zip(table, scores, rows, strict=True):
         assert (score.tolist(), row.tolist()) == naive_top(line, k)
@@ -60,14 +72,14 @@ def test_top_is_a_stable_sort_cut_at_k(way, given):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_top_of_more_than_there_are_is_all_of_them(way, monkeypatch):
-    monkeypatch.setattr(index, "_best", lambda numbers: way)
-    scores, rows = top(np.float32([[2, 3, 1], [0, -np.inf, 0]]), 9)
+    rank_by(monkeypatch, way)
+    scores, rows = topk(np.float32([[2, 3, 1], [0, -np.inf, 0]]), 9)
     assert rows.tolist() == [[1, 0, 2], [0, 2, -1]] and scores[0].tolist() == [3, 2, 1]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_names_no_key_is_refused(way, monkeypatch):
-    monkeypatch.setattr(index, "_best", lambda numbers: way)
+    rank_by(monkeypatch, way)
     found = ExactIndex(np.ones((5, 2), np.float32))
     with pytest.raises(ValueError, match="5 keys"):
         found.search(np.ones((1, 2), np.float32), 2, np.ones(6, bool))
@@ -80,10 +92,10 @@ def test_what_names_no_key_is_refused(way, monkeypatch):
 def test_both_ways_find_the_same(k, monkeypatch):
     random = np.random.default_rng(3)
     keys, queries = (random.normal(size=(n, 6)).astype(np.float32) for n in (700, 5000))
-    seen = Seen.of(random.integers(0, 5000, 90_000), random.integers(0, 700, 90_000), 5000)
+    seen = UserItems.of(random.integers(0, 5000, 90_000), random.integers(0, 700, 90_000), 5000)
     allowed, found = random.random(700) < 0.9, []
     for way in WAYS:
-        monkeypatch.setattr(index, "_best", lambda numbers, way=way: way)
+        rank_by(monkeypatch, way)
         monkeypatch.setattr(index, "BLOCK", 700 * 1999)
         found.append(ExactIndex(keys).search(queries, k, allowed, seen.of_users(np.arange(5000))))
     for one, other in zip(*found, strict=True):
@@ -94,7 +106,7 @@ def test_both_ways_find_the_same(k, monkeypatch):
 class TestExactIndex:
     @pytest.fixture(autouse=True, params=["all", "few"])
     def _way(self, way, request, monkeypatch):
-        monkeypatch.setattr(index, "_best", lambda numbers: way)
+        rank_by(monkeypatch, way)
         monkeypatch.setattr(index, "_FEW", 2 * (request.param == "few"))  # those allowed alone are scored, or all
 
     keys = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
@@ -103,7 +115,7 @@ class TestExactIndex:
     @pytest.mark.parametrize("block", [1, 25, 10_000])
     def test_search_is_sorting_all_scores(self, monkeypatch, block):
         monkeypatch.setattr(index, "BLOCK", block)
-        seen = Seen.of(np.array([0, 0, 3, 6]), np.array([2, 9, 1, 10]), 7)
+        seen = UserItems.of(np.array([0, 0, 3, 6]), np.array([2, 9, 1, 10]), 7)
         allowed = np.arange(11) != 4
         scores, rows = ExactIndex(self.keys).search(self.queries, 4, allowed, seen.of_users(np.arange(7)))
         table = self.queries @ self.keys.T
@@ -146,7 +158,9 @@ class TestExactIndex:
         random = np.random.default_rng(2)
         sizes = (7, 5), (11, 5), 7, 11, (4, 10), 4, (1, 4), 1
         users, items, user_bias, item_bias, *layers = (random.normal(size=s).astype(np.float32) for s in sizes)
-        plain = PlainModel(users, items, user_bias, item_bias, layers=list(zip(layers[::2], layers[1::2], strict=True)))
+        plain = EmbeddingModel(
+            users, items, user_bias, item_bias, layers=list(zip(layers[::2], layers[1::2], strict=True))
+        )
         scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
         np.testing.assert_allclose(plain.pairs(np.repeat(np.arange(7), 11), rows.ravel()), scores.ravel(), rtol=1e-4)
         assert (np.diff(scores, axis=1) <= 0).all()
@@ -154,7 +168,7 @@ class TestExactIndex:
     def test_biases_are_folded_in(self):
         random = np.random.default_rng(2)
         arrays_ = [random.normal(size=s).astype(np.float32) for s in ((7, 5), (11, 5), 7, 11)]
-        plain = PlainModel(*arrays_, offset=0.5)
+        plain = EmbeddingModel(*arrays_, offset=0.5)
         scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
         users = np.repeat(np.arange(7), 11)
         np.testing.assert_allclose(plain.pairs(users, rows.ravel()), scores.ravel(), rtol=1e-4, atol=1e-5)
@@ -166,14 +180,14 @@ def models():
         arrays = [random.normal(size=s).astype(np.float32) for s in ((40, 6), (3000, 6), 40, 3000)]
         sizes = ((8, 12), 8, (1, 8), 1) if layers else ()
         weights = [random.normal(size=s).astype(np.float32) for s in sizes]
-        yield PlainModel(*arrays, offset=0.3, layers=list(zip(weights[::2], weights[1::2], strict=True)))
+        yield EmbeddingModel(*arrays, offset=0.3, layers=list(zip(weights[::2], weights[1::2], strict=True)))
 
 
 @pytest.mark.parametrize("plain", models(), ids=["dot", "mlp"])
 @pytest.mark.parametrize("users", [1, 6, 40])
 @pytest.mark.parametrize("rows", [None, 1, 1500])
 def test_scores_are_those_of_the_pairs_however_many_are_asked(plain, users, rows, monkeypatch):
-    monkeypatch.setattr("recsys_embed.model.plain._HIDDEN", 8 * 700)
+    monkeypatch.setattr("recsys_embed.models.embedding._HIDDEN", 8 * 700)
     some = np.arange(3000) if rows is None else np.random.default_rng(1).permutation(3000)[:rows]
     got = plain.score(plain.queries(np.arange(users)), None if rows is None else some)
     expected = plain.pairs(np.repeat(np.arange(users), len(some)), np.tile(some, users))
@@ -211,7 +225,7 @@ def judged(draw):
 @given(judged())
 def test_metrics_agree_with_ir_measures(world):
     k, ranked, relevant = world
-    seen = Seen.of(np.repeat(np.arange(4), [len(r) for r in relevant]), np.concatenate(relevant), 4)
+    seen = UserItems.of(np.repeat(np.arange(4), [len(r) for r in relevant]), np.concatenate(relevant), 4)
     hit, count = metrics.hits(ranked, seen, np.arange(4)), seen.count
     qrels = {str(u): {str(i): 1 for i in items} for u, items in enumerate(relevant)}
     run = {str(u): {str(i): float(100 - at) for at, i in enumerate(line)} for u, line in enumerate(ranked)}
@@ -226,7 +240,7 @@ def test_metrics_agree_with_ir_measures(world):
 @given(judged())
 def test_average_precision_is_its_definition(world):
     k, ranked, relevant = world
-    seen = Seen.of(np.repeat(np.arange(4), [len(r) for r in relevant]), np.concatenate(relevant), 4)
+    seen = UserItems.of(np.repeat(np.arange(4), [len(r) for r in relevant]), np.concatenate(relevant), 4)
     got = metrics.average_precision(metrics.hits(ranked, seen, np.arange(4)), seen.count, k)
     for user, line in enumerate(ranked):
         found, total = 0, 0.0
@@ -247,7 +261,7 @@ def test_metrics_by_hand():
 
 
 def test_short_lists_and_nothing_are_misses():
-    seen = Seen.of(np.array([0]), np.array([0]), 1)
+    seen = UserItems.of(np.array([0]), np.array([0]), 1)
     hit = metrics.hits(np.array([[-1, -1]]), seen, np.array([0]))
     assert not hit.any()
     assert metrics.ndcg(hit, np.array([1]), 10)[0] == 0.0
@@ -286,7 +300,7 @@ def test_the_protocol_agrees_with_a_loop_over_users(world):
     train, _, test = split_random(world, 0.0, 0.3)
     random = np.random.default_rng(0)
     u, v = random.normal(size=(60, 3)).astype(np.float32), random.normal(size=(40, 3)).astype(np.float32)
-    plain = PlainModel(u, v, np.zeros(60, np.float32), np.zeros(40, np.float32))
+    plain = EmbeddingModel(u, v, np.zeros(60, np.float32), np.zeros(40, np.float32))
     report = rank_metrics(Ranker.of(plain), test, train.seen(), train.counts, (3, 10))
     for k in (3, 10):
         expected = naive(u @ v.T, train, test, k)
@@ -308,7 +322,7 @@ def test_popularity_and_coverage(world):
     score = np.tile(train.counts, (60, 1))
     report = rank_metrics(popularity(train), test, train.seen(), train.counts, (5,))
     assert report.metrics["ndcg_at_5"] == pytest.approx(naive(score, train, test, 5)[0])
-    nobody = Seen.nothing(60)
+    nobody = UserItems.nothing(60)
     alike = rank_metrics(popularity(train), test, nobody, train.counts, (5,))
     assert alike.metrics["coverage_at_5"] == pytest.approx(5 / (train.counts > 0).sum())
     assert alike.metrics["popularity_at_5"] == pytest.approx(np.sort(train.counts)[-5:].mean())
@@ -323,7 +337,7 @@ def test_recent_popularity_looks_at_the_newest_rows():
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, monkeypatch):
-    monkeypatch.setattr(baselines, "worth", lambda name, numbers: kernel and available(name))
+    monkeypatch.setattr(item_item, "worth", lambda name, numbers: kernel and available(name))
     x = np.zeros((60, 40))
     x[world.user, world.item] = 1
     expected = np.zeros((40, 40))
@@ -337,7 +351,7 @@ def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, mon
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
-    monkeypatch.setattr(baselines, "worth", lambda name, numbers: kernel and available(name))
+    monkeypatch.setattr(item_item, "worth", lambda name, numbers: kernel and available(name))
     ratings = load_dataset("synthetic:users=90,items=700,ratings=9000").ratings
     ease, x = Ease(ratings), ratings.matrix().toarray().astype(float)
     np.testing.assert_array_equal(ease.gram, x.T @ x)
@@ -346,9 +360,9 @@ def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
     np.fill_diagonal(weights, 0)
     some = np.array([5, 3, 80, 3])
     np.testing.assert_allclose(ease.rank(7.0).scores(some), x[some] @ weights, rtol=1e-3, atol=1e-4)
-    one = rank_metrics(ease.rank(7.0), ratings, Seen.nothing(90), ratings.counts, (10,))
+    one = rank_metrics(ease.rank(7.0), ratings, UserItems.nothing(90), ratings.counts, (10,))
     dense = Ranker(ExactIndex(weights.T), lambda users: x[users])
-    other = rank_metrics(dense, ratings, Seen.nothing(90), ratings.counts, (10,))
+    other = rank_metrics(dense, ratings, UserItems.nothing(90), ratings.counts, (10,))
     assert one.metrics == pytest.approx(other.metrics, rel=1e-3)
 
 
@@ -358,21 +372,21 @@ def test_ease_chooses_a_regularization_that_is_better_than_those_beside_it(world
     quality = [
         rank_metrics(ease.rank(x), valid, train.seen(), train.counts).metrics["ndcg_at_10"] for x in EASE_LAMBDAS
     ]
-    at = EASE_LAMBDAS.index(ease.choose(train, valid))
+    at = EASE_LAMBDAS.index(choose_ease(ease, train, valid))
     assert quality[at] == max(quality[max(0, at - 1) : at + 2])
 
 
 def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):
     from worlds import small
 
-    from recsys_embed.recommend.recommender import Recommender
+    from recsys_embed.recommender import Recommender
 
     train, _, test = split_random(world, 0.0, 0.3)
     recommender = Recommender(*small("softmax", epochs=2)).fit(train)
     with pytest.raises(DataError, match=r"fitted on 10 of the"):
-        onto(recommender, train.take(np.arange(10)))
+        align_to_model(recommender, train.take(np.arange(10)))
     stranger = Ratings.from_frame(pl.DataFrame({"user": [9999, 1], "item": [1, 99999], "rating": [1.0, 2.0]}))
-    kept, unknown = onto(recommender, stranger)
+    kept, unknown = align_to_model(recommender, stranger)
     assert (len(kept), unknown) == (0, 2)
     with pytest.raises(DataError, match="no test rating of a user and an item that the model knows"):
         evaluate(recommender, stranger)

@@ -7,7 +7,7 @@ import pytest
 from gensim.test.utils import datapath  # gensim brings both lists of word pairs with its own tests
 from worlds import recsys
 
-from recsys_embed.content.words import WordVectors, read_test
+from recsys_embed.words.vectors import WordVectors, read_test
 
 pytestmark = pytest.mark.data
 

@@ -9,25 +9,27 @@ import pytest
 from polars.testing import assert_frame_equal
 from worlds import checkerboard, small
 
-from recsys_embed.datasets import load_dataset
+from recsys_embed.answering.batch import write_recommendations
+from recsys_embed.answering.request import RecommendRequest
+from recsys_embed.answering.titles import canonical, find_item
+from recsys_embed.data.item_table import aligned
+from recsys_embed.data.splits import split_random
 from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
-from recsys_embed.ratings.splits import split_random
-from recsys_embed.recommend.bundle import Bundle, claim, listed, newest
-from recsys_embed.recommend.output import write_lists
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.recommend.tables import aligned
-from recsys_embed.recommend.tensors import arrays
-from recsys_embed.recommend.titles import canonical, find_item
+from recsys_embed.recommender import Recommender
+from recsys_embed.sources.load import load_dataset
+from recsys_embed.storage.bundle import Bundle
+from recsys_embed.storage.model_folders import claim, listed, newest
+from recsys_embed.storage.safetensors_reader import arrays
 
 TITLES = ["Toy Story (1995)", "Matrix, The (1999)", "Heat (1995)", "Heat (1986)", "Été (1990)", "Star Wars (1977)"]
 
 
 @pytest.fixture(scope="module", params=["dot", "mlp"])
 def fitted(request):
-    catalog = load_dataset("synthetic:users=50,items=30,ratings=600")
-    train, _, test = split_random(catalog.ratings, 0.0, 0.2)
+    dataset = load_dataset("synthetic:users=50,items=30,ratings=600")
+    train, _, test = split_random(dataset.ratings, 0.0, 0.2)
     model, config = small("logistic" if request.param == "mlp" else "softmax", request.param, epochs=4)
-    return Recommender(model, config).fit(train, catalog.items, held=test)
+    return Recommender(model, config).fit(train, dataset.items, held_out=test)
 
 
 def test_one_user_or_many_or_all_is_the_same(fitted):
@@ -56,27 +58,27 @@ def test_nothing_that_was_rated_comes_back(fitted):
     pairs = set(fitted.recommend(k=999).select("user_id", "item_id").rows())
     users, items = fitted.seen.of_users(np.arange(50))
     rated = set(zip(fitted.users.ids(users).to_list(), fitted.items.ids(items).to_list(), strict=True))
-    held_u, held_i = fitted.held.of_users(np.arange(50))
+    held_u, held_i = fitted.held_out.of_users(np.arange(50))
     held = set(zip(fitted.users.ids(held_u).to_list(), fitted.items.ids(held_i).to_list(), strict=True))
     assert not pairs & rated and held <= pairs
-    assert not set(fitted.recommend(k=999, hide_held=True).select("user_id", "item_id").rows()) & (rated | held)
+    assert not set(fitted.recommend(k=999, hide_test=True).select("user_id", "item_id").rows()) & (rated | held)
 
 
 def test_filters_come_before_the_cut(fitted):
     left = fitted.recommend(5, k=999)["item_id"].to_list()
-    assert fitted.recommend(5, k=2, among=left[3:7])["item_id"].to_list() == left[3:5]
+    assert fitted.recommend(5, k=2, candidates=left[3:7])["item_id"].to_list() == left[3:5]
     assert fitted.recommend(5, k=2, exclude=left[:3])["item_id"].to_list() == left[3:5]
-    assert fitted.recommend(5, k=2, among=[]).height == 0
+    assert fitted.recommend(5, k=2, candidates=[]).height == 0
 
 
 def test_scores_are_predictions_of_a_dot_model(fitted):
     table = fitted.recommend(5, k=6)
-    got = fitted.plain.pairs(np.full(6, fitted.users.rows([5])[0]), fitted.items.rows(table["item_id"]))
+    got = fitted.model.pairs(np.full(6, fitted.users.rows([5])[0]), fitted.items.rows(table["item_id"]))
     np.testing.assert_allclose(got, table["score"].to_numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_similar_is_the_cosine_without_biases(fitted):
-    vectors = fitted.plain.items
+    vectors = fitted.model.items
     item = fitted.items.rows([4])[0]
     cosine = vectors @ vectors[item] / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors[item])
     cosine[item] = -2
@@ -97,7 +99,7 @@ def test_unknown_ids_and_bad_lengths_are_refused(fitted):
     with pytest.raises(UnknownId, match="item 77 is not known"):
         fitted.similar(77)
     with pytest.raises(UnknownId):
-        fitted.recommend(5, among=[77])
+        fitted.recommend(5, candidates=[77])
     with pytest.raises(SettingError, match="k must be a whole number, at least 1"):
         fitted.recommend(5, k=0)
     with pytest.raises(SettingError, match="one item for each user"):
@@ -110,7 +112,7 @@ def test_saved_and_loaded_answers_are_the_same(fitted, tmp_path):
     assert loaded.recommend(k=7).equals(fitted.recommend(k=7))
     assert loaded.similar(3).equals(fitted.similar(3))
     assert np.array_equal(loaded.predict(3, 5), fitted.predict(3, 5))
-    assert loaded.recommend(k=99, hide_held=True).equals(fitted.recommend(k=99, hide_held=True))
+    assert loaded.recommend(k=99, hide_test=True).equals(fitted.recommend(k=99, hide_test=True))
     assert loaded.table.equals(fitted.table)
     loaded.save(tmp_path / "m")  # over itself
     assert Recommender.load(tmp_path / "m").recommend(3).equals(fitted.recommend(3))
@@ -141,15 +143,15 @@ def test_a_mapped_model_is_the_same_and_can_only_be_read(fitted, tmp_path):
     folder = fitted.save(tmp_path / "m")
     read, mapped = Recommender.load(folder), Recommender.load(folder, mmap=True)
     assert mapped.recommend(k=7).equals(read.recommend(k=7)) and mapped.similar(3).equals(read.similar(3))
-    for one, other in ((read.plain, mapped.plain), (read.seen, mapped.seen)):
+    for one, other in ((read.model, mapped.model), (read.seen, mapped.seen)):
         for name in (field.name for field in fields(one)):
             if isinstance(array := getattr(one, name), np.ndarray):
                 kept = getattr(other, name)
                 np.testing.assert_array_equal(kept, array)
                 assert not kept.flags.writeable and kept.dtype == array.dtype
     with pytest.raises(ValueError, match="read-only"):
-        mapped.plain.items[0, 0] = 1
-    base = mapped.plain.items
+        mapped.model.items[0, 0] = 1
+    base = mapped.model.items
     while isinstance(base, np.ndarray):
         base = base.base
     assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
@@ -274,26 +276,26 @@ def test_the_newest_model_is_found(fitted, tmp_path):
     with pytest.raises(BundleError, match="train one with"):
         newest(tmp_path)
     for name, created in (("b", "2026-01-01"), ("a", "2026-01-02")):
-        fitted.facts["created"] = created
+        fitted.metadata["created"] = created
         fitted.save(tmp_path / name)
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
-    del fitted.facts["created"]
+    del fitted.metadata["created"]
     assert newest(tmp_path).name == "a" and [p.name for p, _ in listed(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_lists_for_everybody_are_written_whole(fitted, tmp_path, ending, monkeypatch):
-    monkeypatch.setattr("recsys_embed.recommend.recommender.at_once", lambda keys: 7)
+    monkeypatch.setattr("recsys_embed.answering.batch.query_batch_size", lambda keys: 7)
     path = tmp_path / f"recs.{ending}"
-    assert write_lists(fitted, path, None, 3, {}) == 150
+    assert write_recommendations(fitted.state, path, None, RecommendRequest(k=3)) == 150
     back = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}[ending](path)
     expected = fitted.recommend(k=3).select("user_id", "item_id", "score", "rank")
     assert back.select("user_id", "item_id", "rank").rows() == expected.select("user_id", "item_id", "rank").rows()
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     with pytest.raises(SettingError, match="must end in"):
-        write_lists(fitted, tmp_path / "recs.xlsx", None, 3, {})
+        write_recommendations(fitted.state, tmp_path / "recs.xlsx", None, RecommendRequest(k=3))
 
 
 def test_titles_are_matched_as_people_write_them():
@@ -331,7 +333,7 @@ def test_item_tables_are_put_in_the_order_of_the_rows():
 
 
 def test_nothing_is_answered_before_fit_or_from_nonsense(fitted):
-    for ask in (lambda r: r.recommend(1), lambda r: r.similar(1), lambda r: r.save("x"), lambda r: r.fitted):
+    for ask in (lambda r: r.recommend(1), lambda r: r.similar(1), lambda r: r.save("x"), lambda r: r.training):
         with pytest.raises(NotFitted, match=r"call fit\(ratings\)"):
             ask(Recommender())
     assert repr(Recommender()) == "Recommender(not fitted)" and "50 users" in repr(fitted)

@@ -13,16 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from recsys_embed.answering.recommend import compile_rules, recommend
+from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.cli.main import app
-from recsys_embed.config import Rules
+from recsys_embed.config.settings import Rules
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import RecsysError, SettingError, UnknownId
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.recommend.ask import Ask, answer
-from recsys_embed.recommend.grammar import parse_boost, parse_per_group, parse_where
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.recommend.rules import Prepared, ready
-from recsys_embed.recommend.where import Items
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.recommender import Recommender
+from recsys_embed.rules.compile import RuleCache
+from recsys_embed.rules.evaluate import ItemColumns
+from recsys_embed.rules.expression import parse_boost, parse_per_group, parse_where
+from recsys_embed.state.fitted import FittedState
 
 USERS, ITEMS, DIM = 9, 60, 5
 
@@ -38,14 +41,11 @@ def made(items=ITEMS, levels=None, seed=0):
     pairs = np.unique(np.concatenate((random.integers(0, USERS * items, 150), np.arange(items) + 3 * items)))
     ratings = Ratings.from_frame(pl.DataFrame({"user": pairs // items, "item": pairs % items}))
     ratings = ratings.take(ratings.user < USERS).with_items(pl.Series(range(items)))
-    recommender = Recommender()
-    recommender.users, recommender.items, recommender.facts = ratings.users, ratings.items, {}
-    recommender.seen, recommender.held = ratings.seen(), Seen.nothing(len(ratings.users))
-    recommender.counts = random.integers(0, 6, items)
+    counts = random.integers(0, 6, items)
     n = len(ratings.users)
-    recommender.plain = PlainModel(floats(n, DIM), floats(items, DIM), floats(n), floats(items), 0.25)
+    model = EmbeddingModel(floats(n, DIM), floats(items, DIM), floats(n), floats(items), 0.25)
     genres = [[g for g in "ABCD" if random.random() < 0.4] for _ in range(items)]
-    recommender.table = pl.DataFrame(
+    table = pl.DataFrame(
         {
             "item_id": ratings.items.series,
             "title": [f"Film {n}; take 1:{n % 7}" for n in range(items)],
@@ -54,22 +54,24 @@ def made(items=ITEMS, levels=None, seed=0):
             "names": genres,
         }
     )
-    return recommender
+    nothing = UserItems.nothing(len(ratings.users))
+    state = FittedState(ratings.users, ratings.items, model, ratings.seen(), nothing, table, counts)
+    return Recommender.of(state)
 
 
 WORLD, TIES = made(), made(levels=1, seed=1)
 
 
-def naive(recommender, scores, k, rules, hidden=(), among=None, exclude=()):
+def naive(recommender, scores, k, rules, hidden=(), candidates=None, exclude=()):
     """Return the rows of a list, chosen one by one from Python lists."""
     counts, table = recommender.counts, recommender.table.to_dicts()
-    prepared = Prepared(recommender)
-    holds = np.ones(len(table), bool) if rules.where is None else prepared.items.where(*parse_where(rules.where))
+    prepared = RuleCache(recommender.table, recommender.counts, recommender.model)
+    holds = np.ones(len(table), bool) if rules.where is None else prepared.columns.where(*parse_where(rules.where))
     scores = scores.astype(np.float32).copy()
     if rules.boost:
         parts, source = parse_boost(rules.boost)
         for condition, amount in parts:
-            scores[prepared.items.where(condition, source)] += np.float32(amount)
+            scores[prepared.columns.where(condition, source)] += np.float32(amount)
     limits = [(c.name, most) for c, most in parse_per_group(rules.per_group)[0]] if rules.per_group else []
 
     def groups(row, name):
@@ -79,9 +81,9 @@ def naive(recommender, scores, k, rules, hidden=(), among=None, exclude=()):
 
     left = [i for i in range(len(table)) if holds[i] and counts[i] >= rules.min_ratings
             and (rules.max_ratings is None or counts[i] <= rules.max_ratings) and i not in hidden
-            and (among is None or i in among) and i not in exclude]  # fmt: skip
+            and (candidates is None or i in candidates) and i not in exclude]  # fmt: skip
     left.sort(key=lambda i: (-scores[i], i))
-    vectors = recommender.plain.items.astype(float)
+    vectors = recommender.model.items.astype(float)
     length = np.linalg.norm(vectors, axis=1)
     chosen, pool, edge = [], [], [0.0, 0.0]
 
@@ -113,7 +115,7 @@ def naive(recommender, scores, k, rules, hidden=(), among=None, exclude=()):
 
 
 def scores_of(recommender, user):
-    plain = recommender.plain
+    plain = recommender.model
     return plain.items @ plain.users[user] + plain.item_bias + plain.user_bias[user] + np.float32(plain.offset)
 
 
@@ -132,29 +134,29 @@ RULES = st.builds(
 @given(RULES, st.sampled_from([1, 3, 10, 99]), st.integers(0, USERS - 1), st.booleans())
 def test_a_list_is_the_naive_choice_for_one_and_in_a_block(rules, k, user, some):
     among, exclude = (range(0, 60, 2), [4, 8]) if some else (None, ())
-    block = WORLD.recommend(k=k, rules=rules, among=among, exclude=exclude)
+    block = WORLD.recommend(k=k, rules=rules, candidates=among, exclude=exclude)
     hidden = WORLD.seen[user].tolist()
     want = naive(WORLD, scores_of(WORLD, user), k, rules, hidden, among, exclude)
     id_ = WORLD.users.ids([user])[0]
-    one = answer(WORLD, Ask(id_, k=k, rules=rules, among=among, exclude=exclude))
+    one = recommend(WORLD.state, RecommendRequest(id_, k=k, rules=rules, candidates=among, exclude=exclude))
     assert one.rows.tolist() == want
     mine = block.filter(user_id=id_)
     assert mine["item_id"].to_list() == want and mine["rank"].to_list() == list(range(1, len(want) + 1))
     np.testing.assert_allclose(mine["score"], one.scores, rtol=1e-5, atol=1e-6)
-    boost = ready(WORLD, rules, None, ()).boost
+    boost = compile_rules(WORLD, rules, None, ()).boost
     plain = scores_of(WORLD, user) + (0 if boost is None else boost.amounts)
     np.testing.assert_allclose(one.scores, plain[want], atol=1e-5, err_msg="a score is the score, whatever the place")
-    assert (one.short is None) == (len(want) == k)
+    assert (one.shortfall is None) == (len(want) == k)
 
 
 @settings(max_examples=40, deadline=None)
 @given(RULES, st.sampled_from([1, 5, 99]))
 def test_of_whom_nothing_is_known_the_rules_hold_too(rules, k):
-    found = answer(WORLD, Ask(k=k, rules=rules))
+    found = recommend(WORLD.state, RecommendRequest(k=k, rules=rules))
     assert found.rows.tolist() == naive(WORLD, np.log1p(WORLD.counts), k, rules)
-    liked = answer(WORLD, Ask(likes=[3, 7], k=k, rules=rules))
-    vector = WORLD.vector_of(WORLD.items.ids([3, 7]))
-    scores = WORLD.plain.items @ vector + WORLD.plain.item_bias + np.float32(0.25)
+    liked = recommend(WORLD.state, RecommendRequest(likes=[3, 7], k=k, rules=rules))
+    vector = WORLD.user_vector(WORLD.items.ids([3, 7]))
+    scores = WORLD.model.items @ vector + WORLD.model.item_bias + np.float32(0.25)
     assert liked.rows.tolist() == naive(WORLD, scores, k, rules, [3, 7])
 
 
@@ -162,12 +164,12 @@ def test_of_whom_nothing_is_known_the_rules_hold_too(rules, k):
 @given(RULES, st.integers(0, USERS - 1))
 def test_where_scores_tie_lower_rows_come_first(rules, user):
     rules = replace(rules, diversity=0.0)  # cosines tie up to rounding only
-    found = answer(TIES, Ask(TIES.users.ids([user])[0], k=20, rules=rules, include_seen=True))
+    found = recommend(TIES.state, RecommendRequest(TIES.users.ids([user])[0], k=20, rules=rules, include_seen=True))
     assert found.rows.tolist() == naive(TIES, scores_of(TIES, user), 20, rules)
 
 
 def test_no_diversity_is_the_plain_order_and_a_little_changes_nothing():
-    plain = answer(WORLD, Ask(4, k=30))
+    plain = recommend(WORLD.state, RecommendRequest(4, k=30))
     for rules in (
         Rules(),
         Rules(diversity=0.0),
@@ -175,19 +177,20 @@ def test_no_diversity_is_the_plain_order_and_a_little_changes_nothing():
         Rules(per_group="title: 1"),
         Rules(where="True"),
     ):
-        np.testing.assert_array_equal(answer(WORLD, Ask(4, k=30, rules=rules)).rows, plain.rows)
-    much = answer(WORLD, Ask(4, k=30, rules=Rules(diversity=0.9))).rows
+        np.testing.assert_array_equal(recommend(WORLD.state, RecommendRequest(4, k=30, rules=rules)).rows, plain.rows)
+    much = recommend(WORLD.state, RecommendRequest(4, k=30, rules=Rules(diversity=0.9))).rows
     assert much[0] == plain.rows[0] and much.tolist() != plain.rows.tolist()
 
 
 def test_a_boost_is_a_ranking_with_other_biases():
     rules = Rules(boost="'A' in genres: 0.7; year is None: -2")
-    amounts = ready(WORLD, rules, None, ()).boost.amounts
+    amounts = compile_rules(WORLD, rules, None, ()).boost.amounts
     assert set(np.unique(amounts)) == set(np.float32([-2, -1.3, 0, 0.7]))
     other = made()
-    other.plain = replace(WORLD.plain, item_bias=WORLD.plain.item_bias + amounts)
+    biased = replace(WORLD.model, item_bias=WORLD.model.item_bias + amounts)
+    other.state = other.state.but(model=biased)
     assert other.recommend(k=7).equals(WORLD.recommend(k=7, rules=rules))
-    popular = answer(WORLD, Ask(k=60, rules=rules))
+    popular = recommend(WORLD.state, RecommendRequest(k=60, rules=rules))
     np.testing.assert_allclose(popular.scores, (np.log1p(WORLD.counts) + amounts)[popular.rows], atol=1e-6)
 
 
@@ -198,27 +201,27 @@ def test_where_many_are_barred_a_list_is_filled_from_further_down():
     best = np.argsort(-score, kind="stable")
     kind = np.full(2000, "common", object)
     kind[best[900:]] = [f"rare {n % 40}" for n in range(1100)]
-    recommender.table = recommender.table.with_columns(kind=pl.Series(kind.tolist()))
+    recommender.state = recommender.state.but(table=recommender.table.with_columns(kind=pl.Series(kind.tolist())))
     known = np.sort(best[900:930])  # the best of what is rare is theirs already
     of_other = np.sort(best[930:990])
     start = np.array([0, 0, 60, *[90] * (len(recommender.users) - 2)])
-    recommender.seen = Seen(start, np.concatenate((of_other, known)))
+    recommender.state = recommender.state.but(seen=UserItems(start, np.concatenate((of_other, known))))
     for diversity, where in ((0.0, None), (0.4, None), (0.0, "ratings >= 2"), (0.4, "ratings >= 2")):
         rules = Rules(where=where, per_group="kind: 1", diversity=diversity)
-        found = answer(recommender, Ask(2, k=30, rules=rules))
-        assert len(set(kind[found.rows])) == len(found.rows) == 30 and found.short is None
+        found = recommend(recommender.state, RecommendRequest(2, k=30, rules=rules))
+        assert len(set(kind[found.rows])) == len(found.rows) == 30 and found.shortfall is None
         assert found.rows.tolist() == naive(recommender, score, 30, rules, known)
         assert (
             recommender.recommend([1, 2], 30, rules=rules).filter(user_id=2)["item_id"].to_list() == found.rows.tolist()
         )
-    found = answer(recommender, Ask(2, k=50, rules=Rules(per_group="kind: 1"), include_seen=True))
-    assert found.short == "41 of 50: the model has 2,000 items, 1,959 have no place in their groups (kind: 1)"
+    found = recommend(recommender.state, RecommendRequest(2, k=50, rules=Rules(per_group="kind: 1"), include_seen=True))
+    assert found.shortfall == "41 of 50: the model has 2,000 items, 1,959 have no place in their groups (kind: 1)"
 
 
 def test_it_is_said_why_a_list_is_short():
     def short(**given):
         rules = Rules(**{name: given.pop(name) for name in list(given) if name in Rules.__dataclass_fields__})
-        return answer(WORLD, Ask(4, rules=rules, **given)).short
+        return recommend(WORLD.state, RecommendRequest(4, rules=rules, **given)).shortfall
 
     seen = len(WORLD.seen[4])
     assert short(k=60 - seen) is None
@@ -226,8 +229,8 @@ def test_it_is_said_why_a_list_is_short():
     assert short(k=99, include_seen=True) == "60 of 99: the model has 60 items"
     assert short(k=3, where="ratings > 9") == "0 of 3: 0 of 60 items may be shown"
     own = int(WORLD.seen[4][0])
-    assert short(k=3, among=[own]) == "0 of 3: 1 of 60 items may be shown, 1 of them is theirs already"
-    left = int((WORLD.prepared.items.where(*parse_where("year is not None"))).sum())
+    assert short(k=3, candidates=[own]) == "0 of 3: 1 of 60 items may be shown, 1 of them is theirs already"
+    left = int((WORLD.rules.columns.where(*parse_where("year is not None"))).sum())
     assert short(k=20, where="year is not None", per_group="year: 1", include_seen=True) == (
         f"11 of 20: {left} of 60 items may be shown, {left - 11} have no place in their groups (year: 1)"
     )
@@ -236,29 +239,36 @@ def test_it_is_said_why_a_list_is_short():
 def test_what_was_asked_before_is_ready_and_what_changed_is_not():
     recommender = made()
     rules = Rules(where="year >= 1984", boost="year < 1985: 1", per_group="year: 1")
-    first, again = (ready(recommender, replace(rules), None, ()) for _ in range(2))
+    first, again = (compile_rules(recommender.state, replace(rules), None, ()) for _ in range(2))
     assert first.allowed is again.allowed and first.boost is again.boost and first.limits is again.limits
-    assert ready(recommender, replace(rules, diversity=0.5), None, ()).allowed is first.allowed
-    assert ready(recommender, Rules(where="True"), [3], [3]).allowed.sum() == 0 and first.allowed.sum() > 0
+    assert compile_rules(recommender.state, replace(rules, diversity=0.5), None, ()).allowed is first.allowed
+    assert (
+        compile_rules(recommender.state, Rules(where="True"), [3], [3]).allowed.sum() == 0 and first.allowed.sum() > 0
+    )
     for n in range(100):
-        ready(recommender, Rules(where=f"year > {n}", boost=f"True: {n}", per_group=f"year: {n + 1}"), None, ())
+        compile_rules(
+            recommender.state, Rules(where=f"year > {n}", boost=f"True: {n}", per_group=f"year: {n + 1}"), None, ()
+        )
     for kept, most in (("allowed", 32), ("boost", 4), ("limits", 8)):
-        assert getattr(recommender.prepared, kept).cache_info().currsize == most
-    recommender.table = recommender.table.with_columns(year=pl.lit(1990))
-    recommender._forget()
-    assert ready(recommender, rules, None, ()).allowed.all()
+        assert getattr(recommender.rules, kept).cache_info().currsize == most
+    recommender.state = recommender.state.but(table=recommender.table.with_columns(year=pl.lit(1990)))
+
+    assert compile_rules(recommender.state, rules, None, ()).allowed.all()
 
 
 def test_threads_that_ask_at_once_get_what_one_gets():
-    recommender, asks = made(), [Ask(u, rules=Rules(where=f"year >= {1980 + u}", diversity=0.2)) for u in range(8)]
-    alone = [answer(made(), ask).rows.tolist() for ask in asks]
+    recommender, asks = (
+        made(),
+        [RecommendRequest(u, rules=Rules(where=f"year >= {1980 + u}", diversity=0.2)) for u in range(8)],
+    )
+    alone = [recommend(made().state, ask).rows.tolist() for ask in asks]
     found = [None] * 32
     start = threading.Barrier(8)
 
     def work(at):
         start.wait()
         for n in range(at, 32, 8):
-            found[n] = answer(recommender, asks[n % 8]).rows.tolist()
+            found[n] = recommend(recommender.state, asks[n % 8]).rows.tolist()
 
     threads = [threading.Thread(target=work, args=(at,)) for at in range(8)]
     for thread in threads:
@@ -292,7 +302,7 @@ def test_what_is_wrong_is_refused():
 def test_the_examples_of_the_docs_are_read():
     page = (Path(__file__).parents[1] / "docs" / "rules.md").read_text()
     table = WORLD.table.with_columns(pl.lit(None).alias("release date"), adult=pl.lit(False), country=pl.lit("US"))
-    items = Items(table, WORLD.counts)
+    items = ItemColumns(table, WORLD.counts)
     (block,), (shell,) = (re.findall(rf"```{name}\n(.*?)```", page, re.DOTALL) for name in ("where", "sh"))
     for line in block.strip().splitlines():
         items.where(*parse_where(line.split("   ")[0]))
@@ -305,14 +315,16 @@ def test_the_examples_of_the_docs_are_read():
             items.where(condition, parse_boost(text)[1])
     for text in options["per-group"]:
         for column, _ in parse_per_group(text)[0]:
-            items.facts(column, parse_per_group(text)[1])
+            items.column(column, parse_per_group(text)[1])
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     model = made()
-    model.facts = {"settings": {}, "metrics": {}, "epochs": 1}
-    model.table = model.table.with_columns(title=pl.when(item_id=5).then(pl.lit("a; b = c")).otherwise("title"))
+    model.state = model.state.but(metadata={"settings": {}, "metrics": {}, "epochs": 1})
+    model.state = model.state.but(
+        table=model.table.with_columns(title=pl.when(item_id=5).then(pl.lit("a; b = c")).otherwise("title"))
+    )
     return model, str(model.save(tmp_path_factory.mktemp("models") / "one"))
 
 
@@ -332,7 +344,9 @@ def test_the_command_line_asks_as_the_library_does(saved, tmp_path):
     options += ["--min-ratings", "1", "--max-ratings", "40", "--exclude", r"7; film 12\; take 1:5", "--k", "4"]
 
     def asked(**whom):
-        return answer(model, Ask(k=4, rules=rules, exclude=[7, 12], why=True, **whom)).entries()
+        return recommend(
+            model.state, RecommendRequest(k=4, rules=rules, exclude=[7, 12], explain=True, **whom)
+        ).entries()
 
     for whom, known in [
         (["--user", "4"], {"user": 4}),

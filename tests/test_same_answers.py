@@ -14,11 +14,13 @@ from services import Client, serving
 from typer.testing import CliRunner
 from worlds import small, tastes
 
+from recsys_embed.answering.recommend import recommend
+from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.cli.main import app
-from recsys_embed.config import NO_RULES, Rules, flag
-from recsys_embed.recommend import pyfunc
-from recsys_embed.recommend.ask import Ask, answer
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.config.fields import flag
+from recsys_embed.config.settings import NO_RULES, Rules
+from recsys_embed.experiment import mlflow_model as pyfunc
+from recsys_embed.recommender import Recommender
 
 WORLD, TABLE, _ = tastes()
 TABLE = TABLE.with_columns(year=pl.Series(1990 + np.arange(60) % 20))
@@ -37,22 +39,22 @@ class World:
 def world(request, tmp_path_factory):
     settings = small("softmax", epochs=10, dim=8, user_tower=request.param, batch_users=16)
     held = WORLD.take(np.arange(len(WORLD)) % 5 == 0)
-    model = Recommender(*settings).fit(WORLD.take(np.arange(len(WORLD)) % 5 > 0), TABLE, held=held)
+    model = Recommender(*settings).fit(WORLD.take(np.arange(len(WORLD)) % 5 > 0), TABLE, held_out=held)
     folder = model.save(tmp_path_factory.mktemp("same") / "one")
     with serving(folder, folder.parent / "events.db") as (client, _):
         yield World(Recommender.load(folder), folder, client)
 
 
 def of_answer(world, ask):
-    return [(entry["item"], entry["score"]) for entry in answer(world.model, ask).entries()]
+    return [(entry["item"], entry["score"]) for entry in recommend(world.model.state, ask).entries()]
 
 
 def of_python(world, ask):
-    model, given = world.model, {"among": ask.among, "exclude": ask.exclude, "rules": ask.rules}
+    model, given = world.model, {"candidates": ask.candidates, "exclude": ask.exclude, "rules": ask.rules}
     if ask.user is None:
         table = model.recommend_for(ask.likes, ask.k, **given)
     else:
-        table = model.recommend(ask.user, ask.k, include_seen=ask.include_seen, hide_held=ask.hide_held, **given)
+        table = model.recommend(ask.user, ask.k, include_seen=ask.include_seen, hide_test=ask.hide_test, **given)
     return list(table.select("item_id", "score").rows())
 
 
@@ -62,10 +64,10 @@ def of_command_line(world, ask):
         words += ["--user", str(ask.user)]
     elif not ask.likes:
         words += ["--anonymous"]
-    for name in ("likes", "dislikes", "among", "exclude"):
+    for option, name in {"likes": "likes", "dislikes": "dislikes", "exclude": "exclude", "among": "candidates"}.items():
         if getattr(ask, name):
-            words += [f"--{name}", ";".join(map(str, getattr(ask, name)))]
-    words += ["--include-seen"] * ask.include_seen + ["--hide-test"] * ask.hide_held
+            words += [f"--{option}", ";".join(map(str, getattr(ask, name)))]
+    words += ["--include-seen"] * ask.include_seen + ["--hide-test"] * ask.hide_test
     for field in fields(Rules):
         if (value := getattr(ask.rules, field.name)) != field.default:
             words += [flag(field.name), str(value)]
@@ -78,8 +80,9 @@ def of_mlflow(world, ask):
     row = {"user_id": None if ask.user is None else str(ask.user), "k": ask.k}
     row |= {name: ";".join(map(str, getattr(ask, name))) for name in ("likes", "dislikes") if getattr(ask, name)}
     params = {field.name: getattr(ask.rules, field.name) for field in fields(Rules)}
-    params |= {name: ";".join(map(str, getattr(ask, name) or ())) or None for name in ("among", "exclude")}
-    params |= {"include_seen": ask.include_seen, "hide_test": ask.hide_held}
+    named = {"among": ask.candidates, "exclude": ask.exclude}
+    params |= {name: ";".join(map(str, ids or ())) or None for name, ids in named.items()}
+    params |= {"include_seen": ask.include_seen, "hide_test": ask.hide_test}
     # Beside others, who are searched for together with it.
     asked = [{"user_id": "3", "k": ask.k}, row, {"user_id": "5", "k": 2}, {"user_id": "4", "k": ask.k}]
     together = pyfunc.answer(world.model, asked, params)
@@ -90,8 +93,9 @@ def of_mlflow(world, ask):
 
 
 def of_service(world, ask):
-    body = {**asdict(ask), **asdict(ask.rules), "hide_test": ask.hide_held}
-    status, answer = world.client.post("/recommend", {k: v for k, v in body.items() if k not in ("rules", "hide_held")})
+    body = {**asdict(ask), **asdict(ask.rules)}
+    body |= {"among": body.pop("candidates"), "why": body.pop("explain")}
+    status, answer = world.client.post("/recommend", {k: v for k, v in body.items() if k != "rules"})
     assert status == 200, answer
     return [(entry["item"], entry["score"]) for entry in answer["items"]]
 
@@ -108,9 +112,9 @@ RULES = {
     "groups": {"rules": Rules(per_group="kind: 2")},
     "diverse": {"rules": Rules(diversity=0.5)},
     "all together": {"rules": Rules(where="year > 1991", boost="'red' in kind: 1", diversity=0.3), "exclude": (9,)},
-    "among": {"among": tuple(range(0, 60, 3)), "exclude": (6, 9)},
+    "among": {"candidates": tuple(range(0, 60, 3)), "exclude": (6, 9)},
     "theirs too": {"include_seen": True},
-    "held out": {"hide_held": True, "k": 99},
+    "held out": {"hide_test": True, "k": 99},
 }
 OF_USERS = ("theirs too", "held out")
 
@@ -120,7 +124,7 @@ OF_USERS = ("theirs too", "held out")
     ("whom", "rules"), [(w, r) for w in PEOPLE for r in RULES if w == "known" or r not in OF_USERS]
 )
 def test_answers_are_the_same(world, whom, rules, surface):
-    ask = Ask(**PEOPLE[whom], **RULES[rules])
+    ask = RecommendRequest(**PEOPLE[whom], **RULES[rules])
     want, found = of_answer(world, ask), SURFACES[surface](world, ask)
     assert len(want) >= 3 and [item for item, _ in found] == [item for item, _ in want]
     np.testing.assert_allclose([score for _, score in found], [score for _, score in want], atol=1e-5)
@@ -128,10 +132,10 @@ def test_answers_are_the_same(world, whom, rules, surface):
 
 def test_the_cases_are_no_case_of_each_other(world):
     """Every rule changes the list of a known user."""
-    plain = of_answer(world, Ask(user=7, k=99))
+    plain = of_answer(world, RecommendRequest(user=7, k=99))
     for name, given in RULES.items():
         if name not in ("all", "longer than the list"):
-            assert of_answer(world, Ask(**{"user": 7, "k": 99, **given})) != plain, name
+            assert of_answer(world, RecommendRequest(**{"user": 7, "k": 99, **given})) != plain, name
     assert NO_RULES == Rules()
 
 

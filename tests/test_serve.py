@@ -23,11 +23,11 @@ from worlds import small
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from recsys_embed.config import ServeConfig
+from recsys_embed.config.settings import ServeConfig
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.serve.events import Event, EventLog
+from recsys_embed.recommender import Recommender
+from recsys_embed.serving.event_store import Event, EventLog
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_what_a_model_was_fitted_on_does_not_count_again_and_what_is_asked_now_w
     own = recommender.items.ids(recommender.seen[3]).to_list()
     shutil.copytree(folder, tmp_path / "later")
     later = Recommender.load(folder)
-    later.facts["created"] = "2999-01-01T00:00:00+00:00"
+    later.metadata["created"] = "2999-01-01T00:00:00+00:00"
     later.save(tmp_path / "later")
     with serving(tmp_path / "later", tmp_path / "events.db") as (client, _):
         before = client.post("/recommend", {"user": user})[1]
@@ -281,7 +281,7 @@ def test_unknown_ids_are_left_out_where_that_is_asked(model, service):
 
 
 def test_a_lock_that_stays_is_said_and_events_go_on_after_it(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("recsys_embed.serve.events._PATIENCE", 0.2)
+    monkeypatch.setattr("recsys_embed.serving.event_store._BUSY_TIMEOUT_S", 0.2)
     with serving(model[1], tmp_path / "events.db", timeout=0.1) as (client, service):
         with contextlib.closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -355,7 +355,7 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     shutil.copytree(model[1], first)
     other = odd_model(second)
-    other.facts["created"] = "another"
+    other.metadata["created"] = "another"
     other.save(second)
     current = tmp_path / "current"
     current.symlink_to(first)
@@ -438,7 +438,7 @@ def test_metrics_count_by_route_and_not_by_what_was_asked(service):
 def test_openapi_names_every_setting_of_rules(service):
     from dataclasses import fields
 
-    from recsys_embed.config import Rules
+    from recsys_embed.config.settings import Rules
 
     document = service.get("/openapi.json")[1]
     body = document["components"]["schemas"]["RecommendBody"]["properties"]

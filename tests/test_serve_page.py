@@ -11,7 +11,7 @@ from services import serving
 from worlds import small, tastes
 
 from recsys_embed import Recommender
-from recsys_embed.ratings.table import Ratings
+from recsys_embed.data.ratings import Ratings
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")

@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from worlds import small
 
-from recsys_embed.datasets import load_dataset
+from recsys_embed.data.splits import split_random
 from recsys_embed.errors import SettingError
 from recsys_embed.evaluation import slices
-from recsys_embed.evaluation.baselines import popularity
-from recsys_embed.evaluation.protocol import Ranker, evaluate
+from recsys_embed.evaluation.evaluate import evaluate
 from recsys_embed.evaluation.slices import Groups, by_column, by_popularity, exposure, of_items, of_users
-from recsys_embed.ratings.splits import split_random
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.models.popularity import popularity
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.recommender import Recommender
+from recsys_embed.sources.load import load_dataset
 
 CATALOG = load_dataset("synthetic:users=60,items=40,ratings=900")
 TRAIN, _, TEST = split_random(CATALOG.ratings, 0.0, 0.3)
@@ -81,7 +82,7 @@ class TestOfItems:
 
     def test_a_group_of_all_is_the_whole(self, fitted):
         recommender, report = fitted
-        ranker, groups = Ranker.of(recommender.plain), Groups(["all"], (self.counts > 0)[:, None])
+        ranker, groups = Ranker.of(recommender.model), Groups(["all"], (self.counts > 0)[:, None])
         (row,) = of_items(ranker, TEST, self.seen, self.counts, groups, 5, 100)
         assert row["recall"] == pytest.approx(report.metrics["recall_at_5"]) and row["users"] == report.users
         assert row["coverage"] == pytest.approx(report.metrics["coverage_at_5"])

@@ -6,9 +6,9 @@ from dataclasses import fields
 import pytest
 
 from recsys_embed import ModelConfig, TrainConfig
-from recsys_embed.config import settings
+from recsys_embed.config.fields import settings
+from recsys_embed.config.recipes import RECIPES, Size, resolve_settings
 from recsys_embed.presets import SETTINGS
-from recsys_embed.recipes import RECIPES, Size, recipe
 from recsys_embed.tuning.space import FILE, read_space
 
 TOWERS = [(*pair, "id") for pair in RECIPES] + [(loss, "dot", "both") for loss in ("softmax", "sampled-softmax")]
@@ -17,7 +17,7 @@ TOWERS = [(*pair, "id") for pair in RECIPES] + [(loss, "dot", "both") for loss i
 @pytest.mark.parametrize(("loss", "scorer", "tower"), TOWERS)
 def test_a_range_holds_the_start_and_moves_what_there_is(loss, scorer, tower):
     given = ModelConfig(scorer=scorer, user_tower=tower), TrainConfig(loss=loss)
-    start = settings(*recipe(*given, Size(900, 1700, 80_000)))
+    start = settings(*resolve_settings(*given, Size(900, 1700, 80_000)))
     space = read_space({**start, "described": False})
     assert {"dim", "epochs", "lr", "user_decay", "item_decay"} <= set(space)
     whole = loss in ("softmax", "sampled-softmax") and scorer == "dot"
@@ -42,5 +42,5 @@ def test_the_space_names_settings_and_conditions_that_there_are():
 
 
 def test_descriptions_and_cosines_have_settings_of_their_own():
-    start = settings(*recipe(ModelConfig(cosine=True), TrainConfig(), Size(900, 1700, 80_000)))
+    start = settings(*resolve_settings(ModelConfig(cosine=True), TrainConfig(), Size(900, 1700, 80_000)))
     assert {"content_decay", "content_pace", "temperature"} <= set(read_space({**start, "described": True}))

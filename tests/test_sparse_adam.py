@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from recsys_embed.train.sparse_adam import Group, RowLazyAdam, clip_gradients
+from recsys_embed.training.optim import Group, RowLazyAdam, clip_gradients
 
 
 def sparse(rows, values, shape):

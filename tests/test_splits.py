@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_embed.data.checks import check_no_leakage, check_trainable
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import split_leave_last, split_random, split_time
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.ratings import check_apart, check_trainable, split_leave_last, split_random, split_time
-from recsys_embed.ratings.table import Ratings
 
 
 def world(counts, seed=0):
@@ -28,7 +29,7 @@ def test_a_split_loses_nothing_and_repeats_nothing(sizes, kind, seed):
     pairs = np.concatenate([part.user * 40 + part.item for part in split])
     assert len(np.unique(pairs)) == len(ratings)
     for one, other in ((0, 1), (0, 2), (1, 2)):
-        check_apart(split[one], split[other], "one", "other")
+        check_no_leakage(split[one], split[other], "one", "other")
 
 
 @given(counts, st.integers(0, 5))
@@ -74,7 +75,7 @@ def test_what_cannot_be_split_is_refused(ratings):
 
 def test_leakage_and_tiny_data_are_refused(ratings):
     with pytest.raises(DataError, match=r"pairs of train stand in test too, e.g. user 10\d and item i\d\d"):
-        check_apart(ratings, ratings.take(np.arange(3)), "train", "test")
+        check_no_leakage(ratings, ratings.take(np.arange(3)), "train", "test")
     with pytest.raises(DataError, match="1 user and"):
         check_trainable(ratings.take(ratings.user == 0))
     with pytest.raises(DataError, match="and 1 item;"):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_embed.data import ratings as table
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError
-from recsys_embed.ratings import table
-from recsys_embed.ratings.table import Ratings, Seen
 
 
 def test_a_frame_comes_back_as_it_went_in(frame):
@@ -84,7 +85,7 @@ pairs = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 10)), unique=True)
 @given(pairs, st.lists(st.integers(0, 6), max_size=9))
 def test_seen_gives_every_user_exactly_the_own_items(rows, asked):
     user, item = (np.array([r[side] for r in rows], dtype=np.int64) for side in (0, 1))
-    seen = Seen.of(user, item, 7)
+    seen = UserItems.of(user, item, 7)
     assert all(seen[u].tolist() == sorted(i for v, i in rows if v == u) for u in range(7))
     which, items = seen.of_users(np.array(asked, dtype=np.int64))
     assert [(w, i) for w, i in zip(which, items, strict=True)] == [(p, i) for p, u in enumerate(asked) for i in seen[u]]
@@ -94,8 +95,8 @@ def test_seen_gives_every_user_exactly_the_own_items(rows, asked):
 def test_union_of_parts_is_the_whole(rows):
     user, item = (np.array([r[side] for r in rows], dtype=np.int64) for side in (0, 1))
     half = np.arange(len(rows)) % 2 == 0
-    whole = Seen.of(user[half], item[half], 7).union(Seen.of(user[~half], item[~half], 7))
-    assert whole.item.tolist() == Seen.of(user, item, 7).item.tolist()
+    whole = UserItems.of(user[half], item[half], 7).union(UserItems.of(user[~half], item[~half], 7))
+    assert whole.item.tolist() == UserItems.of(user, item, 7).item.tolist()
 
 
 def test_equal_data_has_an_equal_digest(frame, ratings):

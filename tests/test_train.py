@@ -5,22 +5,22 @@ import pytest
 import torch
 from worlds import BATCH, DIM, ITEMS, USERS, checkerboard, checkerboard_stars, small
 
-from recsys_embed.config import ModelConfig, TrainConfig
+from recsys_embed.config.recipes import RECIPES, Size, resolve_settings
+from recsys_embed.config.settings import ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError, TrainingError
-from recsys_embed.model.losses import LOSSES, Scores
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import Known, draw_unknown
-from recsys_embed.recipes import RECIPES, Size, recipe
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.track.tracker import MemoryTracker, Tracker
-from recsys_embed.train.loop import choose_device, fit, step_for
-from recsys_embed.train.step import AutogradStep, Batch, _partition
+from recsys_embed.nets.losses import LOSSES, Scores
+from recsys_embed.nets.negative_sampling import KnownPositives, draw_unknown
+from recsys_embed.nets.two_tower import build
+from recsys_embed.recommender import Recommender
+from recsys_embed.tracking.tracker import MemoryTracker, Tracker
+from recsys_embed.training.autograd_step import AutogradStep, Batch, _partition
+from recsys_embed.training.trainer import choose_device, fit, step_for
 
 
 def step_of(ratings, loss, scorer="dot", **given):
     model_config, config = small(loss, scorer, **given)
     model = build(model_config, USERS, ITEMS)
-    known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+    known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
     return model, AutogradStep(model, config, known, torch.from_numpy(ratings.counts), torch.Generator().manual_seed(0))
 
 
@@ -117,7 +117,7 @@ def test_the_checkerboard_is_learnt(loss, scorer):
     if loss == "mse":
         recommender = learnt(ratings, loss, scorer, **given)
         assert recommender.predict([0, 1, 2], [0, 1, 3]) == pytest.approx([5.0, 5.0, 1.0], abs=0.7)
-        assert recommender.plain.scale == (1.0, 5.0)
+        assert recommender.model.scale == (1.0, 5.0)
 
 
 CUDA_PAIRS = [("softmax", "dot"), ("sampled-softmax", "dot"), ("bpr", "dot"), ("mse", "dot")]
@@ -139,7 +139,7 @@ def test_the_checkerboard_is_learnt_with_every_setting(given):
 
 
 def test_ratings_and_balance_weigh_a_positive(ratings):
-    from recsys_embed.train.loop import _columns
+    from recsys_embed.training.trainer import _columns
 
     cpu = torch.device("cpu")
     by_rating = _columns(ratings, small("softmax", weight="rating", balance=0.0)[1], cpu).weight.numpy()
@@ -201,38 +201,45 @@ class TestLoop:
 
 
 def test_the_recipe_fills_what_is_not_given():
-    model, train = recipe(ModelConfig(), TrainConfig(lr=0.07), Size(10, 10, 100))
+    model, train = resolve_settings(ModelConfig(), TrainConfig(lr=0.07), Size(10, 10, 100))
     assert train.loss == "softmax" and train.lr == 0.07 and None not in (train.epochs, train.batch_users, model.dim)
-    assert recipe(model, TrainConfig(), Size(10**6, 10**5, 10**7))[1].loss == "sampled-softmax"
-    assert train.batch_size is None and recipe(model, TrainConfig(batch_users=9), Size(10, 10, 100))[1].batch_users == 9
+    assert resolve_settings(model, TrainConfig(), Size(10**6, 10**5, 10**7))[1].loss == "sampled-softmax"
+    assert (
+        train.batch_size is None
+        and resolve_settings(model, TrainConfig(batch_users=9), Size(10, 10, 100))[1].batch_users == 9
+    )
     dot = ModelConfig(cosine=False)
-    assert recipe(dot, TrainConfig(), Size(6_040, 3_706, 800_000))[1].batch_size == 80_000
-    assert recipe(dot, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1].batch_size == 64
+    assert resolve_settings(dot, TrainConfig(), Size(6_040, 3_706, 800_000))[1].batch_size == 80_000
+    assert resolve_settings(dot, TrainConfig(loss="softmax"), Size(10**6, 10**6, 10**7))[1].batch_size == 64
 
 
 def test_a_softmax_of_ids_takes_the_cosine_unless_told_otherwise():
     size = Size(943, 1682, 80_000)
-    usual, _ = recipe(ModelConfig(), TrainConfig(), size)
+    usual, _ = resolve_settings(ModelConfig(), TrainConfig(), size)
     assert usual.cosine and usual.user_tower == "id" and usual.temperature == 0.15
     for model, train, described in (
         (ModelConfig(cosine=False), TrainConfig(), False), (ModelConfig(user_tower="both"), TrainConfig(), False),
         (ModelConfig(scorer="mlp"), TrainConfig(), False), (ModelConfig(), TrainConfig(loss="bpr"), False),
         (ModelConfig(), TrainConfig(), True),
     ):  # fmt: skip
-        found = recipe(model, train, size, described)
+        found = resolve_settings(model, train, size, described)
         assert not found[0].cosine and found[0].temperature == 1
-        assert recipe(*found, size, described) == found, "what is filled is filled"
+        assert resolve_settings(*found, size, described) == found, "what is filled is filled"
     # More ratings have more steps in an epoch.
-    epochs = [recipe(ModelConfig(), TrainConfig(), Size(10**4, 10**3, 10**n))[1].epochs for n in (4, 5, 6, 7, 9)]
+    epochs = [
+        resolve_settings(ModelConfig(), TrainConfig(), Size(10**4, 10**3, 10**n))[1].epochs for n in (4, 5, 6, 7, 9)
+    ]
     assert epochs == sorted(epochs, reverse=True) and epochs[0] == epochs[1] == 40 and epochs[-1] == 8
 
 
 def test_patience_is_the_recipes_unless_it_is_given():
     """The cosine and histories get better while the rate falls, at the end: a pause in the middle is no end."""
     size = Size(943, 1682, 80_000)
-    found = [recipe(m, TrainConfig(), size)[1].patience for m in (ModelConfig(), ModelConfig(user_tower="both"))]
-    assert found == [0, 0] and recipe(ModelConfig(cosine=False), TrainConfig(), size)[1].patience == 8
-    assert recipe(ModelConfig(), TrainConfig(patience=3), size)[1].patience == 3
+    found = [
+        resolve_settings(m, TrainConfig(), size)[1].patience for m in (ModelConfig(), ModelConfig(user_tower="both"))
+    ]
+    assert found == [0, 0] and resolve_settings(ModelConfig(cosine=False), TrainConfig(), size)[1].patience == 8
+    assert resolve_settings(ModelConfig(), TrainConfig(patience=3), size)[1].patience == 3
 
 
 def test_negatives_weigh_what_the_setting_says(ratings):
@@ -245,13 +252,13 @@ def test_negatives_weigh_what_the_setting_says(ratings):
 
 
 def test_a_batch_size_that_is_given_is_taken():
-    train = recipe(ModelConfig(), TrainConfig(batch_size=7), Size(943, 1682, 80_000))[1]
+    train = resolve_settings(ModelConfig(), TrainConfig(batch_size=7), Size(943, 1682, 80_000))[1]
     assert (train.batch_size, train.batch_users) == (7, None)
 
 
 def test_a_decay_that_would_flip_signs_is_refused_by_name():
     with pytest.raises(SettingError, match="lr x user-decay must be below 1, got 1.5"):
-        recipe(small("bpr")[0], TrainConfig(lr=0.5, user_decay=3.0), Size(10, 10, 100))
+        resolve_settings(small("bpr")[0], TrainConfig(lr=0.5, user_decay=3.0), Size(10, 10, 100))
 
 
 def test_the_device_is_chosen_with_a_reason(monkeypatch):
@@ -272,11 +279,11 @@ class TestSettingsReachTheStep:
         """With a vanishing gradient all that moves is the decay: every row ends at the product of all steps."""
         model_config, config = small("mse", epochs=3, batch_size=9, lr=0.05, balance=0.0, negatives=None)
         ones = torch.ones(USERS), torch.ones(ITEMS)
-        start = build(model_config, USERS, ITEMS).plain(ones)
+        start = build(model_config, USERS, ITEMS).to_arrays(ones)
         for side, other in (("user", "item"), ("item", "user")):
             still = replace(config, **{f"{side}_decay": 4.0, f"{other}_decay": 0.0})
             net = build(model_config, USERS, ITEMS)
-            known = Known(ratings.seen(), ITEMS, torch.device("cpu"))
+            known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
             step = AutogradStep(net, still, known, torch.tensor(ratings.counts), torch.Generator().manual_seed(0))
             step.optimizer.lr = 0.05
             for _ in range(6):
@@ -285,8 +292,10 @@ class TestSettingsReachTheStep:
                 step.optimizer.step()
             step.flush()
             expected = getattr(start, f"{side}s") * (1 - 0.05 * 4.0) ** 6
-            np.testing.assert_allclose(getattr(net.plain(ones), f"{side}s"), expected, rtol=1e-5)
-            np.testing.assert_allclose(getattr(net.plain(ones), f"{other}s"), getattr(start, f"{other}s"), rtol=1e-6)
+            np.testing.assert_allclose(getattr(net.to_arrays(ones), f"{side}s"), expected, rtol=1e-5)
+            np.testing.assert_allclose(
+                getattr(net.to_arrays(ones), f"{other}s"), getattr(start, f"{other}s"), rtol=1e-6
+            )
 
     def test_fit_reads_no_table_before_its_decay_is_paid(self, ratings, monkeypatch):
         once = []

@@ -13,10 +13,10 @@ import pytest
 from worlds import recsys
 
 from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig, load_dataset, preset, tune
-from recsys_embed.config import settings
+from recsys_embed.config.fields import settings
 from recsys_embed.errors import DataError, SettingError, TrainingError
-from recsys_embed.experiment import run_experiment
-from recsys_embed.tuning.search import Bench, Search
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.tuning.search import Search, TuningObjective
 from recsys_embed.tuning.study import HOME, choose_study
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
@@ -61,7 +61,7 @@ def quick(monkeypatch):
             best = max(range(len(values)), key=lambda e: self.sign * values[e])
             return values[best], best + 1
 
-        monkeypatch.setattr(Bench, "fit", fit)
+        monkeypatch.setattr(TuningObjective, "fit", fit)
         monkeypatch.setattr(Search, "_draw", lambda *_: None)
 
     return plan
@@ -91,7 +91,7 @@ def test_a_trial_is_the_first_fit_of_a_training():
     best = search(3)["best"]
     run = RunConfig(out="model", track=False, resamples=0, baselines=False)
     trained, report = run_experiment(DATA, *preset("synthetic-bpr"), run)
-    history = trained.facts["history"]
+    history = trained.metadata["history"]
     assert max(h["ndcg_at_10"] for h in history) == best["value"]
     assert report["epochs"] == best["epochs"]
 
@@ -142,8 +142,8 @@ def test_no_test_rating_has_a_say(here):
 
 def test_a_trial_is_given_no_test_rating(monkeypatch):
     seen = []
-    fit = Bench.fit
-    monkeypatch.setattr(Bench, "fit", lambda self, *rest: seen.append(self.split) or fit(self, *rest))
+    fit = TuningObjective.fit
+    monkeypatch.setattr(TuningObjective, "fit", lambda self, *rest: seen.append(self.split) or fit(self, *rest))
     search(1)
     split = load_dataset(WORLD).split(DATA)
     assert not len(seen[0].test) and (len(seen[0].train), len(seen[0].valid)) == (len(split.train), len(split.valid))
@@ -225,7 +225,7 @@ def test_what_kills_the_program_twice_is_not_tried_a_third_time(quick):
 def test_ctrl_c_keeps_everything_and_leaves_the_trial_for_later(quick, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     quick([0.1], [0.2], [0.3])
-    fit = Bench.fit
+    fit = TuningObjective.fit
 
     def interrupted(self, chosen, tracker):
         if len(finished()) == 1:
@@ -233,12 +233,12 @@ def test_ctrl_c_keeps_everything_and_leaves_the_trial_for_later(quick, monkeypat
             tracker.progress(0, 5)
         return fit(self, chosen, tracker)
 
-    monkeypatch.setattr(Bench, "fit", interrupted)
+    monkeypatch.setattr(TuningObjective, "fit", interrupted)
     report = search(9)
     assert report["interrupted"] and report["trials"] == 1 and report["best"]["value"] == 0.1
     assert signal.getsignal(signal.SIGINT) is before
     assert [t.state.name for t in kept()] == ["COMPLETE", "FAIL", "WAITING"]
-    monkeypatch.setattr(Bench, "fit", fit)
+    monkeypatch.setattr(TuningObjective, "fit", fit)
     assert search(1)["best"]["value"] == 0.2 and kept()[2].params == kept()[1].params
 
 
@@ -274,13 +274,13 @@ def test_a_trial_is_compared_by_its_best_epoch_so_far(quick, loss, values, told)
 def test_trials_of_different_lengths_are_compared_by_the_part_of_their_way(quick, monkeypatch):
     lengths = (5, 10, 5, 10, 5, 20)
     quick(*([0.5 * epoch / n for epoch in range(1, n + 1)] for n in lengths))
-    begin, told = Bench.settings, iter(lengths[1:])
+    begin, told = TuningObjective.settings, iter(lengths[1:])
 
     def of_length(self, moved):
         chosen = begin(self, moved)
         return chosen._replace(train=replace(chosen.train, epochs=next(told)))
 
-    monkeypatch.setattr(Bench, "settings", of_length)
+    monkeypatch.setattr(TuningObjective, "settings", of_length)
     search(6)
     assert {t.state.name for t in kept()} == {"COMPLETE"}
 
@@ -316,7 +316,7 @@ def test_a_second_ctrl_c_leaves_no_half_trial(monkeypatch):
 
 
 def test_data_at_hand_has_no_command():
-    report = tune(DATA, *BAD, TuneConfig(trials=1, track=False), catalog=load_dataset(WORLD))
+    report = tune(DATA, *BAD, TuneConfig(trials=1, track=False), dataset=load_dataset(WORLD))
     assert report["command"] is None and report["best"] == report["start"]
 
 

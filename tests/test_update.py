@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 from worlds import checkerboard_stars, recsys, small, tastes
 
-from recsys_embed.config import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
-from recsys_embed.datasets.catalog import Catalog
+from recsys_embed.answering.profile import known_user, with_feedback
+from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.experiment import run_experiment
-from recsys_embed.ratings.table import Ratings
-from recsys_embed.recommend.fold_in import Told
-from recsys_embed.recommend.person import known, moved
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.models.fold_in.base import Feedback
+from recsys_embed.recommender import Recommender
 
 WORLD, TABLE, COLOUR = tastes()
 # The first 40 users and 55 items are there in training; the others come later.
@@ -45,7 +45,7 @@ def fit(kind, frame=FIRST, start=None, **given):
         configs = ModelConfig(dim=4), TrainConfig(loss="mse", method="gibbs", epochs=10)
     else:
         configs = small(settings.pop("loss"), settings.pop("scorer", "dot"), **settings)
-    return Recommender(*configs).fit(Ratings.from_frame(frame), TABLE, start=start)
+    return Recommender(*configs).fit(Ratings.from_frame(frame), TABLE, warm_start=start)
 
 
 _MODELS = {}
@@ -57,19 +57,19 @@ def model(request):
     trained = _MODELS.setdefault(request.param, None) or fit(request.param)
     _MODELS[request.param] = trained
     fresh = Recommender()
-    vars(fresh).update(vars(trained), facts=dict(trained.facts))
+    vars(fresh).update(vars(trained), facts=dict(trained.metadata))
     return fresh
 
 
 def ratings_of(kind_frame, model):
     """Ratings as the model's world has them."""
-    stars = model.plain.link == "stars"
+    stars = model.model.output == "stars"
     return kind_frame.with_columns(rating=1.0 + pl.col("item_id") % 5) if stars else kind_frame
 
 
 def of(model, user):
     row = int(model.users.rows([user])[0])
-    return model.plain.users[row], model.plain.user_bias[row]
+    return model.model.users[row], model.model.user_bias[row]
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def later(model):
 
 def test_in_one_go_and_one_by_one_and_in_any_order_are_the_same(model, later):
     other = Recommender()
-    vars(other).update(vars(model), facts=dict(model.facts))
+    vars(other).update(vars(model), facts=dict(model.metadata))
     model.update(later)
     shuffled = later.sample(fraction=1.0, shuffle=True, seed=1)
     for part in (shuffled[:11], shuffled[11:12], shuffled[12:]):
@@ -94,32 +94,32 @@ def test_in_one_go_and_one_by_one_and_in_any_order_are_the_same(model, later):
         np.testing.assert_allclose(one[1], two[1], atol=2e-4)
     assert sorted(model.users.series.to_list()) == sorted(other.users.series.to_list())
     np.testing.assert_array_equal(model.counts, other.counts)
-    for updated in (model.facts["updated"], other.facts["updated"]):
+    for updated in (model.metadata["updated"], other.metadata["updated"]):
         assert (updated["ratings"], updated["new_users"]) == (later.height, 5) and updated["time"]
 
 
 def test_nothing_new_moves_nobody(model):
-    before = model.plain
+    before = model.model
     model.update(ratings_of(FIRST, model))
-    np.testing.assert_array_equal(model.plain.users, before.users)
-    np.testing.assert_array_equal(model.plain.user_bias, before.user_bias)
-    person = known(model, 3)
-    assert moved(model, person, NOTHING, NOTHING, {}) is person
-    if model.plain.link != "stars":
-        again = moved(model, person, person.own, NOTHING, {})
+    np.testing.assert_array_equal(model.model.users, before.users)
+    np.testing.assert_array_equal(model.model.user_bias, before.user_bias)
+    person = known_user(model.state, 3)
+    assert with_feedback(model.state, person, NOTHING, NOTHING, {}) is person
+    if model.model.output != "stars":
+        again = with_feedback(model.state, person, person.history, NOTHING, {})
         np.testing.assert_array_equal(again.vector, person.vector)
         assert again.bias == person.bias
 
 
 def test_who_says_more_is_moved_and_others_are_not(model, later):
-    before, seen = model.plain, model.seen
+    before, seen = model.model, model.seen
     model.update(later)
     assert len(model.users) == 45
     np.testing.assert_array_equal(before.users, fit_of(model).users)
     rows = model.users.rows(later["user_id"].unique().to_list())
     still = np.setdiff1d(np.arange(40), rows)
-    np.testing.assert_array_equal(model.plain.users[still], before.users[still])
-    changed = np.abs(model.plain.users[rows[rows < 40]] - before.users[rows[rows < 40]]).max(axis=1)
+    np.testing.assert_array_equal(model.model.users[still], before.users[still])
+    changed = np.abs(model.model.users[rows[rows < 40]] - before.users[rows[rows < 40]]).max(axis=1)
     assert (changed > 1e-6).all()
     assert len(model.seen) == len(seen) + later.height
     rated = np.bincount(model.items.rows(later["item_id"]), minlength=len(model.items))
@@ -128,7 +128,7 @@ def test_who_says_more_is_moved_and_others_are_not(model, later):
 
 def fit_of(model):
     """The arrays of the training that a model comes from, which an update must not write to."""
-    return next(m.plain for m in _MODELS.values() if m.plain.items is model.plain.items)
+    return next(m.model for m in _MODELS.values() if m.model.items is model.model.items)
 
 
 def test_what_is_rated_is_hidden_and_the_model_can_be_saved(model, later, tmp_path):
@@ -139,7 +139,7 @@ def test_what_is_rated_is_hidden_and_the_model_can_be_saved(model, later, tmp_pa
     rated = pl.concat([FIRST.select("user_id", "item_id"), later.select("user_id", "item_id")])
     assert not lists.join(rated, on=["user_id", "item_id"]).height
     assert lists.height == 45 * len(model.items) - rated.height
-    assert loaded.facts["updated"]["new_users"] == 5 and "5 new users" in loaded.card()
+    assert loaded.metadata["updated"]["new_users"] == 5 and "5 new users" in loaded.card()
 
 
 def test_a_new_user_of_the_model_is_who_somebody_with_these_likes_is():
@@ -147,7 +147,7 @@ def test_a_new_user_of_the_model_is_who_somebody_with_these_likes_is():
     likes = LATER.filter(pl.col("user_id") == 41)["item_id"].to_list()
     want, unseen = model.recommend_for(likes, 20), [i for i in range(55) if i not in likes]
     model.update(LATER)
-    got = model.recommend(41, 20, among=unseen)
+    got = model.recommend(41, 20, candidates=unseen)
     assert got["item_id"].to_list() == want["item_id"].to_list()
     assert np.bincount(COLOUR[got["item_id"][:8].to_numpy()], minlength=3)[41 % 3] >= 6
 
@@ -171,8 +171,8 @@ def test_what_it_cannot_take_is_refused():
     graph = Recommender(ModelConfig(dim=5), TrainConfig(epochs=2)).fit(nodes)
     with pytest.raises(SettingError, match="a model of nodes cannot be updated"):
         graph.update(edges)
-    again = Recommender(*graph.configs(epochs=1, lr=1e-9)).fit(nodes, start=graph)
-    np.testing.assert_allclose(again.plain.items, graph.plain.items, atol=1e-5)
+    again = Recommender(*graph.warm_start_configs(epochs=1, lr=1e-9)).fit(nodes, warm_start=graph)
+    np.testing.assert_allclose(again.model.items, graph.model.items, atol=1e-5)
 
 
 def test_a_rating_below_the_least_of_the_training_is_hidden_and_moves_nobody():
@@ -189,29 +189,29 @@ def test_a_rating_below_the_least_of_the_training_is_hidden_and_moves_nobody():
 def test_held_out_ratings_that_come_later_are_held_out_no_more():
     split = Ratings.from_frame(FIRST)
     held = np.arange(len(split)) % 9 == 0
-    model = Recommender(*small("softmax", dim=8, epochs=2)).fit(split.take(~held), held=split.take(held))
+    model = Recommender(*small("softmax", dim=8, epochs=2)).fit(split.take(~held), held_out=split.take(held))
     model.update(split.take(held).frame())
-    assert len(model.held) == 0 and len(model.seen) == len(split)
-    assert model.recommend(k=99, hide_held=True).equals(model.recommend(k=99))
+    assert len(model.held_out) == 0 and len(model.seen) == len(split)
+    assert model.recommend(k=99, hide_test=True).equals(model.recommend(k=99))
 
 
 def test_an_event_that_comes_twice_counts_once_and_the_person_before_stays():
     model = fit("cosine")
-    person, likes = known(model, 4), np.array([2, 9, 30])
+    person, likes = known_user(model.state, 4), np.array([2, 9, 30])
     before = person.vector.copy()
-    one = moved(model, person, likes, NOTHING, {})
-    two = moved(model, person, np.array([30, 2, 9, 2, 30]), NOTHING, {})
+    one = with_feedback(model.state, person, likes, NOTHING, {})
+    two = with_feedback(model.state, person, np.array([30, 2, 9, 2, 30]), NOTHING, {})
     np.testing.assert_array_equal(one.vector, two.vector)
     np.testing.assert_array_equal(person.vector, before)
-    np.testing.assert_array_equal(one.own, np.union1d(model.seen[4], likes))
+    np.testing.assert_array_equal(one.history, np.union1d(model.seen[4], likes))
     assert one.user == 4 and not np.array_equal(one.vector, before)
 
 
 def test_what_training_found_beside_the_items_is_kept_by_its_share():
     model = fit("cosine")
-    person, old, likes = known(model, 4), model.seen[4], np.setdiff1d(np.arange(55), model.seen[4])[:5]
-    now = moved(model, person, likes, NOTHING, {}).vector
-    before, after = (model.fold.new(Told.liked(rows))[0] for rows in (old, np.union1d(old, likes)))
+    person, old, likes = known_user(model.state, 4), model.seen[4], np.setdiff1d(np.arange(55), model.seen[4])[:5]
+    now = with_feedback(model.state, person, likes, NOTHING, {}).vector
+    before, after = (model.fold_in.fit_user(Feedback.from_likes(rows))[0] for rows in (old, np.union1d(old, likes)))
     assert np.abs(person.vector - before).max() > 0.1
     np.testing.assert_allclose(now - after, (person.vector - before) * len(old) / (len(old) + 5), atol=1e-5)
 
@@ -227,8 +227,9 @@ def test_a_model_of_stars_moves_towards_the_stars():
         after = model.predict([3] * len(new), new)
         assert (after >= before).all() and after.sum() > before.sum()
         low, high = (
-            moved(model, known(model, 5), NOTHING, NOTHING, {9: stars}).vector @ model.plain.items[9]
-            + moved(model, known(model, 5), NOTHING, NOTHING, {9: stars}).bias
+            with_feedback(model.state, known_user(model.state, 5), NOTHING, NOTHING, {9: stars}).vector
+            @ model.model.items[9]
+            + with_feedback(model.state, known_user(model.state, 5), NOTHING, NOTHING, {9: stars}).bias
             for stars in (1.0, 5.0)
         )
         assert low < high
@@ -239,21 +240,21 @@ class TestContinue:
         for kind in ("dot", "cosine", "history", "both", "bpr", "mlp", "mse"):
             start = fit(kind)
             again = fit(kind, start=start, epochs=1, lr=1e-9)
-            users = start.plain.users, start.plain.user_bias, start.plain.items, start.plain.item_bias
-            now = again.plain.users, again.plain.user_bias, again.plain.items, again.plain.item_bias
+            users = start.model.users, start.model.user_bias, start.model.items, start.model.item_bias
+            now = again.model.users, again.model.user_bias, again.model.items, again.model.item_bias
             for old, new in zip(users, now, strict=True):
                 np.testing.assert_allclose(new, old, atol=1e-5)
             row, item = np.arange(40).repeat(3), np.arange(120) % 55
-            np.testing.assert_allclose(again.plain.pairs(row, item), start.plain.pairs(row, item), atol=1e-4)
-            assert again.facts["continued"] == {"epochs": start.facts["epochs"], "new_users": 0, "new_items": 0}
+            np.testing.assert_allclose(again.model.pairs(row, item), start.model.pairs(row, item), atol=1e-4)
+            assert again.metadata["continued"] == {"epochs": start.metadata["epochs"], "new_users": 0, "new_items": 0}
 
     def test_it_takes_in_new_users_and_items(self):
         start = fit("cosine")
         again = fit("cosine", WORLD.frame(), start=start, epochs=1, lr=1e-9)
-        assert again.facts["continued"]["new_users"] == 5 and again.facts["continued"]["new_items"] == 5
+        assert again.metadata["continued"]["new_users"] == 5 and again.metadata["continued"]["new_items"] == 5
         old = again.items.rows(start.items.series)
-        np.testing.assert_allclose(again.plain.items[old], start.plain.items, atol=1e-5)
-        lengths = np.linalg.norm(again.plain.items, axis=1)
+        np.testing.assert_allclose(again.model.items[old], start.model.items, atol=1e-5)
+        lengths = np.linalg.norm(again.model.items, axis=1)
         np.testing.assert_allclose(lengths, 1, rtol=1e-4)
         start.update(LATER)
         for user in (3, 42):
@@ -262,8 +263,8 @@ class TestContinue:
 
     def test_it_learns_what_is_new(self):
         start = fit("dot", epochs=40)
-        again = Recommender(*start.configs()).fit(WORLD, TABLE, start=start)
-        assert again.facts["settings"]["epochs"] == 10
+        again = Recommender(*start.warm_start_configs()).fit(WORLD, TABLE, warm_start=start)
+        assert again.metadata["settings"]["epochs"] == 10
         table = again.recommend([41, 42, 43, 44], 8, include_seen=True)
         hit = COLOUR[table["item_id"].to_numpy()] == table["user_id"].to_numpy() % 3
         assert hit.mean() > 0.8
@@ -289,25 +290,25 @@ class TestContinue:
         described = Recommender(*small("softmax", dim=8, epochs=1), ContentConfig(text="kind"))
         described.fit(WORLD, TABLE)
         with pytest.raises(SettingError, match="descriptions"):
-            Recommender(*described.configs()).fit(WORLD, TABLE, start=described)
+            Recommender(*described.warm_start_configs()).fit(WORLD, TABLE, warm_start=described)
 
     def test_a_run_goes_on_and_measures_nothing_that_the_old_model_knows(self, tmp_path, caplog):
         world = checkerboard_stars()
         data, quiet = DataConfig(dataset="board", split_seed=3), {"track": False, "baselines": False, "resamples": 0}
-        catalog = Catalog(world, None)
+        dataset = Dataset(world, None)
         old, _ = run_experiment(
-            data, *small("softmax", dim=4, epochs=3), RunConfig(out=str(tmp_path / "a"), **quiet), catalog=catalog
+            data, *small("softmax", dim=4, epochs=3), RunConfig(out=str(tmp_path / "a"), **quiet), dataset=dataset
         )
         run = RunConfig(out=str(tmp_path / "b"), start=str(tmp_path / "a"), **quiet)
         with caplog.at_level(logging.INFO):
             new, _ = run_experiment(
-                DataConfig(dataset="board", split_seed=4), *old.configs(epochs=2), run, catalog=catalog
+                DataConfig(dataset="board", split_seed=4), *old.warm_start_configs(epochs=2), run, dataset=dataset
             )
         assert "held-out ratings go to training" in caplog.text
         knew = old.seen.of_users(np.arange(len(old.users)))
-        held = new.held.of_users(np.arange(len(new.users)))
+        held = new.held_out.of_users(np.arange(len(new.users)))
         assert len(held[0]) and not set(zip(*knew, strict=True)) & set(zip(*held, strict=True))
-        assert new.facts["continued"]["model"] == "a"
+        assert new.metadata["continued"]["model"] == "a"
         assert "went on from the model a of 20" in new.card()
 
 
@@ -323,8 +324,8 @@ def test_the_command_line(tmp_path):
     chosen = json.loads(done.stdout)["settings"]
     assert (chosen["dim"], chosen["epochs"], chosen["lr"], chosen["start"]) == (6, 2, 0.002, "old")
     model = Recommender.load(tmp_path / "new")
-    assert model.facts["continued"]["new_users"] == 5 and "--continue old" in model.facts["command"]
-    assert "--dim" not in model.facts["command"], "what the model has is left to it"
+    assert model.metadata["continued"]["new_users"] == 5 and "--continue old" in model.metadata["command"]
+    assert "--dim" not in model.metadata["command"], "what the model has is left to it"
     wrong = recsys("train", "--continue", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
     assert "it has vectors of 6, not 7" in wrong
     assert "no model folder" in recsys("train", "--continue", "none", *common, cwd=tmp_path, code=5).stderr
@@ -333,10 +334,13 @@ def test_the_command_line(tmp_path):
 def test_a_training_that_would_forget_most_of_a_model_is_refused(tmp_path):
     start = fit("dot")
     start.save(tmp_path / "start")
-    few = Catalog(Ratings.from_frame(WORLD.frame().filter(pl.col("user_id") < 9)), None)
-    data, run = DataConfig(dataset="few", valid_share=0.0, test_share=0.0), RunConfig(start=str(tmp_path / "start"))
+    few = Dataset(Ratings.from_frame(WORLD.frame().filter(pl.col("user_id") < 9)), None)
+    data, run = (
+        DataConfig(dataset="few", valid_share=0.0, test_share=0.0),
+        RunConfig(start=str(tmp_path / "start")),
+    )
     with pytest.raises(DataError, match="9 of the 40 users"):
-        run_experiment(data, *start.configs(epochs=1), run, catalog=few)
+        run_experiment(data, *start.warm_start_configs(epochs=1), run, dataset=few)
 
 
 def test_a_history_without_the_ratings_below_the_threshold_is_what_moves():
@@ -345,14 +349,14 @@ def test_a_history_without_the_ratings_below_the_threshold_is_what_moves():
     model = Recommender(*configs).fit(Ratings.from_frame(frame), min_rating=3.0)
     user = 7
     new = sorted(set(range(55)) - set(model.items.ids(model.seen[user]).to_list()))[0]
-    whole = [*model.items.ids(model.history_of(user)).to_list(), new]
+    whole = [*model.items.ids(model.state.history(user)).to_list(), new]
     frame = pl.DataFrame({"user_id": [user, user], "item_id": [new, new + 1], "rating": [5.0, 1.0]})
-    expected = model.plain.of_history(np.sort(model.items.rows(whole)))
-    person = moved(model, known(model, user), model.items.rows([new]), NOTHING, {})
+    expected = model.model.user_from_history(np.sort(model.items.rows(whole)))
+    person = with_feedback(model.state, known_user(model.state, user), model.items.rows([new]), NOTHING, {})
     np.testing.assert_allclose(person.vector, expected, rtol=1e-4, atol=1e-6)
     model.update(frame.filter(pl.col("item_id") == new))
-    np.testing.assert_allclose(model.plain.users[user], expected, rtol=1e-4, atol=1e-6)
-    assert new in model.items.ids(model.history_of(user)).to_list()
+    np.testing.assert_allclose(model.model.users[user], expected, rtol=1e-4, atol=1e-6)
+    assert new in model.items.ids(model.state.history(user)).to_list()
 
 
 def test_a_new_user_of_text_makes_all_ids_text_and_the_old_vectors_stay():
@@ -363,6 +367,6 @@ def test_a_new_user_of_text_makes_all_ids_text_and_the_old_vectors_stay():
     )
     again = fit("dot", frame, start=start, epochs=1, lr=1e-9)
     rows = again.users.rows(start.users.series)
-    np.testing.assert_allclose(again.plain.users[rows], start.plain.users, atol=1e-5)
-    folded = again.plain.users[again.users.row("new")]
-    np.testing.assert_allclose(folded, start.vector_of([3, 7]), atol=1e-5)
+    np.testing.assert_allclose(again.model.users[rows], start.model.users, atol=1e-5)
+    folded = again.model.users[again.users.row("new")]
+    np.testing.assert_allclose(folded, start.user_vector([3, 7]), atol=1e-5)

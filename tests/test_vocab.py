@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_embed.data.ids import id_column
+from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, UnknownId
-from recsys_embed.ratings.vocab import Vocab, id_column
 
 ids = st.one_of(
     st.lists(st.integers(-(2**62), 2**62), min_size=1, unique=True),

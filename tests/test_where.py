@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys_embed.errors import SettingError
-from recsys_embed.recommend.grammar import LONGEST, parse_boost, parse_per_group, parse_where
-from recsys_embed.recommend.where import Items
+from recsys_embed.rules.evaluate import ItemColumns
+from recsys_embed.rules.expression import LONGEST, parse_boost, parse_per_group, parse_where
 
 TABLE = pl.DataFrame(
     {
@@ -31,7 +31,7 @@ TABLE = pl.DataFrame(
     }
 )
 COUNTS = np.array([7, 0, 3, 3, 1, 0])
-ITEMS = Items(TABLE, COUNTS)
+ITEMS = ItemColumns(TABLE, COUNTS)
 
 
 def where(text, items=ITEMS):
@@ -285,7 +285,7 @@ CONDITIONS = st.recursive(
     ),
     max_leaves=6,
 )
-SMALL = Items(WORLD, np.arange(40) % 4)
+SMALL = ItemColumns(WORLD, np.arange(40) % 4)
 
 
 @settings(max_examples=150, deadline=None)
@@ -307,7 +307,7 @@ def test_not_parts_the_items_in_two(one, other):
 
 
 def test_text_ids_are_compared_as_they_are():
-    items = Items(pl.DataFrame({"item_id": ["a", "A", "007"], "title": ["x", "y", "z"]}), np.zeros(3, np.int64))
+    items = ItemColumns(pl.DataFrame({"item_id": ["a", "A", "007"], "title": ["x", "y", "z"]}), np.zeros(3, np.int64))
     assert where("item_id == 'A'", items).tolist() == [False, True, False]
     assert where("item_id in ['a', '7']", items).tolist() == [True, False, False]
     with pytest.raises(SettingError, match="'item_id' is text, and '7' is a number"):

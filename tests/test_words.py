@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_embed.content import word_files
-from recsys_embed.content.words import WordVectors, read_test
 from recsys_embed.errors import DataError, UnknownId
+from recsys_embed.words import formats as word_files
+from recsys_embed.words.vectors import WordVectors, read_test
 
 WORDS = ["the", "käse", "日本", "king's", "a\u00a0b", '"', "42"]
 VECTORS = np.random.default_rng(0).normal(size=(len(WORDS), 3)).astype(np.float32)
@@ -238,7 +238,7 @@ def test_word_tests_are_told_apart(tmp_path):
 
 
 def test_words_are_learnt_from_texts():
-    from recsys_embed.content.train_words import train_words
+    from recsys_embed.words.training import train_words
 
     texts = pl.Series(["A king and a queen rule.", "the cat and the dog play"] * 30)
     one, other = (train_words(texts, dim=8, epochs=3, seed=1) for _ in range(2))
@@ -250,7 +250,7 @@ def test_words_are_learnt_from_texts():
 def test_a_picture_of_words_is_drawn(tmp_path):
     from PIL import Image
 
-    from recsys_embed.show.words import plot_words
+    from recsys_embed.plots.words import plot_words
 
     words = ["w1", "w2", "w3", "w4"]
     path = plot_words(TestNeighbours.vectors, words, tmp_path / "w.png", neighbours=2)

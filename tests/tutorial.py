@@ -52,7 +52,7 @@ def run(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
     import polars as pl
     from matplotlib import pyplot as plt
 
-    from recsys_embed.datasets.fetch import data_dir
+    from recsys_embed.sources.download import data_dir
 
     names: dict[str, object] = {"__name__": "tutorial"}
     environment = {"RECSYS_DATA": str(data_dir().resolve())}

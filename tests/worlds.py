@@ -11,14 +11,15 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys_embed.config import ModelConfig, TrainConfig
-from recsys_embed.evaluation.cold import cold_metrics
-from recsys_embed.evaluation.protocol import Ranker
-from recsys_embed.model.model import Model, build
-from recsys_embed.ratings.splits import split_cold_items
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.config.settings import ModelConfig, TrainConfig
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import split_cold_items
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.evaluation.cold_start import cold_metrics
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.nets.two_tower import Model, build
+from recsys_embed.recommender import Recommender
 
 USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
 
@@ -53,7 +54,7 @@ def small(loss: str, scorer: str = "dot", items: int = ITEMS, **given: object) -
         "patience": 0,
         **given,
     }
-    return recipe(
+    return resolve_settings(
         ModelConfig(scorer=scorer, **{"dim": DIM, "cosine": False, **model}),
         TrainConfig(loss=loss, **train),
         Size(USERS, items, 100),
@@ -107,8 +108,8 @@ def fitted(content, table=TABLE, **given):
 
 
 def cold_auc(recommender):
-    nothing = Seen.nothing(len(RATINGS.users))
-    return cold_metrics(Ranker.of(recommender.plain), SPLIT.test, nothing, recommender.counts)["auc"]
+    nothing = UserItems.nothing(len(RATINGS.users))
+    return cold_metrics(Ranker.of(recommender.model), SPLIT.test, nothing, recommender.counts)["auc"]
 
 
 def recsys(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:

@@ -53,14 +53,33 @@ DEVICE = torch.device("cuda" if CUDA else "cpu")
 if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # for --small; before a kernel is made
 
-from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, run_experiment  # noqa: E402
-from recsys_embed.model.losses import LOSSES, Scores  # noqa: E402
-from recsys_embed.model.model import build  # noqa: E402
-from recsys_embed.model.samplers import SAMPLERS, Known, draw_unknown  # noqa: E402
-from recsys_embed.ratings.table import Seen  # noqa: E402
-from recsys_embed.recipes import Size, recipe  # noqa: E402
-from recsys_embed.train.loop import step_for  # noqa: E402
-from recsys_embed.train.step import AutogradStep, Batch  # noqa: E402
+from recsys_embed import (  # noqa: E402
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    run_experiment,
+)
+from recsys_embed.config.recipes import (  # noqa: E402
+    Size,
+    resolve_settings,
+)
+from recsys_embed.data.user_items import UserItems  # noqa: E402
+from recsys_embed.nets.losses import (  # noqa: E402
+    LOSSES,
+    Scores,
+)
+from recsys_embed.nets.negative_sampling import (  # noqa: E402
+    SAMPLERS,
+    KnownPositives,
+    draw_unknown,
+)
+from recsys_embed.nets.two_tower import build  # noqa: E402
+from recsys_embed.training.autograd_step import (  # noqa: E402
+    AutogradStep,
+    Batch,
+)
+from recsys_embed.training.trainer import step_for  # noqa: E402
 
 Step = Callable[[], object]
 found: dict[str, Any] = {}
@@ -116,7 +135,7 @@ class World:
         pair = pair[random.permutation(len(pair))]
         user, item = pair // items, pair % items
         self.size = Size(users, items, len(pair))
-        self.known = Known(Seen.of(user, item, users), items, DEVICE)
+        self.known = KnownPositives(UserItems.of(user, item, users), items, DEVICE)
         self.counts = torch.from_numpy(np.bincount(item, minlength=items)).to(DEVICE)
         ones = torch.ones(len(pair), device=DEVICE)
         self.columns = Batch(torch.from_numpy(user).to(DEVICE), torch.from_numpy(item).to(DEVICE), ones, ones)
@@ -151,13 +170,13 @@ def wide_world(small: bool) -> World:
 
 def step_of(world: World, model: ModelConfig, train: TrainConfig, kind: str = "best") -> AutogradStep:
     """Return a step of ours: the "best" one, "kernels", by "autograd" with Adam's kernel, or "plain" without it."""
-    model, train = recipe(model, train, world.size)
+    model, train = resolve_settings(model, train, world.size)
     made = build(model, world.size.users, world.size.items).to(DEVICE)
     chosen: type[AutogradStep] = AutogradStep
     if kind == "best":
         chosen = step_for(made, train)
     elif kind == "kernels":
-        from recsys_embed.train.fused_cuda import CudaPairsStep
+        from recsys_embed.training.cuda_pairwise_step import CudaPairsStep
 
         chosen = CudaPairsStep
     generator = torch.Generator(DEVICE).manual_seed(0)
@@ -431,7 +450,7 @@ def softmax(small: bool) -> None:
     worlds = [(60, 40, 600)] if small else [(100_000, 100_000, 5_000_000), (6040, 3700, 800_000)]
     for sizes in worlds:
         world = World(*sizes)
-        model, train = recipe(ModelConfig(), TrainConfig(), world.size)
+        model, train = resolve_settings(ModelConfig(), TrainConfig(), world.size)
         for users in [16] if small else [train.batch_users or 128, 1024, 4096]:
             step = step_of(world, model, replace(train, batch_users=users))
             cut = list(islice(world.by_users(users), 8))

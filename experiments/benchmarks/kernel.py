@@ -28,13 +28,13 @@ import torch
 from torch.nn import functional as F
 
 from recsys_embed import ModelConfig, Ratings, TrainConfig
-from recsys_embed.config import LossName
-from recsys_embed.model.losses import Objective
-from recsys_embed.model.model import build
-from recsys_embed.model.samplers import Known
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.train.loop import _batches, _columns, step_for
-from recsys_embed.train.step import AutogradStep
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.config.settings import LossName
+from recsys_embed.nets.losses import Objective
+from recsys_embed.nets.negative_sampling import KnownPositives
+from recsys_embed.nets.two_tower import build
+from recsys_embed.training.autograd_step import AutogradStep
+from recsys_embed.training.trainer import _batches, _columns, step_for
 
 Pass = Callable[[], int]
 
@@ -53,11 +53,11 @@ def ours(ratings: Ratings, loss: LossName, plain: bool = False, **given: object)
     """Return a pass over a part of an epoch of our training; compiled and warm."""
     model_given = {k: given.pop(k) for k in list(given) if k in ("dim", "cosine")}
     size = Size(len(ratings.users), len(ratings.items), len(ratings))
-    configs = recipe(ModelConfig(**model_given), TrainConfig(loss=loss, **given), size)  # type: ignore[arg-type]
+    configs = resolve_settings(ModelConfig(**model_given), TrainConfig(loss=loss, **given), size)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
     model = build(configs[0], size.users, size.items)
     kind = PlainStep if plain else step_for(model, configs[1])
-    known = Known(ratings.seen(), size.items, torch.device("cpu"))
+    known = KnownPositives(ratings.seen(), size.items, torch.device("cpu"))
     step = kind(model, configs[1], known, torch.from_numpy(ratings.counts), generator)
     columns = _columns(ratings, configs[1], torch.device("cpu"))
     every = _batches(columns, configs[1], generator)
@@ -79,7 +79,7 @@ def sparse_adam(ratings: Ratings, dim: int, batch: int) -> Pass:
     """Return steps of torch.optim.SparseAdam on BPR, as most tutorials have them; known negatives are drawn again."""
     u, v = (torch.nn.Embedding(len(x), dim, sparse=True) for x in (ratings.users, ratings.items))
     optimizer = torch.optim.SparseAdam([u.weight, v.weight], lr=0.01)
-    known = Known(ratings.seen(), len(ratings.items), torch.device("cpu"))
+    known = KnownPositives(ratings.seen(), len(ratings.items), torch.device("cpu"))
     user, item = torch.tensor(ratings.user), torch.tensor(ratings.item)
 
     def steps() -> int:

@@ -16,10 +16,10 @@ import polars as pl
 from playwright.sync_api import sync_playwright
 
 from recsys_embed import Recommender, Vocab
-from recsys_embed.config import MapConfig
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.table import Seen
-from recsys_embed.show.map import draw_map
+from recsys_embed.config.settings import MapConfig
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.maps.draw import draw_map
+from recsys_embed.models.embedding import EmbeddingModel
 
 WORDS = "silent river garden winter machine harbour secret letter island promise burning signal golden distant".split()
 
@@ -30,11 +30,11 @@ def world(n: int, dim: int = 64) -> Recommender:
     items = (random.normal(size=(50, dim))[kind] + 0.7 * random.normal(size=(n, dim))).astype(np.float32)
     users = random.normal(size=(1000, dim)).astype(np.float32)
     made = Recommender()
-    made.plain = PlainModel(users, items, np.zeros(1000, np.float32), np.zeros(n, np.float32))
+    made.model = EmbeddingModel(users, items, np.zeros(1000, np.float32), np.zeros(n, np.float32))
     made.users, made.items = Vocab(np.arange(1000), "user"), Vocab(np.arange(n), "item")
     made.counts = (1 + 5000 / (1 + random.permutation(n)) ** 0.7).astype(np.int64)
-    made.seen = Seen.of(np.repeat(np.arange(1000), 20), random.integers(0, n, 20_000), 1000)
-    made.held = Seen.nothing(1000)
+    made.seen = UserItems.of(np.repeat(np.arange(1000), 20), random.integers(0, n, 20_000), 1000)
+    made.held_out = UserItems.nothing(1000)
     titles = [f"The {WORDS[a]} {WORDS[b]} {i}" for i, (a, b) in enumerate(random.integers(0, len(WORDS), (n, 2)))]
     made.table = pl.DataFrame(
         {
@@ -44,7 +44,7 @@ def world(n: int, dim: int = 64) -> Recommender:
             "genres": [WORDS[k % 14] for k in kind],
         }
     )
-    made.facts = {"dataset": f"made up, {n:,}"}
+    made.metadata = {"dataset": f"made up, {n:,}"}
     return made
 
 

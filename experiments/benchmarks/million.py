@@ -27,11 +27,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import numpy as np
 
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.table import Seen
-from recsys_embed.recommend.approximate import ApproximateIndex
-from recsys_embed.recommend.index import ExactIndex, Index
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.recommender import Recommender
+from recsys_embed.retrieval.approximate import ApproximateIndex
+from recsys_embed.retrieval.base import Index
+from recsys_embed.retrieval.exact import ExactIndex
 
 PARSER = argparse.ArgumentParser()
 for option, value in (("items", 1_000_000), ("dim", 64), ("users", 2000), ("seconds", 2)):
@@ -44,7 +45,7 @@ K, SEEN, SAMPLE, TIMED, BATCH = 10, 200, 300, 100, 256
 SHARES = (None, 0.8, 0.2, 0.01)
 
 
-def grouped(random: np.random.Generator) -> PlainModel:
+def grouped(random: np.random.Generator) -> EmbeddingModel:
     """Return items in 2,000 groups of all sizes, of lengths from 1 to 6, and users who like some of the groups."""
     spread = np.arange(1, ARGS.dim + 1) ** -0.5
     centres = random.normal(size=(2000, ARGS.dim)) * spread
@@ -58,9 +59,9 @@ def grouped(random: np.random.Generator) -> PlainModel:
     return _plain(users, items, 0.7 * random.normal(size=ARGS.items))
 
 
-def enlarged(random: np.random.Generator, folder: str) -> PlainModel:
+def enlarged(random: np.random.Generator, folder: str) -> EmbeddingModel:
     """Return a trained model's users and as many items as wanted, drawn from its own, with noise."""
-    plain = Recommender.load(folder).plain
+    plain = Recommender.load(folder).model
     items, users = plain.items, plain.users
     if plain.dim > ARGS.dim and not plain.layers:  # the directions that tell items apart most
         turn = np.linalg.svd(items, full_matrices=False)[2][: ARGS.dim].T
@@ -71,19 +72,19 @@ def enlarged(random: np.random.Generator, folder: str) -> PlainModel:
     return replace(_plain(users, items[drawn] + noise * items.std(axis=0), bias), layers=plain.layers)
 
 
-def with_layers(plain: PlainModel, random: np.random.Generator) -> PlainModel:
+def with_layers(plain: EmbeddingModel, random: np.random.Generator) -> EmbeddingModel:
     """Return the same with the scorer of an MLP: layers 64, 32, 1 of random weights."""
     sizes = (64, 2 * plain.dim), (32, 64), (1, 32)
     layers = [(random.normal(size=s) * (2 / s[1]) ** 0.5, np.zeros(s[0])) for s in sizes]
     return replace(plain, layers=[(w.astype(np.float32), b.astype(np.float32)) for w, b in layers])
 
 
-def _plain(*arrays: np.ndarray) -> PlainModel:
+def _plain(*arrays: np.ndarray) -> EmbeddingModel:
     users, items, bias = (a.astype(np.float32) for a in arrays)
-    return PlainModel(users, items, np.zeros(len(users), np.float32), bias)
+    return EmbeddingModel(users, items, np.zeros(len(users), np.float32), bias)
 
 
-def took(index: Index, plain: PlainModel, seen: Seen, users: np.ndarray, allowed: Any) -> dict[str, float]:
+def took(index: Index, plain: EmbeddingModel, seen: UserItems, users: np.ndarray, allowed: Any) -> dict[str, float]:
     """Return milliseconds of one answer, p50 and p99, and of one in a batch."""
     one: list[float] = []
     end = time.perf_counter() + ARGS.seconds
@@ -102,10 +103,10 @@ def took(index: Index, plain: PlainModel, seen: Seen, users: np.ndarray, allowed
     return {"p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "batch_ms": 1e3 * batch, "answers": len(one)}
 
 
-def compared(plain: PlainModel) -> Iterator[dict[str, Any]]:
+def compared(plain: EmbeddingModel) -> Iterator[dict[str, Any]]:
     random = np.random.default_rng(1)
     users, n = len(plain.users), len(plain.items)
-    seen = Seen.of(np.repeat(np.arange(users), SEEN), random.integers(0, n, users * SEEN), users)
+    seen = UserItems.of(np.repeat(np.arange(users), SEEN), random.integers(0, n, users * SEEN), users)
     order = random.permutation(users)
     sample, timed = order[:SAMPLE], order[SAMPLE:]
     begin = time.perf_counter()

@@ -31,11 +31,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.ratings.vocab import Rows, Vocab
-from recsys_embed.recommend.index import BLOCK
+from recsys_embed.data.ids import Rows
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.data.vocab import Vocab
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.exact import BLOCK
 
 Run = Callable[[], object]
 KS = (5, 10, 20, 50)
@@ -48,25 +51,25 @@ class World:
         random = np.random.default_rng(0)
         users, items, self.k = args.users, args.items, args.k
         vectors = (random.normal(size=(n, args.dim)).astype(np.float32) for n in (users, items))
-        self.plain = PlainModel(*vectors, np.zeros(users, np.float32), random.normal(size=items).astype(np.float32))
+        self.model = EmbeddingModel(*vectors, np.zeros(users, np.float32), random.normal(size=items).astype(np.float32))
         drawn = np.unique(np.repeat(np.arange(users), args.seen) * items + random.integers(0, items, users * args.seen))
         tested = random.random(len(drawn)) < 0.2
         vocabs = Vocab(pl.Series(range(users)), "user"), Vocab(pl.Series(range(items)), "item")
         user, item = drawn // items, drawn % items
         ratings = Ratings(*vocabs, user, item, np.ones(len(drawn), np.float32))
         self.train, self.test = ratings.take(~tested), ratings.take(tested)
-        self.seen: Seen = self.train.seen()
+        self.seen: UserItems = self.train.seen()
         self.users: Rows = np.arange(users)
-        self.ranker = Ranker.of(self.plain)
+        self.ranker = Ranker.of(self.model)
         self.step = max(1, BLOCK // items)
 
     def keys(self) -> np.ndarray:
         """Return the items' vectors with their biases folded in: query @ key is the score."""
-        return np.column_stack((self.plain.items, np.ones(len(self.plain.items), np.float32), self.plain.item_bias))
+        return np.column_stack((self.model.items, np.ones(len(self.model.items), np.float32), self.model.item_bias))
 
     def product(self, best: Callable[[np.ndarray], object] = lambda table: None) -> Run:
         """Return all users' scores as products of NumPy in blocks, and what is done with each."""
-        queries, keys = self.plain.queries(self.users), self.keys()
+        queries, keys = self.model.queries(self.users), self.keys()
 
         def run() -> None:
             for start in range(0, len(queries), self.step):
@@ -79,7 +82,7 @@ class World:
         np.take_along_axis(rows, np.argsort(-np.take_along_axis(table, rows, 1), axis=1), 1)
 
     def torch(self) -> Run:
-        queries, keys = (torch.from_numpy(x) for x in (self.plain.queries(self.users), self.keys()))
+        queries, keys = (torch.from_numpy(x) for x in (self.model.queries(self.users), self.keys()))
 
         def run() -> None:
             for start in range(0, len(queries), self.step):
@@ -91,8 +94,8 @@ class World:
         """Return implicit's lists of the same vectors: its ALS recommends by the dot product of its factors."""
         from implicit.cpu.als import AlternatingLeastSquares
 
-        model = AlternatingLeastSquares(factors=self.plain.dim + 2)
-        model.user_factors, model.item_factors = self.plain.queries(self.users), self.keys()
+        model = AlternatingLeastSquares(factors=self.model.dim + 2)
+        model.user_factors, model.item_factors = self.model.queries(self.users), self.keys()
         matrix = self.train.matrix()
         return lambda: model.recommend(self.users, matrix, N=self.k, filter_already_liked_items=True)
 
@@ -119,7 +122,7 @@ class World:
         rows = self.train.with_rows(self.test)
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # where it leaves its logs
             given = {
-                "embedding_size": self.plain.dim, "use_gpu": False, "data_path": folder, "checkpoint_dir": folder,
+                "embedding_size": self.model.dim, "use_gpu": False, "data_path": folder, "checkpoint_dir": folder,
                 "load_col": {"inter": ["user_id", "item_id"]}, "show_progress": False, "state": "ERROR",
                 "eval_args": {"split": {"RS": [0.8, 0, 0.2]}, "order": "RO", "mode": "full"}, "topk": list(KS),
                 "metrics": ["NDCG", "Recall", "Precision", "MAP", "MRR", "Hit"], "eval_batch_size": batch,

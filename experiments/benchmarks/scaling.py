@@ -89,13 +89,14 @@ def world(users: int, items: int, ratings: int, seed: int = 0, groups: int = 20)
 def measured(case: Case, file: Path, folder: Path) -> dict[str, Any]:
     """Go through all stages in this process; return their seconds, the peak of memory and what was trained."""
     from recsys_embed import ModelConfig, Recommender, TrainConfig
-    from recsys_embed.config import DataConfig
-    from recsys_embed.datasets.catalog import load_dataset
-    from recsys_embed.experiment import size_of, validation
+    from recsys_embed.config.recipes import resolve_settings
+    from recsys_embed.config.settings import DataConfig
+    from recsys_embed.data.checks import check_no_leakage
+    from recsys_embed.experiment.prepare import size_of
+    from recsys_embed.experiment.refit import validation
     from recsys_embed.kernels import available
-    from recsys_embed.ratings.checks import check_apart
-    from recsys_embed.recipes import recipe
-    from recsys_embed.train import loop  # noqa: F401, so that no stage pays for importing torch
+    from recsys_embed.sources.load import load_dataset
+    from recsys_embed.training import trainer as loop  # noqa: F401, so that no stage pays for importing torch
 
     all(available(kernel) for kernel in ("adam", "pairs", "softmax", "ranking"))  # nor for compiling kernels
 
@@ -108,20 +109,20 @@ def measured(case: Case, file: Path, folder: Path) -> dict[str, Any]:
         begin = time.perf_counter()
 
     data = DataConfig(dataset=str(file), split_seed=0)
-    catalog = load_dataset(data.dataset, data)
+    dataset = load_dataset(data.dataset, data)
     stage("read")
-    split = catalog.split(data)
+    split = dataset.split(data)
     for one, other in ((split.train, split.valid), (split.train, split.test), (split.valid, split.test)):
-        check_apart(one, other, "one", "other")
+        check_no_leakage(one, other, "one", "other")
     stage("split")
-    configs = recipe(ModelConfig(dim=case.dim), TrainConfig(epochs=1), size_of(split))
-    recommender = Recommender(*configs).fit(split.train, held=split.valid.with_rows(split.test))
+    configs = resolve_settings(ModelConfig(dim=case.dim), TrainConfig(epochs=1), size_of(split))
+    recommender = Recommender(*configs).fit(split.train, held_out=split.valid.with_rows(split.test))
     stage("epoch")
-    quality = validation(split, data, configs[1])[0](recommender.plain)
+    quality = validation(split, data, configs[1])[0](recommender.model)
     stage("rank")
     recommender.save(folder)
     stage("save")
-    Recommender.load(folder).recommend([int(catalog.ratings.users.series[0])], 10)
+    Recommender.load(folder).recommend([int(dataset.ratings.users.series[0])], 10)
     stage("answer")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
     return {"seconds": seconds, "peak_gb": peak, "loss": configs[1].loss, **quality}

@@ -43,13 +43,14 @@ from threadpoolctl import threadpool_limits
 
 from recsys_embed import DataConfig, ModelConfig, Ratings, Recommender, TrainConfig, load_dataset
 from recsys_embed.arrays import Floats
-from recsys_embed.evaluation.baselines import EASE_LAMBDAS, Ease
-from recsys_embed.evaluation.protocol import Ranker, rank_metrics
-from recsys_embed.model.plain import PlainModel
-from recsys_embed.ratings.splits import Split
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.recommend.index import ExactIndex
-from recsys_embed.show.picture import COLOURS, INK, Label, new_figure, style, write, write_labels
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.data.splits import Split
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.item_item import EASE_LAMBDAS, Ease
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.plots.style import COLOURS, INK, Label, new_figure, style, write, write_labels
+from recsys_embed.retrieval.exact import ExactIndex
 
 Point = tuple[float, float, int]  # seconds, NDCG@10, passes
 OURS, WHOLE = "recsys train", "trainings of other lengths"
@@ -147,12 +148,12 @@ def ours(size: Size, rows: Ratings, watch: Watch, seed: int, passes: int | None 
     """Train as `recsys train` does, and measure after each epoch."""
     done = 0
 
-    def after(plain: PlainModel) -> dict[str, float]:
+    def after(plain: EmbeddingModel) -> dict[str, float]:
         nonlocal done
         done += 1
         return {"ndcg_at_10": watch.measure(lambda: Ranker.of(plain), done)}
 
-    model, train = recipe(ModelConfig(), TrainConfig(epochs=passes, seed=seed, device="cpu"), size)
+    model, train = resolve_settings(ModelConfig(), TrainConfig(epochs=passes, seed=seed, device="cpu"), size)
     assert model.dim == DIM
     watch.start()
     Recommender(model, train).fit(rows, validate=after)
@@ -161,11 +162,11 @@ def ours(size: Size, rows: Ratings, watch: Watch, seed: int, passes: int | None 
 def ours_whole(size: Size, lengths: Sequence[int], rows: Ratings, watch: Watch, seed: int, passes: int = 0) -> None:
     """Train once for each length, from the beginning, and measure at its end."""
     for epochs in [passes] if passes else lengths:
-        model, train = recipe(ModelConfig(), TrainConfig(epochs=epochs, seed=seed, device="cpu"), size)
+        model, train = resolve_settings(ModelConfig(), TrainConfig(epochs=epochs, seed=seed, device="cpu"), size)
         watch.spent = 0.0
         watch.start()
         fitted = Recommender(model, train).fit(rows)
-        watch.measure(partial(Ranker.of, fitted.plain), epochs)
+        watch.measure(partial(Ranker.of, fitted.model), epochs)
 
 
 def implicit_als(rows: Ratings, watch: Watch, seed: int, passes: int, **settings: float) -> None:
@@ -341,7 +342,7 @@ def one(name: str, folder: str | None, who: str, seed: int) -> dict[str, Any]:
     split = load(name, folder, 0)
     rows, relevant = split.train.with_rows(split.valid), of_some(split.test)
     size = Size(len(rows.users), len(rows.items), len(split.train))
-    epochs = recipe(ModelConfig(), TrainConfig(), size)[1].epochs or 1
+    epochs = resolve_settings(ModelConfig(), TrainConfig(), size)[1].epochs or 1
     lengths = [n for n in LENGTHS if n < 0.8 * epochs]
     fits = {OURS: partial(ours, size), WHOLE: partial(ours_whole, size, lengths)}
     fit = fits[who] if who in fits else partial(PEERS[who], **SETTINGS[name][who])

@@ -10,11 +10,11 @@ import typer
 
 from recsys_embed.cli.options import JSON, STORE
 from recsys_embed.cli.output import SHOWN, say, say_json, say_table
-from recsys_embed.config import flag
+from recsys_embed.config.fields import flag
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
-    from recsys_embed.evaluation.compare import Beside, Comparison, Run
+    from recsys_embed.evaluation.compare import Comparison, PairedComparison, Run
 
 
 def compare(
@@ -32,7 +32,7 @@ def compare(
     """
     from recsys_embed.evaluation.compare import Run
     from recsys_embed.evaluation.compare import compare as compare_runs
-    from recsys_embed.show.picture import check_ending
+    from recsys_embed.plots.style import check_ending
 
     if len(runs) < 2:
         raise SettingError(f"a comparison needs two runs or more, got {len(runs)}")
@@ -42,7 +42,7 @@ def compare(
             raise DataError(f"there is no folder {out.parent} for {out.name}")
     comparison = compare_runs([Run.read(named, uri) for named in runs], metric)
     if out is not None:
-        from recsys_embed.show.compare import draw_comparison
+        from recsys_embed.plots.comparison import draw_comparison
 
         draw_comparison(comparison, out)
     if json:
@@ -61,7 +61,7 @@ def compare(
     return say(f"{out} written") if out else None
 
 
-def _beside(beside: Beside) -> list[object]:
+def _beside(beside: PairedComparison) -> list[object]:
     found = beside.difference
     if found is None:
         return ["", "", "not comparable", "", ""]

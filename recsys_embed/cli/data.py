@@ -8,7 +8,7 @@ import typer
 
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.config import DataConfig
+from recsys_embed.config.settings import DataConfig
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and check data sets.")
 _DIR = Annotated[str | None, typer.Option("--data-dir", help="Folder of downloads.")]
@@ -17,9 +17,9 @@ _DIR = Annotated[str | None, typer.Option("--data-dir", help="Folder of download
 @app.command("list")
 def list_(data_dir: _DIR = None, json: JSON = False) -> None:
     """List the data sets that have a name, and which of them are here."""
-    from recsys_embed.datasets.catalog import DATASETS
-    from recsys_embed.datasets.fetch import data_dir as resolve
-    from recsys_embed.datasets.movielens import SOURCES, here
+    from recsys_embed.sources.download import data_dir as resolve
+    from recsys_embed.sources.load import DATASETS
+    from recsys_embed.sources.movielens import SOURCES, here
 
     folder = resolve(data_dir)
     rows = []
@@ -42,7 +42,7 @@ def fetch(
     json: JSON = False,
 ) -> None:
     """Bring a data set to this machine."""
-    from recsys_embed.datasets.catalog import load_dataset
+    from recsys_embed.sources.load import load_dataset
 
     ratings = load_dataset(name, DataConfig(dataset=name, data_dir=data_dir)).ratings
     if json:
@@ -57,8 +57,8 @@ def check(data: DataConfig, json: JSON = False) -> None:
     """Say what is in a data set, and what people should know before they train on it."""
     import numpy as np
 
-    from recsys_embed.datasets.catalog import load_dataset
-    from recsys_embed.ratings.checks import check_trainable
+    from recsys_embed.data.checks import check_trainable
+    from recsys_embed.sources.load import load_dataset
 
     ratings = load_dataset(data.dataset, data).ratings
     check_trainable(ratings)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.config import MethodName
+from recsys_embed.cli.similar import load
+from recsys_embed.config.settings import MethodName
 
 TO = Annotated[
     Literal["projector", "parquet", "safetensors", "word2vec", "npz"], typer.Option("--to", help="Form of the files.")
@@ -36,18 +36,18 @@ def export(
 
     Example: recsys export --to projector
     """
-    from recsys_embed.show.export import export
+    from recsys_embed.exports.write import export
 
     recommender, folder = load(model)
     export(recommender, to, out, users=users, neighbours=neighbours, method=method, seed=seed)
     counts = {"items": len(recommender.items), **({"users": len(recommender.users)} if users else {})}
-    say_export(out, to, {**counts, "dim": recommender.plain.dim, "model": str(folder)}, neighbours, json)
+    say_export(out, to, {**counts, "dim": recommender.model.dim, "model": str(folder)}, neighbours, json)
 
 
 def say_export(out: Path, to: str, facts: dict[str, Any], neighbours: int, json: bool) -> None:
     """Say which files there are now, and what opens them."""
-    from recsys_embed.show.export import EXPORTS
-    from recsys_embed.show.folder import ours
+    from recsys_embed.exports.folder import ours
+    from recsys_embed.exports.write import EXPORTS
 
     files = {str(path): path.stat().st_size for path in ours(out, to)}
     if json:

@@ -10,17 +10,20 @@ import typer
 
 from recsys_embed import __version__
 from recsys_embed.cli import (
-    answers,
     compare,
     data,
+    evaluate,
+    explain,
     export,
+    map,
     models,
+    predict,
     recommend,
+    search,
     serve,
-    show,
-    training,
-    tuning,
-    why,
+    similar,
+    train,
+    tune,
     words,
 )
 from recsys_embed.cli.output import clean, start_logging
@@ -51,20 +54,20 @@ def recsys(
     start_logging(quiet)
 
 
-app.command()(training.train)
-app.command()(training.evaluate)
-app.command()(tuning.tune)
-app.command()(tuning.presets)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(tune.tune)
+app.command()(tune.presets)
 app.command()(recommend.recommend)
-app.command()(answers.similar)
-app.command()(answers.predict)
-app.command()(why.explain)
+app.command()(similar.similar)
+app.command()(predict.predict)
+app.command()(explain.explain)
 app.command()(serve.serve)
-app.command("map")(show.draw)
+app.command("map")(map.draw)
 app.command()(compare.compare)
 app.command("models")(models.list_models)
 app.command()(models.ui)
-app.command()(answers.search)
+app.command()(search.search)
 app.command()(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(words.app, name="words")

@@ -17,7 +17,7 @@ def list_models(
     json: JSON = False,
 ) -> None:
     """List the trained models of this folder, the newest first."""
-    from recsys_embed.recommend.bundle import listed
+    from recsys_embed.storage.model_folders import listed
 
     found: list[dict[str, Any]] = []
     for path, facts in listed(folder):
@@ -48,9 +48,9 @@ def ui(
     """Open the MLflow pages on this folder's runs, at 127.0.0.1 only. Ctrl-C ends them."""
     import sys
 
-    from recsys_embed.track.mlflow import store_of
+    from recsys_embed.tracking.mlflow_tracker import resolve_tracking_uri
 
-    store = store_of(uri)
+    store = resolve_tracking_uri(uri)
     say(f"http://127.0.0.1:{port}   store {store}")
     sys.stdout.flush()
     server = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]

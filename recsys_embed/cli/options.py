@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recsys_embed import config
+from recsys_embed.config import fields as config
 
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 MODEL = Annotated[
@@ -31,7 +31,7 @@ RATED = Annotated[str | None, typer.Option("--rated", help='Items that they rate
 
 PANELS = {
     "DataConfig": "Data",
-    "ContentConfig": "Descriptions",
+    "ContentConfig": "Item descriptions",
     "WordsConfig": "Word vectors",
     "MapConfig": "Map",
     "ModelConfig": "Model",
@@ -85,7 +85,7 @@ _CONTEXT = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, an
 def _started(values: dict[str, Any], context: typer.Context) -> dict[str, Any]:
     """Return the values with those of the preset, or of the model that is continued, in place of what was not given."""
     from recsys_embed.presets import settings_of
-    from recsys_embed.recommend.continued import settings_in
+    from recsys_embed.training.continue_from import settings_in
 
     def given(name: str) -> bool:
         source = context.get_parameter_source(name)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys_embed.cli.answers import load
 from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATED, K, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.config import IndexName, Rules, UnknownName
+from recsys_embed.cli.similar import load
+from recsys_embed.config.settings import IndexName, Rules, UnknownName
 from recsys_embed.errors import SettingError, UnknownId
 
 if TYPE_CHECKING:
-    from recsys_embed.ratings.vocab import Id
-    from recsys_embed.recommend.ask import Ask
-    from recsys_embed.recommend.recommender import Recommender
+    from recsys_embed.answering.request import RecommendRequest
+    from recsys_embed.data.ids import Id
+    from recsys_embed.recommender import Recommender
 
 log = logging.getLogger("recsys_embed")
 
@@ -66,16 +66,16 @@ def recommend(
     recommender, folder = load(model)
     if index != "exact":
         recommender.use_index(index)
-    from recsys_embed.recommend.ask import Ask
+    from recsys_embed.answering.request import RecommendRequest
 
-    ask = Ask(
+    ask = RecommendRequest(
         k=k,
-        among=None if among is None else named_items(recommender, among, "among", on_unknown),
+        candidates=None if among is None else named_items(recommender, among, "among", on_unknown),
         exclude=() if exclude is None else named_items(recommender, exclude, "exclude", on_unknown),
         include_seen=include_seen,
-        hide_held=hide_test,
+        hide_test=hide_test,
         rules=rules,
-        why=True,
+        explain=True,
         on_unknown=on_unknown,
     )
     if out is None:
@@ -106,7 +106,7 @@ def _check(
 
 def named_items(recommender: Recommender, text: str, option: str, on_unknown: UnknownName = "error") -> list[Id]:
     """Return the ids of the items that an option names, each once."""
-    from recsys_embed.recommend.titles import split_names
+    from recsys_embed.answering.titles import split_names
 
     names = split_names(text)
     if not names:
@@ -126,7 +126,9 @@ def _found(recommender: Recommender, name: str, on_unknown: UnknownName) -> Id |
         return None
 
 
-def asked_of(recommender: Recommender, ask: Ask, user: str | None, somebody: dict[str, str | None]) -> Ask:
+def asked_of(
+    recommender: Recommender, ask: RecommendRequest, user: str | None, somebody: dict[str, str | None]
+) -> RecommendRequest:
     """Return the question with whom it is for."""
     if user is not None and (ask.on_unknown == "error" or user in recommender.users):
         ask = replace(ask, user=recommender.users.ids([recommender.users.row(user)])[0])
@@ -135,7 +137,7 @@ def asked_of(recommender: Recommender, ask: Ask, user: str | None, somebody: dic
         for name, text in somebody.items()
         if text is not None and name != "rated"
     }
-    from recsys_embed.recommend.titles import split_ratings
+    from recsys_embed.answering.titles import split_ratings
 
     rated = split_ratings(somebody["rated"] or "")
     if somebody["rated"] is not None and not rated:
@@ -145,38 +147,37 @@ def asked_of(recommender: Recommender, ask: Ask, user: str | None, somebody: dic
     return replace(ask, ratings=ratings, **named)
 
 
-def _many(recommender: Recommender, folder: Path, ask: Ask, rows: Any, out: Path, json: bool) -> None:
-    from recsys_embed.recommend.output import write_lists
+def _many(recommender: Recommender, folder: Path, ask: RecommendRequest, rows: Any, out: Path, json: bool) -> None:
+    from recsys_embed.answering.batch import write_recommendations
 
-    names = ("include_seen", "hide_held", "among", "exclude", "rules")
-    written = write_lists(recommender, out, rows, ask.k, {name: getattr(ask, name) for name in names})
+    written = write_recommendations(recommender.state, out, rows, ask)
     if json:
         return say_json({"out": str(out), "rows": written, "model": str(folder)})
     return say(f"{written:,} rows written to {out}   model {folder}")
 
 
-def _one(recommender: Recommender, folder: Path, ask: Ask, json: bool) -> None:
-    from recsys_embed.recommend.ask import answer
+def _one(recommender: Recommender, folder: Path, ask: RecommendRequest, json: bool) -> None:
+    from recsys_embed.answering.recommend import recommend as answer
 
     begin = time.perf_counter()
-    found = answer(recommender, ask)
+    found = answer(recommender.state, ask)
     took = time.perf_counter() - begin
     if json:
-        return say_json(whom_of(ask) | {"items": found.entries(), "short": found.short, "model": str(folder)})
+        return say_json(whom_of(ask) | {"items": found.entries(), "short": found.shortfall, "model": str(folder)})
     whom, known, near_to = _said(recommender, ask)
-    run = recommender.facts.get("run_id")
+    run = recommender.metadata.get("run_id")
     named = f"model {folder}" + (f" (run {run[:8]})" if run else "")
     entries = found.entries()
     say(f"Top {len(entries)} for {whom}   {named}   {1000 * took:.1f} ms")
     say(known, dim=True)
     if entries:
         _say_list(entries, near_to)
-    if found.short is not None:
-        say(found.short, dim=True)
+    if found.shortfall is not None:
+        say(found.shortfall, dim=True)
     return None
 
 
-def whom_of(ask: Ask) -> dict[str, Any]:
+def whom_of(ask: RecommendRequest) -> dict[str, Any]:
     """Return whom an answer is for, for machines."""
     said: dict[str, Any] = {
         "dislikes": ask.dislikes,
@@ -188,7 +189,7 @@ def whom_of(ask: Ask) -> dict[str, Any]:
     return said | ({"likes": ask.likes} if ask.likes or "user" not in said else {})
 
 
-def _said(recommender: Recommender, ask: Ask) -> tuple[str, str, str]:
+def _said(recommender: Recommender, ask: RecommendRequest) -> tuple[str, str, str]:
     """Return whom an answer is for, what is known of them, and what that is called in a column's name."""
     parts = _parts(recommender, ask)
     if ask.user is None and not parts:
@@ -196,19 +197,19 @@ def _said(recommender: Recommender, ask: Ask) -> tuple[str, str, str]:
     if ask.user is None:
         return "somebody new", "; ".join(parts), "they like"
     row = int(recommender.users.rows([ask.user])[0])
-    seen, held = len(recommender.seen[row]), len(recommender.held[row])
+    seen, held = len(recommender.seen[row]), len(recommender.held_out[row])
     what = "neighbours" if recommender.shared else "rated items"
     history = f"history: {seen:,} {what}, {'shown too' if ask.include_seen else 'hidden'}"
     if held:
         history += f"; {held:,} more were held out for test and "
-        history += "are hidden" if ask.hide_held else "may appear (--hide-test)"
+        history += "are hidden" if ask.hide_test else "may appear (--hide-test)"
     history = "; ".join([history, *parts])
     if recommender.shared:
         return f"node {ask.user}", history, "it is linked to"
     return f"user {ask.user}", history, "the user rated"
 
 
-def _parts(recommender: Recommender, ask: Ask) -> list[str]:
+def _parts(recommender: Recommender, ask: RecommendRequest) -> list[str]:
     """Return what is said of somebody beside what the model knows of them."""
     titles = dict(zip(recommender.item_ids, recommender.titles, strict=True))
     named = {"likes": ask.likes, "dislikes": ask.dislikes}
@@ -236,8 +237,8 @@ def _rows_of(recommender: Recommender, ids: list[str], on_unknown: UnknownName) 
 
 
 def _read_ids(path: Path) -> list[str]:
-    from recsys_embed.datasets.files import read_lines
     from recsys_embed.errors import DataError
+    from recsys_embed.storage.atomic import read_lines
 
     ids = [line.split(",")[0] for line in read_lines(path) if line]
     if ids and ids[0] in ("user_id", "userId", "user"):

@@ -7,7 +7,7 @@ import sys
 
 from recsys_embed.cli.options import with_settings
 from recsys_embed.cli.output import say
-from recsys_embed.config import ServeConfig
+from recsys_embed.config.settings import ServeConfig
 
 
 @with_settings(serve=ServeConfig)
@@ -18,7 +18,7 @@ def serve(serve: ServeConfig) -> None:
     """
     # Several threads for one small product of vectors hinder each other, and the requests beside it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from recsys_embed.serve.run import serve as run
+    from recsys_embed.serving.server import serve as run
 
     def ready(address: str) -> None:
         say(f"{address}   docs at /docs, metrics at /metrics")

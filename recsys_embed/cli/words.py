@@ -11,13 +11,13 @@ import typer
 from recsys_embed.cli.export import METHOD, NEIGHBOURS, SEED, TO, say_export
 from recsys_embed.cli.options import JSON, K, with_settings
 from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.config import WordsConfig
+from recsys_embed.config.settings import WordsConfig
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from recsys_embed.content.words import WordVectors
+    from recsys_embed.words.vectors import WordVectors
 
 app = typer.Typer(no_args_is_help=True, help="Word vectors: look at them, test them, train them, use them.")
 
@@ -27,7 +27,7 @@ _COLUMNS = Annotated[str | None, typer.Option("--columns", help="Names of the co
 
 
 def _load(source: WordsConfig) -> WordVectors:
-    from recsys_embed.content.words import WordVectors
+    from recsys_embed.words.vectors import WordVectors
 
     return WordVectors.load(source.vectors, source.data_dir, source.offline)
 
@@ -79,7 +79,7 @@ def plot(
 
     Example: recsys words plot king queen man woman boy girl --out words.png
     """
-    from recsys_embed.show.words import plot_words
+    from recsys_embed.plots.words import plot_words
 
     path = plot_words(_load(source), words, out, neighbours)
     return say_json({"out": str(path)}) if json else say(f"{path} written")
@@ -93,7 +93,7 @@ def evaluate(
     json: JSON = False,
 ) -> None:
     """Compare vectors with people: Spearman's correlation for word pairs, accuracy for analogies."""
-    from recsys_embed.content.words import read_test
+    from recsys_embed.words.vectors import read_test
 
     pairs, questions = read_test(file)
     loaded = _load(source)
@@ -138,7 +138,7 @@ def export(
 
     Example: recsys words export --to projector --limit 5000
     """
-    from recsys_embed.show.export import export_words
+    from recsys_embed.exports.write import export_words
 
     loaded = _load(source)
     export_words(loaded, to, out, limit, neighbours=neighbours, method=method, seed=seed)
@@ -162,7 +162,7 @@ def train(
 
     Example: recsys words train --text items.csv --column plot
     """
-    from recsys_embed.content.train_words import train_words
+    from recsys_embed.words.training import train_words
 
     if out.suffix != ".safetensors":  # before the training, not after
         raise SettingError(f"--out {out} must end in .safetensors")
@@ -199,10 +199,10 @@ def classify(
     import numpy as np
     import polars as pl
 
-    from recsys_embed.content.text import tags
     from recsys_embed.errors import DataError
-    from recsys_embed.track.tracker import BarTracker
-    from recsys_embed.train.classifier import TextClassifier
+    from recsys_embed.tracking.progress import BarTracker
+    from recsys_embed.training.text_classifier import TextClassifier
+    from recsys_embed.words.tokens import tags
 
     table = _texts(text, column, columns, labels)
     table = table.filter(pl.col(column).is_not_null() & pl.col(labels).is_not_null())
@@ -238,8 +238,8 @@ def classify(
 
 
 def _texts(path: Path, column: str, columns: str | None, *others: str) -> pl.DataFrame:
-    from recsys_embed.datasets.files import read_table
     from recsys_embed.errors import DataError
+    from recsys_embed.sources.delimited import read_table
 
     frame: Any = read_table(path, columns, (column, *others)).frame
     for name in (column, *others):

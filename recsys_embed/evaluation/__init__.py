@@ -1,1 +1,1 @@
-"""How good, honestly."""
+"""How good, honestly: metrics, the protocol, significance, slices, cold items, baselines."""

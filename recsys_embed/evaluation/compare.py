@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from recsys_embed.config import PLACES
+from recsys_embed.config.fields import NON_RESULT_SETTINGS
 from recsys_embed.errors import BundleError, SettingError
 from recsys_embed.evaluation.metrics import Values
-from recsys_embed.evaluation.paired import Difference, paired
-from recsys_embed.recommend.bundle import Bundle
-from recsys_embed.recommend.store import PER_USER
-from recsys_embed.track.runs import is_run_id, read_run
+from recsys_embed.evaluation.significance import Difference, paired
+from recsys_embed.state.folder import PER_USER
+from recsys_embed.storage.bundle import Bundle
+from recsys_embed.tracking.runs import is_run_id, read_run
 
 _FACTS = "model.json"
 _SPLIT = ("split", "valid_share", "test_share", "cold_share", "split_seed", "min_rating", "valid", "test")
@@ -67,7 +67,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Beside:
+class PairedComparison:
     """A run beside the first: the difference, and its values user by user [users], or why there is none."""
 
     difference: Difference | None = None
@@ -81,7 +81,7 @@ class Comparison:
 
     runs: list[Run]
     metric: str
-    beside: list[Beside]
+    beside: list[PairedComparison]
     always: ClassVar = ("dataset", "loss", "scorer", "dim")  # settings that are shown whether they differ or not
 
     @property
@@ -91,7 +91,8 @@ class Comparison:
         return [
             name
             for name in names
-            if name not in (*PLACES, *self.always) and any(run.settings.get(name) != self.runs[0].settings.get(name)
+            if name not in (*NON_RESULT_SETTINGS, *self.always)
+            and any(run.settings.get(name) != self.runs[0].settings.get(name)
                                                          for run in self.runs)
         ]  # fmt: skip
 
@@ -108,19 +109,19 @@ def compare(runs: Sequence[Run], metric: str = "ndcg_at_10") -> Comparison:
     return Comparison(list(runs), metric, [_beside(run, first, metric) for run in runs[1:]])
 
 
-def _beside(run: Run, first: Run, metric: str) -> Beside:
+def _beside(run: Run, first: Run, metric: str) -> PairedComparison:
     why_not = _why_not(run, first, metric)
     if why_not is not None:
-        return Beside(why_not=why_not)
+        return PairedComparison(why_not=why_not)
     assert run.per_user is not None and first.per_user is not None
     one, other = (
         frame.select(pl.col("user_id").cast(pl.String), pl.col(metric)) for frame in (run.per_user, first.per_user)
     )
     both = one.join(other, on="user_id", suffix="_first").sort("user_id")
     if both.is_empty():
-        return Beside(why_not="no user was tested in both")
+        return PairedComparison(why_not="no user was tested in both")
     ours, theirs = (both[name].to_numpy() for name in (metric, f"{metric}_first"))
-    return Beside(paired(ours, theirs), np.asarray(ours - theirs))
+    return PairedComparison(paired(ours, theirs), np.asarray(ours - theirs))
 
 
 def _why_not(run: Run, first: Run, metric: str) -> str | None:

@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.ratings.table import Seen
-from recsys_embed.ratings.vocab import Rows
+from recsys_embed.data.ids import Rows
+from recsys_embed.data.user_items import UserItems
 
 Hits = NDArray[np.bool_]
 Values = NDArray[np.float64]
@@ -24,11 +24,11 @@ Values = NDArray[np.float64]
 WEIGHTS = 1 << 19
 
 
-def hits(ranked: Rows, relevant: Seen, users: Rows) -> Hits:
+def hits(ranked: Rows, relevant: UserItems, users: Rows) -> Hits:
     """Return whether each ranked item [b, k] is among its user's relevant ones; row -1 (nothing) is a miss."""
     which, item = relevant.of_users(users)
     width = int(max(ranked.max(initial=0), item.max(initial=0))) + 1
-    wanted = which * width + item  # ascending, as `Seen` is
+    wanted = which * width + item  # ascending, as `UserItems` is
     if not len(wanted):
         return np.zeros(ranked.shape, bool)
     asked = np.arange(len(users))[:, None] * width + ranked

@@ -9,13 +9,15 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.content import text
+from recsys_embed.data.ids import Rows
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import SettingError
 from recsys_embed.evaluation import metrics
-from recsys_embed.evaluation.protocol import Ranker, Report, onto
-from recsys_embed.ratings.table import Ratings, Seen
-from recsys_embed.ratings.vocab import Rows
-from recsys_embed.recommend.recommender import Recommender
+from recsys_embed.evaluation.evaluate import Report, align_to_model
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.recommender import Recommender
+from recsys_embed.words import tokens as text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -70,8 +72,8 @@ def slices(
         return Slices(by, "users", k, exposed, of_users(report.per_user, history, k, resamples))
     counts = recommender.counts
     groups = by_popularity(counts) if by == "popularity" else by_column(recommender.table, counts, by)
-    known, _ = onto(recommender, test)
-    rows = of_items(Ranker.of(recommender.plain), known, recommender.hidden, counts, groups, k, resamples)
+    known, _ = align_to_model(recommender, test)
+    rows = of_items(Ranker.of(recommender.model), known, recommender.hidden, counts, groups, k, resamples)
     return Slices(by, "items", k, exposed, rows, groups.left_out)
 
 
@@ -192,7 +194,7 @@ def _quarters(values: NDArray[np.floating]) -> list[tuple[float, float]]:
 
 
 def of_items(
-    ranker: Ranker, test: Ratings, seen: Seen, counts: Rows, groups: Groups, k: int, resamples: int = 0
+    ranker: Ranker, test: Ratings, seen: UserItems, counts: Rows, groups: Groups, k: int, resamples: int = 0
 ) -> list[dict[str, Any]]:
     """Measure groups of items: one dict a group.
 
@@ -220,7 +222,7 @@ def of_items(
     return rows
 
 
-def _lists(ranker: Ranker, users: Rows, k: int, seen: Seen, counts: Rows, shape: tuple[int, int]) -> csr_matrix:
+def _lists(ranker: Ranker, users: Rows, k: int, seen: UserItems, counts: Rows, shape: tuple[int, int]) -> csr_matrix:
     """Return who is shown what, ones in a sparse matrix [users, items]."""
     from scipy.sparse import csr_matrix
 

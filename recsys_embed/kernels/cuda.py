@@ -470,8 +470,8 @@ def draw(
 ) -> None:
     """Fill `out` for ratings [B] with uniform draws among `rated`, as pairs.draw does: with the same, for equal seeds.
 
-    edges: float64, the cumulated chances of `rated`, where they differ. known: `Seen`'s start and item; depth: the bits
-    of the longest list there. seed: from 2^32 on, so that a kernel need not be compiled for shorter numbers too.
+    edges: float64, the cumulated chances of `rated`, where they differ. known: start and item of `UserItems`; depth:
+    the bits of the longest list there. seed: from 2^32 on, so that a kernel need not be compiled for shorter numbers too.
     """
     n, wide = out.compared.shape
     steps = len(rated).bit_length()
@@ -488,7 +488,7 @@ def draw(
     )
 
 
-class Room(NamedTuple):
+class Workspace(NamedTuple):
     """Memory of a step on B ratings with K negatives each.
 
     coefficient: float32 [B, 1 + K], the slope of the loss by each score. terms: float32 [B], what each rating adds to
@@ -520,7 +520,7 @@ def pairs(
     compared: Tensor,
     weight: Tensor,
     offset: Tensor,
-    room: Room,
+    room: Workspace,
     rates: Rates,
     logistic: bool,
 ) -> None:

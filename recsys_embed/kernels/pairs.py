@@ -29,8 +29,8 @@ def gather(start, stop, user, items, rows, users, rated):
 def draw(start, stop, items, user, rated, first, known, seed):
     """Fill items[:, 1:] with uniform draws among the rows `rated` that the user [B] does not know.
 
-    first [users + 1], known [n]: what each user knows, ascending, as in `Seen`. A known one is drawn again, 16 times at
-    most; what is left is marked by -1 - row. The draws are hashes of the seed and the place.
+    first [users + 1], known [n]: what each user knows, ascending, see `UserItems`. A known one is drawn again, 16 times
+    at most; what is left is marked by -1 - row. The draws are hashes of the seed and the place.
     """
     wide = items.shape[1]
     for n in range(start, stop):

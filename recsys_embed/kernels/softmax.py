@@ -185,7 +185,7 @@ def soften(
     """Turn lines [start, stop) of scores with M items into the gradient of the loss by them, in place.
 
     score [b, M]: products, to which shift [M] is added; line 0 is that of the step's user `begin`. users [D]: rows;
-    first, known: what each knows, as in `Seen`. place [items]: the column of an item row, if it is one from 0 to below
+    first, known: what each knows, see `UserItems`. place [items]: the column of an item row, if it is from 0 to below
     `last`. edge [D + 1]: where a user's ratings begin among all of the step, of weight [B]. own [B]: the positives'
     scores; where `everything` has a column, they are read from there, at [B], and their gradient is added there. push
     [B]: gets minus the gradient by them; loss [D]: a user's terms. Formulas and `pressure`: model/softmax.py.

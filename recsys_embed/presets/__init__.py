@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from recsys_embed.config import ModelConfig, TrainConfig, options
+from recsys_embed.config.fields import options
+from recsys_embed.config.settings import ModelConfig, TrainConfig
 from recsys_embed.errors import DataError, SettingError
 
 log = logging.getLogger("recsys_embed")
@@ -159,7 +160,7 @@ def _toml(value: Any) -> str:
 
 def write_preset(preset: Preset, folder: Path | None = None) -> Path:
     """Write a preset into ./presets, or into a folder, whole or not at all; return its file."""
-    from recsys_embed.datasets.files import writing_whole
+    from recsys_embed.storage.atomic import writing_whole
 
     path = (folder or OWN) / f"{preset.name}.toml"
     path.parent.mkdir(parents=True, exist_ok=True)

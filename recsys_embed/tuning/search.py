@@ -17,28 +17,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from recsys_embed import publish
-from recsys_embed.config import (
-    ContentConfig,
-    DataConfig,
-    ModelConfig,
-    RunConfig,
-    TrainConfig,
-    TuneConfig,
-    command,
-    flag,
-    names_of,
-    settings,
-    short_name,
-)
-from recsys_embed.datasets.catalog import Catalog
+from recsys_embed.config.fields import command, flag, names_of, settings, short_name
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig
+from recsys_embed.data.dataset import Dataset
 from recsys_embed.errors import DataError, SettingError, TrainingError
-from recsys_embed.experiment import Prepared, begun_from, check_loss, prepare, size_of, start_torch, validation
+from recsys_embed.experiment import publish
+from recsys_embed.experiment.prepare import Prepared, check_loss, prepare, preset_settings, size_of, start_torch
+from recsys_embed.experiment.refit import validation
 from recsys_embed.presets import OWN, SETTINGS, Preset, write_preset
-from recsys_embed.recipes import Size, recipe
-from recsys_embed.recommend.bundle import jsonable
-from recsys_embed.recommend.recommender import Recommender
-from recsys_embed.track.tracker import BarTracker, Stop, Tracker, Trackers
+from recsys_embed.recommender import Recommender
+from recsys_embed.storage.json import jsonable
+from recsys_embed.tracking.progress import BarTracker
+from recsys_embed.tracking.tracker import MultiTracker, Stop, Tracker
 from recsys_embed.tuning.space import Range, read_space
 from recsys_embed.tuning.study import Study, choose_study
 
@@ -57,7 +48,7 @@ def tune(
     train: TrainConfig | None = None,
     config: TuneConfig | None = None,
     content: ContentConfig | None = None,
-    catalog: Catalog | None = None,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Search for better settings than those given, and write the best ones as a preset.
 
@@ -74,20 +65,20 @@ def tune(
         config or TuneConfig(),
     )
     content = content or ContentConfig()
-    begun = begun_from(config.preset, model, train)
+    begun = preset_settings(config.preset, model, train)
     # Of data that was handed over no command knows.
-    said = "" if catalog else command(data, content, model, train, config, of="tune", preset=begun)
-    ready = prepare(data, train.seed, content, catalog)
+    said = "" if dataset else command(data, content, model, train, config, of="tune", preset=begun)
+    ready = prepare(data, train.seed, content, dataset)
     if not len(ready.split.valid.positives(data.min_rating)):
         raise DataError(
             "there is no validation rating, and trials are measured on them: --valid-share, or --valid FILE"
         )
-    begin = Start(*_start(model, train, size_of(ready.split), content.any))
+    begin = BaselineTrial(*_start(model, train, size_of(ready.split), content.any))
     check_loss(begin.train, ready.split)
     device = start_torch(begin.train)
     values = settings(*begin)
     space = read_space({**values, "described": content.any}, names_of(config.fix))
-    bench = Bench(ready, begin, content, config)
+    bench = TuningObjective(ready, begin, content, config)
     facts = _facts(ready, bench, space)
     usual = f"{short_name(data.dataset).split('.')[0] or 'ratings'}-{begin.train.loss}"
     folder = choose_study(config.study, usual, facts, OWN)
@@ -98,14 +89,14 @@ def tune(
             if tracker.run_id:
                 study.own.set_user_attr("run_id", tracker.run_id)
             for run_id in study.cut_off:
-                tracker.bury(run_id)
+                tracker.mark_killed(run_id)
             tracker.params({**facts["settings"], "moved": ", ".join(space)})
             search = Search(study, bench, tracker, said)
             search.run()
             return search.finish(data)
 
 
-class Start(NamedTuple):
+class BaselineTrial(NamedTuple):
     """The settings of the first trial, without a None that the recipe fills."""
 
     model: ModelConfig
@@ -123,49 +114,52 @@ def _with(config: C, values: Mapping[str, Any]) -> C:
 def _start(model: ModelConfig, train: TrainConfig, size: Size, described: bool) -> tuple[ModelConfig, TrainConfig]:
     """Fill the settings from the recipe, whose decays give way to a learning rate that they do not go with."""
     try:
-        return recipe(model, train, size, described)
+        return resolve_settings(model, train, size, described)
     except SettingError:
         if train.lr is None:
             raise
-        usual, most = recipe(model, replace(train, lr=None), size, described)[1], float(f"{0.9 / train.lr:.3g}")
+        usual, most = (
+            resolve_settings(model, replace(train, lr=None), size, described)[1],
+            float(f"{0.9 / train.lr:.3g}"),
+        )
         least = [n for n in _DECAYS if getattr(train, n) is None and (getattr(usual, n) or 0) * train.lr >= 1]
-        filled = recipe(model, _with(train, dict.fromkeys(least, most)), size, described)
+        filled = resolve_settings(model, _with(train, dict.fromkeys(least, most)), size, described)
         log.warning("--lr %g is too high for the usual decay: the search begins with one of %g", train.lr, most)
         return filled
 
 
-class Bench:
+class TuningObjective:
     """Where a trial is made: the data without its test part, the settings that it begins with, and the judge."""
 
-    def __init__(self, ready: Prepared, start: Start, content: ContentConfig, config: TuneConfig) -> None:
+    def __init__(self, ready: Prepared, start: BaselineTrial, content: ContentConfig, config: TuneConfig) -> None:
         # From here on there is no test part to look at.
         self.split = ready.split._replace(test=ready.split.test.take(np.zeros(0, np.int64)))
-        self.data, self.items, self.descriptions = ready.data, ready.catalog.items, ready.descriptions
+        self.data, self.items, self.item_features = ready.data, ready.dataset.items, ready.item_features
         self.start, self.content, self.config = start, content, config
         self.validate, (self.metric, self.sign) = validation(self.split, self.data, start.train)
 
-    def settings(self, moved: dict[str, Any]) -> Start:
+    def settings(self, moved: dict[str, Any]) -> BaselineTrial:
         """Return the settings of a trial. Raises SettingError where they contradict each other."""
         configs = _with(self.start.model, moved), _with(self.start.train, moved)
-        return Start(*recipe(*configs, size_of(self.split), self.content.any))
+        return BaselineTrial(*resolve_settings(*configs, size_of(self.split), self.content.any))
 
-    def fit(self, chosen: Start, tracker: Tracker) -> tuple[float, int]:
+    def fit(self, chosen: BaselineTrial, tracker: Tracker) -> tuple[float, int]:
         """Fit on train, as `recsys train` does first; return the metric of the best epoch, and its number."""
         made = Recommender(chosen.model, chosen.train, self.content).fit(
             self.split.train,
             self.items,
             min_rating=self.data.min_rating,
             validate=self.validate,
-            better=(self.metric, self.sign),
+            monitor=(self.metric, self.sign),
             tracker=tracker,
-            descriptions=self.descriptions,
+            item_features=self.item_features,
         )
-        if made.fitted.stopped == "interrupted":  # the second Ctrl-C: half a trial has no value
+        if made.training.stopped == "interrupted":  # the second Ctrl-C: half a trial has no value
             raise KeyboardInterrupt
-        return made.fitted.history[made.fitted.epochs - 1][self.metric], made.fitted.epochs
+        return made.training.history[made.training.epochs - 1][self.metric], made.training.epochs
 
 
-def _facts(ready: Prepared, bench: Bench, space: dict[str, Range]) -> dict[str, Any]:
+def _facts(ready: Prepared, bench: TuningObjective, space: dict[str, Range]) -> dict[str, Any]:
     """Return what makes a search the same one: its data without the test part, its start, and what is moved."""
     chosen = settings(ready.data, bench.content, *bench.start)
     return jsonable(
@@ -187,7 +181,12 @@ class _Watch(Tracker):
     """
 
     def __init__(
-        self, bench: Bench, epochs: int, worth: Callable[[int, float], bool], ended: Callable[[], str], bar: BarTracker
+        self,
+        bench: TuningObjective,
+        epochs: int,
+        worth: Callable[[int, float], bool],
+        ended: Callable[[], str],
+        bar: BarTracker,
     ) -> None:
         self.bench, self.epochs, self.worth, self.ended, self.bar = bench, epochs, worth, ended, bar
         self.best, self.part, self.why = -math.inf, 0, ""
@@ -213,7 +212,7 @@ class _Watch(Tracker):
 class Search:
     """The trials of one call. said: the command of the search."""
 
-    def __init__(self, study: Study, bench: Bench, tracker: Tracker, said: str) -> None:
+    def __init__(self, study: Study, bench: TuningObjective, tracker: Tracker, said: str) -> None:
         self.study, self.bench, self.tracker, self.said = study, bench, tracker, said
         self.begin, self.interrupted = time.monotonic(), False
         self.before, self.made = len(study.finished()), 0
@@ -226,7 +225,7 @@ class Search:
         with BarTracker(quiet=log.level > logging.INFO) as bar, _on_ctrl_c(self._interrupt):
             while not self._ended() and self.made < most:
                 self._trial(self.study.ask(), bar)
-        self.study.bury(killed=False)
+        self.study.mark_killed(killed=False)
 
     def _interrupt(self) -> None:
         self.interrupted = True
@@ -251,7 +250,7 @@ class Search:
             with self.tracker.child(f"trial {trial.number}", {"trial": str(trial.number)}) as child:
                 trial.set_user_attr("run_id", child.run_id)
                 child.params(settings(*chosen))
-                value, facts["epochs"] = self.bench.fit(chosen, Trackers(child, watch))
+                value, facts["epochs"] = self.bench.fit(chosen, MultiTracker(child, watch))
                 child.metrics({f"valid/{self.bench.metric}": value})
         except Stop as stop:
             if not watch.why:
@@ -354,7 +353,7 @@ class Search:
     def _draw(self, first: float | None) -> Path | None:
         """Draw the search. The picture is an extra: what fails here fails alone."""
         try:
-            from recsys_embed.show.search import Made, draw_search
+            from recsys_embed.plots.tuning import Made, draw_search
 
             done, made = 0.0, []
             whole = {t.number for t in self.study.completed()}

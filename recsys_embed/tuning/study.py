@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from recsys_embed.datasets.files import writing_whole
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.storage.atomic import writing_whole
 from recsys_embed.tuning.space import Range
 
 HOME = Path("studies")
@@ -112,7 +112,7 @@ class Study:
         except Exception as error:  # of Optuna, SQLAlchemy or SQLite: the file is no study, or cannot be written
             self.exit.close()
             raise DataError(f"{self.folder / 'study.db'} cannot be used ({str(error).splitlines()[0]})") from None
-        self.cut_off = self.bury()  # MLflow runs that a killed program left open
+        self.cut_off = self.mark_killed()  # MLflow runs that a killed program left open
         if not self.own.get_trials(deepcopy=False):
             self.own.enqueue_trial(self.start, user_attrs={"start": True})
         return self
@@ -120,7 +120,7 @@ class Study:
     def __exit__(self, *error: object) -> None:
         self.exit.close()
 
-    def bury(self, killed: bool = True) -> list[str]:
+    def mark_killed(self, killed: bool = True) -> list[str]:
         """Mark the trials that were cut off as failed, queue their settings again, and return their MLflow runs.
 
         killed: whether something ended the program; then it counts as an attempt.

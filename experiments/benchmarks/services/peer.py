@@ -6,7 +6,7 @@ from fastapi import FastAPI
 from implicit.cpu.als import AlternatingLeastSquares
 
 from recsys_embed import load_dataset
-from recsys_embed.recommend.tables import aligned
+from recsys_embed.data.item_table import aligned
 
 data = load_dataset(os.environ["DATASET"])
 matrix, ids = data.ratings.matrix(), data.ratings.items.series.to_list()

@@ -1,0 +1,123 @@
+"""Whom an answer is for: a user of the model, a new user by their feedback, or an anonymous user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from recsys_embed.arrays import Floats
+from recsys_embed.data.ids import Id, Rows
+from recsys_embed.errors import SettingError
+from recsys_embed.models.fold_in.base import Feedback
+from recsys_embed.state.fitted import FittedState
+
+# Weights of the lowest rating and of a dislike, where a like weighs 1 (experiments/LOG.md): only a little below zero,
+# since to have seen an item at all says most. On a scale wider than this, ratings are amounts, and all count alike.
+_LOWEST_WEIGHT, _WIDEST_SCALE = -0.1, 100.0
+
+
+def _no_rows() -> Rows:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class UserProfile:
+    """A user whom items are ranked for.
+
+    vector [d]: None for an anonymous user, for whom items go by popularity. bias: the user's.
+    history: item rows that they rated or like, ascending; explanations speak of these. disliked: item rows that they
+    dislike. Neither is in their list, unless asked for. user: their row, or -1 for a user whom the model does not know.
+    feedback: what was folded in since the training, or None.
+    """
+
+    vector: Floats | None
+    bias: float = 0.0
+    history: Rows = field(default_factory=_no_rows)
+    disliked: Rows = field(default_factory=_no_rows)
+    user: int = -1
+    feedback: Feedback | None = None
+
+
+ANONYMOUS = UserProfile(None)
+
+
+def known_user(state: FittedState, row: int) -> UserProfile:
+    """Return the user of a row as the model was trained to know them."""
+    return UserProfile(*state.model.user(row), state.seen[row], user=row)
+
+
+def profile_of(
+    state: FittedState,
+    user: Id | None = None,
+    likes: Iterable[Id] = (),
+    dislikes: Iterable[Id] = (),
+    ratings: Mapping[Id, float] | None = None,
+) -> UserProfile:
+    """Return the profile of a user, of a new user by their likes, dislikes and ratings, or of an anonymous one.
+
+    A user of the model who likes, dislikes or rates something here is that user, updated by it.
+    Raises UnknownId for users and items that are not known, SettingError for ratings that are not numbers.
+    """
+    items = state.items
+    profile = ANONYMOUS if user is None else known_user(state, state.users.row(user))
+    rated = dict(zip(items.rows(list(ratings)).tolist(), ratings.values(), strict=True)) if ratings else {}
+    return with_feedback(state, profile, items.rows(likes), items.rows(dislikes), rated)
+
+
+def with_feedback(
+    state: FittedState, profile: UserProfile, likes: Rows, dislikes: Rows, ratings: Mapping[int, float]
+) -> UserProfile:
+    """Return a profile with feedback folded in; the same profile where there is none.
+
+    profile: as `known_user` returns it, or ANONYMOUS. likes, dislikes: item rows, in any order, duplicates allowed.
+    ratings: by item row. It is all the feedback since the training: more of it comes with all of this again.
+    For one item a rating counts before a dislike, and a dislike before a like.
+    """
+    feedback, disliked = to_feedback(state, likes, dislikes, ratings)
+    if not len(feedback.rows):
+        return profile
+    if profile.vector is None:
+        vector, bias = state.fold_in.fit_user(feedback)
+    else:
+        history = state.history(profile.user)
+        vector, bias = state.fold_in.update_user(profile.user, history, profile.vector, profile.bias, feedback)
+    return replace(
+        profile,
+        vector=vector,
+        bias=bias,
+        history=np.setdiff1d(np.union1d(profile.history, feedback.rows), disliked, assume_unique=True),
+        disliked=np.union1d(profile.disliked, disliked),
+        feedback=feedback,
+    )
+
+
+def to_feedback(state: FittedState, likes: Rows, dislikes: Rows, ratings: Mapping[int, float]) -> tuple[Feedback, Rows]:
+    """Return what a user says of items as feedback, and the rows of the items that they dislike.
+
+    In a ranking model a rating weighs linearly from -.1 for the lowest of the training to 1 for the highest; with a
+    --min-rating it weighs 1 from there on and 0 below, as in training. In a model of stars a like is a rating half way
+    from the mean to the highest, and a dislike half way to the lowest.
+    """
+    model, (low, high) = state.model, state.model.scale
+    entries = dict.fromkeys(np.asarray(likes, np.int64).tolist(), (1.0, (model.offset + high) / 2, False))
+    disliked = _LOWEST_WEIGHT, (model.offset + low) / 2, True
+    entries |= dict.fromkeys(np.asarray(dislikes, np.int64).tolist(), disliked)
+    for row, rating in ratings.items():
+        if not np.isfinite(rating):
+            raise SettingError(f"a rating must be a number, got {rating}")
+        weight = _weight_of(rating, state.positive_threshold, low, high)
+        value = min(max(rating, low), high) if model.output == "stars" else rating
+        entries[row] = weight, value, weight < (1 + _LOWEST_WEIGHT) / 2
+    rows = np.array(sorted(entries), np.int64)
+    columns = np.array([entries[row] for row in rows.tolist()], np.float32).reshape(-1, 3)
+    return Feedback(rows, columns[:, 0], columns[:, 1]), rows[columns[:, 2] > 0]
+
+
+def _weight_of(rating: float, threshold: float | None, low: float, high: float) -> float:
+    if threshold is not None:
+        return float(rating >= threshold)
+    if 0 < high - low <= _WIDEST_SCALE:
+        return _LOWEST_WEIGHT + (1 - _LOWEST_WEIGHT) * min(1.0, max(0.0, (rating - low) / (high - low)))
+    return 1.0

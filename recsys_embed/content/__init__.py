@@ -1,1 +1,0 @@
-"""What items say about themselves: words, pictures, ready-made vectors."""

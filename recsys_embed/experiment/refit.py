@@ -1,0 +1,122 @@
+"""Fit on train with early stopping, then again on train and validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recsys_embed.config.fields import settings
+from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import Split
+from recsys_embed.evaluation.cold_start import among_cold
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation.metrics import rmse
+from recsys_embed.evaluation.training_report import evaluate_on
+from recsys_embed.experiment.prepare import Prepared
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.state.fitted import FittedState
+from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.training.fit import fit_state
+from recsys_embed.training.interface import TrainingResult
+
+log = logging.getLogger("recsys_embed")
+
+
+class Configs(NamedTuple):
+    """All settings of a run."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    run: RunConfig
+    content: ContentConfig
+
+
+class Fit(NamedTuple):
+    """A fitted state, its training's result, the rows it was fitted on, and the validation metrics before a refit."""
+
+    state: FittedState
+    result: TrainingResult
+    rows: Ratings
+    valid: dict[str, Any] | None
+
+
+def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start: FittedState | None = None) -> Fit:
+    """Fit on train with early stopping, then again on train and validation for the best number of epochs.
+
+    start: a state to warm-start both fits from.
+    """
+    (data, model, train, run, content), split = configs, prepared.split
+    tracker.params(settings(*configs))
+
+    def fit(rows: Ratings, held_out: Ratings, **given: Any) -> tuple[FittedState, TrainingResult]:
+        return fit_state(
+            rows, (model, train, content), prepared.dataset.items, held_out=held_out, min_rating=data.min_rating,
+            item_features=prepared.item_features, warm_start=start, **given,
+        )  # fmt: skip
+
+    valid, held_out = split.valid.positives(data.min_rating), split.valid.with_rows(split.test)
+    if not len(valid):
+        return Fit(*fit(split.train, held_out, tracker=tracker), split.train, None)
+    validate, (name, sign) = validation(split, data, train)
+    first, result = fit(split.train, held_out, validate=validate, monitor=(name, sign), tracker=tracker)
+    report = evaluate_on(first, valid, run, split.valid).summary()
+    log.info(
+        "best epoch %d of %d (%s): validation %s %.4f",
+        result.epochs, len(result.history), result.stopped, name, result.history[result.epochs - 1][name],
+    )  # fmt: skip
+    kept = Fit(first, result, split.train, report)
+    if not train.refit or result.stopped == "interrupted":
+        return kept
+    log.info("fitting again on train and validation for %d epochs", result.epochs)
+    rows = split.train.with_rows(split.valid)
+    try:
+        state, refit = fit(rows, split.test, epochs=result.epochs, tracker=ProgressOnly(tracker))
+        interrupted = refit.stopped == "interrupted"
+    except KeyboardInterrupt:
+        interrupted = True
+    if interrupted:
+        log.warning("the fit on train and validation was interrupted: the model fitted on train alone is kept")
+        return kept
+    refit.history = result.history
+    return Fit(state, refit, rows, report)
+
+
+# Early stopping looks at so many users at most; the metrics that are reported take all of them.
+_VALIDATION_USERS = 10_000
+
+
+def validation(
+    split: Split, data: DataConfig, train: TrainConfig
+) -> tuple[Callable[[EmbeddingModel], dict[str, float]], tuple[str, int]]:
+    """Return what is measured after an epoch, and the metric that decides, with its direction."""
+    valid, seen = split.valid.positives(data.min_rating), split.train.hidden()
+    counts = split.train.positives(data.min_rating).counts
+    users = np.unique(valid.user)
+    if len(users) > _VALIDATION_USERS:
+        users = np.random.default_rng(train.seed).permutation(users)[:_VALIDATION_USERS]
+        valid = valid.take(np.isin(valid.user, users))
+
+    def stars(model: EmbeddingModel) -> dict[str, float]:
+        return {"rmse": rmse(model.predict(split.valid.user, split.valid.item), split.valid.value)}
+
+    def lists(model: EmbeddingModel) -> dict[str, float]:
+        ranker = Ranker.of(model)
+        quality = {"ndcg_at_10": rank_metrics(ranker, valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
+        if data.split == "cold-items":
+            quality["cold_ndcg_at_10"] = among_cold(ranker, valid, counts)["ndcg_at_10"]
+        return quality
+
+    return (stars, ("rmse", -1)) if train.loss == "mse" else (lists, ("ndcg_at_10", 1))
+
+
+class ProgressOnly(Tracker):
+    """Passes on progress alone: the refit's losses must not mix with those of the first fit."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.progress = tracker.progress  # type: ignore[method-assign]

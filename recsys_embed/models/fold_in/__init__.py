@@ -1,0 +1,1 @@
+"""Vectors of users who were not there in training, one way for each kind of model."""

@@ -1,0 +1,38 @@
+"""Ranker: items ranked for users of the training, as evaluations ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from recsys_embed.arrays import Floats
+from recsys_embed.data.ids import Rows
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.models.base import ScoringModel
+from recsys_embed.retrieval.base import Mask
+from recsys_embed.retrieval.exact import ExactIndex, query_batch_size
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Anything that ranks items for users: what to ask, and whom with. `queries` maps user rows [b] to [b, d]."""
+
+    index: ExactIndex
+    queries: Callable[[Rows], Any]
+
+    @classmethod
+    def of(cls, model: ScoringModel) -> Ranker:
+        """Rank as the model scores."""
+        return cls(ExactIndex.of(model), model.queries)
+
+    def scores(self, users: Rows) -> Floats:
+        """Return the scores of all items, [b, items]."""
+        return self.index.scores(self.queries(users))
+
+    def lists(self, users: Rows, k: int, seen: UserItems, allowed: Mask | None = None) -> Iterator[tuple[Rows, Rows]]:
+        """Yield (users [b], their k best unseen items [b, k']) among the allowed ones."""
+        step = query_batch_size(len(self.index))
+        for start in range(0, len(users), step):
+            block = users[start : start + step]
+            yield block, self.index.search(self.queries(block), k, allowed, seen.of_users(block))[1]

@@ -1,0 +1,1 @@
+"""Modules of torch: towers make vectors, scorers make scores, losses compare them with negatives."""

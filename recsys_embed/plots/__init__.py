@@ -1,0 +1,1 @@
+"""Pictures by matplotlib: of a training, of comparisons, of searches, of words."""

@@ -1,1 +1,0 @@
-"""A model behind HTTP: answers, events that are kept, and a page. Needs the extra `serve`."""

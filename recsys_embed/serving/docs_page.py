@@ -1,0 +1,84 @@
+"""/docs: the OpenAPI as a page that needs no script, and nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from recsys_embed.config.fields import options
+from recsys_embed.config.settings import Rules
+
+_RULES = {field.name for field, _, _ in options(Rules)}
+_STYLE = "page/page.css"
+
+
+def docs_page(document: dict[str, Any], base: str) -> str:
+    """Return the page of an OpenAPI document. base: where the service is, for the examples."""
+    parts = [_section(path, method, route, document, base) for path, method, route in _routes(document)]
+    title = escape(document["info"]["title"])
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}: the service</title>'
+        f'<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="{_STYLE}">'
+        '<link rel="icon" href="data:,">'
+        f'<main class="docs"><h1>{title}: the service</h1><p>{escape(document["info"]["description"])} '
+        'For programs: <a href="openapi.json">/openapi.json</a>; to try it: <a href=".">the page</a>.</p>'
+        f"{''.join(parts)}</main></html>"
+    )
+
+
+def _routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, route in methods.items():
+            yield path, method.upper(), route
+
+
+def _section(path: str, method: str, route: dict[str, Any], document: dict[str, Any], base: str) -> str:
+    body = _body(route, document)
+    fields = [(p["name"], p["schema"], p.get("required", False)) for p in route.get("parameters", ())]
+    fields += [(n, s, n in body.get("required", ())) for n, s in body.get("properties", {}).items()]
+    fields.sort(key=lambda field: field[0] in _RULES)  # whom a list is for, before what may stand in it
+    rows = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(_kind(schema))}</td><td>{_default(schema, needed)}</td>"
+        f"<td>{escape(schema.get('description', ''))}</td></tr>"
+        for name, schema, needed in fields
+    )
+    table = f"<table><tr><th>field<th>kind<th>default<th>meaning</tr>{rows}</table>" if rows else ""
+    example = escape(_example(path, method, body, base))
+    return f"<h2>{method} {escape(path)}</h2><p>{escape(route['summary'])}</p><pre>{example}</pre>{table}"
+
+
+def _body(route: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    try:
+        named = route["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    except KeyError:
+        return {}
+    found: dict[str, Any] = document["components"]["schemas"][named.rpartition("/")[2]]
+    return found
+
+
+def _example(path: str, method: str, body: dict[str, Any], base: str) -> str:
+    if method != "POST":
+        return f"curl {base}{path}"
+    some = {name: schema["examples"][0] for name, schema in body["properties"].items() if "examples" in schema}
+    said = shlex.quote(json.dumps(body.get("examples", [some])[0]))
+    return f"curl {base}{path} -H 'content-type: application/json' -d {said}"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_kind(s) for s in schema["anyOf"] if s.get("type") != "null"))
+    if schema.get("type") == "array":
+        return f"list of {_kind(schema['items'])}"
+    if "$ref" in schema:
+        return str(schema["$ref"].rpartition("/")[2])
+    return {"string": "text", "object": "object"}.get(schema.get("type", ""), schema.get("type", ""))
+
+
+def _default(schema: dict[str, Any], needed: bool) -> str:
+    if needed:
+        return "needed"
+    value = schema.get("default")
+    return "" if value is None else escape(json.dumps(value))

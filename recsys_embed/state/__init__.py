@@ -1,0 +1,1 @@
+"""What a training leaves: the fitted state that all answers depend on, its folder on disk, and its updates."""

@@ -1,0 +1,23 @@
+"""Values as JSON can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with everything that JSON cannot hold (NaN, infinity) as None."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): clean(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(v) for v in value]
+        if isinstance(value, float | np.floating):
+            return float(value) if np.isfinite(value) else None
+        return value.item() if isinstance(value, np.generic) else value
+
+    return {str(k): clean(v) for k, v in values.items()}

@@ -1,0 +1,51 @@
+"""A progress bar for a training."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+from recsys_embed.tracking.tracker import Tracker
+
+
+class BarTracker(Tracker):
+    """A progress bar on stderr with loss, rate, metric and time left; plain lines where no terminal is."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("epoch", total=1, note="")
+        self.said = 0.0
+
+    def __enter__(self) -> BarTracker:
+        self.bar.start()
+        return self
+
+    def progress(self, done: float, total: float, note: str = "") -> None:
+        """Move the bar, or say a line after every fifth of the way."""
+        self.bar.update(self.task, completed=done, total=total, note=note)
+        if not self.console.is_terminal:
+            self.said = 0.0 if done < self.said * total else self.said
+            if done >= (self.said + 0.2) * total:
+                self.said = done / total
+                self.console.print(f"epoch {done:.0f} of {total:.0f}  {note}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()

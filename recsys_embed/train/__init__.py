@@ -1,1 +1,0 @@
-"""Numbers move: the optimizer, the step and the loop."""

@@ -1,0 +1,39 @@
+"""The family of embedding models: how one is fitted, read from its arrays, and given new users."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from recsys_embed.models.base import Family
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.fold_in.registry import fold_in_for
+
+if TYPE_CHECKING:
+    from recsys_embed.training.interface import FitRequest, TrainingResult
+
+
+def fit_embedding(request: FitRequest) -> TrainingResult:
+    """Train towers and a scorer, or sample the posterior of a factorisation, and return plain arrays."""
+    from recsys_embed.nets.two_tower import build
+    from recsys_embed.training.continue_from import make_warm_start
+    from recsys_embed.training.gibbs import fit_gibbs
+    from recsys_embed.training.trainer import choose_device, fit
+
+    ratings, model, content = request.ratings, request.model, request.content
+    train = replace(request.train, device=choose_device(request.train.device)[0])
+    positives = request.positives
+    init = None
+    if request.warm_start is not None:
+        init = make_warm_start(request.warm_start, model, train, ratings, content.any)
+    if train.method == "gibbs":
+        result = fit_gibbs(positives, model.dim or 1, train, request.tracker, request.validate, request.epochs)
+        return replace(result, device=train.device)
+    history = positives.seen(), train.history_dropout
+    sizes = len(ratings.users), len(ratings.items)
+    net = build(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.shared)
+    result = fit(net, positives, train, request.tracker, request.validate, request.monitor, request.epochs, init)
+    return replace(result, device=train.device)
+
+
+FAMILY = Family(fit_embedding, EmbeddingModel.load, fold_in_for)

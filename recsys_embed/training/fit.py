@@ -1,0 +1,95 @@
+"""fit_state: ratings -> a fitted state, by whatever family of models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from recsys_embed.config.fields import settings
+from recsys_embed.config.recipes import Size, resolve_settings
+from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
+from recsys_embed.data.checks import check_trainable
+from recsys_embed.data.item_table import aligned
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.errors import DataError
+from recsys_embed.features.item_features import ItemFeatures, encode_items
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.registry import family
+from recsys_embed.state.content_model import ContentModel
+from recsys_embed.state.fitted import FittedState
+from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.training.continue_from import warm_start_summary
+from recsys_embed.training.interface import FitRequest, TrainingResult, Validate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+# The configs of a training.
+Configs = tuple[ModelConfig, TrainConfig, ContentConfig]
+
+
+def fit_state(
+    ratings: Ratings,
+    configs: Configs,
+    items: pl.DataFrame | pd.DataFrame | None = None,
+    *,
+    held_out: Ratings | None = None,
+    min_rating: float | None = None,
+    validate: Validate | None = None,
+    monitor: tuple[str, int] = ("ndcg_at_10", 1),
+    epochs: int | None = None,
+    tracker: Tracker | None = None,
+    item_features: ItemFeatures | None = None,
+    warm_start: FittedState | None = None,
+    kind: str = "embedding",
+) -> tuple[FittedState, TrainingResult]:
+    """Train a model on ratings; see `Recommender.fit`. kind: its family, by name.
+
+    Raises DataError for ratings that nothing can be learnt from, SettingError for settings that contradict each other.
+    """
+    if not isinstance(ratings, Ratings):
+        raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
+    size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.shared)
+    model, train, content = configs
+    model, train = resolve_settings(model, train, size, content.any)
+    # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
+    positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
+    check_trainable(positives)
+    table = aligned(items, ratings.items)
+    if content.any and item_features is None:
+        item_features = encode_items(table, content)
+    request = FitRequest(
+        ratings, positives, model, train, content, item_features, tracker, validate, monitor, epochs, warm_start
+    )
+    result = family(kind).fit(request)
+    made_of_fewer = result.model.users_are_histories and len(positives) < len(ratings)
+    metadata = {
+        "settings": settings(model, replace(train, device=result.device), content) | {"min_rating": min_rating},
+        "epochs": result.epochs,
+        "metrics": {},
+    }
+    if warm_start is not None:
+        metadata["continued"] = warm_start_summary(warm_start, ratings)
+    state = FittedState(
+        users=ratings.users,
+        items=ratings.items,
+        model=result.model,
+        seen=ratings.seen(),
+        held_out=held_out.seen() if held_out is not None else UserItems.nothing(len(ratings.users)),
+        table=table if item_features is None else table.with_columns(known_words=item_features.coverage),
+        counts=positives.counts,
+        metadata=metadata,
+        history_items=positives.seen() if made_of_fewer else None,
+        content=_content_model(item_features, result, content),
+    )
+    return state, result
+
+
+def _content_model(
+    item_features: ItemFeatures | None, result: TrainingResult, content: ContentConfig
+) -> ContentModel | None:
+    if item_features is None or not isinstance(result.model, EmbeddingModel):
+        return None
+    return ContentModel.of(item_features, result.model, content.image_size)

@@ -1,0 +1,1 @@
+"""Word vectors: their file formats, neighbours and analogies, tokens, and training from text."""
