@@ -13,7 +13,7 @@ from recsys_embed import ModelConfig, Recommender, RunConfig, TrainConfig, load_
 from recsys_embed.config.fields import settings
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.run import run_experiment
-from recsys_embed.presets import OWN, SETTINGS, Preset, find_preset, list_presets, write_preset
+from recsys_embed.presets import SETTINGS, USER_FOLDER, Preset, find_preset, list_presets, write_preset
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
 BOTH = 'about = "a test"\n[settings]\nuser_tower = "both"\ndim = 6\nepochs = 2\npatience = 5\nbiases = false\n'
@@ -64,21 +64,21 @@ def test_options_win_over_the_preset_which_wins_over_defaults(here, trained):
     # What is given wins even where it is the default.
     given = trained("train", "--preset", "mine", "--user-tower", "id", "--dim", "9", "--biases", "--lr", "0.1")
     assert given == {**begun, "user_tower": "id", "dim": 9, "biases": True, "lr": 0.1}
-    assert trained("train", "--preset", str(OWN / "mine.toml")) == {**begun, "preset": "presets/mine.toml"}
+    assert trained("train", "--preset", str(USER_FOLDER / "mine.toml")) == {**begun, "preset": "presets/mine.toml"}
 
 
 @pytest.mark.parametrize("words", [(), ("--user-tower", "id", "--biases"), ("--dim", "9", "--patience", "8")])
 def test_the_command_of_a_training_repeats_it(here, trained, words):
     from recsys_embed.config.fields import command
     from recsys_embed.config.settings import DataConfig
-    from recsys_embed.presets import settings_of
+    from recsys_embed.presets import preset_settings
 
     chosen = trained("train", "--preset", "mine", *words)
     configs = [
         kind(**{k: v for k, v in chosen.items() if k in kind.__dataclass_fields__})
         for kind in (DataConfig, ModelConfig, TrainConfig, RunConfig)
     ]
-    said = command(*configs, preset=settings_of("mine"))
+    said = command(*configs, preset=preset_settings("mine"))
     assert trained(*shlex.split(said)[1:]) == chosen
     assert len(shlex.split(said)) == 6 + len(words), "what the preset has is left to it"
 
@@ -100,7 +100,7 @@ def test_a_recommender_takes_one(here):
 
 
 def test_ones_own_hides_a_shipped_one_and_none_leaves_the_folder(here):
-    (OWN / "ml-1m.toml").write_text(BOTH)
+    (USER_FOLDER / "ml-1m.toml").write_text(BOTH)
     assert find_preset("ml-1m").settings["dim"] == 6
     assert [p.path for p in list_presets() if p.name == "ml-1m"] == ["presets/ml-1m.toml"]
     (here / "outside.toml").write_text(BOTH)
@@ -116,7 +116,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 @tries(deadline=None, max_examples=40)
 @given(lr=numbers, epochs=st.integers(1, 99), tower=st.sampled_from(["id", "both"]), on=st.booleans(), about=texts)
 def test_a_file_gives_back_what_was_written(tmp_path_factory, lr, epochs, tower, on, about):
-    chosen = {"lr": lr, "epochs": epochs, "user_tower": tower, "refit": on, "hidden": "8,4"}
+    chosen = {"lr": lr, "epochs": epochs, "user_tower": tower, "refit": on, "mlp_layers": "8,4"}
     made = Preset("a.b-1", chosen, about, "here", {"value": lr, "data": about, "start": 1e-7})
     path = write_preset(made, tmp_path_factory.mktemp("presets"))
     assert Preset.read(path) == Preset(**{**vars(made), "path": str(path)})
@@ -125,9 +125,9 @@ def test_a_file_gives_back_what_was_written(tmp_path_factory, lr, epochs, tower,
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("dim = ", "no readable preset"),
+        ("dim = ", "not a readable preset"),
         ("nothing = 1", "no key 'nothing'; there are about, source, validation, settings"),
-        ("[settings]\nsize = 4", "no setting 'size'; there are dim, scorer"),
+        ("[settings]\nsize = 4", "no setting 'size'; there are family, dim"),
         ("[settings]\nseed = 4", "no setting 'seed'"),
         ('[settings]\ndim = "big"', "dim must be a whole number, got 'big'"),
         ("[settings]\ndim = 4.5", "dim must be a whole number, got 4.5"),
@@ -152,17 +152,17 @@ def test_unknown_names_list_what_there_is(here):
         preset("nothing")
     with pytest.raises(SettingError, match=r"no preset file nothing\.toml"):
         preset("nothing.toml")
-    with pytest.raises(SettingError, match="no setting 'size'; there are dim, "):
+    with pytest.raises(SettingError, match="no setting 'size'; there are family, dim, "):
         preset("ml-1m", size=3)
     assert preset("ml-1m", seed=3).train.seed == 3 and "seed" not in SETTINGS
 
 
 def test_the_commands_list_and_refuse_in_one_line(here):
-    (OWN / "broken.toml").write_text("dim = ")
+    (USER_FOLDER / "broken.toml").write_text("dim = ")
     known = [p.name for p in list_presets()]
     assert {"mine", "ml-1m"} <= set(known)
     done = recsys("presets", cwd=here)
-    assert "left out: presets/broken.toml is no readable preset" in done.stderr
+    assert "left out: presets/broken.toml is not a readable preset" in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:-1]] == known
     listed = json.loads(recsys("presets", "--json", cwd=here).stdout)["presets"]
     assert [p["name"] for p in listed] == known and all(p["settings"] for p in listed)

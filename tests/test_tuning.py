@@ -1,22 +1,36 @@
 """The search for settings: what it moves, what it keeps, and that the test part stays out of it."""
 
+import contextlib
 import json
 import signal
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import polars as pl
 import pytest
 from worlds import recsys
 
-from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig, load_dataset, preset, tune
+from recsys_embed import (
+    ContentConfig,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    TuneConfig,
+    load_dataset,
+    preset,
+    tune,
+)
 from recsys_embed.config.fields import settings
+from recsys_embed.config.renamed import RENAMED
 from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment.run import run_experiment
-from recsys_embed.tuning.search import Search, TuningObjective
+from recsys_embed.tuning.objective import TuningObjective
+from recsys_embed.tuning.search import Search
 from recsys_embed.tuning.study import HOME, choose_study
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
@@ -31,8 +45,8 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def search(trials=2, data=DATA, start=BAD, fix="epochs,batch_size", **given):
-    return tune(data, *start, TuneConfig(trials=trials, fix=fix, track=False, **given))
+def search(trials=2, data=DATA, start=BAD, freeze="epochs,batch_size", content=None, **given):
+    return tune(data, *start, TuneConfig(trials=trials, freeze=freeze, track=False, **given), content)
 
 
 def kept(folder="studies/synthetic-bpr"):
@@ -105,7 +119,7 @@ def test_stars_are_judged_by_their_error():
 
 
 def test_what_is_fixed_stays():
-    search(4, fix="epochs,batch_size,lr,dim")
+    search(4, freeze="epochs,batch_size,lr,dim")
     for trial in kept():
         assert not {"lr", "dim", "epochs"} & set(trial.params)
         assert trial.user_attrs["settings"]["lr"] == 0.0005 and trial.user_attrs["settings"]["dim"] == 2
@@ -159,7 +173,7 @@ def test_without_validation_ratings_there_is_nothing_to_judge_by():
 
 @pytest.mark.slow
 def test_the_trials_of_a_killed_search_add_up(here):
-    words = ["tune", "--dataset", WORLD, "--loss", "bpr", "--epochs", "4", "--fix", "dim,epochs", "--no-track"]
+    words = ["tune", "--dataset", WORLD, "--loss", "bpr", "--epochs", "4", "--freeze", "dim,epochs", "--no-track"]
     running = subprocess.Popen([sys.executable, "-m", "recsys_embed", *words, "--trials", "500"], cwd=here)
     try:
         while not _recorded(here / "studies" / "synthetic-bpr" / "study.db"):
@@ -195,7 +209,7 @@ def _recorded(database):
 
 
 def test_a_search_that_was_cut_off_goes_on_as_it_would_have(quick, monkeypatch):
-    monkeypatch.setattr("recsys_embed.tuning.study._RANDOM", 3)
+    monkeypatch.setattr("recsys_embed.tuning.study._RANDOM_TRIALS", 3)
     values = [[0.1 * n] for n in (3, 1, 2, 5, 4, 7)]
     quick(*values)
     search(6, study="whole")
@@ -209,6 +223,28 @@ def test_a_search_that_was_cut_off_goes_on_as_it_would_have(quick, monkeypatch):
     search(1, study="parts")
     assert finished("studies/parts") == finished("studies/whole")
     assert [t.number for t in kept("studies/parts") if t.state.name == "FAIL"] == [2]
+
+
+def test_a_study_of_an_earlier_version_goes_on_as_it_would_have(quick, monkeypatch):
+    monkeypatch.setattr("recsys_embed.tuning.study._RANDOM_TRIALS", 3)
+    values = [[0.1 * n] for n in (3, 1, 2, 5, 4)]
+    quick(*values[:4], *values)
+    search(4, study="parts", content=ContentConfig(text="title"))
+    search(5, study="whole", content=ContentConfig(text="title"))
+    old = {new: old for old, new in RENAMED.items() if old != "start"}
+    facts = Path("studies/parts/study.json")
+    before = json.loads(facts.read_text())
+    before["settings"] = {old.get(n, n): v for n, v in before["settings"].items() if n != "family"}
+    facts.write_text(json.dumps(before | {"moved": [old.get(n, n) for n in before["moved"]]}))
+    assert "content_pace" in facts.read_text() and "content_lr_scale" not in facts.read_text()
+    with contextlib.closing(sqlite3.connect("studies/parts/study.db")) as database, database:
+        database.execute(
+            "update trial_user_attributes set value_json = replace(value_json, 'content_lr_scale', 'content_pace')"
+        )
+    quick(*values[4:])
+    report = search(1, study="parts", content=ContentConfig(text="title"))
+    assert finished("studies/parts") == finished("studies/whole")
+    assert "content_lr_scale" in report["best"]["settings"] and "content_pace" in kept("studies/parts")[0].params
 
 
 def test_what_kills_the_program_twice_is_not_tried_a_third_time(quick):
@@ -291,7 +327,7 @@ def test_settings_that_diverge_are_left_behind(quick):
     assert [t.state.name for t in kept()] == ["COMPLETE", "PRUNED", "COMPLETE"]
     assert kept()[1].user_attrs["facts"]["why"] == "the loss became nan" and report["best"]["value"] == 0.2
     quick(TrainingError("nan"))
-    with pytest.raises(TrainingError, match="no trial of studies.other came to a value"):
+    with pytest.raises(TrainingError, match="no trial of studies.other was completed"):
         search(1, study="other")
 
 
@@ -303,13 +339,13 @@ def test_too_little_memory_costs_a_trial_and_other_errors_are_not_hidden(quick):
 
 
 def test_a_second_ctrl_c_leaves_no_half_trial(monkeypatch):
-    from recsys_embed.tuning.search import _Watch
+    from recsys_embed.tuning.objective import TrialMonitor
 
     def metrics(self, values, step=None):
         raise KeyboardInterrupt
 
     search(1)
-    monkeypatch.setattr(_Watch, "metrics", metrics)
+    monkeypatch.setattr(TrialMonitor, "metrics", metrics)
     with pytest.raises(KeyboardInterrupt):
         search(1)
     assert [t.state.name for t in kept()] == ["COMPLETE", "RUNNING"]
@@ -337,7 +373,7 @@ def test_a_study_belongs_to_one_process_and_to_one_start(quick, here):
         other.execute("ROLLBACK")
     # Another start is another study; a named one is refused where it began otherwise.
     assert search(1, start=(ModelConfig(dim=3), BAD[1]))["study"] == "studies/synthetic-bpr-2"
-    with pytest.raises(SettingError, match=r"began otherwise \(dim 2, now 3\): name another with --study"):
+    with pytest.raises(SettingError, match=r"started differently \(dim 2, now 3\): choose another name with --study"):
         search(1, start=(ModelConfig(dim=3), BAD[1]), study="synthetic-bpr")
     (here / "presets" / "mine.toml").write_text("[settings]\ndim = 3\n")
     with pytest.raises(SettingError, match="no preset of a study"):
@@ -348,10 +384,10 @@ def test_a_study_belongs_to_one_process_and_to_one_start(quick, here):
 
 
 def test_names_of_studies_count_up(tmp_path):
-    facts = {"settings": {"dim": 3}}
+    facts = {"moved": ["lr"], "settings": {"family": "embedding", "dim": 3}}
     for name in ("a", "a-2"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "study.json").write_text(json.dumps({"settings": {"dim": len(name)}}))
+        (tmp_path / name / "study.json").write_text(json.dumps({"moved": ["lr"], "settings": {"dim": len(name)}}))
     assert choose_study(None, "a", facts, tmp_path, tmp_path).name == "a-2"
     (tmp_path / "a-2" / "study.json").unlink()
     (tmp_path / "a-2.toml").write_text("")
@@ -366,8 +402,11 @@ def test_names_of_studies_count_up(tmp_path):
     [
         ({"minutes": 0}, "minutes must be above 0"),
         ({"trials": 0}, "trials must be at least 1"),
-        ({"fix": "size"}, "--fix size: there is no such setting; those that are moved are dim, epochs, lr"),
-        ({"fix": "dim,epochs,lr,user_decay,item_decay,balance,dropout,batch_size,negatives"}, "leaves nothing to move"),
+        ({"freeze": "size"}, "--freeze size: there is no such setting; the tuned settings are dim, epochs, lr"),
+        (
+            {"freeze": "dim,epochs,lr,user_decay,item_decay,balance,dropout,batch_size,negatives"},
+            "leaves nothing to tune",
+        ),
         ({"study": "../x"}, "study must be a name"),
     ],
 )
@@ -387,7 +426,7 @@ def test_trials_are_runs_below_the_search_which_goes_on(here, quick):
     store = f"sqlite:///{here}/mlflow.db"
 
     def go():
-        return tune(DATA, *BAD, TuneConfig(trials=1, fix="epochs,batch_size", tracking_uri=store))
+        return tune(DATA, *BAD, TuneConfig(trials=1, freeze="epochs,batch_size", tracking_uri=store))
 
     quick([0.1, 0.3])
     report = go()

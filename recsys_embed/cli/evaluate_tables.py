@@ -1,4 +1,4 @@
-"""What recsys evaluate prints of --by and --probe."""
+"""Tables that recsys evaluate prints for --by and --probe, and for cold items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.cli.output import echo, print_json, print_table
 
 if TYPE_CHECKING:
     from recsys_embed.data.ratings import Ratings
@@ -15,48 +15,46 @@ if TYPE_CHECKING:
     from recsys_embed.recommender import Recommender
 
 
-def say_slices(part: Slices, report: Report) -> None:
-    """Print a test in parts, with what it is over all."""
-    k, shown = part.k, part.exposure
+def print_slices(slices: Slices, report: Report) -> None:
+    """Print the metrics of slices, and those of the whole test."""
+    k, exposure = slices.k, slices.exposure
     overall = "   ".join(f"{n}_at_{k} {report.metrics[f'{n}_at_{k}']:.4f}" for n in ("ndcg", "recall", "precision"))
-    say(f"over all: {overall}")
-    say(
-        f"lists of {k}: {shown['coverage']:.1%} of the rated items stand in one; Gini {shown['gini']:.3f}; "
-        f"{shown['half']:,} items take half of all places"
+    echo(f"overall: {overall}")
+    echo(
+        f"lists of {k} hold {exposure['coverage']:.1%} of the rated items; Gini {exposure['gini']:.3f}; "
+        f"{exposure['half']:,} items take half of all places"
     )
-    say()
-    (_say_users if part.side == "users" else _say_items)(part)
+    echo()
+    (_print_user_slices if slices.side == "users" else _print_item_slices)(slices)
 
 
-def _say_users(part: Slices) -> None:
-    names = ("ndcg", "recall", "precision", "mrr", "hit")
-    heads = ["ratings of the user", "users", *(f"{n}_at_{part.k}" for n in names), "95 % of ndcg"]
+def _print_user_slices(slices: Slices) -> None:
+    metrics = ("ndcg", "recall", "precision", "mrr", "hit")
+    names = ["ratings of the user", "users", *(f"{metric}_at_{slices.k}" for metric in metrics), "95 % of ndcg"]
     lines = [
-        [row["name"], f"{row['users']:,}", *(_number(row[n]) for n in names), _span(row["ndcg_interval"])]
-        for row in part.rows
+        [row["name"], f"{row['users']:,}", *(_number(row[metric]) for metric in metrics), _span(row["ndcg_interval"])]
+        for row in slices.rows
     ]
-    say_table(heads, lines, " ".join(heads[1:-1]))
+    print_table(names, lines, " ".join(names[1:-1]))
 
 
-def _say_items(part: Slices) -> None:
-    recall = f"recall_at_{part.k}"
-    heads = [part.by, "items", "train", "test", "shown", "coverage", "rows", "users", recall, "95 % interval"]
+def _print_item_slices(slices: Slices) -> None:
+    recall = f"recall_at_{slices.k}"
+    names = [slices.by, "items", "train", "test", "shown", "coverage", "rows", "users", recall, "95 % interval"]
     lines = [
         [
             row["name"], f"{row['items']:,}", *(f"{row[n]:.1%}" for n in ("train", "test", "shown", "coverage")),
             f"{row['test_ratings']:,}", f"{row['users']:,}", _number(row["recall"]), _span(row["recall_interval"]),
         ]
-        for row in part.rows
+        for row in slices.rows
     ]  # fmt: skip
-    say_table(heads, lines, f"items train test shown coverage rows users {recall}")
-    if part.left_out:
-        say(f"{part.left_out:,} more, with fewer items each, are not shown")
-    say(
-        "train, test, shown: shares of the training ratings, the test ratings, the places in lists; rows: test ratings",
-        dim=True,
-    )
-    say(f"{recall}: of a user's test ratings in the part, the share in the list; mean over the users who have any",
-        dim=True)  # fmt: skip
+    print_table(names, lines, f"items train test shown coverage rows users {recall}")
+    if slices.n_skipped:
+        echo(f"{slices.n_skipped:,} more, with fewer items each, are left out")
+    echo("train, test, shown: shares of the training ratings, of the test ratings (rows) and of all places in lists",
+         dim=True)  # fmt: skip
+    echo(f"{recall}: share of a user's test ratings of these items that is in the list; mean over users who have any",
+         dim=True)  # fmt: skip
 
 
 def _number(value: Any) -> str:
@@ -68,40 +66,55 @@ def _span(ends: list[float] | None) -> str:
 
 
 def probe(recommender: Recommender, folder: Path, name: str, test: Callable[[], Ratings], json: bool) -> None:
-    """Print what the vectors know: of a column of the item table, or, for "links", of test ratings (read then)."""
+    """Probe the vectors for a column of the item table, or for "links", and print the result.
+
+    test: returns the test ratings, which only "links" needs.
+    """
     from recsys_embed.evaluation.probes import probe_column, probe_links
 
-    found = probe_links(recommender, test()) if name == "links" else probe_column(recommender, name)
+    result = probe_links(recommender, test()) if name == "links" else probe_column(recommender, name)
     if json:
-        return say_json({"model": str(folder), "probe": {"of": name, **found}})
-    say(f"model {folder}   vectors of {recommender.model.dim}")
-    return _say_links(found) if name == "links" else _say_column(found)
+        return print_json({"model": str(folder), "probe": {"of": name, **result}})
+    echo(f"model {folder}   vectors of {recommender.model.dim}")
+    return _print_link_probe(result) if name == "links" else _print_column_probe(result)
 
 
-def _say_column(found: dict[str, Any]) -> None:
-    name = found["column"]
-    say(
-        f"{name} of {found['items']:,} rated items, read in their vectors by logistic regression; AUC on items left out"
-    )
-    say(f"mean AUC {found['auc']:.3f}; from popularity alone {found['popularity']:.3f}; by chance 0.500")
-    if found["told"]:
-        say(f"the model was trained with {name}, so its vectors were told")
-    say()
-    lines = [[t["name"], f"{t['items']:,}", f"{t['auc']:.3f}", f"{t['popularity']:.3f}"] for t in found["tags"]]
-    say_table([name, "items", "AUC", "popularity"], lines, "items AUC popularity")
+def _print_column_probe(result: dict[str, Any]) -> None:
+    name = result["column"]
+    echo(f"{name} of {result['items']:,} rated items, by logistic regression on their vectors; AUC on items left out")
+    echo(f"mean AUC {result['auc']:.3f}; from popularity alone {result['popularity']:.3f}; by chance 0.500")
+    if result["told"]:
+        echo(f"the model was trained with {name}, so its vectors contain it")
+    echo()
+    lines = [[tag["name"], f"{tag['items']:,}", f"{tag['auc']:.3f}", f"{tag['popularity']:.3f}"]
+             for tag in result["tags"]]  # fmt: skip
+    print_table([name, "items", "AUC", "popularity"], lines, "items AUC popularity")
 
 
-def _say_links(found: dict[str, Any]) -> None:
-    say(
-        f"{found['rows']:,} test ratings of {found['users']:,} users, each against {found['negatives']} items "
+def _print_link_probe(result: dict[str, Any]) -> None:
+    echo(
+        f"{result['rows']:,} test ratings of {result['users']:,} users, each against {result['negatives']} items "
         "that the user is not known to have rated"
     )
-    say("AUC, within users (chance: 0.5)")
-    say()
+    echo("AUC, within users (chance: 0.5)")
+    echo()
     lines = []
     for kind, title in (("uniform", "any item"), ("matched", "as popular")):
-        part = found[kind]
-        vectors = f"{part['vectors']:.3f}" if "vectors" in part else ""
-        lines.append([title, f"{part['model']:.3f}", "{:.3f} to {:.3f}".format(*part["interval"]), vectors])
-        lines[-1].append(f"{part['popularity']:.3f}")
-    say_table(["against", "model", "95 %", "no_biases", "popularity"], lines, "model no_biases popularity")
+        aucs = result[kind]
+        vectors = f"{aucs['vectors']:.3f}" if "vectors" in aucs else ""
+        interval = "{:.3f} to {:.3f}".format(*aucs["interval"])
+        lines.append([title, f"{aucs['model']:.3f}", interval, vectors, f"{aucs['popularity']:.3f}"])
+    print_table(["against", "model", "95 %", "no_biases", "popularity"], lines, "model no_biases popularity")
+
+
+def print_cold(cold: dict[str, Any]) -> None:
+    """Print how cold items are ranked, by the model and by the baselines that were measured."""
+    metrics = ("ndcg_at_10", "recall_at_20", "auc")
+    echo(f"cold: {cold['items']:,} items without a training rating, {cold['users']:,} users, ranked among themselves")
+    echo("(columns with all: known and cold items ranked together)")
+    lines = [
+        [name, *(f"{part[metric]:.4f}" for part in (values, values["all"]) for metric in metrics)]
+        for name, values in {"this model": cold, **cold["baselines"]}.items()
+    ]
+    names = ["", *metrics, *(f"all {metric}" for metric in metrics)]
+    print_table(names, lines, "ndcg_at_10 recall_at_20 auc")

@@ -1,4 +1,4 @@
-"""recsys explain."""
+"""recsys explain: why an item is recommended to a user."""
 
 from __future__ import annotations
 
@@ -6,92 +6,98 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATED
-from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.cli.recommend import asked_of, whom_of
-from recsys_embed.cli.similar import load
+from recsys_embed.cli.loading import load
+from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATINGS, with_settings
+from recsys_embed.cli.output import echo, print_json, print_table
+from recsys_embed.cli.recommend import user_fields, with_user
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
     from recsys_embed.answering.explain import Explanation
 
-_PARTS = {
-    "popularity": "the logarithm of one more than the item's ratings: nothing is known of whom it is for",
-    "collaborative": "what the vectors have in common, as ratings made them",
-    "text": "what they have in common by the item's description",
-    "mlp": "what the perceptron makes of both vectors: it has no parts",
-    "item_bias": "the item's with everybody",
-    "user_bias": "the user's with every item",
-    "offset": "everybody's with every item",
+_PART_MEANINGS = {
+    "popularity": "log(1 + the item's ratings): there is no feedback to go by",
+    "collaborative": "what the vectors have in common, learned from ratings",
+    "text": "what they have in common through the item's content",
+    "mlp": "the MLP's output for both vectors, which has no parts",
+    "item_bias": "the item's bias: the same for all users",
+    "user_bias": "the user's bias: the same for all items",
+    "offset": "the same for all users and items",
 }
 
 
+@with_settings(old_names={"n": "k"})
 def explain(
     item: Annotated[str, typer.Option(help="An item's id or title.")],
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
     likes: LIKES = None,
     dislikes: DISLIKES = None,
-    rated: RATED = None,
-    n: Annotated[int, typer.Option("--n", help="How many items of theirs are named.", min=1)] = 5,
+    ratings: RATINGS = None,
+    k: Annotated[int, typer.Option("--k", help="How many of the user's items to name.", min=1)] = 5,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
-    """Say why an item is for somebody: the parts of its score, and what of theirs speaks for it.
+    """Explain an item for a user: the parts of its score, and the user's items that speak for it.
 
     Example: recsys explain --user 42 --item "Star Wars"
     """
-    said = {"likes": likes, "dislikes": dislikes, "rated": rated}
-    if user is None and not any(said.values()):
-        raise SettingError("say for whom: --user ID, or what somebody --likes, --dislikes or --rated")
+    feedback = {"likes": likes, "dislikes": dislikes, "ratings": ratings}
+    if user is None and not any(feedback.values()):
+        raise SettingError("say for whom: --user ID, or a new user's --likes, --dislikes or --ratings")
     from recsys_embed.answering.request import RecommendRequest
 
     recommender, folder = load(model)
-    ask = asked_of(recommender, RecommendRequest(), user, said)
-    found = recommender.explain(
-        ask.user, recommender.find_item(item), n, likes=ask.likes, dislikes=ask.dislikes, ratings=ask.ratings
+    request = with_user(recommender, RecommendRequest(), user, feedback)
+    explanation = recommender.explain(
+        request.user,
+        recommender.find_item(item),
+        k,
+        likes=request.likes,
+        dislikes=request.dislikes,
+        ratings=request.ratings,
     )
     if json:
-        return say_json({**found.summary(), **whom_of(ask), "model": str(folder)})
-    whom = f"user {found.user}" if user is not None else "somebody new"
-    say(f"{found.item} {found.title}, for {whom}: {_score(found)}   model {folder}")
-    if found.seen:
-        say("it is theirs already: lists leave it out")
+        return print_json({**explanation.summary(), **user_fields(request), "model": str(folder)})
+    whom = f"user {explanation.user}" if user is not None else "a new user"
+    echo(f"{explanation.item} {explanation.title}, for {whom}: {_score_text(explanation)}   model {folder}")
+    if explanation.seen:
+        echo("the user has this item already: lists leave it out")
     rows = [
-        [name.replace("_", " "), f"{found.parts[name]:+.3f}", said]
-        for name, said in _PARTS.items()
-        if found.parts.get(name)
+        [name.replace("_", " "), f"{explanation.components[name]:+.3f}", meaning]
+        for name, meaning in _PART_MEANINGS.items()
+        if explanation.components.get(name)
     ]
-    say_table(["part", "value", "what it is"], rows, "value")
-    _say_own(found)
-    if found.shared:
-        say()
-        rows = [[s["token"], s["column"], s["items"]] for s in found.shared]
-        say_table(["in common", "column", "of theirs"], rows, "of theirs")
+    print_table(["part", "value", "what it is"], rows, "value")
+    _print_evidence(explanation)
+    if explanation.common_tokens:
+        echo()
+        rows = [[token["token"], token["column"], token["items"]] for token in explanation.common_tokens]
+        print_table(["in common", "column", "items"], rows, "items")
     return None
 
 
-def _score(found: Explanation) -> str:
-    if found.unit == "chance":
-        return f"{found.score:.3f} log-odds, a chance of {found.value:.3f}"
-    if found.unit == "stars":
-        return f"{found.score:.3f} stars" + (f", cut to {found.value:g}" if found.value != found.score else "")
-    return f"{found.score:.3f} (no unit)"
+def _score_text(explanation: Explanation) -> str:
+    score, value = explanation.score, explanation.value
+    if explanation.unit == "chance":
+        return f"{score:.3f} log-odds, a probability of {value:.3f}"
+    if explanation.unit == "stars":
+        return f"{score:.3f} stars" + (f", clipped to {value:g}" if value != score else "")
+    return f"{score:.3f} (no unit)"
 
 
-def _say_own(found: Explanation) -> None:
-    if not found.own:
+def _print_evidence(explanation: Explanation) -> None:
+    """Print the user's items that speak for the item: their contributions to the score, or the nearest ones."""
+    if not explanation.evidence:
         return
-    say()
-    sums = found.own[0]["kind"] == "contribution"
+    echo()
+    adds = explanation.evidence[0]["kind"] == "contribution"
     rows: list[list[Any]] = [
-        [own["item"], own["title"], f"{own['value']:{'+' if sums else ''}.3f}"] for own in found.own
+        [entry["item"], entry["title"], f"{entry['value']:{'+' if adds else ''}.3f}"] for entry in explanation.evidence
     ]
-    if found.rest is not None and found.rest["items"]:
-        rows.append(["", f"{found.rest['items']:,} others", f"{found.rest['value']:+.3f}"])
-    if found.rest is not None and "vector" in found.rest:
-        rows.append(["", "a vector of the user's own", f"{found.rest['vector']:+.3f}"])
-    say_table(
-        ["item", "what of theirs adds to it" if sums else "nearest of theirs", "adds" if sums else "cosine"],
-        rows,
-        "item adds cosine",
-    )
+    remainder = explanation.remainder
+    if remainder is not None and remainder["items"]:
+        rows.append(["", f"{remainder['items']:,} others", f"{remainder['value']:+.3f}"])
+    if remainder is not None and "vector" in remainder:
+        rows.append(["", "the user's own vector", f"{remainder['vector']:+.3f}"])
+    title = "the user's items that add to it" if adds else "the user's nearest items"
+    print_table(["item", title, "adds" if adds else "cosine"], rows, "item adds cosine")

@@ -1,4 +1,4 @@
-"""recsys: the program. Each command group is a file of its own."""
+"""recsys: the program. Each command or group of commands has a file of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from recsys_embed import __version__
 from recsys_embed.cli import (
     compare,
     data,
@@ -28,6 +27,7 @@ from recsys_embed.cli import (
 )
 from recsys_embed.cli.output import clean, start_logging
 from recsys_embed.errors import RecsysError
+from recsys_embed.version import __version__
 
 app = typer.Typer(
     name="recsys",
@@ -45,12 +45,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def recsys(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes on stderr, only warnings.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings on stderr.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Recommendations from embeddings: train on a ratings file, evaluate honestly, answer, and track every run."""
+    """Recommendations from embeddings: train on a ratings file, evaluate, recommend, serve, and track every run."""
     start_logging(quiet)
 
 
@@ -74,10 +74,10 @@ app.add_typer(words.app, name="words")
 
 
 def main() -> None:
-    """Run the program; an error that is the input's fault is one line on stderr and an exit code of its own."""
-    # torch's threads spin long while they wait for each other, which makes training 20 times slower as soon as
-    # another program wants a core. A short spin costs nothing on an idle machine. NumPy's spin after each product of
-    # matrices: a validation would halve the speed of the epoch after it.
+    """Run the program; errors in the input are one line on stderr and an exit code of their own."""
+    # torch's threads spin for long while they wait for each other, which makes training 20 times slower as soon as
+    # another program needs a core. A short spin costs nothing on an idle machine. NumPy's threads spin after each
+    # matrix product: a validation would halve the speed of the next epoch.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
@@ -85,7 +85,7 @@ def main() -> None:
     except RecsysError as error:
         print(f"error: {clean(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a pipe closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"error: {clean(error)}", file=sys.stderr)

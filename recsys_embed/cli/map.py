@@ -1,4 +1,4 @@
-"""recsys map."""
+"""recsys map: the items in two dimensions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from recsys_embed.cli.options import JSON, MODEL, with_settings
-from recsys_embed.cli.output import say, say_json
+from recsys_embed.cli.output import echo, print_json
 from recsys_embed.config.settings import MapConfig
 
 
@@ -18,30 +18,31 @@ def draw(
     config: MapConfig,
     out: Annotated[Path, typer.Option(help="Folder of map.html and map.png.")] = Path("map"),
     compare: Annotated[
-        str | None, typer.Option(help="Another model folder: its map is laid over this one, to show what moved.")
+        str | None, typer.Option(help="Another model folder, whose map is aligned with this one to show changes.")
     ] = None,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
-    """Draw the items of a model in two dimensions: a page to explore in a browser, and a picture.
+    """Draw a model's items in two dimensions: a page to explore in a browser, and a picture.
 
     Example: recsys map --colour year
     """
-    from recsys_embed.cli.similar import load
+    from recsys_embed.cli.loading import load
     from recsys_embed.maps.draw import draw_map, trust_text
 
-    begin = time.perf_counter()
+    start = time.perf_counter()
     recommender, folder = load(model)
     other = None if compare is None else load(compare)[0]
     drawn = draw_map(recommender, out, config, compare=other, title=folder.name)
     if json:
-        return say_json({"model": str(folder), **drawn.summary()})
+        return print_json({"model": str(folder), **drawn.summary()})
     projection = drawn.projection
-    say(f"{len(drawn.rows):,} items by {projection.name}; {trust_text(projection)}   model {folder}")
-    if drawn.moves is not None:
-        m = drawn.moves
-        say(f"{m.shared:,} of them are in {compare} too: {m.churn:.0%} of their {m.of} nearest are others now")
+    echo(f"{len(drawn.rows):,} items by {projection.name}; {trust_text(projection)}   model {folder}")
+    if drawn.changes is not None:
+        changes = drawn.changes
+        nearest = f"{changes.churn:.0%} of their {changes.n_neighbours} nearest are others now"
+        echo(f"{changes.n_shared:,} of them are in {compare} too: {nearest}")
     page = drawn.files[0]
     for file in drawn.files:
-        say(f"{file}   {file.stat().st_size / 1e6:.2f} MB")
-    return say(f"open {page.resolve().as_uri()}   ({time.perf_counter() - begin:.1f} s)")
+        echo(f"{file}   {file.stat().st_size / 1e6:.2f} MB")
+    return echo(f"open {page.resolve().as_uri()}   ({time.perf_counter() - start:.1f} s)")

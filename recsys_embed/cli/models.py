@@ -1,4 +1,4 @@
-"""recsys models and recsys ui."""
+"""recsys models and recsys ui: list trained models, and open MLflow's pages."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from typing import Annotated, Any
 import typer
 
 from recsys_embed.cli.options import JSON, STORE
-from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.cli.output import echo, print_json, print_table
 
 
 def list_models(
     folder: Annotated[Path, typer.Option(help="Where the models are.")] = Path("models"),
     json: JSON = False,
 ) -> None:
-    """List the trained models of this folder, the newest first."""
-    from recsys_embed.storage.model_folders import listed
+    """List the trained models of a folder, the newest first."""
+    from recsys_embed.storage.model_folders import list_model_folders
 
-    found: list[dict[str, Any]] = []
-    for path, facts in listed(folder):
-        chosen, metrics = facts.get("settings", {}), facts.get("metrics", {})
-        found.append(
+    models: list[dict[str, Any]] = []
+    for path, facts in list_model_folders(folder):
+        settings, metrics = facts.get("settings", {}), facts.get("metrics", {})
+        models.append(
             {
                 "model": str(path),
                 "created": facts.get("created"),
                 "dataset": facts.get("dataset"),
-                "loss": chosen.get("loss"),
-                "dim": chosen.get("dim"),
+                "loss": settings.get("loss"),
+                "dim": settings.get("dim"),
                 "ndcg_at_10": (metrics.get("test") or {}).get("ndcg_at_10"),
             }
         )
     if json:
-        return say_json({"models": found})
-    if not found:
-        return say(f"there is no model in {folder}/ yet: recsys train makes one")
-    names = list(found[0])
-    rows = [[f"{v:.4f}" if isinstance(v, float) else str(v or "")[:60] for v in m.values()] for m in found]
-    return say_table(names, rows, "dim ndcg_at_10")
+        return print_json({"models": models})
+    if not models:
+        return echo(f"there is no model in {folder}/ yet: recsys train makes one")
+    names = list(models[0])
+    rows = [[f"{v:.4f}" if isinstance(v, float) else str(v or "")[:60] for v in m.values()] for m in models]
+    return print_table(names, rows, "dim ndcg_at_10")
 
 
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 5000,
     uri: STORE = None,
 ) -> None:
-    """Open the MLflow pages on this folder's runs, at 127.0.0.1 only. Ctrl-C ends them."""
+    """Serve MLflow's pages on this folder's runs, on 127.0.0.1 only. Ctrl-C ends them."""
     import sys
 
     from recsys_embed.tracking.mlflow_tracker import resolve_tracking_uri
 
     store = resolve_tracking_uri(uri)
-    say(f"http://127.0.0.1:{port}   store {store}")
+    echo(f"http://127.0.0.1:{port}   store {store}")
     sys.stdout.flush()
     server = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
-    # The server takes this process over, so that whatever ends it ends the server and its workers.
+    # The server replaces this process, so that whatever ends it ends the server and its workers.
     os.execv(sys.executable, [sys.executable, *server])

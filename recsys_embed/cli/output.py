@@ -1,4 +1,4 @@
-"""What people and machines see: results on stdout, all else on stderr."""
+"""Output for people and machines: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# Titles are data: escape sequences in them, and what turns or breaks a line, must not reach a terminal.
+# Titles are data: escape sequences, line breaks and marks that reverse text must not reach a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-# Metrics that people see of a test; --json has all of them.
-SHOWN = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_10", "coverage_at_10", "rmse")
+# The test metrics that are printed; --json has all of them.
+TEST_METRICS = ("ndcg_at_10", "recall_at_10", "precision_at_10", "mrr_at_10", "hit_at_10", "coverage_at_10", "rmse")
 
 _BOLD, _DIM = "1", "2"
-_LEAST = 8  # cells that a column keeps, however narrow the terminal is
+_MIN_WIDTH = 8  # cells that a column keeps, however narrow the terminal is
 
 
 def start_logging(quiet: bool) -> None:
-    """Send the package's notes to stderr, one plain line each; with `quiet` only warnings."""
+    """Log the package's messages to stderr, one plain line each; with `quiet` only warnings."""
     logger = logging.getLogger("recsys_embed")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Plain())
+    handler.setFormatter(_PlainFormatter())
     logger.handlers = [handler]
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.propagate = False
 
 
-class _Plain(logging.Formatter):
+class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = clean(record.getMessage())
         return f"warning: {text}" if record.levelno >= logging.WARNING else text
 
 
 def clean(text: object) -> str:
-    """Return text that a terminal shows and does not obey."""
+    """Return text without characters that a terminal would interpret."""
     return _CONTROL.sub(" ", str(text))
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print one JSON object."""
     print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:
-    """Return a value with null for what JSON cannot say: NaN and infinity."""
+    """Return a value with None for NaN and infinity, which JSON lacks."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -57,32 +57,32 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def say(text: str = "", dim: bool = False) -> None:
-    """Print a line; `dim` is for what stands beside the result."""
+def echo(text: str = "", dim: bool = False) -> None:
+    """Print a line. dim: for notes about the result."""
     print(_styled(clean(text), _DIM) if dim else clean(text))
 
 
-def say_table(names: Sequence[str], rows: Sequence[Sequence[object]], right: str = "") -> None:
-    """Print rows as aligned columns that fit the width; names in `right` are set to the right.
+def print_table(names: Sequence[str], rows: Sequence[Sequence[object]], right: str = "") -> None:
+    """Print rows as aligned columns that fit the width. right: names of right-aligned columns, separated by spaces.
 
-    Where the line would be too long, the widest text columns give way; numbers are never cut.
+    Where lines would be too long, the widest left-aligned columns are cut; right-aligned ones never are.
     """
     from rich.cells import cell_len  # a CJK character or an emoji takes two cells
 
-    numbers = [name in right.split() for name in names]
+    align_right = [name in right.split() for name in names]
     cells = [[clean("" if c is None else c) for c in row] for row in (names, *rows)]
-    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(names))]
-    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
-    texts = [at for at, number in enumerate(numbers) if not number]
-    while sum(widths) + 2 * (len(widths) - 1) > room and any(widths[at] > _LEAST for at in texts):
-        widths[max(texts, key=widths.__getitem__)] -= 1
+    widths = [max(cell_len(row[column]) for row in cells) for column in range(len(names))]
+    max_width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 200
+    flexible = [column for column, fixed in enumerate(align_right) if not fixed]
+    while sum(widths) + 2 * (len(widths) - 1) > max_width and any(widths[column] > _MIN_WIDTH for column in flexible):
+        widths[max(flexible, key=widths.__getitem__)] -= 1
     for n, row in enumerate(cells):
-        line = "  ".join(_fit(*part) for part in zip(row, widths, numbers, strict=True)).rstrip()
+        line = "  ".join(_fit(*cell) for cell in zip(row, widths, align_right, strict=True)).rstrip()
         print(line if n else _styled(line, _BOLD))
 
 
 def _fit(text: str, width: int, right: bool) -> str:
-    """Return a text of exactly so many cells."""
+    """Return a text padded or cut to exactly `width` cells."""
     from rich.cells import cell_len, set_cell_size
 
     if cell_len(text) > width:
@@ -92,9 +92,9 @@ def _fit(text: str, width: int, right: bool) -> str:
 
 
 def _styled(line: str, style: str) -> str:
-    """Return a line as bold or dim where somebody can see it: on a terminal that is not dumb, unless NO_COLOR is set.
+    """Return a line in bold or dim style if stdout is a terminal that is not dumb, and NO_COLOR is not set.
 
-    FORCE_COLOR styles what goes elsewhere too.
+    FORCE_COLOR styles it wherever it goes.
     """
-    wanted = bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
-    return f"\x1b[{style}m{line}\x1b[0m" if line and wanted and not os.environ.get("NO_COLOR") else line
+    enabled = bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+    return f"\x1b[{style}m{line}\x1b[0m" if line and enabled and not os.environ.get("NO_COLOR") else line

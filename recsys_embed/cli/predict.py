@@ -1,17 +1,14 @@
-"""recsys predict: what a user is expected to make of an item."""
+"""recsys predict: predict a user's rating of an item."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import JSON, MODEL
-from recsys_embed.cli.output import say, say_json
-
-if TYPE_CHECKING:
-    pass
-from recsys_embed.cli.similar import load
+from recsys_embed.cli.output import echo, print_json
 
 
 def predict(
@@ -20,7 +17,7 @@ def predict(
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
-    """Say what a user is expected to make of an item: stars, a chance, or a ranking score, as the loss has it."""
+    """Predict for a user and an item: stars, a probability or a ranking score, depending on the loss."""
     recommender, folder = load(model)
     user_id = recommender.users.ids(recommender.users.rows([user]))[0]
     item_id = recommender.find_item(item)
@@ -28,12 +25,12 @@ def predict(
     unit = recommender.model.output
     title = recommender.table["title"][int(recommender.items.rows([item_id])[0])]
     if json:
-        return say_json(
+        return print_json(
             {"user": user_id, "item": item_id, "title": title, "value": value, "unit": unit, "model": str(folder)}
         )
     meaning = {
         "stars": "stars",
-        "chance": "chance",
+        "chance": "probability",
         "score": "ranking score (no unit; train with --loss mse for stars)",
     }
-    return say(f"user {user_id}, item {item_id} {title}: {value:.3f} {meaning[unit]}   model {folder}")
+    return echo(f"user {user_id}, item {item_id} {title}: {value:.3f} {meaning[unit]}   model {folder}")

@@ -1,4 +1,4 @@
-"""recsys recommend: one list to read, or lists of many users in a file."""
+"""recsys recommend: a list for one user, or lists for many users in a file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATED, K, with_settings
-from recsys_embed.cli.output import say, say_json, say_table
-from recsys_embed.cli.similar import load
-from recsys_embed.config.settings import IndexName, Rules, UnknownName
+from recsys_embed.cli.loading import load
+from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATINGS, K, with_settings
+from recsys_embed.cli.output import echo, print_json, print_table
+from recsys_embed.config.settings import IndexName, OnUnknown, Rules
 from recsys_embed.errors import SettingError, UnknownId
 
 if TYPE_CHECKING:
@@ -23,42 +23,48 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
-ITEMS = "ids or titles, parted by ; (one within a title is written \\;)"
+_ITEMS_HELP = "ids or titles, separated by ; (within a title: \\;)"
+
+# The options that --help shows; --help-all shows all.
+_FIRST = (
+    "user", "users", "all_users", "likes", "ratings", "k", "where", "per_group", "diversity", "exclude", "out", "model",
+    "json",
+)  # fmt: skip
 
 
-@with_settings(rules=Rules)
+@with_settings(_FIRST, rules=Rules)
 def recommend(
     rules: Rules,
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
-    users: Annotated[Path | None, typer.Option(help="File with a user id in each line (with --out).")] = None,
-    all_users: Annotated[bool, typer.Option("--all-users", help="Every user of the model (with --out).")] = False,
+    users: Annotated[Path | None, typer.Option(help="File with one user id per line (with --out).")] = None,
+    all_users: Annotated[bool, typer.Option("--all-users", help="All users of the model (with --out).")] = False,
     likes: LIKES = None,
     dislikes: DISLIKES = None,
-    rated: RATED = None,
-    anonymous: Annotated[bool, typer.Option("--anonymous", help="Somebody nothing is known of.")] = False,
+    ratings: RATINGS = None,
+    anonymous: Annotated[bool, typer.Option("--anonymous", help="A user without id or feedback.")] = False,
     k: K = 10,
-    among: Annotated[str | None, typer.Option(help=f"Only these items: {ITEMS}.")] = None,
+    candidates: Annotated[str | None, typer.Option(help=f"Only these items: {_ITEMS_HELP}.")] = None,
     exclude: Annotated[str | None, typer.Option(help="None of these items.")] = None,
-    include_seen: Annotated[bool, typer.Option("--include-seen", help="Show what the user has rated too.")] = False,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Include items the user has rated.")] = False,
     hide_test: Annotated[
-        bool, typer.Option("--hide-test", help="Leave out held-out ratings of the user as well.")
+        bool, typer.Option("--hide-test", help="Leave out the user's held-out items as well.")
     ] = False,
     index: Annotated[
-        IndexName, typer.Option(help="approximate: faster for very many items and users; says what it finds.")
+        IndexName, typer.Option(help="approximate: faster for very many items and users; prints its recall.")
     ] = "exact",
     on_unknown: Annotated[
-        UnknownName, typer.Option("--on-unknown", help="skip: leave out users and items that are not known.")
+        OnUnknown, typer.Option("--on-unknown", help="skip: leave out unknown users and items.")
     ] = "error",
     out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
-    """Recommend items to a user, to many, or to somebody the model does not know.
+    """Recommend items to a user, to many users, or to a new or anonymous user.
 
     Example: recsys recommend --user 42 --where "year >= 1990 and 'Comedy' in genres"
     """
-    somebody = {"likes": likes, "dislikes": dislikes, "rated": rated}
-    _check(user is not None, users is not None, all_users, anonymous, somebody, hide_test, out)
+    feedback = {"likes": likes, "dislikes": dislikes, "ratings": ratings}
+    _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
     if out is None and (users is not None or all_users):
@@ -68,10 +74,10 @@ def recommend(
         recommender.use_index(index)
     from recsys_embed.answering.request import RecommendRequest
 
-    ask = RecommendRequest(
+    request = RecommendRequest(
         k=k,
-        candidates=None if among is None else named_items(recommender, among, "among", on_unknown),
-        exclude=() if exclude is None else named_items(recommender, exclude, "exclude", on_unknown),
+        candidates=None if candidates is None else item_ids(recommender, candidates, "candidates", on_unknown),
+        exclude=() if exclude is None else item_ids(recommender, exclude, "exclude", on_unknown),
         include_seen=include_seen,
         hide_test=hide_test,
         rules=rules,
@@ -79,44 +85,45 @@ def recommend(
         on_unknown=on_unknown,
     )
     if out is None:
-        return _one(recommender, folder, asked_of(recommender, ask, user, somebody), json)
+        return _recommend_one(recommender, folder, with_user(recommender, request, user, feedback), json)
     rows = None
     if user is not None:
         rows = recommender.users.rows([user])
     elif users is not None:
         rows = _rows_of(recommender, _read_ids(users), on_unknown)
-    return _many(recommender, folder, ask, rows, out, json)
+    return _recommend_many(recommender, folder, request, rows, out, json)
 
 
 def _check(
-    user: bool, users: bool, all_users: bool, anonymous: bool, somebody: dict[str, str | None], hide: bool, out: Any
+    user: bool, users: bool, all_users: bool, anonymous: bool, feedback: dict[str, str | None], hide: bool, out: Any
 ) -> None:
-    """Refuse what does not say for whom, or says it twice."""
-    given = [f"--{name}" for name, value in somebody.items() if value is not None]
+    """Raise SettingError unless the options name exactly one user or group of users, and go together."""
+    given = [f"--{name}" for name, value in feedback.items() if value is not None]
     if bool(user or given) + users + all_users + anonymous != 1:
         raise SettingError(
-            "say whom to recommend to: one of --user ID, --users FILE, --all-users, --anonymous, or what somebody "
-            "--likes, --dislikes or --rated"
+            "say whom to recommend to: one of --user ID, --users FILE, --all-users, --anonymous, or a new user's "
+            "--likes, --dislikes or --ratings"
         )
     if (given or anonymous) and (out is not None or (hide and not user)):
         raise SettingError(
-            f"{', '.join(given) or '--anonymous'} is about a visitor: --out and --hide-test go with users of the model"
+            f"{', '.join(given) or '--anonymous'} is for a user outside the model: --out and --hide-test go with users "
+            "of the model"
         )
 
 
-def named_items(recommender: Recommender, text: str, option: str, on_unknown: UnknownName = "error") -> list[Id]:
+def item_ids(recommender: Recommender, text: str, option: str, on_unknown: OnUnknown = "error") -> list[Id]:
     """Return the ids of the items that an option names, each once."""
     from recsys_embed.answering.titles import split_names
 
     names = split_names(text)
     if not names:
         raise SettingError(f"--{option} {text!r} names no item")
-    found = dict.fromkeys(_found(recommender, name, on_unknown) for name in names)
-    return [item for item in found if item is not None]
+    ids = dict.fromkeys(_find_item(recommender, name, on_unknown) for name in names)
+    return [item for item in ids if item is not None]
 
 
-def _found(recommender: Recommender, name: str, on_unknown: UnknownName) -> Id | None:
-    """Return the id of an item, or None of one that is not known where that is no error."""
+def _find_item(recommender: Recommender, name: str, on_unknown: OnUnknown) -> Id | None:
+    """Return the id of an item, or None for an unknown one unless that is an error."""
     try:
         return recommender.find_item(name)
     except UnknownId as error:
@@ -126,113 +133,115 @@ def _found(recommender: Recommender, name: str, on_unknown: UnknownName) -> Id |
         return None
 
 
-def asked_of(
-    recommender: Recommender, ask: RecommendRequest, user: str | None, somebody: dict[str, str | None]
+def with_user(
+    recommender: Recommender, request: RecommendRequest, user: str | None, feedback: dict[str, str | None]
 ) -> RecommendRequest:
-    """Return the question with whom it is for."""
-    if user is not None and (ask.on_unknown == "error" or user in recommender.users):
-        ask = replace(ask, user=recommender.users.ids([recommender.users.row(user)])[0])
-    named: dict[str, Any] = {
-        name: named_items(recommender, text, name, ask.on_unknown)
-        for name, text in somebody.items()
-        if text is not None and name != "rated"
-    }
+    """Return a request with the user and the feedback that the options name. feedback: option -> its text."""
     from recsys_embed.answering.titles import split_ratings
 
-    rated = split_ratings(somebody["rated"] or "")
-    if somebody["rated"] is not None and not rated:
-        raise SettingError(f"--rated {somebody['rated']!r} names no item")
-    found = {_found(recommender, name, ask.on_unknown): value for name, value in rated.items()}
-    ratings = {item: value for item, value in found.items() if item is not None}
-    return replace(ask, ratings=ratings, **named)
+    if user is not None and (request.on_unknown == "error" or user in recommender.users):
+        request = replace(request, user=recommender.users.ids([recommender.users.row(user)])[0])
+    items: dict[str, Any] = {
+        name: item_ids(recommender, text, name, request.on_unknown)
+        for name, text in feedback.items()
+        if text is not None and name != "ratings"
+    }
+    by_name = split_ratings(feedback["ratings"] or "")
+    if feedback["ratings"] is not None and not by_name:
+        raise SettingError(f"--ratings {feedback['ratings']!r} names no item")
+    by_id = {_find_item(recommender, name, request.on_unknown): value for name, value in by_name.items()}
+    ratings = {item: value for item, value in by_id.items() if item is not None}
+    return replace(request, ratings=ratings, **items)
 
 
-def _many(recommender: Recommender, folder: Path, ask: RecommendRequest, rows: Any, out: Path, json: bool) -> None:
+def _recommend_many(
+    recommender: Recommender, folder: Path, request: RecommendRequest, rows: Any, out: Path, json: bool
+) -> None:
     from recsys_embed.answering.batch import write_recommendations
 
-    written = write_recommendations(recommender.state, out, rows, ask)
+    n_rows = write_recommendations(recommender.state, out, rows, request)
     if json:
-        return say_json({"out": str(out), "rows": written, "model": str(folder)})
-    return say(f"{written:,} rows written to {out}   model {folder}")
+        return print_json({"out": str(out), "rows": n_rows, "model": str(folder)})
+    return echo(f"{n_rows:,} rows written to {out}   model {folder}")
 
 
-def _one(recommender: Recommender, folder: Path, ask: RecommendRequest, json: bool) -> None:
+def _recommend_one(recommender: Recommender, folder: Path, request: RecommendRequest, json: bool) -> None:
     from recsys_embed.answering.recommend import recommend as answer
 
-    begin = time.perf_counter()
-    found = answer(recommender.state, ask)
-    took = time.perf_counter() - begin
+    start = time.perf_counter()
+    recommendations = answer(recommender.state, request)
+    seconds = time.perf_counter() - start
+    entries, shortfall = recommendations.entries(), recommendations.shortfall
     if json:
-        return say_json(whom_of(ask) | {"items": found.entries(), "short": found.shortfall, "model": str(folder)})
-    whom, known, near_to = _said(recommender, ask)
+        return print_json(user_fields(request) | {"items": entries, "short": shortfall, "model": str(folder)})
+    user, history, relation = _describe_user(recommender, request)
     run = recommender.metadata.get("run_id")
-    named = f"model {folder}" + (f" (run {run[:8]})" if run else "")
-    entries = found.entries()
-    say(f"Top {len(entries)} for {whom}   {named}   {1000 * took:.1f} ms")
-    say(known, dim=True)
+    model = f"model {folder}" + (f" (run {run[:8]})" if run else "")
+    echo(f"Top {len(entries)} for {user}   {model}   {1000 * seconds:.1f} ms")
+    echo(history, dim=True)
     if entries:
-        _say_list(entries, near_to)
-    if found.shortfall is not None:
-        say(found.shortfall, dim=True)
+        _print_list(entries, relation)
+    if shortfall is not None:
+        echo(shortfall, dim=True)
     return None
 
 
-def whom_of(ask: RecommendRequest) -> dict[str, Any]:
-    """Return whom an answer is for, for machines."""
-    said: dict[str, Any] = {
-        "dislikes": ask.dislikes,
-        "ratings": {str(item): value for item, value in ask.ratings.items()},
+def user_fields(request: RecommendRequest) -> dict[str, Any]:
+    """Return the fields of a JSON answer that say whom it is for."""
+    fields: dict[str, Any] = {
+        "dislikes": request.dislikes,
+        "ratings": {str(item): value for item, value in request.ratings.items()},
     }
-    said = {name: value for name, value in said.items() if value}
-    if ask.user is not None or not (ask.likes or said):
-        said = {"user": ask.user} | said
-    return said | ({"likes": ask.likes} if ask.likes or "user" not in said else {})
+    fields = {name: value for name, value in fields.items() if value}
+    if request.user is not None or not (request.likes or fields):
+        fields = {"user": request.user} | fields
+    return fields | ({"likes": request.likes} if request.likes or "user" not in fields else {})
 
 
-def _said(recommender: Recommender, ask: RecommendRequest) -> tuple[str, str, str]:
-    """Return whom an answer is for, what is known of them, and what that is called in a column's name."""
-    parts = _parts(recommender, ask)
-    if ask.user is None and not parts:
-        return "nobody in particular", "nothing is known of them: what has most ratings comes first", "they like"
-    if ask.user is None:
-        return "somebody new", "; ".join(parts), "they like"
-    row = int(recommender.users.rows([ask.user])[0])
-    seen, held = len(recommender.seen[row]), len(recommender.held_out[row])
-    what = "neighbours" if recommender.shared else "rated items"
-    history = f"history: {seen:,} {what}, {'shown too' if ask.include_seen else 'hidden'}"
-    if held:
-        history += f"; {held:,} more were held out for test and "
-        history += "are hidden" if ask.hide_test else "may appear (--hide-test)"
-    history = "; ".join([history, *parts])
-    if recommender.shared:
-        return f"node {ask.user}", history, "it is linked to"
-    return f"user {ask.user}", history, "the user rated"
+def _describe_user(recommender: Recommender, request: RecommendRequest) -> tuple[str, str, str]:
+    """Return texts for people: whom an answer is for, their history, and what relates them to its items."""
+    feedback = _feedback_texts(recommender, request)
+    if request.user is None and not feedback:
+        return "an anonymous user", "no history: the items with most ratings come first", "they like"
+    if request.user is None:
+        return "a new user", "; ".join(feedback), "they like"
+    row = int(recommender.users.rows([request.user])[0])
+    n_seen, n_held_out = len(recommender.seen[row]), len(recommender.held_out[row])
+    what = "neighbours" if recommender.is_graph else "rated items"
+    history = f"history: {n_seen:,} {what}, {'shown too' if request.include_seen else 'hidden'}"
+    if n_held_out:
+        history += f"; {n_held_out:,} more were held out for test and "
+        history += "are hidden" if request.hide_test else "may appear (--hide-test)"
+    history = "; ".join([history, *feedback])
+    if recommender.is_graph:
+        return f"node {request.user}", history, "it is linked to"
+    return f"user {request.user}", history, "the user rated"
 
 
-def _parts(recommender: Recommender, ask: RecommendRequest) -> list[str]:
-    """Return what is said of somebody beside what the model knows of them."""
+def _feedback_texts(recommender: Recommender, request: RecommendRequest) -> list[str]:
+    """Return the request's likes, dislikes and ratings as texts."""
     titles = dict(zip(recommender.item_ids, recommender.titles, strict=True))
-    named = {"likes": ask.likes, "dislikes": ask.dislikes}
-    parts = [f"{word}: {', '.join(titles[item] for item in items)}" for word, items in named.items() if items]
-    if ask.ratings:
-        parts.append("rated: " + ", ".join(f"{titles[item]} {value:g}" for item, value in ask.ratings.items()))
-    return parts
+    lists = {"likes": request.likes, "dislikes": request.dislikes}
+    texts = [f"{name}: {', '.join(titles[item] for item in items)}" for name, items in lists.items() if items]
+    if request.ratings:
+        texts.append("rated: " + ", ".join(f"{titles[item]} {value:g}" for item, value in request.ratings.items()))
+    return texts
 
 
-def _say_list(entries: list[dict[str, Any]], near_to: str) -> None:
+def _print_list(entries: list[dict[str, Any]], relation: str) -> None:
     lines = [
-        [e["rank"], e["item"], e["title"], f"{e['score']:.3f}", ", ".join(near["title"] for near in e["why"])]
+        [e["rank"], e["item"], e["title"], f"{e['score']:.3f}", ", ".join(reason["title"] for reason in e["why"])]
         for e in entries
     ]
-    say_table(["#", "item", "title", "score", f"near to what {near_to}"], lines, "# item score")
+    print_table(["#", "item", "title", "score", f"similar to what {relation}"], lines, "# item score")
 
 
-def _rows_of(recommender: Recommender, ids: list[str], on_unknown: UnknownName) -> Any:
+def _rows_of(recommender: Recommender, ids: list[str], on_unknown: OnUnknown) -> Any:
     """Return the rows of users, each once."""
     rows = recommender.users.rows(dict.fromkeys(ids), missing="raise" if on_unknown == "error" else "negative")
-    unknown = int((rows < 0).sum())
-    if unknown:
-        log.warning("%s of %s users are not known: left out", f"{unknown:,}", f"{len(rows):,}")
+    n_unknown = int((rows < 0).sum())
+    if n_unknown:
+        log.warning("%s of %s users are unknown: left out", f"{n_unknown:,}", f"{len(rows):,}")
     return rows[rows >= 0]
 
 
@@ -244,5 +253,5 @@ def _read_ids(path: Path) -> list[str]:
     if ids and ids[0] in ("user_id", "userId", "user"):
         ids = ids[1:]
     if not ids:
-        raise DataError(f"{path} names no user; it needs one id a line")
+        raise DataError(f"{path} names no user; it needs one id per line")
     return ids

@@ -1,19 +1,16 @@
-"""recsys search: items by what is said of them."""
+"""recsys search: find items by text or picture, or words by item."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import JSON, MODEL, K
-from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.cli.output import echo, print_json, print_table
 from recsys_embed.errors import SettingError
-
-if TYPE_CHECKING:
-    pass
-from recsys_embed.cli.similar import load
 
 
 def search(
@@ -24,7 +21,7 @@ def search(
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
-    """Find items by what is said of them, or the words that are nearest to an item.
+    """Find items by their content, or the words that are nearest to an item.
 
     Example: recsys search "space opera with robots"
     """
@@ -32,19 +29,18 @@ def search(
         raise SettingError("say what to look for: a text, --image FILE, or --item ID for its words")
     recommender, folder = load(model)
     if item is not None:
-        id_ = recommender.find_item(item)
-        near = recommender.nearest_tokens(id_, k)
+        item_id = recommender.find_item(item)
+        tokens = recommender.nearest_tokens(item_id, k)
         if json:
-            return say_json({"item": id_, "words": near.to_dicts(), "model": str(folder)})
-        title = recommender.table["title"].gather(recommender.items.rows([id_]))[0]
-        say(f"Words nearest to {id_} {title}   model {folder}")
-        return say_table(
-            ["#", "column", "token", "cosine"], [[r, c, t, f"{s:.3f}"] for c, t, s, r in near.rows()], "# cosine"
-        )
+            return print_json({"item": item_id, "words": tokens.to_dicts(), "model": str(folder)})
+        title = recommender.table["title"].gather(recommender.items.rows([item_id]))[0]
+        echo(f"Words nearest to {item_id} {title}   model {folder}")
+        lines = [[rank, column, token, f"{cosine:.3f}"] for column, token, cosine, rank in tokens.rows()]
+        return print_table(["#", "column", "token", "cosine"], lines, "# cosine")
     table = recommender.search(query, k, image=image)
     if json:
         items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
-        return say_json({"query": query, "items": items, "model": str(folder)})
-    say(f"Nearest to {' and '.join(repr(str(asked)) for asked in (query, image) if asked)}   model {folder}")
+        return print_json({"query": query, "items": items, "model": str(folder)})
+    echo(f"Nearest to {' and '.join(repr(str(given)) for given in (query, image) if given)}   model {folder}")
     rows = [[r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}"] for r in table.to_dicts()]
-    return say_table(["#", "item", "title", "likeness"], rows, "# item likeness")
+    return print_table(["#", "item", "title", "similarity"], rows, "# item similarity")

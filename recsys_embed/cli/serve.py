@@ -1,4 +1,4 @@
-"""recsys serve."""
+"""recsys serve: a model over HTTP."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import os
 import sys
 
 from recsys_embed.cli.options import with_settings
-from recsys_embed.cli.output import say
+from recsys_embed.cli.output import echo
 from recsys_embed.config.settings import ServeConfig
 
+# The options that --help shows; --help-all shows all.
+_FIRST = ("model", "host", "port", "workers", "events", "token", "index")
 
-@with_settings(serve=ServeConfig)
+
+@with_settings(_FIRST, serve=ServeConfig)
 def serve(serve: ServeConfig) -> None:
-    """Answer over HTTP: recommendations, reasons, new ratings, and a page to try them. Ctrl-C ends it.
+    """Serve a model over HTTP: recommendations, explanations, new ratings, and a page to try it. Ctrl-C ends it.
 
     Example: recsys serve --port 8000
     """
-    # Several threads for one small product of vectors hinder each other, and the requests beside it.
+    # Threads for one small product of vectors slow each other down, and other requests.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from recsys_embed.serving.server import serve as run
 
-    def ready(address: str) -> None:
-        say(f"{address}   docs at /docs, metrics at /metrics")
+    def print_address(address: str) -> None:
+        echo(f"{address}   docs at /docs, metrics at /metrics")
         sys.stdout.flush()
 
-    run(serve, ready)
+    run(serve, print_address)

@@ -1,4 +1,4 @@
-"""recsys words: similar, analogy, plot, evaluate, info, export, train, classify."""
+"""recsys words: word vectors, and text classification with them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from recsys_embed.cli.export import METHOD, NEIGHBOURS, SEED, TO, say_export
+from recsys_embed.cli.export import METHOD, NEIGHBOURS, SEED, TO, print_export
 from recsys_embed.cli.options import JSON, K, with_settings
-from recsys_embed.cli.output import say, say_json, say_table
+from recsys_embed.cli.output import echo, print_json, print_table
 from recsys_embed.config.settings import WordsConfig
 from recsys_embed.errors import SettingError
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     from recsys_embed.words.vectors import WordVectors
 
-app = typer.Typer(no_args_is_help=True, help="Word vectors: look at them, test them, train them, use them.")
+app = typer.Typer(no_args_is_help=True, help="Word vectors: explore, evaluate, train and use them.")
 
-_TEXT = Annotated[Path, typer.Option("--text", help="Table with one text a row: CSV, TSV, ::, Parquet, .gz.")]
-_COLUMN = Annotated[str, typer.Option("--column", help="Its column of texts.")]
-_COLUMNS = Annotated[str | None, typer.Option("--columns", help="Names of the columns of a file without a header.")]
+_TEXT = Annotated[Path, typer.Option("--text", help="Table with one text per row: CSV, TSV, ::, Parquet, .gz.")]
+_COLUMN = Annotated[str, typer.Option("--column", help="The column that holds the texts.")]
+_COLUMNS = Annotated[str | None, typer.Option("--columns", help="Column names of a file without a header.")]
 
 
 def _load(source: WordsConfig) -> WordVectors:
@@ -32,10 +32,10 @@ def _load(source: WordsConfig) -> WordVectors:
     return WordVectors.load(source.vectors, source.data_dir, source.offline)
 
 
-def _say_words(found: list[tuple[str, float]], json: bool) -> None:
+def _print_words(words: list[tuple[str, float]], json: bool) -> None:
     if json:
-        return say_json({"words": [{"word": word, "score": score} for word, score in found]})
-    return say_table(["word", "cosine"], [[word, f"{score:.3f}"] for word, score in found], "cosine")
+        return print_json({"words": [{"word": word, "score": score} for word, score in words]})
+    return print_table(["word", "cosine"], [[word, f"{score:.3f}"] for word, score in words], "cosine")
 
 
 @app.command()
@@ -46,9 +46,9 @@ def similar(
     k: K = 10,
     json: JSON = False,
 ) -> None:
-    """Show the words nearest to a word. Example: recsys words similar king"""
+    """List the words nearest to a word. Example: recsys words similar king"""
     _check(k)
-    _say_words(_load(source).similar(word, k), json)
+    _print_words(_load(source).similar(word, k), json)
 
 
 @app.command()
@@ -63,16 +63,16 @@ def analogy(
 ) -> None:
     """Answer "a is to b as c is to …". Example: recsys words analogy man king woman"""
     _check(k)
-    _say_words(_load(source).analogy(a, b, c, k), json)
+    _print_words(_load(source).analogy(a, b, c, k), json)
 
 
 @app.command()
 @with_settings(source=WordsConfig)
 def plot(
     source: WordsConfig,
-    words: Annotated[list[str], typer.Argument(help="Three words or more.")],
+    words: Annotated[list[str], typer.Argument(help="Three or more words.")],
     out: Annotated[Path, typer.Option(help="Picture: .png, .svg or .pdf.")] = Path("words.png"),
-    neighbours: Annotated[int, typer.Option(help="Nearest words of each, drawn in grey.", min=0, max=50)] = 5,
+    neighbours: Annotated[int, typer.Option(help="Nearest words of each to draw in grey.", min=0, max=50)] = 5,
     json: JSON = False,
 ) -> None:
     """Draw words in two dimensions, by PCA and t-SNE.
@@ -82,26 +82,26 @@ def plot(
     from recsys_embed.plots.words import plot_words
 
     path = plot_words(_load(source), words, out, neighbours)
-    return say_json({"out": str(path)}) if json else say(f"{path} written")
+    return print_json({"out": str(path)}) if json else echo(f"{path} written")
 
 
 @app.command()
 @with_settings(source=WordsConfig)
 def evaluate(
     source: WordsConfig,
-    file: Annotated[Path, typer.Argument(help="Pairs with people's scores (WordSim, SimLex), or analogies.")],
+    file: Annotated[Path, typer.Argument(help="Word pairs with human scores (WordSim, SimLex), or analogies.")],
     json: JSON = False,
 ) -> None:
-    """Compare vectors with people: Spearman's correlation for word pairs, accuracy for analogies."""
-    from recsys_embed.words.vectors import read_test
+    """Compare vectors with human judgements: Spearman's correlation for word pairs, accuracy for analogies."""
+    from recsys_embed.words.vectors import read_word_test
 
-    pairs, questions = read_test(file)
+    pairs, questions = read_word_test(file)
     loaded = _load(source)
-    result = loaded.agreement(pairs) if pairs else loaded.accuracy(questions)
+    result = loaded.evaluate_word_pairs(pairs) if pairs else loaded.evaluate_word_analogies(questions)
     if json:
-        return say_json(result)
-    names = {"spearman": "Spearman's correlation", "left_out": "left out, since a word is not known"}
-    return say_table(
+        return print_json(result)
+    names = {"spearman": "Spearman's correlation", "left_out": "left out: a word is unknown"}
+    return print_table(
         ["", "value"], [[names.get(n, n), f"{v:.4f}" if isinstance(v, float) else v] for n, v in result.items()]
     )
 
@@ -109,15 +109,15 @@ def evaluate(
 @app.command()
 @with_settings(source=WordsConfig)
 def info(source: WordsConfig, json: JSON = False) -> None:
-    """Say how many words there are, their dimension, and what reading the file had to mend."""
+    """Show the number of words, their dimension, and problems found in the file."""
     loaded = _load(source)
     facts = {"vectors": loaded.name, "words": len(loaded), "dim": loaded.dim, "notes": loaded.notes}
     if json:
-        return say_json({**facts, "first": loaded.words.series.head(10).to_list()})
-    say_table(
+        return print_json({**facts, "first": loaded.words.series.head(10).to_list()})
+    print_table(
         ["fact", "value"], [[n, f"{v:,}" if isinstance(v, int) else v] for n, v in facts.items() if v or n != "notes"]
     )
-    return say(f"first words: {' '.join(loaded.words.series.head(10).to_list())}")
+    return echo(f"first words: {' '.join(loaded.words.series.head(10).to_list())}")
 
 
 @app.command()
@@ -125,10 +125,8 @@ def info(source: WordsConfig, json: JSON = False) -> None:
 def export(
     source: WordsConfig,
     to: TO = "projector",
-    out: Annotated[Path, typer.Option(help="Folder; only files of an earlier export in it are replaced.")] = Path(
-        "words-export"
-    ),
-    limit: Annotated[int, typer.Option(help="Words at most, the first ones of the file.", min=1)] = 10_000,
+    out: Annotated[Path, typer.Option(help="Folder; replaces only files of an earlier export.")] = Path("words-export"),
+    limit: Annotated[int, typer.Option(help="Most words: the first ones of the file.", min=1)] = 10_000,
     neighbours: NEIGHBOURS = 10,
     method: METHOD = "auto",
     seed: SEED = 0,
@@ -142,18 +140,20 @@ def export(
 
     loaded = _load(source)
     export_words(loaded, to, out, limit, neighbours=neighbours, method=method, seed=seed)
-    say_export(out, to, {"words": min(limit, len(loaded)), "dim": loaded.dim, "vectors": loaded.name}, neighbours, json)
+    print_export(
+        out, to, {"words": min(limit, len(loaded)), "dim": loaded.dim, "vectors": loaded.name}, neighbours, json
+    )
 
 
 @app.command()
 def train(
     text: _TEXT,
     column: _COLUMN,
-    out: Annotated[Path, typer.Option(help="Where the vectors go: NAME.safetensors.")] = Path("words.safetensors"),
-    method: Annotated[Literal["word2vec", "fasttext"], typer.Option(help="How they are trained.")] = "word2vec",
+    out: Annotated[Path, typer.Option(help="Output file: NAME.safetensors.")] = Path("words.safetensors"),
+    method: Annotated[Literal["word2vec", "fasttext"], typer.Option(help="How to train them.")] = "word2vec",
     dim: Annotated[int, typer.Option(help="Width of the vectors.", min=1, max=4096)] = 100,
     epochs: Annotated[int, typer.Option(help="Passes over the texts.", min=1)] = 20,
-    least: Annotated[int, typer.Option(help="Places that a word must stand in.", min=1)] = 3,
+    min_count: Annotated[int, typer.Option("--least", help="Fewest occurrences of a word.", min=1)] = 3,
     columns: _COLUMNS = None,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
     json: JSON = False,
@@ -164,77 +164,89 @@ def train(
     """
     from recsys_embed.words.training import train_words
 
-    if out.suffix != ".safetensors":  # before the training, not after
+    if out.suffix != ".safetensors":  # before the training rather than after
         raise SettingError(f"--out {out} must end in .safetensors")
-    vectors = train_words(_texts(text, column, columns)[column], method, dim, epochs, least, seed)
+    vectors = train_words(_texts(text, column, columns)[column], method, dim, epochs, min_count, seed)
     vectors.save(out)
     if json:
-        return say_json({"out": str(out), "words": len(vectors), "dim": vectors.dim})
-    return say(f"{len(vectors):,} words of {vectors.dim} numbers in {out}; use them with --vectors {out}")
+        return print_json({"out": str(out), "words": len(vectors), "dim": vectors.dim})
+    return echo(f"{len(vectors):,} words of {vectors.dim} numbers in {out}; use them with --vectors {out}")
 
 
 @app.command()
 def classify(
     text: _TEXT,
     column: _COLUMN,
-    labels: Annotated[str, typer.Option(help="Column of labels, parted by | , or ;")] = "genres",
-    label: Annotated[str | None, typer.Option(help="Learn this label alone. (default: all, each by itself)")] = None,
-    vectors: Annotated[str | None, typer.Option(help="Word vectors to begin with: a name or a file.")] = None,
-    words: Annotated[int, typer.Option(help="Most frequent words that are known, at most.", min=2)] = 10_000,
-    dim: Annotated[int, typer.Option(help="Width of an embedding from scratch.", min=1, max=4096)] = 128,
-    length: Annotated[int, typer.Option(help="Words of a text that count.", min=1)] = 100,
-    epochs: Annotated[int, typer.Option(help="Passes at most; the best one on held-out texts is kept.", min=1)] = 20,
-    test_share: Annotated[
-        float, typer.Option(help="Share of the texts that it is measured on.", min=0.01, max=0.9)
-    ] = 0.2,
+    labels: Annotated[str, typer.Option(help="Column of labels, separated by | , or ;")] = "genres",
+    label: Annotated[str | None, typer.Option(help="Learn only this label. (default: all, each independently)")] = None,
+    vectors: Annotated[str | None, typer.Option(help="Word vectors to start from: a name or a file.")] = None,
+    words: Annotated[int, typer.Option(help="Size of the vocabulary: the most frequent words.", min=2)] = 10_000,
+    dim: Annotated[int, typer.Option(help="Width of an embedding trained from scratch.", min=1, max=4096)] = 128,
+    length: Annotated[int, typer.Option(help="Words of a text that are used.", min=1)] = 100,
+    epochs: Annotated[int, typer.Option(help="Most passes; the best one on held-out texts is kept.", min=1)] = 20,
+    test_share: Annotated[float, typer.Option(help="Share of the texts held out for test.", min=0.01, max=0.9)] = 0.2,
     columns: _COLUMNS = None,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
     data_dir: Annotated[str | None, typer.Option(help="Folder of downloads.")] = None,
     json: JSON = False,
 ) -> None:
-    """Learn to tell labels from texts, by word embeddings, and measure it on texts held out.
+    """Learn to predict labels from texts with word embeddings, and measure it on held-out texts.
 
     Example: recsys words classify --text items.csv --column plot --label Drama
     """
     import numpy as np
-    import polars as pl
 
-    from recsys_embed.errors import DataError
     from recsys_embed.tracking.progress import BarTracker
     from recsys_embed.training.text_classifier import TextClassifier
-    from recsys_embed.words.tokens import tags
 
-    table = _texts(text, column, columns, labels)
+    texts, tags = _labelled_texts(text, column, columns, labels)
+    chosen, rare = _choose_labels(tags, label, labels)
+    order = np.random.default_rng(seed).permutation(len(texts))
+    n_test = round(len(texts) * test_share)
+    test, train = order[:n_test], order[n_test:]
+    loaded = _load(WordsConfig(vectors, data_dir)) if vectors else None
+    classifier = TextClassifier(words, dim, length, epochs=epochs, seed=seed, vectors=loaded, labels=chosen)
+    with BarTracker() as bar:
+        classifier.fit(texts.gather(train), [tags[row] for row in train], progress=bar.progress)
+    result = classifier.measure(texts.gather(test), [tags[row] for row in test])
+    summary = classifier.net.summary()
+    if json:
+        return print_json({**result, "epochs": len(classifier.history), "summary": summary.to_dicts()})
+    print_table(["layer", "output", "parameters"], [[a, b, f"{c:,}"] for a, b, c in summary.rows()], "parameters")
+    echo()
+    echo(f"{result['texts']:,} texts held out: accuracy {result['accuracy']:.3f} (always the same answer: "
+        f"{result['always']:.3f}), AUC {result['auc']:.3f} (chance: .5)")  # fmt: skip
+    if len(chosen) > 1:
+        print_table(["label", "AUC"], [[name, f"{area:.3f}"] for name, area in result["labels"].items()], "AUC")
+        if rare:
+            echo(f"left out, with fewer than 10 texts: {', '.join(rare[:12])}")
+    return None
+
+
+def _labelled_texts(path: Path, column: str, columns: str | None, labels: str) -> tuple[pl.Series, list[list[str]]]:
+    """Return the texts of a table that have labels, and the labels of each."""
+    import polars as pl
+
+    from recsys_embed.words.tokens import split_tags
+
+    table = _texts(path, column, columns, labels)
     table = table.filter(pl.col(column).is_not_null() & pl.col(labels).is_not_null())
-    had = tags(table[labels]).to_list()
-    counts = Counter(name for own in had for name in own)
+    return table[column].cast(pl.String), split_tags(table[labels]).to_list()
+
+
+def _choose_labels(tags: list[list[str]], label: str | None, column: str) -> tuple[list[str], list[str]]:
+    """Return the labels to learn, and those with too few texts. label: the only one to learn; None for all."""
+    from recsys_embed.errors import DataError
+
+    counts = Counter(name for names in tags for name in names)
     names = [name for name, _ in counts.most_common()]
     if label is not None and label.lower() not in names:
         raise DataError(f"no text has the label {label!r}; the labels are {', '.join(names[:20])}")
-    rare = [n for n in names if counts[n] < 10]
-    chosen = [label.lower()] if label is not None else [n for n in names if n not in rare]
+    rare = [name for name in names if counts[name] < 10]
+    chosen = [label.lower()] if label is not None else [name for name in names if name not in rare]
     if not chosen:
-        raise DataError(f"no label of {labels!r} has 10 texts, so there is nothing to learn from")
-    order = np.random.default_rng(seed).permutation(table.height)
-    test, kept = order[: (n := round(table.height * test_share))], order[n:]
-    loaded = _load(WordsConfig(vectors, data_dir)) if vectors else None
-    classifier = TextClassifier(words, dim, length, epochs=epochs, seed=seed, vectors=loaded, labels=chosen)
-    texts = table[column].cast(pl.String)
-    with BarTracker() as bar:
-        classifier.fit(texts.gather(kept), [had[at] for at in kept], progress=bar.progress)
-    result = classifier.measure(texts.gather(test), [had[at] for at in test])
-    summary = classifier.net.summary()
-    if json:
-        return say_json({**result, "epochs": len(classifier.history), "summary": summary.to_dicts()})
-    say_table(["layer", "output", "parameters"], [[a, b, f"{c:,}"] for a, b, c in summary.rows()], "parameters")
-    say()
-    say(f"{result['texts']:,} texts held out: accuracy {result['accuracy']:.3f} (always the same answer: "
-        f"{result['always']:.3f}), AUC {result['auc']:.3f} (chance: .5)")  # fmt: skip
-    if len(chosen) > 1:
-        say_table(["label", "AUC"], [[name, f"{area:.3f}"] for name, area in result["labels"].items()], "AUC")
-        if rare:
-            say(f"left out, with fewer than 10 texts: {', '.join(rare[:12])}")
-    return None
+        raise DataError(f"no label of {column!r} has 10 texts, so there is nothing to learn from")
+    return chosen, rare
 
 
 def _texts(path: Path, column: str, columns: str | None, *others: str) -> pl.DataFrame:

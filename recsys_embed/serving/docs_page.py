@@ -1,4 +1,4 @@
-"""/docs: the OpenAPI as a page that needs no script, and nothing from elsewhere."""
+"""/docs: the OpenAPI document as a page without scripts and without files from other servers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _STYLE = "page/page.css"
 
 
 def docs_page(document: dict[str, Any], base: str) -> str:
-    """Return the page of an OpenAPI document. base: where the service is, for the examples."""
-    parts = [_section(path, method, route, document, base) for path, method, route in _routes(document)]
+    """Return the page for an OpenAPI document. base: the service's address, for the examples."""
+    sections = [_section(path, method, route, document, base) for path, method, route in _routes(document)]
     title = escape(document["info"]["title"])
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}: the service</title>'
@@ -25,7 +25,7 @@ def docs_page(document: dict[str, Any], base: str) -> str:
         '<link rel="icon" href="data:,">'
         f'<main class="docs"><h1>{title}: the service</h1><p>{escape(document["info"]["description"])} '
         'For programs: <a href="openapi.json">/openapi.json</a>; to try it: <a href=".">the page</a>.</p>'
-        f"{''.join(parts)}</main></html>"
+        f"{''.join(sections)}</main></html>"
     )
 
 
@@ -39,46 +39,49 @@ def _section(path: str, method: str, route: dict[str, Any], document: dict[str, 
     body = _body(route, document)
     fields = [(p["name"], p["schema"], p.get("required", False)) for p in route.get("parameters", ())]
     fields += [(n, s, n in body.get("required", ())) for n, s in body.get("properties", {}).items()]
-    fields.sort(key=lambda field: field[0] in _RULES)  # whom a list is for, before what may stand in it
+    # Whom a list is for, before what it may hold; old names last.
+    fields.sort(key=lambda field: (field[1].get("deprecated", False), field[0] in _RULES))
     rows = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(_kind(schema))}</td><td>{_default(schema, needed)}</td>"
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(_type(schema))}</td><td>{_default(schema, required)}</td>"
         f"<td>{escape(schema.get('description', ''))}</td></tr>"
-        for name, schema, needed in fields
+        for name, schema, required in fields
     )
-    table = f"<table><tr><th>field<th>kind<th>default<th>meaning</tr>{rows}</table>" if rows else ""
+    table = f"<table><tr><th>field<th>type<th>default<th>meaning</tr>{rows}</table>" if rows else ""
     example = escape(_example(path, method, body, base))
     return f"<h2>{method} {escape(path)}</h2><p>{escape(route['summary'])}</p><pre>{example}</pre>{table}"
 
 
 def _body(route: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a route's body, or {} where it takes none."""
     try:
-        named = route["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        reference = route["requestBody"]["content"]["application/json"]["schema"]["$ref"]
     except KeyError:
         return {}
-    found: dict[str, Any] = document["components"]["schemas"][named.rpartition("/")[2]]
-    return found
+    schema: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
+    return schema
 
 
 def _example(path: str, method: str, body: dict[str, Any], base: str) -> str:
     if method != "POST":
         return f"curl {base}{path}"
-    some = {name: schema["examples"][0] for name, schema in body["properties"].items() if "examples" in schema}
-    said = shlex.quote(json.dumps(body.get("examples", [some])[0]))
-    return f"curl {base}{path} -H 'content-type: application/json' -d {said}"
+    fields = {name: schema["examples"][0] for name, schema in body["properties"].items() if "examples" in schema}
+    data = shlex.quote(json.dumps(body.get("examples", [fields])[0]))
+    return f"curl {base}{path} -H 'content-type: application/json' -d {data}"
 
 
-def _kind(schema: dict[str, Any]) -> str:
+def _type(schema: dict[str, Any]) -> str:
+    """Return the type of a field, for people."""
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(_kind(s) for s in schema["anyOf"] if s.get("type") != "null"))
+        return " or ".join(dict.fromkeys(_type(s) for s in schema["anyOf"] if s.get("type") != "null"))
     if schema.get("type") == "array":
-        return f"list of {_kind(schema['items'])}"
+        return f"list of {_type(schema['items'])}"
     if "$ref" in schema:
         return str(schema["$ref"].rpartition("/")[2])
     return {"string": "text", "object": "object"}.get(schema.get("type", ""), schema.get("type", ""))
 
 
-def _default(schema: dict[str, Any], needed: bool) -> str:
-    if needed:
-        return "needed"
+def _default(schema: dict[str, Any], required: bool) -> str:
+    if required:
+        return "required"
     value = schema.get("default")
     return "" if value is None else escape(json.dumps(value))

@@ -1,4 +1,4 @@
-"""What was rated since the training: a SQLite file. An event is on the disk before anybody is told that it is kept."""
+"""Ratings received since the training, in a SQLite file. An event is on disk before it is acknowledged."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ CREATE INDEX IF NOT EXISTS events_of_user ON events (user, seq);
 _INSERT = """
 INSERT INTO events (id, user, item, rating, timestamp, received) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
 """
-# Events that one transaction takes at most: the first in it must not wait long for the last.
+# Most events in one transaction: the first must not wait long for the last.
 _MAX_BATCH_EVENTS = 10_000
-# Seconds that a process waits for another one's transaction: fewer than a request waits for its answer.
+# Seconds to wait for another process's transaction: fewer than a request may take.
 _BUSY_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Event:
-    """A user rated an item (rating None: took it). id: the sender's name for it, which makes sending it again safe."""
+    """A user rated an item, or took it (rating None). id: the sender's id of the event, which makes a retry safe."""
 
     user: str
     item: str
@@ -42,7 +42,7 @@ class Event:
 
 
 class LatestFeedback(NamedTuple):
-    """What a user said last of an item. received: seconds since 1970."""
+    """A user's latest event of an item. received: seconds since 1970."""
 
     item: str
     rating: float | None
@@ -50,124 +50,129 @@ class LatestFeedback(NamedTuple):
 
 
 class AppendResult(NamedTuple):
-    """What became of events: how many were new, and how many had been kept before."""
+    """The number of events that were new, and of those that had been stored before."""
 
     inserted: int
     duplicates: int
 
 
-class EventLog:
-    """The events of all processes that serve from one file.
+# Events that wait for the writer, and the future of the request that waits for them.
+_Pending = tuple[list[Event], Future[AppendResult]]
 
-    One thread writes, all that wait together in one transaction, since a transaction waits for the disk. Any thread
-    reads. Raises DataError where the file is none of ours or cannot be written.
+
+class EventStore:
+    """The events of all processes that serve with one file.
+
+    A single thread writes: it puts everything that waits into one transaction, since a transaction waits for the disk.
+    Any thread reads. Raises DataError where the file holds something else or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._waiting: queue.SimpleQueue[tuple[list[Event], Future[AppendResult]] | None] = queue.SimpleQueue()
-        self._own = threading.local()
+        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._local = threading.local()
         try:
             with self._connect() as connection:
                 connection.executescript(_TABLE)
                 connection.execute("SELECT seq, id, user, item, rating, timestamp, received FROM events LIMIT 0")
             connection.close()
         except sqlite3.Error as error:
-            raise DataError(f"{path} cannot keep events ({error}): name another file with --events") from None
+            raise DataError(f"{path} cannot store events ({error}): name another file with --events") from None
         self._writer = threading.Thread(target=self._write, name="events", daemon=True)
         self._writer.start()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
-        # FULL waits for the disk at every commit, so that what is acknowledged outlives a loss of power too.
+        # FULL waits for the disk at every commit, so that acknowledged events survive a power loss too.
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten
+        connection.execute("PRAGMA secure_delete = ON")  # deleted rows are overwritten
         return connection
 
     def append(self, events: list[Event]) -> Future[AppendResult]:
-        """Keep events, all of them or none; the future is done when they are on the disk."""
+        """Store events, all of them or none; the future is done when they are on disk."""
         future: Future[AppendResult] = Future()
-        self._waiting.put((events, future))
+        self._queue.put((events, future))
         return future
 
-    def last(self, user: str) -> int | None:
-        """Return a number that changes with the events of a user; None where there are none."""
+    def last_seq(self, user: str) -> int | None:
+        """Return a number that changes with the events of a user, or None where there are none."""
         (last,) = self._reader.execute("SELECT max(seq) FROM events WHERE user = ?", (user,)).fetchone()
         return None if last is None else int(last)
 
-    def of(self, user: str) -> list[LatestFeedback]:
-        """Return what a user said last of each item, the oldest first: by its time, or else by its arrival."""
+    def latest_by_item(self, user: str) -> list[LatestFeedback]:
+        """Return a user's latest event of each item, the oldest first: by timestamp, or else by arrival."""
         rows = self._reader.execute(
             "SELECT item, rating, received FROM events WHERE user = ? ORDER BY coalesce(timestamp, received), seq",
             (user,),
         )
-        said: dict[str, LatestFeedback] = {}
+        latest: dict[str, LatestFeedback] = {}
         for row in rows:
-            said.pop(row[0], None)
-            said[row[0]] = LatestFeedback(*row)
-        return list(said.values())
+            latest.pop(row[0], None)
+            latest[row[0]] = LatestFeedback(*row)
+        return list(latest.values())
 
     def delete_of(self, user: str) -> int:
-        """Remove all events of a user for good, and return how many there were."""
+        """Delete all events of a user for good, and return how many there were."""
         return self._reader.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
 
     @property
     def works(self) -> bool:
-        """Whether events can be kept."""
+        """Whether events can be stored."""
         return self._writer.is_alive()
 
     @property
     def _reader(self) -> sqlite3.Connection:
-        if not hasattr(self._own, "connection"):
-            self._own.connection = self._connect()
-        connection: sqlite3.Connection = self._own.connection
+        """This thread's connection."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connect()
+        connection: sqlite3.Connection = self._local.connection
         return connection
 
     def close(self) -> None:
-        """Write what still waits, and end."""
-        self._waiting.put(None)
+        """Write what still waits, and stop the writer."""
+        self._queue.put(None)
         self._writer.join()
 
     def _write(self) -> None:
         connection = self._connect()
-        last = False
-        while not last:
-            together, count = [], 0
-            entry = self._waiting.get()
+        closing = False
+        while not closing:
+            batch, n_events = [], 0
+            pending = self._queue.get()
             while True:
-                if entry is None:
-                    last = True
+                if pending is None:
+                    closing = True
                     break
-                together.append(entry)
-                count += len(entry[0])
-                if count >= _MAX_BATCH_EVENTS or self._waiting.empty():
+                batch.append(pending)
+                n_events += len(pending[0])
+                if n_events >= _MAX_BATCH_EVENTS or self._queue.empty():
                     break
-                entry = self._waiting.get()
-            if together:
-                _commit(connection, together)
+                pending = self._queue.get()
+            if batch:
+                _commit(connection, batch)
         connection.close()
 
 
-def _commit(connection: sqlite3.Connection, waiting: list[tuple[list[Event], Future[AppendResult]]]) -> None:
-    """Write what waited in one transaction, and tell all who wait for it what became of it."""
-    # From here on nobody can take back what they asked for, so that they can be told.
-    together = [(events, future) for events, future in waiting if future.set_running_or_notify_cancel()]
-    kept: list[AppendResult] = []
+def _commit(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
+    """Write a batch in one transaction, and set the results of its futures."""
+    # From here on the futures can no longer be cancelled.
+    batch = [(events, future) for events, future in batch if future.set_running_or_notify_cancel()]
+    results: list[AppendResult] = []
     try:
         connection.execute("BEGIN IMMEDIATE")
-        for events, _ in together:
+        for events, _ in batch:
             now, inserted = time.time(), 0
             for e in events:
                 row = (e.id or uuid.uuid4().hex, e.user, e.item, e.rating, e.timestamp, now)
                 inserted += connection.execute(_INSERT, row).rowcount
-            kept.append(AppendResult(inserted, len(events) - inserted))
+            results.append(AppendResult(inserted, len(events) - inserted))
         connection.execute("COMMIT")
-    except Exception as error:  # a full disk, a lock that stays: whoever waits must hear of it, and the thread go on
+    except Exception as error:  # a full disk, a lock: whoever waits must be told, and the thread must go on
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        for _, future in together:
-            future.set_exception(DataError(f"the events could not be kept: {error}"))
+        for _, future in batch:
+            future.set_exception(DataError(f"the events could not be stored: {error}"))
         return
-    for (_, future), result in zip(together, kept, strict=True):
+    for (_, future), result in zip(batch, results, strict=True):
         future.set_result(result)

@@ -1,4 +1,4 @@
-"""What every request passes: who may ask, how much, how long; and what is counted and logged of it."""
+"""Middleware for every request: authorization, limits, the fast path, metrics and the request log."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 Route = tuple[str, str]
 FastPath = Callable[[bytes], Awaitable[bytes | None]]
 
-# What answers without a token: whether it lives, how it is asked, and the page that asks for the token.
-OPEN = ("/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico")
-_LOCAL = ("127.0.0.1", "localhost", "[::1]", "::1")
+# Paths that need no token: the probes, the API's documentation, and the page, which asks for the token.
+OPEN_PATHS = ("/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico")
+_LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 class _TooLarge(Exception):
@@ -32,110 +32,115 @@ class _TooLarge(Exception):
 
 
 class RequestMiddleware:
-    """An ASGI application around another. routes: the paths that are counted by name; others count together.
+    """An ASGI application around another. paths: those with metrics of their own; all others are counted as "other".
 
-    direct: (method, path) -> from the body of a request in JSON to its answer in JSON, or None where it has none: a way
-    past the application, which takes longer than an answer, for requests that are in order. What is not goes through
-    the application, which says why.
+    fast_paths: (method, path) -> a function from a JSON body to a JSON answer, or None if the body is invalid. It
+    bypasses the application, whose overhead exceeds the time of an answer; invalid requests go through the
+    application, which says what is wrong.
     """
 
     def __init__(
-        self, app: App, config: ServeConfig, metrics: Metrics, routes: frozenset[str], direct: Mapping[Route, FastPath]
+        self,
+        app: App,
+        config: ServeConfig,
+        metrics: Metrics,
+        paths: frozenset[str],
+        fast_paths: Mapping[Route, FastPath],
     ) -> None:
-        self.app, self.config, self.metrics, self.routes, self.direct = app, config, metrics, routes, direct
+        self.app, self.config, self.metrics, self.paths, self.fast_paths = app, config, metrics, paths, fast_paths
         self.token = None if config.secret is None else config.secret.encode()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Answer a request, or reject it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        begin, exchange = time.perf_counter(), _Exchange(receive, send, self.config.max_body)
-        refused = self._refused(scope) or await self._answered(scope, exchange)
-        if refused and not exchange.status:
-            await _say(exchange.send, *refused)
-        took = time.perf_counter() - begin
-        path = scope["path"] if scope["path"] in self.routes else "other"
-        self.metrics.request(path, exchange.status, took)
+        start, exchange = time.perf_counter(), _Exchange(receive, send, self.config.max_body)
+        error = self._rejection(scope) or await self._answer(scope, exchange)
+        if error and not exchange.status:
+            await _send_error(exchange.send, *error)
+        seconds = time.perf_counter() - start
+        path = scope["path"] if scope["path"] in self.paths else "other"
+        self.metrics.count_request(path, exchange.status, seconds)
         if self.config.log_requests:
-            _log(scope["method"], path, exchange.status, took)
+            _log(scope["method"], path, exchange.status, seconds)
         return None
 
-    async def _answered(self, scope: Message, exchange: _Exchange) -> tuple[int, str] | None:
+    async def _answer(self, scope: Message, exchange: _Exchange) -> tuple[int, str] | None:
         """Let the application answer; return a status and a reason where it could not."""
         try:
             async with asyncio.timeout(self.config.timeout):
-                direct = self.direct.get((scope["method"], scope["path"]))
-                if direct is not None and (b"content-type", b"application/json") in scope["headers"]:
-                    answer = await direct(await exchange.whole())
+                fast_path = self.fast_paths.get((scope["method"], scope["path"]))
+                if fast_path is not None and (b"content-type", b"application/json") in scope["headers"]:
+                    answer = await fast_path(await exchange.read_body())
                     if answer is not None:
                         await _send(exchange.send, 200, answer)
                         return None
                 await self.app(scope, exchange.receive, exchange.send)
         except TimeoutError:
-            return 503, f"this took longer than {self.config.timeout:g} seconds"
+            return 503, f"the request took longer than {self.config.timeout:g} seconds"
         except _TooLarge:
             return 413, self._too_large
         except Exception:
-            log.exception("a request of %s failed", scope["path"])
-            return 500, "this failed through no fault of the request; the log says how"
+            log.exception("a request for %s failed", scope["path"])
+            return 500, "internal error; the service's log has the details"
         return None
 
     @property
     def _too_large(self) -> str:
         return f"the body is larger than {self.config.max_body:,} bytes (--max-body)"
 
-    def _refused(self, scope: Message) -> tuple[int, str] | None:
-        """Return a status and a reason for requests that are not answered at all."""
-        said = {}
+    def _rejection(self, scope: Message) -> tuple[int, str] | None:
+        """Return a status and a reason for requests that are rejected by their headers alone."""
+        headers = {}
         for name, value in scope["headers"]:
             if name in (b"authorization", b"content-length", b"content-type", b"host"):
-                said[name] = value
+                headers[name] = value
         if self.token is not None:
-            allowed = scope["path"] in OPEN or scope["path"].startswith("/page/")
-            if not allowed and not hmac.compare_digest(_token(said.get(b"authorization", b"")), self.token):
-                return 401, "this service wants a token: send it as Authorization: Bearer TOKEN"
-        elif _name(said.get(b"host", b"")) not in _LOCAL:
-            # A page elsewhere whose name was pointed at this machine must not read answers.
-            return 421, "this service answers under the names 127.0.0.1 and localhost alone"
-        if scope["method"] == "POST" and not said.get(b"content-type", b"").lower().startswith(b"application/json"):
-            return 415, "a body must come as content-type: application/json"  # what no page elsewhere may send
-        length = said.get(b"content-length", b"0")
+            is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith("/page/")
+            if not is_open and not hmac.compare_digest(_token(headers.get(b"authorization", b"")), self.token):
+                return 401, "this service needs a token: send it as Authorization: Bearer TOKEN"
+        elif _host_name(headers.get(b"host", b"")) not in _LOCAL_NAMES:
+            # DNS rebinding: a page whose host name was pointed at this machine must not read answers.
+            return 421, "this service answers under the names 127.0.0.1 and localhost only"
+        if scope["method"] == "POST" and not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+            return 415, "send the body as content-type: application/json"  # pages of other sites may not send this type
+        length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.config.max_body:
             return 413, self._too_large
         return None
 
 
 class _Exchange:
-    """One request and its answer. status: of the answer, 0 before it begins. most: bytes that the body may have."""
+    """One request and its response. status: of the response, 0 until it starts. max_body: most bytes of the body."""
 
-    def __init__(self, receive: Receive, send: Send, most: int) -> None:
-        self._receive, self._send, self._left, self.status = receive, send, most, 0
-        self._read: bytes | None = None
+    def __init__(self, receive: Receive, send: Send, max_body: int) -> None:
+        self._receive, self._send, self._bytes_left, self.status = receive, send, max_body, 0
+        self._body: bytes | None = None
 
-    async def whole(self) -> bytes:
-        """Return the body, which `receive` gives once more afterwards."""
-        parts, more = [], True
+    async def read_body(self) -> bytes:
+        """Return the whole body; `receive` delivers it once more afterwards."""
+        chunks, more = [], True
         while more:
             message = await self.receive()
-            parts.append(message.get("body", b""))
+            chunks.append(message.get("body", b""))
             more = message.get("more_body", False)
-        self._read = b"".join(parts)
-        return self._read
+        self._body = b"".join(chunks)
+        return self._body
 
     async def receive(self) -> Message:
-        if self._read is not None:
-            body, self._read = self._read, None
+        if self._body is not None:
+            body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         message = await self._receive()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
+        self._bytes_left -= len(message.get("body", b""))
+        if self._bytes_left < 0:
             raise _TooLarge
         return message
 
     async def send(self, message: Message) -> None:
         if not self.status:
-            if self._left < 0 and message["status"] != 413:
-                raise _TooLarge  # FastAPI takes what is raised while it reads for a broken body
+            if self._bytes_left < 0 and message["status"] != 413:
+                raise _TooLarge  # FastAPI turns whatever is raised while it reads into an invalid body
             self.status = message["status"]
         await self._send(message)
 
@@ -145,25 +150,25 @@ def _token(authorization: bytes) -> bytes:
     return token if kind.lower() == b"bearer" else b""
 
 
-def _name(host: bytes) -> str:
-    """Return the name of a Host header without its port."""
+def _host_name(host: bytes) -> str:
+    """Return the name in a Host header, without the port."""
     text = host.decode("latin-1").lower()
     return text.partition("]")[0] + "]" if text.startswith("[") else text.partition(":")[0]
 
 
-async def _say(send: Send, status: int, error: str) -> None:
+async def _send_error(send: Send, status: int, error: str) -> None:
     headers = [(b"www-authenticate", b"Bearer")] if status == 401 else []
     await _send(send, status, json.dumps({"error": error}).encode(), *headers)
 
 
 async def _send(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": kind})
+    all_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _log(method: str, path: str, status: int, took: float) -> None:
-    """Log a line of JSON: neither ids nor addresses stand in it."""
+def _log(method: str, path: str, status: int, seconds: float) -> None:
+    """Log a request as a line of JSON, without ids and addresses."""
     line = {"time": round(time.time(), 3), "method": method, "path": path, "status": status}
-    line["ms"] = round(1e3 * took, 2)
+    line["ms"] = round(1e3 * seconds, 2)
     log.info(json.dumps(line))

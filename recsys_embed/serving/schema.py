@@ -1,4 +1,4 @@
-"""What the service is asked and what it answers: checked, and described in its OpenAPI."""
+"""The service's requests and responses: validated, and described in its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from recsys_embed.config.fields import options
-from recsys_embed.config.settings import Rules, UnknownName
+from recsys_embed.config.settings import OnUnknown, Rules
 
-_LONGEST = 10_000
+_MAX_ID_LENGTH = 10_000
 
 
-def _no_switch(value: Any) -> Any:
+def _not_bool(value: Any) -> Any:
     """Refuse true and false, which Python counts among the integers."""
     if isinstance(value, bool):
         raise ValueError("an id is an integer or text")
@@ -20,25 +20,36 @@ def _no_switch(value: Any) -> Any:
 
 
 ItemId = Annotated[
-    Annotated[int, Field(strict=True)] | Annotated[str, StringConstraints(max_length=_LONGEST)],
-    BeforeValidator(_no_switch),
+    Annotated[int, Field(strict=True)] | Annotated[str, StringConstraints(max_length=_MAX_ID_LENGTH)],
+    BeforeValidator(_not_bool),
 ]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 _Ids = Annotated[list[ItemId], Field(max_length=10_000)]
-_Few = Annotated[list[ItemId], Field(max_length=100)]  # in an address, which ends at 64 KB
+_UrlIds = Annotated[list[ItemId], Field(max_length=100)]  # an address ends at 64 KB
+_Ratings = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=_MAX_ID_LENGTH)], Rating], Field(max_length=10_000)
+]
 
 
 class _Strict(BaseModel):
-    """Refuses fields that it does not know, so that a misspelled one is no silent default."""
+    """Refuses unknown fields, so that a misspelled one is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-# JSON has kinds, so true is no number there; in an address all is text.
+# JSON has types, so true is no number there; in an address everything is text.
 _JSON = ConfigDict(strict=True)
 
+# Old names of fields, still accepted; `app` reads them under the new names. They are optional fields of their own
+# rather than aliases, so that the OpenAPI document lists them as deprecated.
+OLD_NAMES = {"among": "candidates", "min_ratings": "min_support", "max_ratings": "max_support"}
 
-# One field for every field of config.Rules: none is written twice.
+
+def _old_name(of: str) -> Any:
+    return Field(None, deprecated=True, description=f"old name of {of}")
+
+
+# One field for each field of config.settings.Rules.
 RulesFields = create_model(
     "RulesFields",
     __base__=_Strict,
@@ -46,36 +57,38 @@ RulesFields = create_model(
 )
 
 
-class _Asked(RulesFields):  # type: ignore[valid-type, misc]
+class _RecommendFields(RulesFields):  # type: ignore[valid-type, misc]
     user: ItemId | None = Field(None, description="a user's id")
-    likes: _Ids = Field([], description="items that somebody likes, by id; with a user: lately")
-    dislikes: _Ids = Field([], description="items that they do not like")
+    likes: _Ids = Field([], description="ids of items that a new user likes; with user: likes lately")
+    dislikes: _Ids = Field([], description="ids of items that the user dislikes")
     k: int = Field(10, ge=1, description="length of the list")
-    why: bool = Field(False, description="say what of theirs each item is near to")
-    among: _Ids | None = Field(None, description="items to choose from")
-    exclude: _Ids = Field([], description="items to leave out")
-    include_seen: bool = Field(False, description="show what is theirs too")
-    hide_test: bool = Field(False, description="leave out what was held out for test as well")
-    on_unknown: UnknownName = Field(
-        "error", description="skip: leave out ids that are not known; a user then is somebody new"
+    why: bool = Field(False, description="name, for each item, the user's items that are nearest to it")
+    candidates: _Ids | None = Field(None, description="ids of the items to choose from")
+    exclude: _Ids = Field([], description="ids of items to leave out")
+    include_seen: bool = Field(False, description="include the user's own items")
+    hide_test: bool = Field(False, description="leave out the user's held-out items as well")
+    on_unknown: OnUnknown = Field(
+        "error", description="skip: leave out unknown ids; an unknown user is then a new user"
     )
+    among: _Ids | None = _old_name("candidates")
+    min_ratings: int | None = _old_name("min_support")
+    max_ratings: int | None = _old_name("max_support")
 
 
-class RecommendQuery(_Asked):
-    """A question for a list, in the address."""
+class RecommendQuery(_RecommendFields):
+    """A request for a list, in the address."""
 
-    likes: _Few = Field([], description="items that somebody likes, by id; with a user: lately")
-    dislikes: _Few = Field([], description="items that they do not like")
-    among: _Few | None = Field(None, description="items to choose from")
-    exclude: _Few = Field([], description="items to leave out")
+    likes: _UrlIds = Field([], description="ids of items that a new user likes; with user: likes lately")
+    dislikes: _UrlIds = Field([], description="ids of items that the user dislikes")
+    candidates: _UrlIds | None = Field(None, description="ids of the items to choose from")
+    exclude: _UrlIds = Field([], description="ids of items to leave out")
+    among: _UrlIds | None = _old_name("candidates")
 
 
-class RecommendBody(_Asked):
-    """A question for a list. Without a user, likes, dislikes and ratings it is for nobody in particular."""
+class RecommendBody(_RecommendFields):
+    """A request for a list. Without user, likes, dislikes and ratings it is for an anonymous user."""
 
-    ratings: dict[Annotated[str, StringConstraints(max_length=_LONGEST)], Rating] = Field(
-        {}, max_length=10_000, description="how somebody rated items, by id"
-    )
+    ratings: _Ratings = Field({}, description="the user's ratings, by item id")
     model_config = ConfigDict(
         strict=True,
         json_schema_extra={
@@ -88,75 +101,75 @@ class RecommendBody(_Asked):
     )
 
 
-class BatchBody(_Strict):
-    """Several questions at once."""
+class RecommendBatchBody(_Strict):
+    """Several requests for lists at once."""
 
     model_config = _JSON
-    asks: list[RecommendBody] = Field(min_length=1)
+    requests: list[RecommendBody] | None = Field(None, min_length=1, description="one request for each list (required)")
+    asks: list[RecommendBody] | None = Field(None, min_length=1, deprecated=True, description="old name of requests")
 
 
 class SimilarQuery(_Strict):
-    """Which items are near to one."""
+    """A request for the items nearest to one."""
 
     item: ItemId = Field(description="an item's id")
     k: int = Field(10, ge=1, description="length of the list")
 
 
-class PairQuery(_Strict):
+class PredictQuery(_Strict):
     """A user and an item."""
 
     user: ItemId = Field(description="a user's id")
     item: ItemId = Field(description="an item's id")
 
 
-class UserOnly(_Strict):
+class UserQuery(_Strict):
     """A user."""
 
     user: ItemId = Field(description="a user's id")
 
 
-class UserQuery(UserOnly):
-    """A user, and how much of theirs."""
+class HistoryQuery(UserQuery):
+    """A user, and the length of their history."""
 
-    k: int = Field(100, ge=1, description="how many at most")
+    k: int = Field(100, ge=1, description="how many items at most")
 
 
 class ItemsQuery(_Strict):
     """Items by title, or by id."""
 
-    query: str = Field("", max_length=200, description="a part of a title; without one, the most rated come")
-    item: _Ids = Field([], description="instead: these items, by id")
-    k: int = Field(10, ge=1, description="how many at most, by title")
+    query: str = Field("", max_length=200, description="a part of a title; if empty, the most rated items")
+    item: _Ids = Field([], description="instead: ids of the items")
+    k: int = Field(10, ge=1, description="how many items at most, if found by title")
 
 
 class ExplainBody(_Strict):
-    """Why an item, for a user or for somebody of whom only this is known."""
+    """A request to explain an item, for a user of the model or a new one."""
 
     model_config = _JSON
     item: ItemId = Field(description="an item's id", examples=[50])
     user: ItemId | None = Field(None, description="a user's id", examples=[42])
-    likes: _Ids = Field([], description="items that somebody likes, by id")
-    dislikes: _Ids = Field([], description="items that they do not like")
-    ratings: dict[Annotated[str, StringConstraints(max_length=_LONGEST)], Rating] = Field({}, max_length=10_000)
+    likes: _Ids = Field([], description="ids of items that a new user likes; with user: likes lately")
+    dislikes: _Ids = Field([], description="ids of items that the user dislikes")
+    ratings: _Ratings = Field({}, description="the user's ratings, by item id")
 
 
 class EventBody(_Strict):
-    """A user rated an item, or took it."""
+    """A user rated or took an item."""
 
     model_config = _JSON
     user: ItemId
     item: ItemId
-    rating: Rating | None = Field(None, description="stars; none: the user took the item, which is a like")
+    rating: Rating | None = Field(None, description="the rating; without one, the user took the item: a like")
     timestamp: int | None = Field(None, ge=-(2**62), le=2**62, description="seconds since 1970")
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
-        None, description="your name for this event: sent again under it, it is kept once"
+        None, description="your id of this event: an event that is sent twice under one id is stored once"
     )
 
 
 class EventsBody(_Strict):
     """New ratings."""
 
-    model_config = _JSON
     events: list[EventBody] = Field(min_length=1)
     model_config = ConfigDict(
         strict=True,
@@ -171,8 +184,8 @@ class ItemRef(BaseModel):
     title: str
 
 
-class Entry(ItemRef):
-    """An item in a list. why: what of theirs it is near to, where that was asked."""
+class ListedItem(ItemRef):
+    """An item in a list. why: the user's items nearest to it, if requested."""
 
     score: float
     rank: int
@@ -180,30 +193,30 @@ class Entry(ItemRef):
 
 
 class RecommendResponse(BaseModel):
-    """An answer. short: why there are fewer items than asked for."""
+    """A list. short: why it holds fewer items than requested."""
 
     user: int | str | None
-    items: list[Entry]
+    items: list[ListedItem]
     short: str | None
     model: str
 
 
 class RecommendBatchResponse(BaseModel):
-    """Answers, in the order of the questions."""
+    """Lists, in the order of the requests."""
 
     answers: list[RecommendResponse]
 
 
-class Similar(BaseModel):
+class SimilarResponse(BaseModel):
     """The items nearest to one, by cosine."""
 
     item: int | str
-    items: list[Entry]
+    items: list[ListedItem]
     model: str
 
 
-class Prediction(BaseModel):
-    """What is expected of a user and an item, in stars, a chance, or a score without unit."""
+class PredictResponse(BaseModel):
+    """The prediction for a user and an item. unit: stars, chance (a probability), or score (no unit)."""
 
     user: int | str
     item: int | str
@@ -214,85 +227,88 @@ class Prediction(BaseModel):
 
 
 class Evidence(ItemRef):
-    """An item of theirs: how near it is, or what it adds to the score."""
+    """One of the user's items: its similarity to the explained item, or its contribution to the score (kind)."""
 
     kind: str
     value: float
 
 
-class Shared(BaseModel):
-    """What is said of the item, and of so many of theirs."""
+class CommonToken(BaseModel):
+    """A token of the item's content, and how many of the user's items share it."""
 
     column: str
     token: str
     items: int
 
 
-class Explained(ItemRef):
-    """Why an item: the parts that add up to its score, and what of theirs speaks for it."""
+class ExplainResponse(ItemRef):
+    """Why an item is recommended: the parts of its score, and the evidence among the user's items (own)."""
 
     user: int | str | None
     score: float
     unit: str
     value: float
-    parts: dict[str, float]
+    components: dict[str, float] = Field(alias="parts")
     own: list[Evidence]
     rest: dict[str, float] | None
-    shared: list[Shared]
+    shared: list[CommonToken]
     seen: bool
     model: str
 
 
-class ItemList(BaseModel):
-    """Items with all that their table says."""
+class ItemsResponse(BaseModel):
+    """Items with all columns of the item table."""
 
     items: list[dict[str, Any]]
 
 
-class Rated(ItemRef):
-    """An item of a history."""
+class HistoryItem(ItemRef):
+    """An item of a user's history."""
 
     rating: float | None
 
 
-class History(BaseModel):
-    """What a user rated: the newest events first, then what the model was fitted on, most rated items first."""
+class HistoryResponse(BaseModel):
+    """A user's history: their events first, newest first, then the items of the training, most rated first."""
 
     user: int | str
-    items: list[Rated]
+    items: list[HistoryItem]
     total: int
 
 
 class EventsAccepted(BaseModel):
-    """What became of events. unknown_items: how many name an item that this model does not know; they are kept too."""
+    """The number of events stored, and of those stored before. unknown_items: events of items unknown to the model.
+
+    Events of unknown items are stored too.
+    """
 
     accepted: int
     repeated: int
     unknown_items: int
 
 
-class Event(BaseModel):
-    """An event of a user; the id of an item as it was sent, as text."""
+class StoredEvent(BaseModel):
+    """An event of a user. item: the id as it was sent, as text."""
 
     item: str
     rating: float | None
 
 
-class Events(BaseModel):
-    """What a user rated since the training, the oldest first."""
+class EventsResponse(BaseModel):
+    """A user's events since the training, the oldest first."""
 
     user: int | str
-    events: list[Event]
+    events: list[StoredEvent]
 
 
 class EventsDeleted(BaseModel):
-    """How many events were removed."""
+    """The number of events deleted."""
 
     removed: int
 
 
-class Health(BaseModel):
-    """That the process lives, and what it answers with. columns: of the items, for `where`."""
+class StatusResponse(BaseModel):
+    """Whether the service is up, and which model answers. columns: of the items, for `where`."""
 
     status: str
     model: str | None = None
@@ -302,7 +318,7 @@ class Health(BaseModel):
     columns: list[str] | None = None
 
 
-class Error(BaseModel):
+class ErrorResponse(BaseModel):
     """What was wrong, in one line."""
 
     error: str

@@ -1,4 +1,4 @@
-"""Running the service: one process, or several that share a port."""
+"""Run the service: one process, or several that share a port."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
-# How workers learn of the settings: they begin as new processes.
-_SETTINGS = "RECSYS_SERVE"
-# Seconds in which requests may come to their end when the service is told to.
+# The environment variable that passes the settings to workers, which start as new processes.
+_SETTINGS_VARIABLE = "RECSYS_SERVE"
+# Seconds that running requests may take after the signal to stop.
 _SHUTDOWN_GRACE_S = 10
 
 
-def serve(config: ServeConfig, ready: Callable[[str], None]) -> None:
-    """Answer until a signal ends it. ready: told the address when it is about to answer.
+def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
+    """Serve until a signal stops it. on_start: called with the address just before the service starts to answer.
 
     Raises BundleError, UnknownId, DataError and SettingError before that.
     """
@@ -41,44 +41,44 @@ def serve(config: ServeConfig, ready: Callable[[str], None]) -> None:
         ) from None
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        listening = socket.create_server((config.host, config.port), family=family, backlog=2048)
+        listener = socket.create_server((config.host, config.port), family=family, backlog=2048)
     except OSError as error:
-        raise DataError(f"{config.host}:{config.port} cannot be listened at ({error.strerror}): see --port") from None
+        raise DataError(f"cannot listen on {config.host}:{config.port} ({error.strerror}): see --port") from None
     host = f"[{config.host}]" if ":" in config.host else config.host
-    address = f"http://{host}:{listening.getsockname()[1]}"
+    address = f"http://{host}:{listener.getsockname()[1]}"
     options: dict[str, Any] = {"access_log": False, "log_level": "warning", "server_header": False}
     options["timeout_graceful_shutdown"] = _SHUTDOWN_GRACE_S
-    with listening:
-        # Whatever cannot be read or written is found here, once, and not by every worker again and again.
+    with listener:
+        # Loaded here too, so that an error shows once rather than in every worker again and again.
         service = Service(config)
-        _warn_of_held(service)
+        _warn_of_held_out(service)
         if config.workers == 1:
             app = create_app(service)
-            ready(address)
-            uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listening])
+            on_start(address)
+            uvicorn.Server(uvicorn.Config(app, **options)).run(sockets=[listener])
             return
         service.close()
-        os.environ[_SETTINGS] = json.dumps({**asdict(config), "token": config.secret})
-        with tempfile.TemporaryDirectory(prefix="recsys-metrics-") as shared:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
-            ready(address)
+        os.environ[_SETTINGS_VARIABLE] = json.dumps({**asdict(config), "token": config.secret})
+        with tempfile.TemporaryDirectory(prefix="recsys-metrics-") as metrics_folder:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_folder
+            on_start(address)
             name, workers = f"{__name__}:worker", config.workers
-            uvicorn.run(name, factory=True, workers=workers, fd=listening.fileno(), **options)
+            uvicorn.run(name, factory=True, workers=workers, fd=listener.fileno(), **options)
 
 
-def _warn_of_held(service: Service) -> None:
-    held = len(service.live.state.held_out)
-    if held:
+def _warn_of_held_out(service: Service) -> None:
+    n_held_out = len(service.model.state.held_out)
+    if n_held_out:
         log.warning(
-            "%s ratings were held out for test, and what they are of may be recommended: send hide_test, or train on "
-            "everything (--valid-share 0 --test-share 0)", f"{held:,}",
+            "%s ratings were held out for test, and their items may be recommended: send hide_test, or train on "
+            "everything (--valid-share 0 --test-share 0)", f"{n_held_out:,}",
         )  # fmt: skip
 
 
 def worker() -> object:
-    """Return the application of one worker, with the settings that its parent left in the environment."""
+    """Return the application of one worker, with the settings that its parent put into the environment."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from recsys_embed.serving.app import create_app
     from recsys_embed.serving.service import Service
 
-    return create_app(Service(ServeConfig(**json.loads(os.environ[_SETTINGS]))))
+    return create_app(Service(ServeConfig(**json.loads(os.environ[_SETTINGS_VARIABLE]))))

@@ -1,1 +1,1 @@
-"""The search for settings, on validation data alone."""
+"""The search for settings, on validation data only."""

@@ -1,55 +1,55 @@
-// What the service is asked: JSON from the address that the page came from, with a token where one is demanded.
+// Requests to the service that the page came from, with a token where one is required.
 
-const KEY = "recsys-token";
-const AWAY = "The service does not answer. It is asked again with the next thing you do.";
+const TOKEN_KEY = "recsys-token";
+const UNREACHABLE = "The service does not answer. Your next action tries again.";
 
-/** An answer that is none. status: of HTTP, or 0 where nobody answered. */
-export class Refused extends Error {
+/** A request that failed. status: the HTTP status, or 0 where nothing answered. */
+export class ServiceError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 }
 
-export const keepToken = (token) => sessionStorage.setItem(KEY, token);
-export const hasToken = () => sessionStorage.getItem(KEY) !== null;
+export const saveToken = (token) => sessionStorage.setItem(TOKEN_KEY, token);
+export const hasToken = () => sessionStorage.getItem(TOKEN_KEY) !== null;
 
-/** Send a request as it is; query: values by name, lists stand for several; body: is posted as JSON. */
+/** Send a request and return fetch's response. query: values by name, a list for several; body: posted as JSON. */
 export async function send(path, { query = {}, body, signal } = {}) {
-  const headers = hasToken() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {};
+  const headers = hasToken() ? { Authorization: `Bearer ${sessionStorage.getItem(TOKEN_KEY)}` } : {};
   if (body) headers["Content-Type"] = "application/json";
-  const asked = new URLSearchParams(Object.entries(query).flatMap(([name, values]) => [values].flat().map((value) => [name, value])));
+  const parameters = new URLSearchParams(Object.entries(query).flatMap(([name, values]) => [values].flat().map((value) => [name, value])));
   try {
-    return await fetch(asked.size ? `${path}?${asked}` : path, { method: body ? "POST" : "GET", body: body && JSON.stringify(body), headers, signal });
+    return await fetch(parameters.size ? `${path}?${parameters}` : path, { method: body ? "POST" : "GET", body: body && JSON.stringify(body), headers, signal });
   } catch (error) {
-    throw error.name === "AbortError" ? error : new Refused(0, AWAY);
+    throw error.name === "AbortError" ? error : new ServiceError(0, UNREACHABLE);
   }
 }
 
-/** Integers that a float cannot hold stay the text that they were: ids are any 64 bits. */
-const exact = (key, value, context) => (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
+/** Keep integers that a float cannot hold as text: ids may have 64 bits. */
+const exactIntegers = (key, value, context) => (typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value);
 
-/** Ask for JSON. Throws Refused with the service's own line, and AbortError. */
-export async function ask(path, options = {}) {
-  const answer = await send(path, options);
-  const text = await answer.text();
+/** Request JSON. Throws ServiceError with the service's message, and AbortError. */
+export async function request(path, options = {}) {
+  const response = await send(path, options);
+  const text = await response.text();
   options.signal?.throwIfAborted();
-  if (answer.ok) return JSON.parse(text, exact);
-  let said;
+  if (response.ok) return JSON.parse(text, exactIntegers);
+  let message;
   try {
-    said = JSON.parse(text).error;
+    message = JSON.parse(text).error;
   } catch {
-    said = null; // a page of a proxy, and no word of the service
+    message = null; // a proxy's page rather than the service's error
   }
-  throw new Refused(answer.status, said ?? (answer.status >= 500 ? AWAY : `The service refused (${answer.status}).`));
+  throw new ServiceError(response.status, message ?? (response.status >= 500 ? UNREACHABLE : `The service refused (${response.status}).`));
 }
 
-/** Return a way to ask in which a newer question ends the one before it, so that no answer comes out of order. */
-export function line() {
+/** Return a `request` that aborts the previous one it made, so that responses never arrive out of order. */
+export function latestOnly() {
   let last;
   return (path, options) => {
     last?.abort();
     last = new AbortController();
-    return ask(path, { ...options, signal: last.signal });
+    return request(path, { ...options, signal: last.signal });
   };
 }

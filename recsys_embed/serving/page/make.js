@@ -1,28 +1,28 @@
-// Elements. What comes from the service reaches the page as text alone: there is no way here to hand over markup.
+// DOM elements. Data from the service enter the page as text only: nothing here takes markup.
 
-/** Make an element: properties by name, then children, which are elements or text; null is left out. */
+/** Make an element with properties by name, and children, which are elements or text; null is left out. */
 export function make(name, properties = {}, ...children) {
-  const made = document.createElement(name);
+  const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
-    if (key === "data") Object.assign(made.dataset, value);
-    else made[key] = value;
+    if (key === "data") Object.assign(element.dataset, value);
+    else element[key] = value;
   }
-  made.append(...children.filter((child) => child !== null));
-  return made;
+  element.append(...children.filter((child) => child !== null));
+  return element;
 }
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** A button with a thumb, up or down. */
-export function thumb(up, pressed, name, act) {
+/** Make a button with a thumb, up or down. */
+export function thumb(up, pressed, name, onClick) {
   const picture = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");
   use.setAttribute("href", "#thumb");
   picture.append(use);
   picture.setAttribute("class", up ? "up" : "down");
   picture.setAttribute("aria-hidden", "true");
-  const said = `${up ? "Like" : "Dislike"} ${name}`;
-  const button = make("button", { type: "button", className: "icon", ariaLabel: said, title: up ? "Like" : "Dislike", ariaPressed: String(pressed), data: { act: up ? "like" : "dislike" } }, picture);
-  button.addEventListener("click", act);
+  const label = `${up ? "Like" : "Dislike"} ${name}`;
+  const button = make("button", { type: "button", className: "icon", ariaLabel: label, title: up ? "Like" : "Dislike", ariaPressed: String(pressed), data: { act: up ? "like" : "dislike" } }, picture);
+  button.addEventListener("click", onClick);
   return button;
 }

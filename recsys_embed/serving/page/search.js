@@ -1,58 +1,58 @@
-// The search field: a combobox whose list is what the service finds, after the ARIA pattern for such.
+// The search field: a combobox with the items that the service finds, after the ARIA pattern for comboboxes.
 
-import { line } from "./api.js";
-import { meet } from "./items.js";
+import { latestOnly } from "./api.js";
+import { remember } from "./items.js";
 import { make } from "./make.js";
 
-/** Let an input find items. note(item): what stands beside a title; chosen(item); failed(error). */
-export function combobox(input, list, { note, chosen, failed }) {
-  const ask = line();
-  let [found, at, timer] = [[], -1, 0];
+/** Make an input search for items. note(item): text beside a title; onChoose(item); onError(error). */
+export function combobox(input, list, { note, onChoose, onError }) {
+  const request = latestOnly();
+  let [found, selected, timer] = [[], -1, 0];
 
   const close = () => {
     clearTimeout(timer);
     list.hidden = true;
-    at = -1;
+    selected = -1;
     input.setAttribute("aria-expanded", "false");
     input.removeAttribute("aria-activedescendant");
   };
-  const move = (to) => {
-    at = found.length ? (to + found.length) % found.length : -1;
-    [...list.children].forEach((option, n) => found.length && option.setAttribute("aria-selected", String(n === at)));
-    if (at < 0) return;
-    input.setAttribute("aria-activedescendant", list.children[at].id);
-    list.children[at].scrollIntoView({ block: "nearest" });
+  const select = (index) => {
+    selected = found.length ? (index + found.length) % found.length : -1;
+    [...list.children].forEach((option, n) => found.length && option.setAttribute("aria-selected", String(n === selected)));
+    if (selected < 0) return;
+    input.setAttribute("aria-activedescendant", list.children[selected].id);
+    list.children[selected].scrollIntoView({ block: "nearest" });
   };
   const choose = (item) => {
     input.value = "";
     close();
-    chosen(item);
+    onChoose(item);
   };
   const option = (item, n) => {
     const line = make("li", { id: `found-${n}`, role: "option" }, make("span", { dir: "auto", className: "title" }, item.title), make("span", { className: "facts" }, note(item)));
-    line.addEventListener("pointerdown", (event) => event.preventDefault()); // the field keeps the focus
+    line.addEventListener("pointerdown", (event) => event.preventDefault()); // the input keeps the focus
     line.addEventListener("click", () => choose(item));
     return line;
   };
-  const look = async () => {
+  const search = async () => {
     try {
       const query = input.value.trim();
-      const { items } = await ask("items", { query: query ? { query, k: 8 } : { k: 8 } });
+      const { items } = await request("items", { query: query ? { query, k: 8 } : { k: 8 } });
       if (document.activeElement !== input || input.value.trim() !== query) return;
       found = items;
-      meet(items);
-      list.replaceChildren(...(found.length ? found.map(option) : [make("li", { role: "option", ariaDisabled: "true" }, "Nothing is called so")]));
+      remember(items);
+      list.replaceChildren(...(found.length ? found.map(option) : [make("li", { role: "option", ariaDisabled: "true" }, "No title matches")]));
       list.hidden = false;
       input.setAttribute("aria-expanded", "true");
-      move(0);
+      select(0);
     } catch (error) {
-      failed(error);
+      onError(error);
     }
   };
 
   input.addEventListener("input", () => {
     clearTimeout(timer);
-    if (input.value.trim()) timer = setTimeout(look, 120);
+    if (input.value.trim()) timer = setTimeout(search, 120);
     else close();
   });
   input.addEventListener("blur", close);
@@ -60,11 +60,11 @@ export function combobox(input, list, { note, chosen, failed }) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
       event.preventDefault();
-      if (list.hidden) look();
-      else move(at + step);
-    } else if (event.key === "Enter" && at >= 0) {
+      if (list.hidden) search();
+      else select(selected + step);
+    } else if (event.key === "Enter" && selected >= 0) {
       event.preventDefault();
-      choose(found[at]);
+      choose(found[selected]);
     } else if (event.key === "Escape") {
       event.preventDefault();
       if (list.hidden) input.value = "";

@@ -1,4 +1,4 @@
-"""A model as it answers now: the fitted state, with the events of its users laid over it."""
+"""The model that a service answers with: a fitted state plus the events received since its training."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from recsys_embed.answering.recommend import recommend_to
 from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.answering.titles import TitleSearch
 from recsys_embed.data.ids import Id, Rows
-from recsys_embed.serving.event_store import EventLog, LatestFeedback
+from recsys_embed.serving.event_store import EventStore, LatestFeedback
 from recsys_embed.serving.model_source import FoundModel
 from recsys_embed.state.fitted import FittedState
 
-# Users with events whose profiles are kept in memory.
+# Most users with events whose profiles are cached.
 _PROFILE_CACHE_SIZE = 10_000
 
 
 def _seconds(created: object) -> float:
-    """Return the time of a model in seconds since 1970; 0 for a model without one."""
+    """Return when a model was created in seconds since 1970; 0 for a model without a date."""
     try:
         return datetime.datetime.fromisoformat(str(created)).timestamp()
     except ValueError:
         return 0.0
 
 
-class LiveModel:
-    """One model with the events of its users laid over it; events change nothing of the model.
+class ServedModel:
+    """A model, and the events of its users, which are folded in when a request needs them.
 
-    name, folder, version: of the model. Safe to ask from several threads.
+    Events do not change the fitted state. name, folder, version: of the model. Thread-safe.
     """
 
-    def __init__(self, state: FittedState, found: FoundModel, events: EventLog) -> None:
+    def __init__(self, state: FittedState, found: FoundModel, events: EventStore) -> None:
         self.state, self.events = state, events
         self.name, self.folder, self.version = found
         self._created = _seconds(state.metadata.get("created"))
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._profiles: OrderedDict[str, tuple[int, UserProfile]] = OrderedDict()
-        # Made before the first request rather than in it.
+        # Computed before the first request rather than in it.
         state.index, state.item_ids, state.titles, state.fold_in  # noqa: B018
 
     @property
@@ -58,23 +58,23 @@ class LiveModel:
 
     def recommend(self, request: RecommendRequest) -> Recommendations:
         """Answer a request. Raises UnknownId and SettingError."""
-        if request.on_unknown == "skip":  # events may tell of a user whom the model does not know
+        if request.on_unknown == "skip":  # a user who is unknown to the model may have events
             request = replace(request.without_unknown(self.state), user=request.user)
         return recommend_to(self.state, self.profile(request), request)
 
     def profile(self, request: RecommendRequest) -> UserProfile:
-        """Return the profile of whom a request names, with their events since the training folded in."""
+        """Return the profile of a request's user, with their events since the training folded in."""
         state, user = self.state, request.user
-        last = None if user is None else self.events.last(str(user))
+        last = None if user is None else self.events.last_seq(str(user))
         if last is None:
             if request.on_unknown == "skip" and user not in state.users:
                 user = None
             return profile_of(state, user, request.likes, request.dislikes, request.ratings)
         if request.likes or request.dislikes or request.ratings:
             return self._with_events(request)
-        kept = self._profiles.get(str(user))
-        if kept is not None and kept[0] == last:
-            return kept[1]
+        cached = self._profiles.get(str(user))
+        if cached is not None and cached[0] == last:
+            return cached[1]
         profile = self._with_events(request)
         self._profiles[str(user)] = last, profile
         while len(self._profiles) > _PROFILE_CACHE_SIZE:
@@ -82,11 +82,11 @@ class LiveModel:
         return profile
 
     def _with_events(self, request: RecommendRequest) -> UserProfile:
-        """Return a user as the model knows them, updated with their events and with what the request says."""
+        """Return a user's profile, updated with their events and with the request's likes, dislikes and ratings."""
         state, known = self.state, request.user in self.state.users
-        now = set(state.items.rows([*request.likes, *request.dislikes, *request.ratings]).tolist())
-        events = {row: event for row, event in self._events_of(request.user).items() if row not in now}
-        if not known and not events and not now and request.on_unknown == "error":
+        requested = set(state.items.rows([*request.likes, *request.dislikes, *request.ratings]).tolist())
+        events = {row: event for row, event in self._events_of(request.user).items() if row not in requested}
+        if not known and not events and not requested and request.on_unknown == "error":
             raise state.users.unknown(request.user)
         ids = state.item_ids
         likes = [ids[row] for row, event in events.items() if event.rating is None]
@@ -95,11 +95,11 @@ class LiveModel:
         return profile_of(state, user, [*likes, *request.likes], request.dislikes, {**ratings, **request.ratings})
 
     def _events_of(self, user: Id | None) -> dict[int, LatestFeedback]:
-        """Return a user's latest events by row of the items that the model knows, the oldest first.
+        """Return a user's latest events by item row, the oldest first; events of unknown items are left out.
 
-        Events from before the model was made, of items that it was fitted on, are in it already.
+        So are events from before the model was created of items that it was fitted on: it contains them already.
         """
-        state, events = self.state, self.events.of(str(user))
+        state, events = self.state, self.events.latest_by_item(str(user))
         rows = state.items.rows([event.item for event in events], missing="negative").tolist()
         fitted: set[int] = set()
         if user is not None and user in state.users:
@@ -111,18 +111,18 @@ class LiveModel:
         }
 
     def explain(self, request: RecommendRequest, item: Id) -> dict[str, Any]:
-        """Return why an item is for whom a request names. Raises UnknownId."""
+        """Explain an item for the request's user. Raises UnknownId."""
         row = int(self.state.items.rows([item])[0])
         found = explain(self.state, self.profile(request), row).summary()
         return {**found, "user": self.user_id(request.user)}
 
     def user_id(self, user: Id | None) -> Id | None:
-        """Return a user's id as the model has it, or as it is given where the model does not know it."""
+        """Return a user's id in the type that the model uses, or as it was given if the model does not know it."""
         cast = None if user is None else self.state.users.cast(user)
         return user if cast is None else cast
 
     def predict(self, user: Id, item: Id) -> dict[str, Any]:
-        """Return what a user is expected to make of an item, and in what unit. Raises UnknownId."""
+        """Predict a user's rating of an item, and name its unit. Raises UnknownId."""
         state = self.state
         rows = state.items.rows([item])
         value = state.model.to_prediction(scores_of(state, self.profile(RecommendRequest(user=user)), rows))
@@ -144,7 +144,7 @@ class LiveModel:
         return {"item": self.state.items.cast(item), "items": items}
 
     def items(self, query: str, k: int, ids: Sequence[Id] = ()) -> list[dict[str, Any]]:
-        """Return the rows of the item table of k items whose titles hold a text, or of those with these ids.
+        """Return item table rows: of k items with the query in their titles, or of those with these ids.
 
         See `titles.TitleSearch`. Raises UnknownId.
         """
@@ -152,19 +152,19 @@ class LiveModel:
             return self._entries(self.state.items.rows(ids))
         with self._lock:
             if self._search is None:
-                self._search = TitleSearch(self.state.table["title"], self.state.counts)
+                self._search = TitleSearch(self.state.table["title"], self.state.item_counts)
         return self._entries(self._search.find(query, k))
 
     def _entries(self, rows: Rows) -> list[dict[str, Any]]:
         table = self.state.table[rows].drop("item", "ratings", cs.binary(), strict=False)
-        return table.rename({"item_id": "item"}).with_columns(ratings=self.state.counts[rows]).to_dicts()
+        return table.rename({"item_id": "item"}).with_columns(ratings=self.state.item_counts[rows]).to_dicts()
 
     def history(self, user: Id) -> list[dict[str, Any]]:
-        """Return what a user rated, their events since the training first. Raises UnknownId."""
+        """Return the items that a user rated, their events since the training first. Raises UnknownId."""
         state, events = self.state, self._events_of(user)
         rows = dict.fromkeys(reversed(events))
         if user in state.users or not events:
             seen = state.seen[state.users.row(user)]
-            order = (-state.counts[seen]).argsort(kind="stable")
+            order = (-state.item_counts[seen]).argsort(kind="stable")
             rows |= dict.fromkeys(seen[order].tolist())
         return [{**self.item(row), "rating": events[row].rating if row in events else None} for row in rows]
