@@ -36,9 +36,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run = RunConfig(track=False, baselines=False, resamples=0, out=f"{folder}/model")
             ours, _ = run_experiment(data, model, train, run, dataset=dataset)
-        both = split.train.with_rows(split.valid)
-        ease = Ease(both).rank(choose_ease(Ease(split.train), split.train, split.valid))
-        theirs = rank_metrics(ease, split.test, both.seen(), both.counts, (10,)).per_user
+        both = split.train.concat(split.valid)
+        ease = Ease(both).fit(choose_ease(Ease(split.train), split.train, split.valid))
+        theirs = rank_metrics(ease, split.test, both.seen(), both.item_counts, (10,)).per_user
         assert ours.per_user is not None
         one = ours.per_user.select("user_id", ours="ndcg_at_10")
         two = theirs.select("user_id", ease="ndcg_at_10")
@@ -49,7 +49,7 @@ def main() -> None:
         parts.append(joined)
     users = pl.concat(parts).group_by("user_id", maintain_order=True).mean()
     found = paired(users["ours"].to_numpy(), users["ease"].to_numpy())
-    sure = "clear" if found.clear else "not clear"
+    sure = "clear" if found.significant else "not clear"
     print(f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  p {found.p:.4f}  {found.users} users: {sure}")
 
 

@@ -50,11 +50,11 @@ def main() -> None:
     for settings in ALS:
         ranker = als(split.train, *settings)
         scores.append(
-            rank_metrics(ranker, split.valid, split.train.seen(), split.train.counts, (10,)).metrics["ndcg_at_10"]
+            rank_metrics(ranker, split.valid, split.train.seen(), split.train.item_counts, (10,)).metrics["ndcg_at_10"]
         )
-    both = split.train.with_rows(split.valid)
+    both = split.train.concat(split.valid)
     best = ALS[int(np.argmax(scores))]
-    found = rank_metrics(als(both, *best), split.test, both.seen(), both.counts, (10,))
+    found = rank_metrics(als(both, *best), split.test, both.seen(), both.item_counts, (10,))
     assert ours.per_user is not None
     against = paired(ours.per_user["ndcg_at_10"].to_numpy(), found.per_user["ndcg_at_10"].to_numpy())
     print(f"implicit ALS {found.metrics['ndcg_at_10']:.4f}  (factors, regularization, alpha) {best}")

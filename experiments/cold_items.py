@@ -24,8 +24,8 @@ from scipy import sparse
 
 from recsys_embed.cli.main import app
 from recsys_embed.config.settings import ContentConfig, DataConfig
-from recsys_embed.data.item_table import aligned
-from recsys_embed.evaluation.cold_start import among_cold, cold_metrics
+from recsys_embed.data.item_table import align_items
+from recsys_embed.evaluation.cold_start import cold_metrics, cold_only_metrics
 from recsys_embed.features.encoder import Features
 from recsys_embed.features.item_features import encode_items
 from recsys_embed.models.content_ridge import LAMBDAS, ContentRidge
@@ -66,14 +66,14 @@ def data(options: list[str], seed: int):
     values = context.params
     config = DataConfig(**{f: values[f] for f in DataConfig.__dataclass_fields__} | {"split_seed": seed})
     content = ContentConfig(**{f: values[f] for f in ContentConfig.__dataclass_fields__})
-    dataset = load_dataset(config.dataset, config).with_unrated()
-    descriptions = encode_items(aligned(dataset.items, dataset.ratings.items), content, config.data_dir)
+    dataset = load_dataset(config.dataset, config).with_unrated_items()
+    descriptions = encode_items(align_items(dataset.items, dataset.ratings.items), content, config.data_dir)
     return dataset.split(config), descriptions
 
 
 def tuned_ridge(split, descriptions) -> dict:
     """Choose block weights and regularization of kernel ridge on validation; measure on test, fitted on both."""
-    both = split.train.with_rows(split.valid)
+    both = split.train.concat(split.valid)
 
     def weighted(weights):
         scale = []
@@ -85,12 +85,12 @@ def tuned_ridge(split, descriptions) -> dict:
         return Features(sparse.csr_matrix(bag), descriptions.features.dense)
 
     def quality(choice):
-        ranker = ContentRidge(weighted(choice[0]), split.train).rank(choice[1])
-        return among_cold(ranker, split.valid, split.train.counts)["ndcg_at_10"]
+        ranker = ContentRidge(weighted(choice[0]), split.train).fit(choice[1])
+        return cold_only_metrics(ranker, split.valid, split.train.item_counts)["ndcg_at_10"]
 
     best = max(product(SPACE, LAMBDAS), key=quality)
-    ranker = ContentRidge(weighted(best[0]), both).rank(best[1])
-    return {**cold_metrics(ranker, split.test, both.seen(), both.counts), "chosen": best}
+    ranker = ContentRidge(weighted(best[0]), both).fit(best[1])
+    return {**cold_metrics(ranker, split.test, both.seen(), both.item_counts), "chosen": best}
 
 
 def lightfm(split, descriptions) -> dict:
@@ -137,11 +137,13 @@ def lightfm(split, descriptions) -> dict:
 
     choices = {}
     for name in features:
-        measured = fitted(split.train, name, (5, 10, 20, 30), lambda r: among_cold(r, split.valid, split.train.counts))
+        measured = fitted(
+            split.train, name, (5, 10, 20, 30), lambda r: cold_only_metrics(r, split.valid, split.train.item_counts)
+        )
         choices |= {(name, epoch): value["ndcg_at_10"] for epoch, value in measured.items()}
     name, epochs = max(choices, key=choices.get)
-    both = split.train.with_rows(split.valid)
-    result = fitted(both, name, (epochs,), lambda r: cold_metrics(r, split.test, both.seen(), both.counts))[epochs]
+    both = split.train.concat(split.valid)
+    result = fitted(both, name, (epochs,), lambda r: cold_metrics(r, split.test, both.seen(), both.item_counts))[epochs]
     return {**result, "chosen": [name, epochs]}
 
 

@@ -40,7 +40,7 @@ def quality(model, split):
     if model.model.output == "stars":
         return rmse(model.model.predict(valid.user, valid.item), valid.value)
     seen = split.train.seen()
-    return rank_metrics(Ranker.of(model.model), valid, seen, split.train.counts, (10,)).metrics["ndcg_at_10"]
+    return rank_metrics(Ranker.of(model.model), valid, seen, split.train.item_counts, (10,)).metrics["ndcg_at_10"]
 
 
 def main():
@@ -61,7 +61,7 @@ def main():
 
         def measured(name, configs, start=None, seed=seed, split=split):
             begin = time.perf_counter()
-            model = Recommender(*configs).fit(split.train, start=start)
+            model = Recommender(*configs).fit(split.train, warm_start=start)
             took = time.perf_counter() - begin
             found.append({"what": name, "seed": seed, "value": quality(model, split), "seconds": took})
             print(found[-1], flush=True)
@@ -69,13 +69,13 @@ def main():
         measured("from nothing", own)
         start = Recommender(*own).fit(parts(split))
         full = start.metadata["settings"]
-        measured("going on", start.configs(seed=seed), start)
+        measured("going on", start.warm_start_configs(seed=seed), start)
         for e in (0.1, 0.25) if asked.grid else ():
             short = max(1, round(e * full["epochs"]))
             measured(f"from nothing, epochs x {e}", (own[0], replace(own[1], epochs=short)))
             for lr in (0.03, 0.1, 0.25):
                 given = {"epochs": short, "lr": lr * full["lr"], "seed": seed}
-                measured(f"going on, epochs x {e}, lr x {lr}", start.configs(**given), start)
+                measured(f"going on, epochs x {e}, lr x {lr}", start.warm_start_configs(**given), start)
     table = pl.DataFrame(found).group_by("what", maintain_order=True).agg(pl.col("value", "seconds").mean())
     for what, value, seconds in table.rows():
         print(f"{value:.4f}  {seconds:6.1f} s  {what}")

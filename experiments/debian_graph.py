@@ -4,7 +4,7 @@
 
 Writes FOLDER/edges.csv (source,target) and FOLDER/nodes.csv (item_id,title,section), where they are not there yet, from
 `apt-cache dumpavail`: an edge is a Depends or Pre-Depends (the first of alternatives), without direction; then nodes of
-fewer than LEAST edges go, again and again until there are none. `recsys train --shared-ids`
+fewer than LEAST edges go, again and again until there are none. `recsys train --is_graph-ids`
 splits the edges 80/10/10, chooses its epochs on validation edges and is fitted again on train and validation. All are
 measured on the test edges and know the same others: NDCG@10 of full lists, and the AUC of an edge against ten pairs
 without one (`recsys evaluate --probe links`), the other node drawn at random ("any") or among those of about the same
@@ -24,7 +24,7 @@ from recsys_embed import DataConfig, Recommender, load_dataset
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.evaluation import probes as probe
 from recsys_embed.evaluation.evaluate import align_to_model, rank_metrics
-from recsys_embed.models.item_item import EASE_ITEMS
+from recsys_embed.models.item_item import EASE_MAX_ITEMS
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 
@@ -81,7 +81,7 @@ def by_graph(adjacent: csr_matrix, degree: np.ndarray) -> dict[str, csr_matrix]:
         "resource allocation": 1 / np.maximum(degree, 1),
     }
     found = {name: (adjacent @ diags(w.astype(np.float32)) @ adjacent).tocsr() for name, w in weights.items()}
-    if len(degree) <= EASE_ITEMS:  # paths of three: nearly every pair has one
+    if len(degree) <= EASE_MAX_ITEMS:  # paths of three: nearly every pair has one
         root = diags((np.maximum(degree, 1) ** -0.5).astype(np.float32))
         found["L3"] = (adjacent @ root @ adjacent @ root @ adjacent).tocsr()
     return found
@@ -107,13 +107,13 @@ def measure(folder: Path, options: list[str]) -> None:
     if not (folder / "model").exists():
         subprocess.run([*command, *options], check=True)
     ours = Recommender.load(folder / "model")
-    settings, metrics = ours.facts["settings"], ours.facts["metrics"]
+    settings, metrics = ours.metadata["settings"], ours.metadata["metrics"]
     data = DataConfig(files[1], split_seed=settings["split_seed"], shared_ids=True)
     dataset = load_dataset(files[1], data)
     test, _ = align_to_model(ours, dataset.split(data).test)
     found = probe.probe_links(ours, test)
-    known = probe._known(ours, test)
-    negatives = [probe.draw_unknown(test, known, ours.counts, matched) for matched in (False, True)]
+    known = probe.known_items(ours, test)
+    negatives = [probe.draw_unknown(test, known, ours.item_counts, matched) for matched in (False, True)]
     print(f"{'':22}{'NDCG@10':>9}{'AUC any':>9}{'AUC as popular':>16}")
 
     def line(name: str, ndcg: float, aucs: list[float]) -> None:
@@ -122,13 +122,13 @@ def measure(folder: Path, options: list[str]) -> None:
     line("this model", metrics["test"]["ndcg_at_10"], [found[kind]["model"] for kind in ("uniform", "matched")])
     for name in ("popularity", "ease"):
         if name in metrics["baselines"]:
-            aucs = [auc(test, other, ours.counts) for other in negatives] if name == "popularity" else [np.nan] * 2
+            aucs = [auc(test, other, ours.item_counts) for other in negatives] if name == "popularity" else [np.nan] * 2
             line(name, metrics["baselines"][name]["ndcg_at_10"], aucs)
-    nodes, at = ours.seen.of_users(np.arange(len(ours.users)))
+    nodes, at = ours.seen.pairs_of(np.arange(len(ours.users)))
     adjacent = csr_matrix((np.ones(len(at), np.float32), (nodes, at)), shape=(len(ours.users),) * 2)
-    for name, score in by_graph(adjacent, ours.counts).items():
+    for name, score in by_graph(adjacent, ours.item_counts).items():
         ranker = Ranker(ExactIndex(np.zeros((len(ours.items), 0)), lambda q, _: q), lambda u, s=score: s[u].toarray())
-        ndcg = rank_metrics(ranker, test, ours.hidden, ours.counts).metrics["ndcg_at_10"]
+        ndcg = rank_metrics(ranker, test, ours.excluded, ours.item_counts).metrics["ndcg_at_10"]
         line(name, ndcg, [auc(test, other, score) for other in negatives])
 
 

@@ -63,7 +63,9 @@ def values(plain, rows, target):
         frame = pl.DataFrame({"user_id": target.users.ids(target.user), "value": error})
         return frame.group_by("user_id").agg(pl.col("value").mean())
     ranker = Ranker(ExactIndex.of(plain), plain.queries)
-    return rank_metrics(ranker, target, rows.seen(), rows.counts, (10,)).per_user.select("user_id", value="ndcg_at_10")
+    return rank_metrics(ranker, target, rows.seen(), rows.item_counts, (10,)).per_user.select(
+        "user_id", value="ndcg_at_10"
+    )
 
 
 def measured(kind, seed, split, users, update):

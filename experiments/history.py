@@ -92,9 +92,9 @@ def main():
         config = DataConfig(dataset=name, split_seed=seed, data_dir=folder)
         dataset = load_dataset(name, config)
         split = dataset.split(config)
-        shared = split.valid, split.train.seen(), split.train.counts
+        shared = split.valid, split.train.seen(), split.train.item_counts
         ease = Ease(split.train)
-        ranker = ease.rank(choose_ease(ease, split.train, split.valid))
+        ranker = ease.fit(choose_ease(ease, split.train, split.valid))
         found.setdefault("EASE", []).append(rank_metrics(ranker, *shared).metrics["ndcg_at_10"])
         x = torch.from_numpy(split.train.matrix().toarray()).float()
         for text in trials:

@@ -23,7 +23,8 @@ from recsys_embed import DataConfig, ModelConfig, Recommender, TrainConfig, load
 from recsys_embed.evaluation.baselines import choose_ease
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.significance import paired
-from recsys_embed.models.fold_in.softmax import new_user
+from recsys_embed.models.fold_in.base import Feedback
+from recsys_embed.models.fold_in.choose import fold_in_for
 from recsys_embed.models.item_item import Ease
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
@@ -46,25 +47,27 @@ def model_of(text, seed):
 
 def newcomers(model, rows, users, first, closed):
     """Rank for users whom the model does not know, from their rows; also return the milliseconds a vector takes."""
-    plain = replace(model.model, history=None) if closed else model.model
-    make, seen = new_user(plain, model.counts), rows.seen()
+    plain = replace(model.model, history_vectors=None) if closed else model.model
+    fold_in, seen = fold_in_for(plain, model.item_counts, model.seen), rows.seen()
     told = {u: np.random.default_rng(u).permutation(seen[u])[:first] for u in users.tolist()}
     begin = time.perf_counter()
-    made = {u: make(items) for u, items in told.items()}
+    made = {u: fold_in.fit_user(Feedback.from_likes(np.sort(items)))[0] for u, items in told.items()}
     took = 1000 * (time.perf_counter() - begin) / len(made)
-    return Ranker(ExactIndex.of(plain), lambda rows: plain.augment(np.stack([made[u] for u in rows.tolist()]))), took
+    return Ranker(
+        ExactIndex.of(plain), lambda rows: plain.queries_from_vectors(np.stack([made[u] for u in rows.tolist()]))
+    ), took
 
 
 def ndcg(ranker, users, rows, target):
     """Return user_id and value, NDCG@10 of some users' lists."""
-    report = rank_metrics(ranker, target.take(np.isin(target.user, users)), rows.seen(), rows.counts, (10,))
+    report = rank_metrics(ranker, target.take(np.isin(target.user, users)), rows.seen(), rows.item_counts, (10,))
     return report.per_user.select("user_id", value="ndcg_at_10")
 
 
 def ease(fitted, rows, regularization):
     """Rank by EASE of some ratings for the histories of others."""
     matrix = rows.matrix()
-    return Ranker(Ease(fitted).rank(regularization).index, lambda users: matrix[users])
+    return Ranker(Ease(fitted).fit(regularization).index, lambda users: matrix[users])
 
 
 def measured(config, seed, asked):
@@ -73,7 +76,7 @@ def measured(config, seed, asked):
     parts = split.train, split.valid
     regularization = choose_ease(Ease(split.train), *parts)
     if asked.part == "test":
-        parts = split.train.with_rows(split.valid), split.test
+        parts = split.train.concat(split.valid), split.test
     rows = parts[0]
     drawn = np.random.default_rng(seed).permutation(len(rows.users))
     folds = [np.sort(drawn[at::PARTS]) for at in range(asked.folds)]

@@ -61,7 +61,7 @@ def fit(rows: Ratings, settings: dict[str, Any], seed: int) -> Recommender:
 
 
 def quality(model: Recommender, rows: Ratings, masked: Ratings) -> str:
-    found = rank_metrics(Ranker.of(model.model), rows, masked.seen(), masked.counts, (20,)).metrics
+    found = rank_metrics(Ranker.of(model.model), rows, masked.seen(), masked.item_counts, (20,)).metrics
     return f"Recall@20 {found['recall_at_20']:.4f}  NDCG@20 {found['ndcg_at_20']:.4f}"
 
 

@@ -95,7 +95,7 @@ def kept(events):
 def swapped(model, other, scratch, given):
     current = scratch / "current"
     current.symlink_to(model)
-    process = start(current, scratch / "swaps.db", "--watch", "0.05", "--workers", str(given.workers))
+    process = start(current, scratch / "swaps.db", "--reload-interval", "0.05", "--workers", str(given.workers))
     statuses, versions, done = [], set(), threading.Event()
 
     def load():

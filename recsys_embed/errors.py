@@ -1,14 +1,14 @@
-"""What can go wrong through no fault of the program: each error is one line that says what to do."""
+"""Errors caused by the input: each message is one line that says what to do."""
 
 
 class RecsysError(Exception):
-    """Base of the errors that are the input's fault; `exit_code` is what the command line ends with."""
+    """Base class of errors caused by the input; `exit_code` is the exit status of the command line."""
 
     exit_code = 1
 
 
 class SettingError(RecsysError, ValueError):
-    """A setting is out of its range, or two settings contradict each other."""
+    """A setting is out of range, or two settings contradict each other."""
 
     exit_code = 2
 
@@ -20,19 +20,19 @@ class DataError(RecsysError, ValueError):
 
 
 class UnknownId(RecsysError, LookupError):
-    """A user, item, title or run that is not known, or a title or the beginning of an id that several bear."""
+    """A user, item, title or run is unknown, or a title or the prefix of an id matches more than one."""
 
     exit_code = 4
 
 
 class BundleError(RecsysError):
-    """A model folder is missing, incomplete, changed after it was written, or from another version."""
+    """A model folder is missing, incomplete, changed after it was written, or written by another version."""
 
     exit_code = 5
 
 
 class NotFitted(RecsysError, AttributeError):
-    """Something was asked of a Recommender that was neither fitted nor loaded."""
+    """A Recommender was used before it was fitted or loaded."""
 
 
 class TrainingError(RecsysError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""Recommender: fit on ratings, or load from a folder; then ask. A thin face over the fitted state."""
+"""Recommender: the façade over the fitted state. Fit on ratings or load from a folder, then ask for answers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from recsys_embed.answering.recommend import nearest_in, recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.tables import as_table, one_or_more, rows_of
 from recsys_embed.arrays import Floats
+from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
 from recsys_embed.config.settings import NO_RULES, ContentConfig, IndexName, ModelConfig, Rules, TrainConfig
 from recsys_embed.data.columns import as_polars
 from recsys_embed.data.ids import Id, Rows
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class AllUsers(Enum):
-    """Stands for all users of a model; None does not, since a user that is missing must not mean everybody."""
+    """Stands for all users of a model. None does not, so that a missing user never means everyone."""
 
     ALL = "all"
 
@@ -50,9 +51,9 @@ class AllUsers(Enum):
 class Recommender:
     """Fit on ratings, or load from a folder; then recommend, similar, predict, explain, search, update, save.
 
-    Attributes, once fitted or loaded: `state`, what the training left (`state.fitted.FittedState`), whose fields are
-    read through: `users`, `items`, `table`, `model`, `seen`, `held_out`, `counts`, `metadata`, `per_user`; and after a
-    fit `training`, its `TrainingResult`.
+    Attributes, once fitted or loaded: `state`, the `FittedState`, whose fields can be read here as well: `users`,
+    `items`, `table`, `model`, `seen`, `held_out`, `item_counts`, `metadata`, `per_user`. After `fit`, `training` is the
+    `TrainingResult`.
     """
 
     if TYPE_CHECKING:
@@ -64,9 +65,9 @@ class Recommender:
         model: ScoringModel
         seen: UserItems
         held_out: UserItems
-        hidden: UserItems
-        shared: bool
-        counts: Rows
+        excluded: UserItems
+        is_graph: bool
+        item_counts: Rows
         metadata: dict[str, Any]
         per_user: pl.DataFrame | None
 
@@ -80,26 +81,30 @@ class Recommender:
 
     @classmethod
     def of(cls, state: FittedState) -> Recommender:
-        """Return a recommender over a state that is at hand."""
+        """Return a recommender for an existing state."""
         recommender = cls()
         recommender.state = state
         return recommender
 
     def __getattr__(self, name: str) -> Any:
-        """Read through to the state; say what to do where there is none yet."""
+        """Look up an attribute of the state. Raises NotFitted if there is none."""
         if name == "state" or name == "training" or hasattr(FittedState, name) or name in _FIELDS:
             if "state" not in vars(self):
                 raise NotFitted(
-                    "this Recommender knows nothing yet: call fit(ratings), or use Recommender.load(folder)"
+                    "this Recommender is not fitted yet: call fit(ratings), or use Recommender.load(folder)"
                 )
-            if name != "training":
-                return getattr(self.state, name)
-        raise AttributeError(f"Recommender has no attribute {name!r}")
+            if name == "training":
+                raise NotFitted("this Recommender was loaded, not fitted, so that it has no `training`")
+            return getattr(self.state, name)
+        renamed = f": it is called {RENAMED_ATTRIBUTES[name]!r} now" if name in RENAMED_ATTRIBUTES else ""
+        raise AttributeError(f"Recommender has no attribute {name!r}{renamed}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse to lay something over a field of the state, which answers would not see."""
+        """Refuse to set a field of the state, since answers would not see it."""
         if name in _FIELDS:
-            raise AttributeError(f"{name} belongs to the state: recommender.state = recommender.state.but({name}=…)")
+            raise AttributeError(
+                f"{name} belongs to the state: recommender.state = recommender.state.replace({name}=…)"
+            )
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:
@@ -119,14 +124,14 @@ class Recommender:
         item_features: ItemFeatures | None = None,
         warm_start: Recommender | None = None,
     ) -> Recommender:
-        """Train on ratings; without `validate` for all epochs of the settings, or for `epochs` of them.
+        """Train on ratings: for the epochs of the settings or for `epochs`; with `validate`, until early stopping.
 
-        items: what is known of the items: `item_id`, `title`, … held_out: ratings kept back for test, of the same
-        vocabularies; `recommend(hide_test=True)` leaves them out. min_rating: only ratings from here on are positives;
-        all are hidden. validate, monitor, tracker: as in `training.trainer.fit`; `self.training` is what it came to.
-        item_features: what `encode_items` made of the item table, where it is at hand already.
-        warm_start: a model to begin from, with settings as `warm_start.warm_start_configs()` gives them: its users and
-        items begin with their vectors, new users with their fold-in, and new items anew.
+        items: item table with `item_id`, `title`, … held_out: ratings held out for testing, with the same vocabularies;
+        `recommend(hide_test=True)` leaves them out. min_rating: the lowest rating that counts as positive; lower ones
+        still count as seen. validate, monitor, tracker: see `training.trainer.fit`; its result is in `self.training`.
+        item_features: the encoded item table, if it was encoded already (`encode_items`).
+        warm_start: a model to start from, with the settings from its `warm_start_configs()`: its users and items start
+        from their vectors, new users from their fold-in, and new items from random vectors.
         """
         from recsys_embed.training.fit import fit_state
 
@@ -137,25 +142,25 @@ class Recommender:
         )  # fmt: skip
         return self
 
-    def warm_start_configs(self, **given: Any) -> tuple[ModelConfig, TrainConfig]:
-        """Return the settings of a training that begins from this model; settings that are given win.
+    def warm_start_configs(self, **overrides: Any) -> tuple[ModelConfig, TrainConfig]:
+        """Return the settings for a warm start from this model; `overrides` take precedence.
 
-        `Recommender(*model.warm_start_configs()).fit(ratings, warm_start=model)`: its own settings, with a quarter of
-        the epochs and of the learning rate.
+        `Recommender(*model.warm_start_configs()).fit(ratings, warm_start=model)` trains with its settings, but with a
+        quarter of the epochs and of the learning rate.
         """
-        from recsys_embed.training.continue_from import warm_start_configs
+        from recsys_embed.training.warm_start import warm_start_configs
 
-        return warm_start_configs(self.metadata, **given)
+        return warm_start_configs(self.metadata, **overrides)
 
     def save(self, folder: str | Path) -> Path:
-        """Write the model to a folder, whole or not at all, and return it. See docs/bundle.md."""
+        """Write the model to a folder atomically, and return the folder. See docs/bundle.md."""
         return save_state(self.state, Path(folder))
 
     @classmethod
     def load(cls, folder: str | Path, *, mmap: bool = False) -> Recommender:
-        """Read a model from its folder; every byte is compared with the manifest. Raises BundleError.
+        """Load a model from its folder, and verify every byte against the manifest. Raises BundleError.
 
-        mmap: vectors stay in their files, mapped into memory, which several processes then share.
+        mmap: memory-map the vectors, so that several processes share them.
         """
         return cls.of(load_state(Path(folder), mmap))
 
@@ -164,12 +169,12 @@ class Recommender:
         return model_card(self.state)
 
     def use_index(self, index: IndexName) -> Recommender:
-        """Rank all items ("exact", as at first), or promising candidates alone ("approximate").
+        """Rank all items ("exact", the default), or promising candidates only ("approximate").
 
         The approximate index is built at once, in seconds for a million items, and again whenever the items change. Its
-        recall of the exact lists is measured on a sample of the users and logged (`index.measured_recall`). Boosted
-        lists stay exact. Returns this recommender. Raises SettingError for another name, and without faiss, which an MLP
-        scorer does not need: its candidates come from a dot product that is nearly its score.
+        recall of the exact lists is measured on a sample of users and logged (`index.measured_recall`). Boosted lists
+        stay exact. Returns this recommender. Raises SettingError for another name, or if faiss is missing. An MLP
+        scorer does not need faiss: its candidates come from a dot product that approximates its score.
         """
         self.state = self.state.with_index(index)
         return self
@@ -185,13 +190,13 @@ class Recommender:
         exclude: Sequence[Id] = (),
         rules: Rules = NO_RULES,
     ) -> pl.DataFrame:
-        """Return the k best items of one user, of several, or of all (when none are named), as one long table.
+        """Return the k best items of one user, of several, or of all (the default), as one long table.
 
         Columns: user_id, item_id, title, score, rank (from 1). Every user gets exactly min(k, items left) rows.
-        include_seen: rank what the model was fitted on too, but for a node itself. hide_test: leave out held-out
-            ratings as well.
-        candidates: item ids to choose from; exclude: item ids to leave out. rules: what else may be shown, and boosted.
-        Raises UnknownId for users and items that are not known.
+        include_seen: rank the items that the model was fitted on too (but never a node for itself). hide_test: leave
+            out held-out items as well.
+        candidates: item ids to choose from; exclude: item ids to leave out. rules: filters, boosts and limits.
+        Raises UnknownId for unknown users and items.
         """
         rows = np.arange(len(self.users)) if isinstance(users, AllUsers) else rows_of(self.users, users)
         request = RecommendRequest(
@@ -210,55 +215,56 @@ class Recommender:
         exclude: Sequence[Id] = (),
         rules: Rules = NO_RULES,
     ) -> pl.DataFrame:
-        """Return the k best items for a new user, from what they like, dislike and rated.
+        """Return the k best items for a new user, given their likes, dislikes and ratings.
 
-        Columns: item_id, title, score, rank (from 1); min(k, items left) rows, the given items not among them.
-        likes, dislikes: item ids, in any order; duplicates count once. ratings: by item id.
-            Without any of these the user is anonymous: items go by popularity, and a score is the logarithm of one more
-            than their number of ratings, as a softmax over biases would have it.
-        candidates, exclude, rules: as in `recommend`. Raises UnknownId for items that are not known.
+        Columns: item_id, title, score, rank (from 1); min(k, items left) rows, without the given items.
+        likes, dislikes: item ids in any order; duplicates count once. ratings: by item id.
+            Without any of these the user is anonymous: items are ranked by popularity, and a score is
+            log(1 + the number of ratings), as in a softmax over biases alone.
+        candidates, exclude, rules: as in `recommend`. Raises UnknownId for unknown items.
         """
+        check_k(k)
         liked, disliked = (list(one_or_more(self.items, ids)) for ids in (likes, dislikes))
         request = RecommendRequest(
             likes=liked, dislikes=disliked, ratings=ratings or {}, k=k, candidates=candidates, exclude=exclude,
             rules=rules,
         )  # fmt: skip
-        found = recommend(self.state, request)
-        return as_table(self.state, found.scores[None], found.rows[None])
+        recommendations = recommend(self.state, request)
+        return as_table(self.state, recommendations.scores[None], recommendations.rows[None])
 
     def user_vector(self, likes: Id | Iterable[Id]) -> Floats:
-        """Return the vector [dim] of a new user who likes these items; no bias is in it. Raises UnknownId."""
+        """Return the vector [dim] of a new user who likes these items, without a bias. Raises UnknownId."""
         vector = profile_of(self.state, likes=one_or_more(self.items, likes)).vector
         return np.zeros(self.model.dim, np.float32) if vector is None else vector
 
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
-        """Return the k items with the greatest cosine to an item, or to each of several.
+        """Return the k items most similar to an item, or to each of several, by cosine.
 
-        Columns: of, item_id, title, score (the cosine), rank. Biases take no part, nor does the item itself.
+        Columns: of, item_id, title, score (the cosine), rank. Biases do not count, and the item itself is left out.
         """
         return about_items.similar(self.state, items, k)
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
-        """Return the k items nearest to a text, to a picture, or to both (`ContentModel.similarity`).
+        """Return the k items most similar to a text, an image, or both (see `ContentModel.similarity`).
 
         Columns: item_id, title, score, rank. Raises SettingError for a model that was trained without descriptions,
-        and UnknownId where it knows nothing of the query.
+        and UnknownId if nothing in the query is known.
         """
         return about_items.search(self.state, query, k, image)
 
     def nearest_tokens(self, item: Id, k: int = 10) -> pl.DataFrame:
-        """Return the k words and tags nearest to an item, by cosine in the items' space: column, token, score, rank."""
+        """Return the k words and tags nearest to an item, by cosine in the item space: column, token, score, rank."""
         return about_items.nearest_tokens(self.state, item, k)
 
     def find_item(self, text: Id) -> Id:
-        """Return the id of the item with this id or title. Raises UnknownId, with what may be meant."""
+        """Return the id of the item with this id or title. Raises UnknownId, with suggestions."""
         return about_items.find_item(self.state, text)
 
     def predict(self, users: Id | Iterable[Id], items: Id | Iterable[Id]) -> Floats:
-        """Return what each user is expected to make of the item beside it, float32 [n].
+        """Return predictions for pairs of a user and an item, float32 [n].
 
-        Stars within the scale of the ratings for squared error, a probability for the logistic loss, and a score
-        without a unit for ranking losses: higher is better, for one user at a time.
+        For squared error, a rating within the rating scale; for the logistic loss, a probability; for ranking losses, a
+        unitless score, where higher is better for the same user.
         """
         return predict(self.state, users, items)
 
@@ -272,9 +278,9 @@ class Recommender:
         dislikes: Id | Iterable[Id] = (),
         ratings: Mapping[Id, float] | None = None,
     ) -> Explanation:
-        """Say why an item is for a user, or (user None) for a new user who likes some items; see `Explanation`.
+        """Explain why an item is recommended to a user, or (user None) to a new user; see `Explanation`.
 
-        item: an id. k: how many of the user's items are named. dislikes, ratings: as in `recommend_for`.
+        item: an id. k: number of the user's items to list. likes, dislikes, ratings: feedback as in `recommend_for`.
         Raises UnknownId.
         """
         check_k(k)
@@ -282,24 +288,24 @@ class Recommender:
         return explain(self.state, profile_of(self.state, user, liked, disliked, ratings), self.items.row(item), k)
 
     def reasons(self, user: Id, items: Sequence[Id], k: int = 2) -> list[list[Id]]:
-        """Return, for each item, the k items of a user's history that are nearest to it by cosine."""
+        """Return, for each item, the k items of a user's history nearest to it by cosine."""
         return self._nearest(self.seen[self.users.row(user)], items, k)
 
     def reasons_for(self, likes: Id | Iterable[Id], items: Sequence[Id], k: int = 2) -> list[list[Id]]:
-        """Return, for each item, the k items among those that a new user likes that are nearest to it by cosine."""
+        """Return, for each item, the k of the items that a new user likes nearest to it by cosine."""
         return self._nearest(np.unique(rows_of(self.items, likes)), items, k)
 
     def _nearest(self, history: Rows, items: Sequence[Id], k: int) -> list[list[Id]]:
         return [self.items.ids(rows).to_list() for rows in nearest_in(self.state, history, self.items.rows(items), k)]
 
     def update(self, ratings: Ratings | pl.DataFrame | pd.DataFrame) -> Recommender:
-        """Take in new ratings without training: new users become users of the model, and known ones are updated.
+        """Take in new ratings without training: add new users, and update known ones.
 
-        ratings: Ratings, or a frame with a user, an item, and where it has one a rating column; ids as in training.
-        Rated items are in no list of the user any more. Ratings of unknown items are left out and counted in a warning;
-        those that the model was fitted on change nothing. A rating below the --min-rating of the training hides the
-        item and does nothing else. Updating one by one equals updating all at once.
-        Returns this recommender. Raises SettingError for the nodes of a graph, DataError for what are no ratings.
+        ratings: Ratings, or a frame with a user, an item and optionally a rating column; ids as in training.
+        Rated items no longer appear in the user's list. Ratings of unknown items are skipped with a warning; ratings
+        that the model was fitted on change nothing. A rating below the --min-rating of training marks the item as seen
+        and does nothing else. Updating step by step equals updating at once.
+        Returns this recommender. Raises SettingError for a graph, DataError for invalid ratings.
         """
         self.state = update(self.state, ratings)
         return self
@@ -311,10 +317,10 @@ class Recommender:
         item_vectors: str | Path | None = None,
         images: str | Path | None = None,
     ) -> Recommender:
-        """Make new items known, without training: they get the vectors that their descriptions predict.
+        """Add items without training: their vectors are predicted from their descriptions.
 
-        table: `item_id`, `title` and the columns that the model was trained with, as far as they are known.
-        item_vectors: file of their ready-made vectors; images: folder of their pictures, for models of such.
+        table: `item_id`, `title` and the columns that the model was trained on, as far as available. item_vectors: file
+        of item vectors; images: folder of images; both only for models that were trained on them.
         Returns this recommender. Raises SettingError for a model without descriptions, DataError for ids that are
         known already or duplicated.
         """

@@ -66,7 +66,7 @@ def test_exactly_what_is_available_comes_back_and_nothing_barred(name, share, k)
     index, model = made(name)
     allowed = np.ones(ITEMS, bool) if share is None else np.random.default_rng(8).random(ITEMS) < share
     asked = ROWS[:9]
-    scores, rows = index.search(model.queries(asked), k, None if share is None else allowed, SEEN.of_users(asked))
+    scores, rows = index.search(model.queries(asked), k, None if share is None else allowed, SEEN.pairs_of(asked))
     assert rows.shape == scores.shape == (9, min(k, ITEMS))
     for user, line, score in zip(asked, rows, scores, strict=True):
         found = line[line >= 0]
@@ -74,7 +74,7 @@ def test_exactly_what_is_available_comes_back_and_nothing_barred(name, share, k)
         assert len(found) == len(set(found)) == min(k, len(available)) and set(found) <= set(available)
         assert (line[len(found) :] == -1).all() and np.isneginf(score[len(found) :]).all()
         assert (np.diff(score[: len(found)]) <= 0).all()
-        own = model.pairs(np.full(len(found), user), found)
+        own = model.score_pairs(np.full(len(found), user), found)
         np.testing.assert_allclose(score[: len(found)], own, rtol=1e-4, atol=1e-5)
 
 
@@ -92,9 +92,9 @@ def test_nobody_asked_gets_nothing_and_what_names_no_key_is_refused(name):
 @pytest.mark.parametrize("name", INDEXES[2:])
 def test_who_looks_everywhere_finds_the_exact_lists(name):
     index, model = made(name)
-    hidden, allowed = SEEN.of_users(ROWS), np.arange(ITEMS) % 3 > 0
+    hidden, allowed = SEEN.pairs_of(ROWS), np.arange(ITEMS) % 3 > 0
     before = index.recall(model.queries(ROWS), 10, allowed, hidden)
-    while index.candidates.harder():
+    while index.candidates.increase_effort():
         pass
     assert index.recall(model.queries(ROWS), 10, allowed, hidden) == 1.0
     assert name != "lists" or before < 0.9
@@ -116,10 +116,10 @@ def test_what_is_stated_is_the_share_of_the_exact_lists(name):
 def test_it_looks_as_hard_as_it_must(name, caplog):
     model = DOT if name == "lists" else MLP
     with caplog.at_level("INFO"):
-        index = ApproximateIndex.of(model, model.queries(ROWS), SEEN.of_users(ROWS), least=0.9)
+        index = ApproximateIndex.of(model, model.queries(ROWS), SEEN.pairs_of(ROWS), min_recall=0.9)
     assert index.measured_recall >= 0.9 and f"recall@10 {index.measured_recall:.4f}" in caplog.text
     half = ROWS[30:] if name == "sketch" else ROWS  # a sketch is not measured on whom it was drawn up from
-    assert index.measured_recall == index.recall(model.queries(half), 10, exclude=SEEN.of_users(half))
+    assert index.measured_recall == index.recall(model.queries(half), 10, exclude=SEEN.pairs_of(half))
 
 
 def test_it_is_kept_for_other_users_and_not_for_other_items():
@@ -129,10 +129,10 @@ def test_it_is_kept_for_other_users_and_not_for_other_items():
         assert index.for_model(replace(MLP, **changed)) is None
 
 
-class Feedback:
-    """Finds what it is told to."""
+class FixedCandidates:
+    """Finds the rows of a given table."""
 
-    spare, effort, nbytes = 0, 1, 0
+    overfetch, effort, nbytes = 0, 1, 0
 
     def __init__(self, table):
         self.table = table
@@ -141,7 +141,7 @@ class Feedback:
         rows = self.table[: len(queries), :count]
         return rows if allowed is None else np.where(allowed[rows] & (rows >= 0), rows, -1)
 
-    def harder(self):
+    def increase_effort(self):
         return False
 
 
@@ -150,7 +150,7 @@ class Feedback:
 def test_whatever_is_promising_lists_are_whole_and_in_order(seed, k, share):
     random = np.random.default_rng(seed)
     table = np.where(random.random((USERS, 64)) < share, random.integers(0, ITEMS, (USERS, 64)), -1)
-    index, hidden = ApproximateIndex(DOT, Feedback(table)), SEEN.of_users(ROWS)
+    index, hidden = ApproximateIndex(DOT, FixedCandidates(table)), SEEN.pairs_of(ROWS)
     allowed = random.random(ITEMS) < 0.7
     scores, rows = index.search(DOT.queries(ROWS), k, allowed, hidden)
     exact = index.exact.search(DOT.queries(ROWS), k, allowed, hidden)
@@ -161,7 +161,7 @@ def test_whatever_is_promising_lists_are_whole_and_in_order(seed, k, share):
         if len(some) < k:  # too few: all are looked at
             assert rows[user].tolist() == exact[1][user].tolist()
         elif SEEN.count[user] == 20:
-            own = DOT.pairs(np.full(len(some), user), np.array(some))
+            own = DOT.score_pairs(np.full(len(some), user), np.array(some))
             assert rows[user].tolist() == np.array(some)[np.argsort(-own, kind="stable")[:k]].tolist()
     assert (rows >= 0).all() and (np.diff(scores, axis=1) <= 0).all()
 
@@ -178,7 +178,7 @@ def test_all_surfaces_take_the_index_and_go_back(fitted):
     try:
         index = fitted.use_index("approximate").index
         assert isinstance(index, ApproximateIndex) and index.measured_recall >= approximate.RECALL
-        while index.candidates.harder():
+        while index.candidates.increase_effort():
             pass
         assert_frame_equal(fitted.recommend(k=5), everybody)
         searched = []
@@ -187,13 +187,13 @@ def test_all_surfaces_take_the_index_and_go_back(fitted):
             e["item"] for e in recommend(fitted.state, RecommendRequest(user=7, k=5)).entries()
         ] == everybody.filter(user_id=7)["item_id"].to_list()
         assert searched
-        fitted.state = fitted.state.but()  # other users, the same items
+        fitted.state = fitted.state.replace()  # other users, the same items
         assert fitted.index.candidates is index.candidates and fitted.index.measured_recall == index.measured_recall
         more = fitted.model.with_items(fitted.model.items[:1], fitted.model.item_bias[:1])
-        fitted.state = fitted.state.but(model=more)
+        fitted.state = fitted.state.replace(model=more)
         assert len(fitted.index) == 201 and fitted.index.candidates is not index.candidates
     finally:
-        fitted.state = fitted.state.but(model=index.model)
+        fitted.state = fitted.state.replace(model=index.model)
         assert type(fitted.use_index("exact").index) is type(exact)
     assert_frame_equal(fitted.recommend(k=5), everybody)
 

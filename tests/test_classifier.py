@@ -57,5 +57,5 @@ def test_it_begins_with_given_vectors():
 
 def test_a_label_of_all_or_none_is_refused():
     for labels in ([["x"]] * 120, [[]] * 120):
-        with pytest.raises(DataError, match="some of the texts and not by all"):
+        with pytest.raises(DataError, match="some of the texts and not to all"):
             TextClassifier().fit(TEXTS, labels)

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from worlds import recsys
 
-from recsys_embed.cli.similar import load
+from recsys_embed.cli.loading import load
 from recsys_embed.config.settings import RunConfig
 from recsys_embed.errors import DataError, SettingError, UnknownId
 from recsys_embed.recommender import Recommender
@@ -102,7 +102,7 @@ def test_a_model_that_is_elsewhere_is_fetched_once(trained, monkeypatch, tmp_pat
     store = f"sqlite:///{folder}/mlflow.db"
     want, _ = model_folder("models:/shop@champion", store)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(registry, "_local", lambda source: None)
+    monkeypatch.setattr(registry, "_local_folder", lambda source: None)
     found, version = model_folder("models:/shop@champion", store)
     assert found.is_relative_to(tmp_path) and version == "1"
     assert Recommender.load(found).recommend(7).equals(Recommender.load(want).recommend(7))

@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
     """A folder with word vectors, a world of films one of which nobody has rated, and a model of both."""
     folder = tmp_path_factory.mktemp("content")
     WordVectors.of(pl.Series(WORDS), VECTORS).save(folder / "words.safetensors")
-    ratings, films = synthetic.make(80, 60, 1500)
+    ratings, films = synthetic.generate(80, 60, 1500)
     ratings.write_csv(folder / "ratings.csv")
     new = pl.DataFrame({"item_id": [900], "title": ["A War Nobody Saw (1990)"], "year": [1990], "genres": ["War"]})
     pl.concat([films, new], how="vertical_relaxed").write_csv(folder / "films.csv")
@@ -72,7 +72,7 @@ def test_search_and_its_errors(folder, trained):
 
 def test_descriptions_that_are_not_there(folder):
     train = ("train", "--dataset", "ratings.csv", "--no-track")
-    assert "name its file with --items" in recsys(*train, "--text", "title", cwd=folder, code=3).stderr
+    assert "give its file with --items" in recsys(*train, "--text", "title", cwd=folder, code=3).stderr
     unknown = recsys(*train, "--items", "films.csv", "--text", "plot", cwd=folder, code=3).stderr
     assert "no column 'plot'; it has item_id, title, year, genres" in unknown
 

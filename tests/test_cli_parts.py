@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     run_experiment(DataConfig(WORLD), *small("softmax", epochs=3), run)
     recommender = Recommender.load(folder / "models" / "one")
     halves = pl.Series(["low" if n < 30 else "high" for n in range(60)])
-    recommender.state = recommender.state.but(table=recommender.table.with_columns(half=halves))
+    recommender.state = recommender.state.replace(table=recommender.table.with_columns(half=halves))
     recommender.save(folder / "models" / "one")
     return folder
 
@@ -78,9 +78,9 @@ def test_links_are_probed(folder):
         (
             ("--by", "director"),
             2,
-            "'director' is no column of the item table; what can be named is popularity, ",
+            "'director' is not a column of the item table; what can be named is popularity, ",
         ),
-        (("--by", "title"), 2, "'title' is no column of tags or numbers"),
+        (("--by", "title"), 2, "'title' is not a column of tags or numbers"),
         (("--probe", "popularity"), 2, "what can be named is links, year, genres, half"),
         (("--probe", "genres"), 3, "no part of the column 'genres' has 20 rated items"),
         (("--by", "half", "--probe", "half"), 2, "give one of them"),

@@ -18,7 +18,7 @@ from recsys_embed.evaluation.cold_start import auc, cold_metrics
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.features.item_features import encode_items
-from recsys_embed.models.content_ridge import ContentRidge, at_random, content_neighbours
+from recsys_embed.models.content_ridge import ContentRidge, content_neighbours, random_ranker
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 
@@ -28,15 +28,15 @@ def test_the_split_parts_items_and_loses_nothing(cold, valid, test, seed):
     split = split_cold_items(RATINGS, cold, valid, test, seed)
     pairs = [set(zip(p.user.tolist(), p.item.tolist(), strict=True)) for p in split]
     assert sum(map(len, pairs)) == len(RATINGS) == len(set.union(*pairs))
-    rated = (RATINGS.counts > 0).sum()
+    rated = (RATINGS.item_counts > 0).sum()
     for part, share in ((split.test, cold), (split.valid, valid)):
-        whole = (part.counts == RATINGS.counts) & (RATINGS.counts > 0)
+        whole = (part.item_counts == RATINGS.item_counts) & (RATINGS.item_counts > 0)
         assert whole.sum() >= round(rated * share) - 1
 
 
 @pytest.mark.parametrize("given", [{"valid": "v.csv"}, {"test": "t.csv"}])
 def test_files_and_cold_items_are_refused_together(given):
-    with pytest.raises(SettingError, match="another one where files are held out"):
+    with pytest.raises(SettingError, match="another one with files of held-out ratings"):
         DataConfig(split="cold-items", **given)
 
 
@@ -51,7 +51,7 @@ def test_a_vocabulary_grows_by_unrated_items(ratings):
     more = ratings.with_items(TABLE["item_id"].cast(str).head(2))
     assert len(more.items) == len(ratings.items) + 2
     assert more.frame().drop("timestamp").equals(ratings.frame().drop("timestamp"))
-    assert Dataset(ratings, None).with_unrated().ratings is ratings
+    assert Dataset(ratings, None).with_unrated_items().ratings is ratings
 
 
 def test_auc_is_the_share_of_pairs_in_order():
@@ -84,18 +84,18 @@ def test_metrics_agree_with_a_naive_second_implementation():
     random = np.random.default_rng(0)
     scores = np.round(random.normal(size=(45, 60)), 1).astype(np.float32)  # rounded, so that ties occur
     ranker = Ranker(ExactIndex(np.ascontiguousarray(scores.T)), lambda users: np.eye(45, dtype=np.float32)[users])
-    counts, seen = SPLIT.train.counts, SPLIT.train.seen()
+    counts, seen = SPLIT.train.item_counts, SPLIT.train.seen()
     found = cold_metrics(ranker, SPLIT.test, seen, counts)
-    cold = [i for i in range(60) if counts[i] == 0 and SPLIT.test.counts[i]]
+    cold = [i for i in range(60) if counts[i] == 0 and SPLIT.test.item_counts[i]]
     names, hidden = ("ndcg_at_10", "recall_at_20", "auc"), [set(seen[u].tolist()) for u in range(45)]
     alone = SPLIT.test.take(np.isin(SPLIT.test.item, cold))
     assert [found[n] for n in names] == pytest.approx(Plain().measure(scores, alone, [set()] * 45, cold), abs=1e-6)
-    whole = [i for i in range(60) if counts[i] or SPLIT.test.counts[i]]
+    whole = [i for i in range(60) if counts[i] or SPLIT.test.item_counts[i]]
     expected = Plain().measure(scores, SPLIT.test, hidden, whole)
     assert [found["all"][n] for n in names] == pytest.approx(expected, abs=1e-6)
     more, wider = (r.with_items(pl.Series([900, 901])) for r in (SPLIT.test, SPLIT.train))  # rated by nobody at all
     high = Ranker(ExactIndex(np.concatenate((scores.T, np.full((2, 45), 9, np.float32)))), ranker.queries)
-    again = cold_metrics(high, more, wider.seen(), wider.counts)
+    again = cold_metrics(high, more, wider.seen(), wider.item_counts)
     assert [again["all"][n] for n in names] == pytest.approx(expected, abs=1e-6) and again["items"] == len(cold)
     assert found["items"] == len(cold) and found["rows"] == len(alone) and found["all"]["rows"] == len(SPLIT.test)
 
@@ -103,7 +103,7 @@ def test_metrics_agree_with_a_naive_second_implementation():
 def test_the_metrics_of_known_items_do_not_see_cold_ones():
     """However high a cold item is scored, it takes no place in a list that it could only spoil."""
     scores = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
-    counts, seen = SPLIT.train.counts, SPLIT.train.seen()
+    counts, seen = SPLIT.train.item_counts, SPLIT.train.seen()
     queries = np.random.default_rng(1).normal(size=(45, 4)).astype(np.float32)
     high = scores + 100 * (counts == 0)[:, None] * np.sign(queries.mean(0))
     one, other = (
@@ -120,13 +120,13 @@ class TestBaselines:
         from sklearn.kernel_ridge import KernelRidge
 
         train, x = SPLIT.train, self.features.bag.toarray()
-        rated = np.flatnonzero(train.counts)
+        rated = np.flatnonzero(train.item_counts)
         ones = np.zeros((60, 45))
         ones[train.item, train.user] = 1
         scale = (x[rated] ** 2).sum(axis=1).mean()
         peer = KernelRidge(alpha=0.7 * scale).fit(x[rated], ones[rated])
         ridge = ContentRidge(self.features, train)
-        found = ridge.rank(0.7).scores(np.arange(45))
+        found = ridge.fit(0.7).scores(np.arange(45))
         np.testing.assert_allclose(found, peer.predict(x).T, atol=1e-5)
         assert np.ptp(ridge.mean(0.7).scores(np.arange(45)), axis=0).max() == 0  # alike for everybody
         mean = ridge.mean(0.7).scores(np.arange(2))
@@ -140,33 +140,33 @@ class TestBaselines:
         np.testing.assert_allclose(found, (unit @ unit[own].T).sum(axis=1), rtol=1e-5)
 
     def test_chance_is_chance(self):
-        found = cold_metrics(at_random(60), SPLIT.test, UserItems.nothing(45), SPLIT.train.counts)
+        found = cold_metrics(random_ranker(60), SPLIT.test, UserItems.empty(45), SPLIT.train.item_counts)
         assert 0.4 < found["auc"] < 0.6
 
     def test_they_are_fitted_on_all_that_the_model_was(self):
         split = split_cold_items(RATINGS, 0.2, 0.2, 0.1)
-        both = split.train.with_rows(split.valid)
+        both = split.train.concat(split.valid)
         named = dict(cold_baselines(self.features, SplitPositives(split.train, split.valid, both)))
-        chosen = choose_content_ridge(ContentRidge(self.features, split.train), split.valid, split.train.counts)
-        expected = ContentRidge(self.features, both).rank(chosen).scores(np.arange(45))
+        chosen = choose_content_ridge(ContentRidge(self.features, split.train), split.valid, split.train.item_counts)
+        expected = ContentRidge(self.features, both).fit(chosen).scores(np.arange(45))
         np.testing.assert_array_equal(named["content_ridge"].scores(np.arange(45)), expected)
 
     def test_its_regularization_is_chosen_on_validation(self, monkeypatch):
         split = split_cold_items(RATINGS, 0.2, 0.2, 0.1)
         ridge = ContentRidge(self.features, split.train)
         asked = []
-        rank = ContentRidge.rank
-        monkeypatch.setattr(ContentRidge, "rank", lambda self, r: asked.append(r) or rank(self, r))
-        best = choose_content_ridge(ridge, split.valid, split.train.counts)
+        fit = ContentRidge.fit
+        monkeypatch.setattr(ContentRidge, "fit", lambda self, r: asked.append(r) or fit(self, r))
+        best = choose_content_ridge(ridge, split.valid, split.train.item_counts)
         values = {
-            r: cold_metrics(rank(ridge, r), split.valid, UserItems.nothing(45), split.train.counts)["ndcg_at_10"]
+            r: cold_metrics(fit(ridge, r), split.valid, UserItems.empty(45), split.train.item_counts)["ndcg_at_10"]
             for r in asked
         }
         assert values[best] == max(values.values()) and len(values) > 3
 
 
 def test_a_run_reports_cold_items_beside_baselines(tmp_path):
-    model, train = small("softmax", epochs=8, content_pace=1.0)
+    model, train = small("softmax", epochs=8, content_lr_scale=1.0)
     data = DataConfig(split="cold-items", valid_share=0.15)
     run = RunConfig(out=str(tmp_path / "m"), track=False, resamples=50)
     dataset = Dataset(RATINGS, TABLE)
@@ -178,4 +178,4 @@ def test_a_run_reports_cold_items_beside_baselines(tmp_path):
     assert low < cold["auc"] < high
     assert "cold_ndcg_at_10" in recommender.metadata["history"][0]
     split = dataset.split(DataConfig(split="cold-items", valid_share=0.15, split_seed=0))
-    assert isinstance(split.train, Ratings) and not recommender.counts[split.test.item].all()
+    assert isinstance(split.train, Ratings) and not recommender.item_counts[split.test.item].all()

@@ -59,7 +59,7 @@ def test_a_model_without_a_test_has_none_and_is_read(work, tmp_path):
     loaded = Recommender.load(folder / "one")
     kept = Recommender.load(loaded.save(tmp_path / "kept"))
     assert kept.per_user.equals(loaded.per_user)
-    loaded.state = loaded.state.but(per_user=None)
+    loaded.state = loaded.state.replace(per_user=None)
     again = Recommender.load(loaded.save(tmp_path / "bare"))
     assert again.per_user is None and not (tmp_path / "bare" / "per_user.parquet").exists()
     assert again.recommend(5).equals(kept.recommend(5))
@@ -84,10 +84,10 @@ def test_a_second_fit_forgets_the_first_ones_test(work):
 def test_how_often_an_item_is_shown_is_what_the_lists_say(work):
     loaded = Recommender.load(work[0] / "one")
     split = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
-    report = rank_metrics(Ranker.of(loaded.model), split.test, loaded.seen, loaded.counts, (3, 10))
+    report = rank_metrics(Ranker.of(loaded.model), split.test, loaded.seen, loaded.item_counts, (3, 10))
     for k in (3, 10):
         shown = loaded.recommend(report.per_user["user_id"].to_list(), k)["item_id"].to_list()
-        assert [shown.count(item) for item in loaded.items.series] == report.shown[k].tolist()
+        assert [shown.count(item) for item in loaded.items.series] == report.exposure[k].tolist()
 
 
 def test_the_digest_of_pairs_knows_neither_order_nor_vocabulary():
@@ -107,39 +107,43 @@ def test_a_run_is_the_same_from_its_folder_and_from_mlflow(work, monkeypatch):
     monkeypatch.chdir(folder)
     for name, run_id in zip(("one", "two"), ids, strict=True):
         here, there = Run.read(name), Run.read(run_id[:6])
-        assert there.name == run_id == here.facts["run_id"]
-        assert here.facts == there.facts and here.per_user.equals(there.per_user)
+        assert there.name == run_id == here.metadata["run_id"]
+        assert here.metadata == there.metadata and here.per_user.equals(there.per_user)
 
 
 def test_two_runs_are_paired_over_the_users_of_both(work, monkeypatch):
     monkeypatch.chdir(work[0])
     one, two = Run.read("one"), Run.read("two")
-    found = compare([one, two]).beside[0].difference
+    found = compare([one, two]).comparisons[0].difference
     assert found.mean == pytest.approx(two.test["ndcg_at_10"] - one.test["ndcg_at_10"]) and found.mean != 0
-    fewer = Run("fewer", two.facts, two.per_user.sort("ndcg_at_10").tail(40).sample(40, shuffle=True, seed=0))
+    fewer = Run("fewer", two.metadata, two.per_user.sort("ndcg_at_10").tail(40).sample(40, shuffle=True, seed=0))
     part = compare([one, fewer])
     joined = fewer.per_user.join(one.per_user, on="user_id")
     expected = (joined["ndcg_at_10"] - joined["ndcg_at_10_right"]).mean()
-    assert part.beside[0].difference.users == 40 and part.beside[0].difference.mean == pytest.approx(expected)
-    mixed = [Run("mixed", r.facts, r.per_user.sample(fraction=1.0, shuffle=True, seed=0)) for r in (one, two)]
-    assert compare([one, mixed[1]]).beside[0].difference == compare([mixed[0], two]).beside[0].difference == found
-    assert compare([one, two]).differing == ["seed"]
-    swapped = compare([two, one]).beside[0].difference
+    assert part.comparisons[0].difference.users == 40 and part.comparisons[0].difference.mean == pytest.approx(expected)
+    mixed = [Run("mixed", r.metadata, r.per_user.sample(fraction=1.0, shuffle=True, seed=0)) for r in (one, two)]
+    assert (
+        compare([one, mixed[1]]).comparisons[0].difference
+        == compare([mixed[0], two]).comparisons[0].difference
+        == found
+    )
+    assert compare([one, two]).differing_settings == ["seed"]
+    swapped = compare([two, one]).comparisons[0].difference
     assert (swapped.mean, swapped.p) == (-found.mean, found.p)
 
 
 def test_what_cannot_be_paired_says_why(work, monkeypatch):
     monkeypatch.chdir(work[0])
     one, two, apart = (Run.read(name) for name in ("one", "two", "apart"))
-    assert "split_seed 5 and 0" in compare([one, apart]).beside[0].why_not
-    assert compare([one, two], "recall_at_20").beside[0].why_not is None
-    bare = Run("bare", two.facts, None)
-    assert "bare keeps no metrics of single users" in compare([one, bare]).beside[0].why_not
-    assert "coverage_at_10 is no metric of single users" in compare([one, two], "coverage_at_10").beside[0].why_not
-    other = Run("other", {**two.facts, "digest": "x", "test_digest": "y", "dataset": "b"}, two.per_user)
-    assert "different data: b (digest x)" in compare([one, other]).beside[0].why_not
-    strangers = Run("strangers", two.facts, two.per_user.with_columns(pl.col("user_id") + 10_000))
-    assert compare([one, strangers]).beside[0].why_not == "no user was tested in both"
+    assert "split_seed 5 and 0" in compare([one, apart]).comparisons[0].reason
+    assert compare([one, two], "recall_at_20").comparisons[0].reason is None
+    bare = Run("bare", two.metadata, None)
+    assert "bare has no per-user metrics" in compare([one, bare]).comparisons[0].reason
+    assert "coverage_at_10 is not a per-user metric" in compare([one, two], "coverage_at_10").comparisons[0].reason
+    other = Run("other", {**two.metadata, "digest": "x", "test_digest": "y", "dataset": "b"}, two.per_user)
+    assert "different data: b (digest x)" in compare([one, other]).comparisons[0].reason
+    strangers = Run("strangers", two.metadata, two.per_user.with_columns(pl.col("user_id") + 10_000))
+    assert compare([one, strangers]).comparisons[0].reason == "no user was tested in both"
     with pytest.raises(SettingError, match="no run was tested by ndcg_at_7; the metrics are coverage_at_10"):
         compare([one, two], "ndcg_at_7")
 
@@ -157,7 +161,7 @@ def test_the_beginning_of_an_id_must_name_one_run(work, tmp_path, monkeypatch):
             database.execute("UPDATE OR IGNORE tags SET run_uuid = ? WHERE run_uuid = ?", (new, old))
     with pytest.raises(UnknownId, match="several runs' ids begin with abcdef0: abcdef01.*, abcdef02"):
         Run.read("abcdef0", store)
-    with pytest.raises(BundleError, match="keeps no model.json"):
+    with pytest.raises(BundleError, match="has no model.json"):
         Run.read("abcdef02", store)
     (tmp_path / "model.json").write_text("{")
     broken = client.create_run("1").info.run_id
@@ -194,8 +198,8 @@ def test_the_command_shows_runs_side_by_side(work, tmp_path):
     ("args", "code", "message"),
     [
         (("one",), 2, "two runs or more, got 1"),
-        (("one", "nowhere"), 5, "nowhere is no model folder, and no run id"),
-        (("one", "abcde"), 5, "abcde is no model folder"),
+        (("one", "nowhere"), 5, "nowhere is neither a model folder nor a run id"),
+        (("one", "abcde"), 5, "abcde is neither a model folder"),
         (("one", "abcdef"), 3, "there is no MLflow store /"),
         (("one", "two", "--out", "a.gif"), 2, "must end in .png, .svg or .pdf"),
         (("one", "two", "--metric", "ndcg"), 2, "no run was tested by ndcg"),
@@ -221,7 +225,7 @@ def test_a_run_has_pictures_a_description_and_the_users(work):
     root = client.get_run(ids[0]).info.artifact_uri.removeprefix("file://")
     assert all(open(f"{root}/{path}", "rb").read(4) == PNG for path in paths)
     note = client.get_run(ids[0]).data.tags["mlflow.note.content"]
-    metrics = Run.read(str(folder / "one")).facts["metrics"]
+    metrics = Run.read(str(folder / "one")).metadata["metrics"]
     times = metrics["test"]["ndcg_at_10"] / metrics["baselines"]["popularity"]["ndcg_at_10"]
     assert f"{times:.1f} x popularity" in note and "x EASE" in note
     assert f"recsys train --dataset {WORLD} " in note and "mlflow.db" not in note
@@ -262,7 +266,7 @@ GIVEN = [
     {"dataset": "movielens"},
     {"dataset": "my ratings.csv", "columns": "user,item", "min_rating": -1.5, "split_seed": 0, "offline": True},
     {"loss": "mse", "lr": 1e-05, "refit": False, "biases": False, "cosine": True, "patience": 0, "ks": "5,10"},
-    {"text": "title,it's; rm -rf $HOME", "split": "cold-items", "baselines": False, "out": "x", "clip": 3.0},
+    {"text": "title,it's; rm -rf $HOME", "split": "cold-items", "baselines": False, "out": "x", "max_grad_norm": 3.0},
 ]
 
 
@@ -294,9 +298,9 @@ def test_data_that_was_handed_over_has_no_command(tmp_path, monkeypatch):
 
 def test_runs_fitted_on_other_rows_ranked_other_items(work):
     one = Run.read(str(work[0] / "one"))
-    other = Run("other", {**one.facts, "fitted_digest": "another"}, one.per_user)
-    beside = compare([one, other]).beside[0]
-    assert beside.difference is None and "fitted on different ratings" in beside.why_not
+    other = Run("other", {**one.metadata, "fitted_digest": "another"}, one.per_user)
+    beside = compare([one, other]).comparisons[0]
+    assert beside.difference is None and "fitted on different ratings" in beside.reason
 
 
 def test_colours_are_forced_on_a_whole_command(work):

@@ -18,7 +18,7 @@ KERNELS = Path(compiled.__file__).parents[1]
 
 @pytest.fixture
 def two_threads(monkeypatch):
-    monkeypatch.setattr(compiled, "threads", lambda: 2)
+    monkeypatch.setattr(compiled, "num_threads", lambda: 2)
 
 
 def fill(start, stop, out):
@@ -27,10 +27,10 @@ def fill(start, stop, out):
 
 def test_every_row_is_worked_on_once(monkeypatch):
     for threads in (1, 2, 5):
-        monkeypatch.setattr(compiled, "threads", lambda threads=threads: threads)
+        monkeypatch.setattr(compiled, "num_threads", lambda threads=threads: threads)
         for rows in (0, 1, 3, 11):
             out = np.zeros(rows, int)
-            compiled.over(rows, fill, out, least=1)
+            compiled.parallel_for(rows, fill, out, min_rows=1)
             assert (out == 1).all()
 
 
@@ -40,23 +40,23 @@ def test_what_a_part_raises_is_raised(two_threads):
             raise ValueError("here")
 
     with pytest.raises(ValueError, match="here"):
-        compiled.over(8, fail, least=1)
+        compiled.parallel_for(8, fail, min_rows=1)
 
 
 def test_an_interrupt_waits_for_the_others(two_threads):
-    ended, begun = [], threading.Event()
+    ended, started = [], threading.Event()
 
     def work(start, stop):
         if start:
-            begun.set()
+            started.set()
             time.sleep(0.2)
             ended.append(start)
         else:
-            begun.wait()
+            started.wait()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compiled.over(8, work, least=1)
+        compiled.parallel_for(8, work, min_rows=1)
     assert ended
 
 
@@ -65,12 +65,12 @@ def test_a_forked_child_has_threads_of_its_own():
     code = """
 import os, numpy as np
 from recsys_embed.kernels import compiled
-compiled.threads = lambda: 2
+compiled.num_threads = lambda: 2
 def fill(start, stop, out):
     out[start:stop] += 1
 def whole():
     out = np.zeros(8, int)
-    compiled.over(8, fill, out, least=1)
+    compiled.parallel_for(8, fill, out, min_rows=1)
     return (out == 1).all()
 assert whole()
 child = os.fork()

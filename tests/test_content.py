@@ -13,7 +13,7 @@ from recsys_embed.features.item_features import encode_items
 from recsys_embed.features.item_vectors import read_item_vectors
 from recsys_embed.nets.content_tower import Bag, ContentTower
 from recsys_embed.nets.towers import SumTower
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.recommender import Recommender
 from recsys_embed.words.vectors import WordVectors
 
@@ -39,18 +39,18 @@ class TestTowers:
 
     def model(self, **given):
         config = ContentConfig(text="kind", **given)
-        return build(small("softmax")[0], 5, ITEMS, 1, self.descriptions, config)
+        return build_two_tower(small("softmax")[0], 5, ITEMS, 1, self.descriptions, config)
 
     def test_a_sum_is_the_sum_and_dropout_leaves_the_description_alone(self):
         tower, rows = self.model(id_dropout=0.5).items, torch.arange(ITEMS)
         assert isinstance(tower, SumTower)
         with torch.no_grad():
             tower.ids.bias.weight.normal_()
-        tower.prepare(training=False)
+        tower.eval()
         said, ids = tower.content(rows), tower.ids(rows)
         torch.testing.assert_close(tower(rows).vectors, said[:, :-1] + ids.vectors)
         torch.testing.assert_close(tower(rows).bias, said[:, -1] + ids.bias)
-        tower.prepare(training=True)
+        tower.train()
         drawn = tower(rows)
         alone = (drawn.vectors == said[:, :-1]).all(1)
         assert 0 < alone.sum() < ITEMS
@@ -58,9 +58,9 @@ class TestTowers:
 
     def test_a_row_without_ratings_is_what_its_description_says(self):
         tower = self.model().items
-        tower.prepare(training=False)
+        tower.eval()
         rated = torch.arange(ITEMS) % 2 == 0
-        whole, said = tower.all(rated), tower.content(torch.arange(ITEMS))
+        whole, said = tower.encode_all(rated), tower.content(torch.arange(ITEMS))
         torch.testing.assert_close(whole.vectors[1::2], said[1::2, :-1])
         torch.testing.assert_close(whole.vectors[::2], tower(torch.arange(ITEMS)).vectors[::2])
 
@@ -83,7 +83,7 @@ class TestNewItems:
     )  # fmt: skip
     def test_every_loss_and_scorer_takes_descriptions(self, given):
         given = dict(given)
-        model, train = small(given.pop("loss"), given.pop("scorer", "dot"), epochs=30, content_pace=1.0, **given)
+        model, train = small(given.pop("loss"), given.pop("scorer", "dot"), epochs=30, content_lr_scale=1.0, **given)
         assert cold_auc(Recommender(model, train, ContentConfig(text="kind")).fit(SPLIT.train, TABLE)) > 0.9
 
     def test_a_hidden_layer_and_trained_words_learn_too(self, tmp_path):
@@ -124,7 +124,7 @@ class TestNewItems:
 
     def test_what_is_said_alike_is_placed_alike_saved_or_not(self, told, tmp_path):
         """A new item with the words of a cold one has its vector, from the trained model and from the saved one."""
-        cold = int(np.flatnonzero(told.counts == 0)[0])
+        cold = int(np.flatnonzero(told.item_counts == 0)[0])
         row = TABLE.filter(pl.col("item_id") == cold).with_columns(item_id=pl.lit(900))
         loaded = Recommender.load(told.save(tmp_path / "m")).add_items(row)
         np.testing.assert_allclose(loaded.model.items[-1], told.model.items[cold], atol=1e-5)
@@ -133,7 +133,7 @@ class TestNewItems:
     def test_bad_new_items_are_refused(self, told, tmp_path):
         loaded = Recommender.load(told.save(tmp_path / "m"))
         for table, message in (
-            (pl.DataFrame({"item_id": [3, 900]}), "1 items are known already or stand twice, e.g. 3"),
+            (pl.DataFrame({"item_id": [3, 900]}), "1 are in the model already or given twice, e.g. 3"),
             (pl.DataFrame({"item_id": [900, 900]}), "e.g. 900"),
             (pl.DataFrame({"id": [900]}), "no column item_id"),
         ):
@@ -160,7 +160,7 @@ class TestNewItems:
                 len(kept.items),
                 kept.table.height,
                 len(kept.model.items),
-                len(kept.counts),
+                len(kept.item_counts),
                 kept.content_model.bag.shape[0],
             }
 
@@ -226,7 +226,7 @@ class TestItemVectors:
         for name in ("lists.parquet", "columns.parquet", "columns.csv", "beside.npy"):
             assert np.array_equal(read_item_vectors(tmp_path / name, self.ids), self.wanted), name
         np.save(tmp_path / "alone.npy", self.wanted)
-        with pytest.raises(DataError, match="says whose vectors it has in alone.parquet"):
+        with pytest.raises(DataError, match="needs a file of item ids beside it: alone.parquet"):
             read_item_vectors(tmp_path / "alone.npy", self.ids)
         (tmp_path / "beside.txt").write_bytes("é".encode("latin-1"))
         with pytest.raises(DataError, match="is not UTF-8 text"):
@@ -241,7 +241,7 @@ class TestItemVectors:
             ({"item_id": ["a", "a"], "vector": [[1.0], [2.0]]}, "more than one vector for item a"),
             ({"item_id": ["a", "b"], "vector": [[1.0], [2.0, 3.0]]}, "differ in length"),
             ({"item_id": ["a", "b"], "vector": [[1.0], [float("nan")]]}, "vector of item b is not finite"),
-            ({"item_id": ["x"], "vector": [[1.0]]}, "no vector of an item of this data; its ids are like 'x'"),
+            ({"item_id": ["x"], "vector": [[1.0]]}, "no vector of an item of this data; its ids look like 'x'"),
             ({"name": ["x"], "vector": [[1.0]]}, "no column of item ids"),
             ({"item_id": ["a"], "text": ["x"]}, "has no vectors"),
         ],
@@ -278,15 +278,15 @@ def test_settings_that_contradict_are_refused(given, message):
 
 
 def test_columns_in_which_nothing_comes_again_are_refused():
-    with pytest.raises(DataError, match="no entry of code stands in two items"):
+    with pytest.raises(DataError, match="no two items share a word or tag in code"):
         encode_items(TABLE.with_columns(code=pl.format("c{}", "item_id")), ContentConfig(text="code", tags="code"))
     assert not ContentConfig(text=" , ").any
 
 
-@pytest.mark.parametrize("given", [{"content_pace": 0.1}, {"content_decay": 5.0}])
+@pytest.mark.parametrize("given", [{"content_lr_scale": 0.1}, {"content_decay": 5.0}])
 def test_settings_of_descriptions_reach_the_step(given):
     content, table = ContentConfig(text="kind", id_dropout=0.0), TABLE
-    settings = {"epochs": 2, "content_pace": 1.0, "lr": 0.05}
+    settings = {"epochs": 2, "content_lr_scale": 1.0, "lr": 0.05}
     one, other = (
         Recommender(*small("softmax", **{**settings, **more}), content).fit(SPLIT.train, table) for more in ({}, given)
     )
@@ -304,4 +304,4 @@ def test_a_hidden_layer_is_what_it_says():
 def test_the_tower_shows_features_as_they_are_now():
     descriptions = encode_items(TABLE, ContentConfig(text="kind"))
     tower = ContentTower(descriptions, DIM, ContentConfig())
-    assert tower.described() is descriptions.features and not tower.trained()
+    assert tower.features() is descriptions.features and not tower.content_weights()

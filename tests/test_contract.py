@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys_embed.data.item_table import aligned
+from recsys_embed.data.item_table import align_items
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
@@ -51,14 +51,14 @@ def worlds(draw):
 
 def lists(scores, train, k):
     """Return every user's list, and the test: the second implementation, by sorting."""
-    seen, warm = train.seen(), train.counts > 0
+    seen, warm = train.seen(), train.item_counts > 0
     left = [[i for i in range(ITEMS) if warm[i] and i not in seen[u]] for u in range(USERS)]
     return [sorted(mine, key=lambda i: (-scores[u, i], i))[:k] for u, mine in enumerate(left)]
 
 
 def wanted(train, test):
     """Return the test items of each user that has some, without cold ones."""
-    found = {u: [i for i in test.seen()[u].tolist() if train.counts[i]] for u in range(USERS)}
+    found = {u: [i for i in test.seen()[u].tolist() if train.item_counts[i]] for u in range(USERS)}
     return {u: items for u, items in found.items() if items}
 
 
@@ -67,7 +67,7 @@ def wanted(train, test):
 def test_every_user_has_the_value_of_a_public_implementation(world, k):
     """ir-measures (trec_eval) on the same lists; its AP divides by all relevant items, ours by those that fit."""
     scores, train, test = world
-    report = rank_metrics(ranker(scores), test, train.seen(), train.counts, (k,))
+    report = rank_metrics(ranker(scores), test, train.seen(), train.item_counts, (k,))
     relevant, ranked = wanted(train, test), lists(scores, train, k)
     assert report.per_user["user_id"].to_list() == list(relevant) and report.users == len(relevant)
     qrels = {str(u): {str(i): 1 for i in items} for u, items in relevant.items()}
@@ -90,7 +90,7 @@ def test_every_user_has_the_value_of_a_public_implementation(world, k):
 def test_recall_and_ndcg_are_those_of_lightgcn(world):
     """He et al., LightGCN, SIGIR 2020, section 4.1.2, at 20: hits / |test|; binary gains, ideal of min(20, |test|)."""
     scores, train, test = world
-    report = rank_metrics(ranker(scores), test, train.seen(), train.counts, (20, 5))
+    report = rank_metrics(ranker(scores), test, train.seen(), train.item_counts, (20, 5))
     relevant = wanted(train, test)
     for k in (5, 20):
         ranked = lists(scores, train, k)
@@ -107,7 +107,7 @@ def test_recall_and_ndcg_are_those_of_lightgcn(world):
 def test_the_order_of_rows_says_nothing(world):
     scores, train, test = world
     turned = test.take(np.random.default_rng(0).permutation(len(test)))
-    one, other = (rank_metrics(ranker(scores), t, train.seen(), train.counts, (3,), 50) for t in (test, turned))
+    one, other = (rank_metrics(ranker(scores), t, train.seen(), train.item_counts, (3,), 50) for t in (test, turned))
     assert one.per_user.equals(other.per_user) and (one.low, one.high) == (other.low, other.high)
 
 
@@ -122,19 +122,19 @@ class TestLaws:
     def report(self, test=None, seen=None, ks=(1, 2, 50), train=None):
         train = self.train if train is None else train
         seen = train.seen() if seen is None else seen
-        return rank_metrics(ranker(self.scores), self.test if test is None else test, seen, train.counts, ks)
+        return rank_metrics(ranker(self.scores), self.test if test is None else test, seen, train.item_counts, ks)
 
     def test_equal_scores_go_by_ascending_row(self):
-        equal = rank_metrics(ranker(np.zeros((4, 6))), self.test, self.train.seen(), self.train.counts, (1, 2))
+        equal = rank_metrics(ranker(np.zeros((4, 6))), self.test, self.train.seen(), self.train.item_counts, (1, 2))
         falling = self.report(ks=(1, 2))
         assert equal.per_user.equals(falling.per_user) and equal.metrics == falling.metrics
 
     def test_users_without_a_test_rating_have_no_part(self):
         report = self.report()
         assert report.per_user["user_id"].to_list() == [0, 1, 3] and report.users == 3
-        assert report.shown[1].sum() == 3  # nor is a list of theirs counted
+        assert report.exposure[1].sum() == 3  # nor is a list of theirs counted
         only_cold = self.report(ratings([(0, 2), (2, 5)], 4, 6))
-        assert only_cold.per_user["user_id"].to_list() == [0] and only_cold.left_out == 1
+        assert only_cold.per_user["user_id"].to_list() == [0] and only_cold.n_skipped == 1
 
     def test_users_without_a_training_rating_are_ranked_as_all_others_and_see_all(self):
         mine = self.report().per_user.filter(user_id=3)
@@ -142,7 +142,7 @@ class TestLaws:
 
     def test_cold_items_are_not_ranked_and_not_relevant(self):
         report = self.report()
-        assert report.shown[50][5] == 0 and (report.rows, report.left_out) == (3, 1)
+        assert report.exposure[50][5] == 0 and (report.rows, report.n_skipped) == (3, 1)
         assert report.per_user.filter(user_id=0)["recall_at_50"][0] == 1  # of the one that could be found
 
     def test_k_beyond_what_is_left_ends_in_misses(self):
@@ -150,11 +150,11 @@ class TestLaws:
         mine = report.per_user.filter(user_id=1)  # two items are left: 0 and 1
         assert [mine[f"{n}_at_50"][0] for n in ("recall", "ndcg", "map", "mrr")] == [1, 1, 1, 1]
         assert mine["precision_at_50"][0] == 1 / 50
-        assert report.shown[50].tolist() == [2, 2, 2, 2, 2, 0]
+        assert report.exposure[50].tolist() == [2, 2, 2, 2, 2, 0]
 
     def test_what_was_fitted_on_is_hidden_and_nothing_else(self):
         assert self.report().per_user.filter(user_id=0)["hit_at_1"][0] == 1  # 0 and 1 are hidden, 2 comes first
-        unmasked = self.report(seen=UserItems.nothing(4)).per_user.filter(user_id=0)
+        unmasked = self.report(seen=UserItems.empty(4)).per_user.filter(user_id=0)
         assert (unmasked["hit_at_2"][0], unmasked["mrr_at_50"][0]) == (0, 1 / 3)
         # A validation rating that the model was not fitted on stays in the list, and takes a place.
         held = self.report(ratings([(0, 3)], 4, 6)).per_user
@@ -178,12 +178,12 @@ def test_unknown_users_and_items_are_left_out_and_counted():
     train = ratings([(u, i) for u in range(4) for i in range(6) if u != i])
     vectors = np.random.default_rng(0).normal(size=(USERS + ITEMS, 3)).astype(np.float32)
     model = EmbeddingModel(vectors[:USERS], vectors[USERS:], np.zeros(USERS, np.float32), np.zeros(ITEMS, np.float32))
-    table, nothing = aligned(None, train.items), UserItems.nothing(USERS)
-    state = FittedState(train.users, train.items, model, train.seen(), nothing, table, train.counts)
+    table, nothing = align_items(None, train.items), UserItems.empty(USERS)
+    state = FittedState(train.users, train.items, model, train.seen(), nothing, table, train.item_counts)
     recommender = Recommender.of(state)
     frame = pl.DataFrame({"user": [0, 1, 99, 2], "item": [0, 1, 2, 77]})
     report = evaluate(recommender, Ratings.from_frame(frame), (3,), resamples=0)
-    assert (report.users, report.rows, report.left_out) == (2, 2, 2)
+    assert (report.users, report.rows, report.n_skipped) == (2, 2, 2)
     alone = evaluate(recommender, Ratings.from_frame(frame.head(2)), (3,), resamples=0)
     assert alone.metrics == report.metrics
     with pytest.raises(DataError, match="no item of the test ratings has a training rating"):
@@ -201,9 +201,9 @@ def test_gini_and_coverage_look_at_items_with_ratings_alone():
     scores, train = -np.arange(4)[None].repeat(4, 0), ratings([(0, 3), (1, 2), (2, 1)], 4, 5)
     test = ratings([(0, 2), (1, 1), (2, 2), (3, 1)], 4, 5)
     report = rank_metrics(
-        ranker(np.column_stack((scores, scores[:, :1]))), test, UserItems.nothing(4), train.counts, (1,)
+        ranker(np.column_stack((scores, scores[:, :1]))), test, UserItems.empty(4), train.item_counts, (1,)
     )
-    assert report.shown[1].tolist() == [0, 4, 0, 0, 0]
+    assert report.exposure[1].tolist() == [0, 4, 0, 0, 0]
     assert report.metrics["coverage_at_1"] == pytest.approx(1 / 3)
     assert report.metrics["gini_at_1"] == pytest.approx(2 / 3)
     assert report.metrics["popularity_at_1"] == 1

@@ -19,14 +19,13 @@ if not CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # before a kernel is made
 pytest.importorskip("triton", reason="Triton comes with torch for CUDA; for torch on CPU: pip install triton")
 
-from recsys_embed.kernels import cuda, pairs, triton_available
+from recsys_embed.kernels import cuda_pairwise, cuda_tiles, pairwise, triton_available
 from recsys_embed.nets.losses import LOSSES, Scores
 from recsys_embed.nets.negative_sampling import KnownPositives
-from recsys_embed.nets.two_tower import build
-from recsys_embed.training import cuda_pairwise_step as fused_cuda
-from recsys_embed.training import optim as sparse_adam
+from recsys_embed.nets.two_tower import build_two_tower
+from recsys_embed.training import cuda_pairwise_step, optim
 from recsys_embed.training.autograd_step import AutogradStep, Batch
-from recsys_embed.training.cuda_pairwise_step import CudaPairsStep
+from recsys_embed.training.cuda_pairwise_step import CudaPairwiseStep
 from recsys_embed.training.optim import Group, RowLazyAdam
 from recsys_embed.training.trainer import step_for
 
@@ -38,14 +37,14 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 @pytest.fixture(autouse=True)
 def by_kernels(monkeypatch):
     """Tables are taken where they lie, and tiles and pieces are small enough for these worlds to need several."""
-    for module in (sparse_adam, fused_cuda):
-        monkeypatch.setattr(module, "takes_on_cuda", lambda table: table.ndim == 2 and table.dtype == torch.float32)
-    monkeypatch.setattr(sparse_adam, "takes", lambda table: False)
-    monkeypatch.setattr(cuda, "TILE", 128)
-    monkeypatch.setattr(cuda, "PIECE", 4)
+    for module in (optim, cuda_pairwise_step):
+        monkeypatch.setattr(module, "fits_cuda_kernels", lambda table: table.ndim == 2 and table.dtype == torch.float32)
+    monkeypatch.setattr(optim, "fits_cpu_kernels", lambda table: False)
+    monkeypatch.setattr(cuda_tiles, "TILE", 128)
+    monkeypatch.setattr(cuda_tiles, "PIECE", 4)
 
 
-def moved(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, steps=5):
+def updated(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, steps=5):
     """What a table and its state come to; a fifth of the rows is never touched, others several times a step."""
     torch.manual_seed(1)
     table = nn.Parameter(torch.randn(rows, dim).to(DEVICE))
@@ -64,14 +63,14 @@ def moved(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32, s
         adam.step()
     untouched = table.detach()[never.to(DEVICE)].clone()
     adam.flush()
-    return [table.detach(), state.mean, state.square, state.count, state.shrunk, untouched]
+    return [table.detach(), state.mean, state.square, state.steps, state.log_decay, untouched]
 
 
 @pytest.mark.parametrize("decay", [0.4, 0.0])
 @pytest.mark.parametrize("layout", ["sparse", "dense"])
 @pytest.mark.parametrize(("rows", "dim"), [(1, 1), (7, 5), (30, 64), (40, 1), (5, 200)])
 def test_adam_is_the_plain_step(rows, dim, layout, decay):
-    plain, fused = (moved(rows, dim, way, layout, decay) for way in (False, True))
+    plain, fused = (updated(rows, dim, way, layout, decay) for way in (False, True))
     for a, b in zip(plain, fused, strict=True):
         torch.testing.assert_close(a, b, **CLOSE)
 
@@ -79,18 +78,18 @@ def test_adam_is_the_plain_step(rows, dim, layout, decay):
 def test_first_steps_and_late_ones_have_the_bias_corrections_of_doubles():
     table = nn.Parameter(torch.zeros(200, 1, device=DEVICE))
     adam = RowLazyAdam([Group([table])], lr=1.0, eps=0.0)
-    count = adam._state(table).count
-    count += torch.arange(200, device=DEVICE)[:, None] ** 2
+    steps = adam._state(table).steps
+    steps += torch.arange(200, device=DEVICE)[:, None] ** 2
     table.grad = torch.ones_like(table)
     adam.step()
-    steps = count.double()
-    expected = -0.1 / (1 - 0.9**steps) / (0.001 / (1 - 0.999**steps)).sqrt()
+    n = steps.double()
+    expected = -0.1 / (1 - 0.9**n) / (0.001 / (1 - 0.999**n)).sqrt()
     torch.testing.assert_close(table.double(), expected, rtol=2e-6, atol=0)
 
 
 def test_moments_of_sixteen_bits_are_close():
     """Each number is off by 2^-8 at most in a step, and errors do not all go one way."""
-    exact, half = moved(30, 64, True), moved(30, 64, True, moments=torch.bfloat16)
+    exact, half = updated(30, 64, True), updated(30, 64, True, moments=torch.bfloat16)
     assert half[1].dtype == half[2].dtype == torch.bfloat16
     assert ((half[2].float() - exact[2]).norm() / exact[2].norm()) < 0.01
     assert ((half[1].float() - exact[1]).norm() / exact[1].norm()) < 0.01
@@ -122,11 +121,13 @@ def test_what_is_not_finite_stays_so():
 def drawn(users, rated, first, known, seed, edges=None, k=K):
     n = len(users)
     put = lambda *arrays: [torch.from_numpy(np.asarray(a)).to(DEVICE) for a in arrays]  # noqa: E731
-    out = cuda.Drawn(*(torch.full((n, 1 + k), -99, dtype=torch.int32, device=DEVICE) for _ in range(2)))
+    out = cuda_pairwise.DrawnItems(*(torch.full((n, 1 + k), -99, dtype=torch.int32, device=DEVICE) for _ in range(2)))
     depth = int(np.diff(first).max()).bit_length()
     user, item, rated_, first_, known_ = put(users, np.arange(n) % 7, rated, first, known)
-    cuda.draw(out, user, item, rated_, None if edges is None else put(edges)[0], (first_, known_), depth, seed)
-    return out.compared.cpu().numpy(), out.row.cpu().numpy()
+    cuda_pairwise.draw_negatives(
+        out, user, item, rated_, None if edges is None else put(edges)[0], (first_, known_), depth, seed
+    )
+    return out.coded.cpu().numpy(), out.row.cpu().numpy()
 
 
 def test_negatives_are_those_that_a_processor_draws():
@@ -138,7 +139,7 @@ def test_negatives_are_those_that_a_processor_draws():
     compared, row = drawn(users, rated, first, known, seed)
     expected = np.zeros((60, 1 + K), np.int32)
     expected[:, 0] = np.arange(60) % 7
-    pairs.draw(0, 60, expected, users.astype(np.int32), rated, first, known, np.uint64(seed))
+    pairwise.draw_negatives(0, 60, expected, users.astype(np.int32), rated, first, known, np.uint64(seed))
     assert (compared == expected).all() and (compared < 0).any()
     assert (row == np.where(expected < 0, -1 - expected, expected)).all()
 
@@ -160,8 +161,8 @@ def world(ratings, loss, **given):
     model = scattered(model_config)
     model.to(DEVICE)
     known = KnownPositives(ratings.seen(), ITEMS, DEVICE)
-    counts = torch.from_numpy(ratings.counts).to(DEVICE)
-    step = CudaPairsStep(model, config, known, counts, torch.Generator(DEVICE).manual_seed(0))
+    counts = torch.from_numpy(ratings.item_counts).to(DEVICE)
+    step = CudaPairwiseStep(model, config, known, counts, torch.Generator(DEVICE).manual_seed(0))
     weight = np.linspace(0.2, 1.8, len(ratings)).astype(np.float32)
     columns = [torch.tensor(c).to(DEVICE) for c in (ratings.user, ratings.item, ratings.value, weight)]
 
@@ -194,16 +195,16 @@ def by_autograd(model, loss, batch, compared):
 def test_steps_on_pairs_are_those_of_autograd_and_plain_adam(ratings, loss, dim, biases):
     model, step, batches = world(ratings, loss, dim=dim, biases=biases)
     plain = copy.deepcopy(model)
-    adam = AutogradStep(plain, step.config, step.known, step.place * 0 + 1, step.generator).optimizer
+    adam = AutogradStep(plain, step.config, step.known, step.rated_index * 0 + 1, step.generator).optimizer
     adam.fused = False
-    draw = step.negatives
+    draw = step.draw_items
     for size in (40, 1, 13):
         batch = batches(size)
         made = draw(batch)
-        made.compared[::5, 2] = -1 - made.row[::5, 2]  # some negatives that are none
-        step.negatives = lambda _, made=made: made
+        made.coded[::5, 2] = -1 - made.row[::5, 2]  # some negatives that are none
+        step.draw_items = lambda _, made=made: made
         adam.zero_grad()
-        torch.testing.assert_close(step(batch), by_autograd(plain, loss, batch, made.compared), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(step(batch), by_autograd(plain, loss, batch, made.coded), rtol=1e-5, atol=1e-5)
         adam.step()
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-5)
@@ -212,10 +213,10 @@ def test_steps_on_pairs_are_those_of_autograd_and_plain_adam(ratings, loss, dim,
             assert parameter not in step.optimizer.state  # it says nothing of a user's bias
             continue
         ours, theirs = (a.state[b] for a, b in ((step.optimizer, parameter), (adam, plain.get_parameter(name))))
-        assert ours.count.equal(theirs.count) and ours.count.max() in (2, 3)
+        assert ours.steps.equal(theirs.steps) and ours.steps.max() in (2, 3)
         torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(ours.square, theirs.square, rtol=1e-4, atol=1e-7)
-        torch.testing.assert_close(ours.shrunk, theirs.shrunk, rtol=1e-13, atol=0)  # a float32 would not do
+        torch.testing.assert_close(ours.log_decay, theirs.log_decay, rtol=1e-13, atol=0)  # a float32 would not do
 
 
 @pytest.mark.parametrize("loss", ["bpr", "logistic"])
@@ -252,11 +253,11 @@ def test_equal_seeds_give_equal_bits_and_steps_differ(ratings, sampler):
     for _ in range(2):
         model, step, batches = world(ratings, "bpr", sampler=sampler)
         batch = batches(20)
-        first, second = step.negatives(batch), step.negatives(batch)
+        first, second = step.draw_items(batch), step.draw_items(batch)
         assert (first.row[:, 0] == batch.item).all() and not first.row.equal(second.row)
         pairs_ = set(zip(ratings.user.tolist(), ratings.item.tolist(), strict=True))
-        users = batch.user[:, None].expand(-1, K)[first.compared[:, 1:] >= 0]
-        items = first.compared[:, 1:][first.compared[:, 1:] >= 0]
+        users = batch.user[:, None].expand(-1, K)[first.coded[:, 1:] >= 0]
+        items = first.coded[:, 1:][first.coded[:, 1:] >= 0]
         assert not pairs_ & set(zip(users.tolist(), items.tolist(), strict=True))
         for _ in range(2):
             step(batch)
@@ -269,7 +270,7 @@ def test_equal_seeds_give_equal_bits_and_steps_differ(ratings, sampler):
     [
         ({"loss": "bpr"}, None),
         ({"loss": "logistic", "biases": False}, None),
-        ({"loss": "bpr", "clip": 1.0}, "clipping"),
+        ({"loss": "bpr", "max_grad_norm": 1.0}, "clipping"),
         ({"loss": "bpr", "dropout": 0.1}, "dropout"),
         ({"loss": "bpr", "scorer": "mlp"}, "a scorer that is not the dot product"),
         ({"loss": "logistic", "cosine": True}, "a cosine, or a temperature"),
@@ -278,16 +279,17 @@ def test_equal_seeds_give_equal_bits_and_steps_differ(ratings, sampler):
 )
 def test_it_takes_the_place_where_it_says_the_same(given, why):
     model_config, config = small(given.pop("loss"), given.pop("scorer", "dot"), **given)
-    model = build(model_config, USERS, ITEMS).to(DEVICE)
-    assert CudaPairsStep.why_not(model, config) == why
+    model = build_two_tower(model_config, USERS, ITEMS).to(DEVICE)
+    assert CudaPairwiseStep.unsupported_reason(model, config) == why
     if CUDA:
-        assert (step_for(model, config) is CudaPairsStep) == (why is None)
+        assert (step_for(model, config) is CudaPairwiseStep) == (why is None)
 
 
 def test_without_triton_the_plain_steps_do_and_say_so(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.delitem(sys.modules, "recsys_embed.kernels.cuda")
-    monkeypatch.delattr("recsys_embed.kernels.cuda")
+    for name in ("cuda_tiles", "cuda_adam", "cuda_pairwise"):
+        monkeypatch.delitem(sys.modules, f"recsys_embed.kernels.{name}")
+        monkeypatch.delattr(f"recsys_embed.kernels.{name}")
     triton_available.cache_clear()
     try:
         with caplog.at_level(logging.WARNING):
@@ -301,29 +303,32 @@ COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from recsys_embed.kernels import cuda
+from recsys_embed.kernels import cuda_adam, cuda_pairwise, cuda_tiles
 
 def kind(name):
-    if name in ("keys", "compared", "key", "slot"):
+    if name in ("keys", "coded", "rows_out", "slot"):
         return "*i32"
-    if name in ("order", "rows", "user", "item", "rated", "first", "known"):
+    if name in ("order", "user", "item", "candidates", "indptr", "known"):
         return "*i64"
     if name in ("n", "batch", "choices"):
         return "i32"
     if name in ("mean", "square", "u_mean", "u_square", "v_mean", "v_square") and half:
         return "*bf16"
+    if name.endswith(("cdf", "log_decay")):
+        return "*fp64"
     number = name in ("beta1", "beta2", "eps", "log1", "log2") or name.endswith(("lr", "high", "low"))
-    return "i64" if name == "seed" else "fp32" if number else "*fp64" if name[-6:] in ("edges", "shrunk") else "*fp32"
+    return "i64" if name == "seed" else "fp32" if number else "*fp32"
 
 for half, dim in ((False, 64), (True, 5)):
-    tile = cuda._tile(dim)
+    tile = cuda_tiles.tile_options(dim)
     warps = tile.pop("num_warps")
     common = {"HALF": half, "DECAYS": not half, **tile}
     pairs = {"BIASES": True, "BIAS_DECAYS": True, "BIAS_HALF": False, "PIECE": 16, "WIDE": 3, **common}
-    made = [(cuda._every, common)]
-    made += [(cuda._draw, {"WIDE": 3, "DEPTH": 5, "EVEN": half, "CHOICE_STEPS": 9, "BLOCK": 256})]
-    made += [(cuda._users, {"LEAD": lead, "LOGISTIC": half, **pairs}) for lead in (False, True)]
-    made += [(cuda._sums, {"LEAD": lead, "GIVEN": half, **pairs}) for lead in (False, True)]
+    draw = {"WIDE": 3, "DEPTH": 5, "UNIFORM": half, "CHOICE_STEPS": 9, "BLOCK": 256}
+    made = [(cuda_adam._adam_all_rows, common), (cuda_pairwise._draw_negatives, draw)]
+    for later in (False, True):
+        made += [(cuda_pairwise._update_users, {"LATER_PIECES": later, "LOGISTIC": half, **pairs})]
+        made += [(cuda_adam.adam_summed_rows, {"LATER_PIECES": later, "GIVEN": half, **pairs})]
     for kernel, constants in made:
         names = [p.name for p in kernel.params]
         signature = {n: "constexpr" if n in constants else kind(n) for n in names}

@@ -41,34 +41,34 @@ NAMES = ["title", "genres", "year", "plot"]
     ],
 )
 def test_words(given, expected):
-    assert text.words(pl.Series("t", [given], pl.String))[0].to_list() == expected
+    assert text.split_words(pl.Series("t", [given], pl.String))[0].to_list() == expected
 
 
 @given(st.text(max_size=60))
 def test_words_of_words_are_themselves(given):
-    once = text.words(pl.Series("t", [given]))[0].to_list()
-    assert text.words(pl.Series("t", [" ".join(once)]))[0].to_list() == once
+    once = text.split_words(pl.Series("t", [given]))[0].to_list()
+    assert text.split_words(pl.Series("t", [" ".join(once)]))[0].to_list() == once
 
 
 def test_tags():
     column = pl.Series("t", ["Animation|Children's", "Joel Cohen (screenplay by), Tom  Hanks; joel cohen", "N/A", None])
-    assert text.tags(column).to_list() == [["animation", "children's"], ["joel cohen", "tom  hanks"], [], []]
-    assert text.tags(pl.Series("t", [["A", "b"], []])).to_list() == [["a", "b"], []]
+    assert text.split_tags(column).to_list() == [["animation", "children's"], ["joel cohen", "tom  hanks"], [], []]
+    assert text.split_tags(pl.Series("t", [["A", "b"], []])).to_list() == [["a", "b"], []]
 
 
 def test_kinds_of_columns():
-    assert {n: text.kind_of(TABLE[n]) for n in NAMES} == {
+    assert {n: text.infer_kind(TABLE[n]) for n in NAMES} == {
         "title": "words", "genres": "tags", "year": "number", "plot": "words",
     }  # fmt: skip
-    assert text.kind_of(pl.Series([1990, 1991, None])) == "number"
-    assert text.kind_of(pl.Series([None, ""], dtype=pl.String)) == "words"
+    assert text.infer_kind(pl.Series([1990, 1991, None])) == "number"
+    assert text.infer_kind(pl.Series([None, ""], dtype=pl.String)) == "words"
 
 
 class TestDescriber:
-    encoder = FeatureEncoder.learn(TABLE, NAMES)
+    encoder = FeatureEncoder.fit(TABLE, NAMES)
 
     def test_a_block_has_the_length_of_its_kind(self):
-        bag, start = self.encoder.features(TABLE).bag, 0
+        bag, start = self.encoder.transform(TABLE).bag, 0
         for column in self.encoder.columns:
             block = bag[:, start : start + column.size]
             start += column.size
@@ -84,29 +84,29 @@ class TestDescriber:
         assert alike[0].sum() > 0.8 > alike[1].sum() > alike[2].sum()
 
     def years(self, value):
-        return self.encoder.features(pl.DataFrame({"year": [value]})).bag
+        return self.encoder.transform(pl.DataFrame({"year": [value]})).bag
 
     def test_a_number_beyond_the_range_counts_as_its_end(self):
         assert np.array_equal(self.years("2030").toarray(), self.years("1990").toarray())
 
     def test_types_of_columns(self):
         lists = pl.Series("t", [["Smith, John", "b"], None])
-        assert text.tags(lists).to_list() == [["smith, john", "b"], []]
-        assert text.words(lists).to_list() == [["smith", "john", "b"], []]
-        assert text.tags(pl.Series("t", ["a|b"], pl.Categorical)).to_list() == [["a", "b"]]
+        assert text.split_tags(lists).to_list() == [["smith, john", "b"], []]
+        assert text.split_words(lists).to_list() == [["smith", "john", "b"], []]
+        assert text.split_tags(pl.Series("t", ["a|b"], pl.Categorical)).to_list() == [["a", "b"]]
         with pytest.raises(DataError, match="item column 't' holds Binary"):
-            text.kind_of(pl.Series("t", [b"x"]))
-        named = FeatureEncoder.learn(TABLE.rename({"genres": "count"}), ["count"])
+            text.infer_kind(pl.Series("t", [b"x"]))
+        named = FeatureEncoder.fit(TABLE.rename({"genres": "count"}), ["count"])
         assert "drama" in named.columns[0].entries
 
     def test_words_that_nobody_uses_are_refused(self):
-        with pytest.raises(DataError, match="knows none of the words of title"):
+        with pytest.raises(DataError, match="has a vector for none of the words of title"):
             words = WordVectors.of(pl.Series(["zzz", "yyy"]), np.eye(2, dtype=np.float32), "mine")
-            FeatureEncoder.learn(TABLE.select("item_id", "title"), ["title"], words=words)
+            FeatureEncoder.fit(TABLE.select("item_id", "title"), ["title"], words=words)
 
     def test_what_is_not_known_is_zero(self):
-        assert self.encoder.features(pl.DataFrame({"other": ["x"]})).bag.nnz == 0
-        assert self.encoder.features(pl.DataFrame({"title": ["unheard of"], "year": ["soon"]})).bag.nnz == 0
+        assert self.encoder.transform(pl.DataFrame({"other": ["x"]})).bag.nnz == 0
+        assert self.encoder.transform(pl.DataFrame({"title": ["unheard of"], "year": ["soon"]})).bag.nnz == 0
 
     def test_coverage(self):
         share = self.encoder.coverage(
@@ -118,30 +118,30 @@ class TestDescriber:
         words = WordVectors.of(pl.Series(["red", "tale", "sea"]), np.eye(3, dtype=np.float32))
         vectors = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
         for encoder in (
-            FeatureEncoder.learn(TABLE, NAMES, words=words, vectors=vectors),
-            FeatureEncoder.learn(TABLE, ["plot"], words=words).with_trained(np.full((3, 3), 0.5, np.float32)),
+            FeatureEncoder.fit(TABLE, NAMES, words=words, vectors=vectors),
+            FeatureEncoder.fit(TABLE, ["plot"], words=words).with_trained_words(np.full((3, 3), 0.5, np.float32)),
         ):
-            arrays, frames, facts = encoder.save()
-            again = FeatureEncoder.restore(arrays, frames, facts)
+            arrays, frames, facts = encoder.serialize()
+            again = FeatureEncoder.deserialize(arrays, frames, facts)
             given = vectors if len(encoder.vector_centre) else None
-            one, other = (d.features(TABLE, given) for d in (encoder, again))
+            one, other = (d.transform(TABLE, given) for d in (encoder, again))
             assert (one.bag != other.bag).nnz == 0 and np.array_equal(one.dense, other.dense)
 
     def test_ready_made_words_are_weighted_means(self):
         words = WordVectors.of(pl.Series(["red", "river"]), np.array([[1, 0], [0, 1]], np.float32))
-        encoder = FeatureEncoder.learn(TABLE.select("item_id", "title"), ["title"], words=words)
+        encoder = FeatureEncoder.fit(TABLE.select("item_id", "title"), ["title"], words=words)
         bag = encoder.word_bag(pl.DataFrame({"title": ["red red river", "nothing"]})).toarray()
         counts = {"red": 3, "river": 2}
         weight = {w: np.log(1 + 8 / n) for w, n in counts.items()}
         expected = np.array([(1 + np.log(2)) * weight["red"], weight["river"]])
         np.testing.assert_allclose(bag[0], expected / expected.sum(), rtol=1e-5)
-        assert not bag[1].any() and not encoder.features(pl.DataFrame({"title": ["nothing"]})).dense.any()
+        assert not bag[1].any() and not encoder.transform(pl.DataFrame({"title": ["nothing"]})).dense.any()
 
     def test_errors(self):
         with pytest.raises(DataError, match="no column 'plott'; it has item_id, title"):
-            FeatureEncoder.learn(TABLE, ["plott"])
+            FeatureEncoder.fit(TABLE, ["plott"])
         with pytest.raises(DataError, match="nothing to describe"):
-            FeatureEncoder.learn(TABLE, [])
+            FeatureEncoder.fit(TABLE, [])
 
     def test_a_query_names_tags_and_weighs_rare_words(self):
         bag = self.encoder.encode_text("a drama about a red river").bag.toarray()[0]
@@ -176,7 +176,7 @@ class TestRidge:
     def test_it_is_weighted_ridge_regression(self, monkeypatch, exact):
         monkeypatch.setattr(ridge, "LAMBDAS", np.array([0.3]))
         if not exact:  # nine features have nine directions, so twelve random ones find them all
-            monkeypatch.setattr(ridge, "_EXACT", 0)
+            monkeypatch.setattr(ridge, "_MAX_EXACT", 0)
             monkeypatch.setattr(ridge, "_RANK", 12)
         features, counts, targets = world()
         found = Ridge(features, counts).fit(targets)
@@ -197,7 +197,7 @@ class TestRidge:
 
     def test_of_many_items_those_with_the_most_ratings_teach(self, monkeypatch):
         features, counts, targets = world()
-        monkeypatch.setattr(ridge, "_TEACHERS", 9)
+        monkeypatch.setattr(ridge, "_MAX_ITEMS", 9)
         least = np.sort(counts)[-9]
         chosen = np.argsort(-counts, kind="stable")[:9]
         fewer = np.where(np.isin(np.arange(len(counts)), chosen), counts, 0)
@@ -220,7 +220,7 @@ class TestRidge:
     def test_the_first_directions_come_near(self, monkeypatch):
         features, counts, targets = world(f=12)
         exact = Ridge(features, counts).fit(targets)(features)
-        monkeypatch.setattr(ridge, "_EXACT", 0)
+        monkeypatch.setattr(ridge, "_MAX_EXACT", 0)
         monkeypatch.setattr(ridge, "_RANK", 13)
         assert np.abs(Ridge(features, counts).fit(targets)(features) - exact).mean() < 0.05
 
@@ -233,5 +233,5 @@ class TestRidge:
 
 def test_the_kinds_found_are_told(caplog):
     with caplog.at_level(logging.INFO, "recsys_embed"):
-        FeatureEncoder.learn(TABLE, ["genres"], {"genres": "words"})
+        FeatureEncoder.fit(TABLE, ["genres"], {"genres": "words"})
     assert "genres as words" in caplog.text

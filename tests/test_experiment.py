@@ -11,7 +11,7 @@ from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.significance import paired
-from recsys_embed.experiment import refit
+from recsys_embed.experiment import fit_and_refit as refit
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
@@ -52,7 +52,7 @@ def test_a_threshold_makes_positives_and_hides_the_rest(tmp_path):
     recommender, report = run(tmp_path, data=data)
     fitted = len(SPLIT.train) + len(SPLIT.valid)
     assert len(recommender.seen) == fitted
-    assert recommender.counts.sum() == sum(int((part.value >= 4).sum()) for part in (SPLIT.train, SPLIT.valid))
+    assert recommender.item_counts.sum() == sum(int((part.value >= 4).sum()) for part in (SPLIT.train, SPLIT.valid))
     relevant = int((SPLIT.test.value >= 4).sum())
     assert report["metrics"]["test"]["rows"] + report["metrics"]["test"]["left_out"] == relevant
 
@@ -60,7 +60,7 @@ def test_a_threshold_makes_positives_and_hides_the_rest(tmp_path):
 def test_a_place_that_cannot_be_written_is_refused_before_the_training(tmp_path, monkeypatch):
     (tmp_path / "model").write_text("mine")
     monkeypatch.setattr("recsys_embed.experiment.run.fit_and_refit", lambda *_: pytest.fail("it trained first"))
-    with pytest.raises(BundleError, match="is no model"):
+    with pytest.raises(BundleError, match="is not a model"):
         run(tmp_path)
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -95,15 +95,15 @@ def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     better = ("ndcg_at_10", 1)
     monkeypatch.setattr(refit, "validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
     recommender, report = run(tmp_path, patience=0)
-    rows = SPLIT.train.with_rows(SPLIT.valid)
+    rows = SPLIT.train.concat(SPLIT.valid)
     expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
     assert report["epochs"] == 2 and np.array_equal(recommender.model.items, expected.model.items)
 
 
 def test_baselines_and_liked_rows_are_what_they_say(tmp_path):
     _, report = run(tmp_path)
-    rows = SPLIT.train.with_rows(SPLIT.valid)
-    expected = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.counts, (10,))
+    rows = SPLIT.train.concat(SPLIT.valid)
+    expected = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.item_counts, (10,))
     metrics = report["metrics"]
     assert metrics["baselines"]["popularity"]["ndcg_at_10"] == pytest.approx(expected.metrics["ndcg_at_10"])
     liked = metrics["liked"]
@@ -118,8 +118,8 @@ def test_a_baseline_says_how_sure_the_difference_is(tmp_path):
         assert difference["mean"] == pytest.approx(test["ndcg_at_10"] - values["ndcg_at_10"]), name
         assert difference["low"] <= difference["mean"] <= difference["high"]
         assert difference["users"] == test["users"]
-    rows = SPLIT.train.with_rows(SPLIT.valid)
-    other = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.counts, (10,)).per_user
+    rows = SPLIT.train.concat(SPLIT.valid)
+    other = rank_metrics(baselines.popularity(rows), SPLIT.test, rows.seen(), rows.item_counts, (10,)).per_user
     both = recommender.per_user.join(
         other, on="user_id", suffix="_other", maintain_order="left"
     )  # by id, whatever the rows' order
@@ -133,7 +133,7 @@ def test_a_baseline_says_how_sure_the_difference_is(tmp_path):
 
 def test_the_seed_reaches_the_split(tmp_path):
     one, other = (run(tmp_path, name=f"m{seed}", seed=seed)[0] for seed in (0, 1))
-    assert not np.array_equal(one.held_out.item, other.held_out.item)
+    assert not np.array_equal(one.held_out.indices, other.held_out.indices)
 
 
 def test_overlapping_files_are_refused(tmp_path):
@@ -141,7 +141,7 @@ def test_overlapping_files_are_refused(tmp_path):
     frame.write_csv(tmp_path / "train.csv")
     frame.head(3).write_csv(tmp_path / "test.csv")
     data = DataConfig(str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
-    with pytest.raises(DataError, match="stand in test too"):
+    with pytest.raises(DataError, match="are in test too"):
         run(tmp_path, data=data)
 
 

@@ -19,7 +19,7 @@ from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError, UnknownId
 from recsys_embed.features.item_features import encode_items
 from recsys_embed.models.fold_in.base import Feedback
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.recommender import Recommender
 from recsys_embed.retrieval.nearest import nearest_of
 
@@ -77,7 +77,7 @@ def test_parts_are_what_they_say_and_add_up_to_the_score(model):
         listed = dict(zip(*made_list(made, person), strict=True))
         for row in (0, 33, 60, 61):
             found = explain(made.state, person, row)
-            parts = found.parts
+            parts = found.components
             assert sum(parts.values()) == pytest.approx(found.score, abs=1e-5)
             assert found.score == pytest.approx(listed[row], abs=1e-4)
             assert (parts["offset"], parts["user_bias"]) == (plain.offset, person.bias)
@@ -103,11 +103,11 @@ def made_list(made, person):
 @pytest.mark.parametrize("cosine", [False, True])
 def test_the_part_of_a_text_is_what_the_tower_says_of_it(cosine):
     settings, _ = small("softmax", cosine=cosine, temperature=0.2)
-    net = build(settings, 45, 62, 1, encode_items(MORE, TEXT), TEXT)
-    rated = torch.from_numpy(RATED.counts)
+    net = build_two_tower(settings, 45, 62, 1, encode_items(MORE, TEXT), TEXT)
+    rated = torch.from_numpy(RATED.item_counts)
     plain = net.to_arrays((torch.ones(45), rated))
     with torch.no_grad():
-        said, whole = net.items.content(torch.arange(62))[:, :-1], net.items.all(rated > 0).vectors
+        said, whole = net.items.content(torch.arange(62))[:, :-1], net.items.encode_all(rated > 0).vectors
     length = whole.norm(dim=1, keepdim=True) if cosine else 1.0
     np.testing.assert_allclose(plain.content_vectors[:60], (said / length)[:60], atol=1e-6)
     np.testing.assert_array_equal(plain.content_vectors[60:], plain.items[60:])  # nobody rated them: they are all text
@@ -121,17 +121,19 @@ def test_what_each_item_adds_is_all_of_the_match(model):
         for row in (0, 33, 60):
             found = explain(made.state, person, row, k=3)
             if not summed:
-                assert {own["kind"] for own in found.own} <= {"nearest"} and found.rest is None
+                assert {own["kind"] for own in found.evidence} <= {"nearest"} and found.remainder is None
                 continue
-            assert {own["kind"] for own in found.own} == {"contribution"} and len(found.own) == 3
-            values = [own["value"] for own in found.own]
-            total = sum(values) + found.rest["value"] + found.rest.get("vector", 0.0)
-            assert total == pytest.approx(found.parts["collaborative"] + found.parts.get("text", 0.0), abs=1e-4)
+            assert {own["kind"] for own in found.evidence} == {"contribution"} and len(found.evidence) == 3
+            values = [own["value"] for own in found.evidence]
+            total = sum(values) + found.remainder["value"] + found.remainder.get("vector", 0.0)
+            assert total == pytest.approx(
+                found.components["collaborative"] + found.components.get("text", 0.0), abs=1e-4
+            )
             assert values == sorted(values, reverse=True)
-            assert ("vector" in found.rest) == (kind == "both" if person.user >= 0 else kind == "mse")
+            assert ("vector" in found.remainder) == (kind == "both" if person.user >= 0 else kind == "mse")
             every = explain(made.state, person, row, k=99)
-            assert every.rest["items"] == 0 and len(every.own) == 3 + found.rest["items"]
-            assert every.own[:3] == found.own
+            assert every.remainder["items"] == 0 and len(every.evidence) == 3 + found.remainder["items"]
+            assert every.evidence[:3] == found.evidence
 
 
 def test_who_says_more_is_the_sum_of_old_and_new():
@@ -139,12 +141,12 @@ def test_who_says_more_is_the_sum_of_old_and_new():
     row = next(i for i in range(60) if i not in made.seen[7])
     person = profile_of(made.state, made.users.ids([7])[0], likes=[row])
     found = explain(made.state, person, 33, 99)
-    assert {own["item"] for own in found.own} == {*made.seen[7].tolist(), row}
-    assert {own["kind"] for own in found.own} == {"contribution"}
-    assert sum(own["value"] for own in found.own) == pytest.approx(found.parts["collaborative"], abs=1e-5)
+    assert {own["item"] for own in found.evidence} == {*made.seen[7].tolist(), row}
+    assert {own["kind"] for own in found.evidence} == {"contribution"}
+    assert sum(own["value"] for own in found.evidence) == pytest.approx(found.components["collaborative"], abs=1e-5)
     # A dislike is told of too, and what is liked stays what is named for it where it is no sum.
     other = profile_of(fit("mlp").state, likes=[3, 5], dislikes=[17])
-    assert {own["item"] for own in explain(fit("mlp").state, other, 33).own} == {3, 5}
+    assert {own["item"] for own in explain(fit("mlp").state, other, 33).evidence} == {3, 5}
 
 
 def test_what_an_item_adds_is_what_it_moves_in_every_step():
@@ -154,7 +156,7 @@ def test_what_an_item_adds_is_what_it_moves_in_every_step():
     told = Feedback(rows, np.array([1, 1, -0.1], np.float32), np.full(3, np.nan, np.float32))
     size, items, item = 2.1, made.model.items.astype(float), made.model.items[20].astype(float)
     weight, ridge = told.weight.astype(float)[:, None] / size, fold.noise + fold.prior / size
-    chance = np.where(made.counts > 0, np.exp(made.model.item_bias), 0)
+    chance = np.where(made.item_counts > 0, np.exp(made.model.item_bias), 0)
     inverse = np.linalg.inv(fold.covariance + ridge * np.eye(6))
     parts = weight * (items[rows] - chance @ items / chance.sum()) @ inverse
     for _ in range(7):
@@ -173,7 +175,7 @@ def test_what_an_item_adds_is_what_is_gone_without_it():
     made = fit("history")
     row, plain = 33, made.model
     taken = RATED.positives(3.0).seen()[7]
-    found = {own["item"]: own["value"] for own in made.explain(made.users.ids([7])[0], 33, 99).own}
+    found = {own["item"]: own["value"] for own in made.explain(made.users.ids([7])[0], 33, 99).evidence}
     assert sorted(found) == taken.tolist()  # what was hidden below the threshold is no part of it
     for at in taken:
         rest = plain.history_vectors[np.setdiff1d(taken, at)].sum(axis=0) / len(taken) ** 0.5
@@ -185,7 +187,7 @@ def test_the_order_and_repetition_of_what_is_liked_do_not_matter():
         made = fit(kind)
         first = made.explain(None, 5, likes=[3, 17, 40])
         assert made.explain(None, 5, likes=[40, 3, 3, 17]) == first
-        assert {own["item"] for own in first.own} == {3, 17, 40} and first.user is None
+        assert {own["item"] for own in first.evidence} == {3, 17, 40} and first.user is None
 
 
 def test_the_nearest_of_theirs_are_called_that():
@@ -194,12 +196,12 @@ def test_the_nearest_of_theirs_are_called_that():
     own = made.items.ids(made.seen[7]).to_list()
     row = next(i for i in range(60) if i not in own)
     found = made.explain(user, row, 4)
-    assert [o["item"] for o in found.own] == made.reasons(user, [row], 4)[0] and not found.seen
+    assert [o["item"] for o in found.evidence] == made.reasons(user, [row], 4)[0] and not found.seen
     cosine = made.similar(row, 99).filter(pl.col("item_id").is_in(own)).head(4)
-    assert [o["item"] for o in found.own] == cosine["item_id"].to_list()
-    np.testing.assert_allclose([o["value"] for o in found.own], cosine["score"], atol=1e-5)
+    assert [o["item"] for o in found.evidence] == cosine["item_id"].to_list()
+    np.testing.assert_allclose([o["value"] for o in found.evidence], cosine["score"], atol=1e-5)
     mine = made.explain(user, own[0], 99)
-    assert mine.seen and own[0] not in {o["item"] for o in mine.own} and len(mine.own) == len(own) - 1
+    assert mine.seen and own[0] not in {o["item"] for o in mine.evidence} and len(mine.evidence) == len(own) - 1
 
 
 def test_nearest_own_is_the_naive_choice_and_equal_ones_go_by_row():
@@ -229,7 +231,7 @@ def test_what_is_shared_is_counted(model):
     person = known_user(made.state, 7)
     tags = {row: set((MORE["kind"][row] or "").split("|")) - {""} for row in range(62)}
     for row in (0, 5, 60, 61):
-        shared = explain(made.state, person, row, k=50).shared
+        shared = explain(made.state, person, row, k=50).common_tokens
         others = [at for at in person.history if at != row]
         counted = {s["token"]: s["items"] for s in shared if s["column"] == "kind"}
         assert counted == {t: n for t in tags[row] if (n := sum(t in tags[at] for at in others))}
@@ -238,14 +240,14 @@ def test_what_is_shared_is_counted(model):
         more = {w: int(np.sum(h, where=np.isin(range(62), others))) for w, h in have.items()}
         more = {w: n for w, n in more.items() if n / len(others) > np.mean(have[w])}  # more often than other items
         assert words == (more if content == "text" else {})
-    assert len(explain(made.state, person, 0, k=1).shared) <= 2
+    assert len(explain(made.state, person, 0, k=1).common_tokens) <= 2
 
 
 def test_rare_tokens_come_before_common_ones():
     table = TABLE.with_columns(kind=pl.Series(["all|rare" if i % 6 == 0 else "all" for i in range(60)]))
     made = Recommender(*small("softmax", epochs=1)).fit(WORLD, table)
     found = made.explain(None, 0, likes=[6, 12, 5])
-    assert found.shared == [
+    assert found.common_tokens == [
         {"column": "kind", "token": "rare", "items": 2}, {"column": "kind", "token": "all", "items": 3}
     ]  # fmt: skip
 
@@ -253,8 +255,10 @@ def test_rare_tokens_come_before_common_ones():
 def test_nobody_in_particular_and_nothing_known():
     made = fit("softmax")
     found = made.explain(None, 3)
-    assert found.parts == {"popularity": found.score} and found.score == pytest.approx(np.log1p(made.counts[3]))
-    assert found.own == [] and found.shared == [] and found.rest is None and not found.seen
+    assert found.components == {"popularity": found.score} and found.score == pytest.approx(
+        np.log1p(made.item_counts[3])
+    )
+    assert found.evidence == [] and found.common_tokens == [] and found.remainder is None and not found.seen
     for wrong in ({"user": 4242, "item": 3}, {"user": 1, "item": 4242}):
         with pytest.raises(UnknownId):
             made.explain(**wrong)
@@ -287,28 +291,28 @@ def test_a_folder_without_the_texts_share_is_read(tmp_path, monkeypatch):
     from recsys_embed.state.content_model import ContentModel
 
     made = fit("softmax", TEXT)
-    older = made.state.but(content=replace(made.content_model, content_vectors=None))
+    older = made.state.replace(content=replace(made.content_model, content_vectors=None))
     loaded = Recommender.load(Recommender.of(older).save(tmp_path / "old"))
     assert loaded.content_model.content_vectors is None and isinstance(loaded.content_model, ContentModel)
-    assert "text" not in loaded.explain(1, 33).parts
-    assert loaded.explain(1, 900).parts["collaborative"] == 0  # known of it is what was said, alone
+    assert "text" not in loaded.explain(1, 33).components
+    assert loaded.explain(1, 900).components["collaborative"] == 0  # known of it is what was said, alone
 
 
 def test_items_that_came_later_are_all_text():
     made = fit("cosine", TEXT)
     made.add_items(pl.DataFrame({"item_id": [950], "title": ["new"], "kind": ["red|round"]}))
     found = made.explain(1, 950)
-    assert found.parts["collaborative"] == 0 and found.parts["text"] != 0
+    assert found.components["collaborative"] == 0 and found.components["text"] != 0
     np.testing.assert_array_equal(made.content_model.content_vectors[-1], made.model.items[-1])
     assert made.content_model.content_vectors.shape == made.model.items.shape
-    assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5)
+    assert sum(found.components.values()) == pytest.approx(found.score, abs=1e-5)
 
 
 def test_the_gibbs_model_of_stars_is_explained_too():
     stars = replace(WORLD, value=(1 + np.arange(len(WORLD)) % 5).astype(np.float32))
     made = Recommender(ModelConfig(dim=3), TrainConfig(loss="mse", epochs=5)).fit(stars, TABLE)
     found = made.explain(1, 3)
-    assert sum(found.parts.values()) == pytest.approx(found.score, abs=1e-5) and found.unit == "stars"
+    assert sum(found.components.values()) == pytest.approx(found.score, abs=1e-5) and found.unit == "stars"
 
 
 class TestCommandLine:
@@ -336,16 +340,16 @@ class TestCommandLine:
 
     def test_people_see_the_parts(self, folder):
         text = self.run(folder, "--user", "7", "--item", "33").stdout
-        for word in ("collaborative", "text", "item bias", "what of theirs adds to it", "others", "of the user's own"):
+        for word in ("collaborative", "text", "item bias", "items that add to it", "others", "the user's own vector"):
             assert word in text
         own = str(Recommender.load(folder).seen[7][0])
-        assert "it is theirs already" in self.run(folder, "--user", "7", "--item", own).stdout
+        assert "the user has this item already" in self.run(folder, "--user", "7", "--item", own).stdout
         assert "nothing is known" not in text
 
     def test_mistakes_are_said(self, folder):
         for wrong, what in (
             (["--item", "3"], "for whom"),
-            (["--item", "3", "--rated", "3=good"], "is no rating"),
+            (["--item", "3", "--ratings", "3=good"], "is not a rating"),
             (["--item", "3", "--likes", " ; "], "names no item"),
             (["--item", "nothing", "--user", "1"], "no item has the id"),
             (["--item", "3", "--user", "4242"], "not known"),

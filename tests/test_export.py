@@ -14,7 +14,7 @@ from recsys_embed import Ratings, Recommender, WordVectors, export, export_words
 from recsys_embed.cli.export import METHOD, TO
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.exports import formats
-from recsys_embed.exports.folder import RECORD, Content, fill, ours
+from recsys_embed.exports.folder import RECORD, Content, exported_files, write_files
 from recsys_embed.projection import PROJECTIONS
 
 HOSTILE = [
@@ -122,7 +122,7 @@ def test_metadata_is_one_line_an_item_whatever_the_titles(hostile, tmp_path):
     titles = dict(zip(table["item_id"], table["title"], strict=True))
     assert (titles["x"], titles["a"], titles["b_b"]) == ("  [31mred ", "plain", "two lines")
     assert titles["käse"] == HOSTILE[4] and titles["日本"] == "<script>alert(1)</script>"
-    assert table["ratings"].cast(pl.Int64).to_list() == hostile.counts.tolist() and hostile.counts.min() == 0
+    assert table["ratings"].cast(pl.Int64).to_list() == hostile.item_counts.tolist() and hostile.item_counts.min() == 0
     assert set(table["tags"]) == {"Drama|a b"} and "poster" not in table.columns
     assert {"item_vector", "a column", "a column_2"} <= set(table.columns)
     assert "nan" not in text.lower()
@@ -145,7 +145,7 @@ def test_parquet_holds_neighbours_as_similar_says(model, tmp_path):
     np.testing.assert_array_equal(np.array(table["vector"].to_list(), np.float32), model.model.items)
     assert table["item_id"].equals(model.items.series.alias("item_id"))
     assert table["title"].equals(model.table["title"]), "Parquet keeps titles as they are"
-    assert table["ratings"].to_list() == model.counts.tolist()
+    assert table["ratings"].to_list() == model.item_counts.tolist()
     near = model.similar(model.items.series, 3)
     ids = table["neighbors"].struct["ids"].explode()
     assert model.items.ids(ids).to_list() == near["item_id"].to_list()
@@ -246,7 +246,7 @@ def test_npz_without_pickles(model, tmp_path):
         assert arrays["titles"].tolist() == model.table["title"].to_list()
         np.testing.assert_array_equal(arrays["vectors"], model.model.items)
         np.testing.assert_array_equal(arrays["bias"], model.model.item_bias)
-        assert arrays["ratings"].tolist() == model.counts.tolist()
+        assert arrays["ratings"].tolist() == model.item_counts.tolist()
     with np.load(folder / "users.npz", allow_pickle=False) as arrays:
         assert set(arrays) == {"ids", "vectors", "bias", "ratings"}
         assert arrays["ids"].tolist() == model.users.series.to_list()
@@ -275,10 +275,10 @@ def test_words_are_read_back(tmp_path, to):
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=2, max_size=8))
 def test_text_gives_the_same_float32_back(values, tmp_path_factory):
     vectors = np.array([values], np.float32)
-    part = formats.Part("words", pl.DataFrame({"word": ["a"]}), vectors)
+    part = formats.EmbeddingTable("words", pl.DataFrame({"word": ["a"]}), vectors)
     for to, name in (("word2vec", "words.txt"), ("projector", "vectors.tsv")):
         folder = tmp_path_factory.mktemp("floats")
-        fill(folder, formats.EXPORTS[to].files([part], formats.Layout()), to)
+        write_files(folder, formats.EXPORTS[to].files([part], formats.ParquetOptions()), to)
         fields = (folder / name).read_text().split("\n")[-2].split()
         np.testing.assert_array_equal(np.array(fields[-len(values) :], np.float64).astype(np.float32), vectors[0])
 
@@ -290,10 +290,10 @@ def test_what_others_put_there_is_never_touched(numbered, tmp_path):
     (folder / "items.npz").write_text("mine too")
     for _ in range(2):
         export(numbered, "projector", folder, users=True)
-    assert {path.name for path in ours(folder, "projector")} >= {"vectors.tsv", "users-vectors.tsv"}
+    assert {path.name for path in exported_files(folder, "projector")} >= {"vectors.tsv", "users-vectors.tsv"}
     export(numbered, "projector", folder)
     assert not (folder / "users-vectors.tsv").exists(), "a new export takes all of the older one of its kind away"
-    with pytest.raises(DataError, match=r"items\.npz is there already and is not of an export: choose another --out"):
+    with pytest.raises(DataError, match=r"items\.npz exists and is not from an export: choose another --out"):
         export(numbered, "npz", folder)
     export(numbered, "word2vec", folder)
     assert (folder / "notes.md").read_text() == "mine" and (folder / "items.npz").read_text() == "mine too"
@@ -318,7 +318,7 @@ def test_a_record_that_is_not_ours_is_refused(numbered, tmp_path, record):
     (tmp_path / "notes").write_text("mine")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / RECORD).write_text(record)
-    with pytest.raises(DataError, match=r"export\.json is not of an export"):
+    with pytest.raises(DataError, match=r"export\.json is not from an export"):
         export(numbered, "npz", tmp_path / "out")
     assert (tmp_path / "notes").read_text() == "mine" and len(list((tmp_path / "out").iterdir())) == 1
 
@@ -333,19 +333,19 @@ def test_what_fails_leaves_nothing_behind(tmp_path):
 
     for content, message in ((Content(fail), "no more"), (Content(short, 2), "b came out with 1 lines instead of 2")):
         with pytest.raises(DataError, match=message):
-            fill(tmp_path / "out", {"a": Content(short, 1), "b": content}, "kind")
+            write_files(tmp_path / "out", {"a": Content(short, 1), "b": content}, "kind")
         assert not list(tmp_path.iterdir())
 
 
 def test_settings_are_refused_in_one_line(numbered, tmp_path):
     with pytest.raises(SettingError, match="there are projector, parquet, safetensors, word2vec, npz"):
         export(numbered, "csv", tmp_path / "out")
-    with pytest.raises(SettingError, match="must not be below 0"):
+    with pytest.raises(SettingError, match="neighbours must be 0 or more"):
         export(numbered, "parquet", tmp_path / "out", neighbours=-1)
     with pytest.raises(SettingError, match="there is no projection"):
         export(numbered, "parquet", tmp_path / "out", method="magic")
     thin = WordVectors.of(pl.Series(["a", "b"]), np.ones((2, 1), np.float32))
-    with pytest.raises(SettingError, match="two numbers or more"):
+    with pytest.raises(SettingError, match="two dimensions or more"):
         export_words(thin, "projector", tmp_path / "out")
     with pytest.raises(SettingError, match="at least 1"):
         export_words(thin, "npz", tmp_path / "out", limit=0)

@@ -40,7 +40,7 @@ def test_the_next_source_is_taken_when_one_fails(tmp_path, site, caplog):
     good = DownloadSource("third", f"{at}/a.zip", {"pack/ratings": "ratings"}, digest)
     target = fetch([gone, wrong, good], tmp_path / "data" / "set")
     assert (target / "ratings").read_text() == "1,2"
-    assert "could not be had from first" in caplog.text and "is refused" in caplog.text
+    assert "could not be downloaded from first" in caplog.text and "is refused" in caplog.text
     assert [p.name for p in (tmp_path / "data").iterdir()] == ["set"]
 
 
@@ -48,7 +48,7 @@ def test_a_wrong_digest_leaves_nothing_behind(tmp_path, site):
     folder, at = site
     pack(folder / "a.zip", ratings="1,2")
     bad = DownloadSource("only", f"{at}/a.zip", {"pack/ratings": "ratings"}, "sha256:" + "0" * 64)
-    with pytest.raises(DataError, match="could not be had from only"):
+    with pytest.raises(DataError, match="could not be downloaded from only"):
         fetch([bad], tmp_path / "data" / "set")
     assert list((tmp_path / "data").iterdir()) == []
 

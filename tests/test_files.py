@@ -40,7 +40,7 @@ def test_parquet_keeps_its_types(tmp_path, frame):
     back = load_dataset(str(tmp_path / "r.parquet")).ratings.frame().sort("user_id", "item_id")
     assert back["item_id"].to_list() == frame.sort("user_id", "item_id")["item_id"].to_list()
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(DataError, match="no readable Parquet"):
+    with pytest.raises(DataError, match="not a readable Parquet"):
         load_dataset(str(tmp_path / "bad.parquet"))
 
 
@@ -71,7 +71,7 @@ def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
     (tmp_path / "wide.csv").write_text("1,2,3,4,5\n")
     with pytest.raises(DataError, match="5 columns: name them with --columns"):
         load_dataset(str(tmp_path / "wide.csv"))
-    with pytest.raises(DataError, match="two columns of one name"):
+    with pytest.raises(DataError, match="two columns of the same name"):
         load_dataset(str(tmp_path / "u.data"), columns="user,item,item,timestamp")
     with pytest.raises(DataError, match="--columns names 2"):
         load_dataset(str(tmp_path / "u.data"), columns="user,item")
@@ -94,7 +94,7 @@ def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
         ("user,item\n1,2\n".encode("utf-16"), "UTF-16"),
         (b"PK\x03\x04 and so on", "zip archive"),
         (b"user,item,rating\n1,2,3\n\n1,3,bad\n", "'bad' is not a number in row 2"),
-        (b"user\x00,item\n", "is no text"),
+        (b"user\x00,item\n", "is not text"),
     ],
 )
 def test_broken_files_say_where(tmp_path, text, message):
@@ -109,7 +109,7 @@ def test_missing_files_and_cut_archives(tmp_path):
     with pytest.raises(DataError, match="no data set 'movielense'"):
         load_dataset("movielense")
     (tmp_path / "r.csv.gz").write_bytes(gzip.compress(b"user,item\n1,2\n" * 50)[:-12])
-    with pytest.raises(DataError, match="no whole gzip"):
+    with pytest.raises(DataError, match="not a complete gzip"):
         load_dataset(str(tmp_path / "r.csv.gz"))
 
 

@@ -11,7 +11,7 @@ from worlds import ITEMS, USERS, scattered, small
 from recsys_embed.kernels import softmax as kernels
 from recsys_embed.nets import blocked_softmax as model_softmax
 from recsys_embed.nets.negative_sampling import KnownPositives
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.training.autograd_step import AutogradStep, Batch
 from recsys_embed.training.softmax_step import SoftmaxStep
 from recsys_embed.training.trainer import step_for
@@ -21,7 +21,7 @@ def steps(ratings, loss, **given):
     """The two steps, on equal models with biases of all sizes and equal random numbers; and all ratings, by user."""
     config = small(loss, negatives=5, lr=0.1, user_decay=0.5, item_decay=0.3, bias_decay=0.2, **given)
     model = scattered(config[0])
-    known, counts = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu")), torch.from_numpy(ratings.counts)
+    known, counts = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu")), torch.from_numpy(ratings.item_counts)
     made = [
         kind(copy.deepcopy(model), config[1], known, counts, torch.Generator().manual_seed(0))
         for kind in (SoftmaxStep, AutogradStep)
@@ -35,7 +35,9 @@ def compare(made, columns, turns=4):
     fused, plain = made
     for turn in range(turns):
         rows = torch.randperm(len(columns.user), generator=torch.Generator().manual_seed(turn))[:20].sort().values
-        torch.testing.assert_close(fused.at(columns, rows), plain.at(columns, rows), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            fused.step_on_rows(columns, rows), plain.step_on_rows(columns, rows), rtol=1e-5, atol=1e-6
+        )
         for one, other in zip(fused.model.parameters(), plain.model.parameters(), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-5)
     for one, other in zip(fused.model.parameters(), plain.model.parameters(), strict=True):
@@ -51,7 +53,7 @@ def compare(made, columns, turns=4):
     "given",
     [
         {},
-        {"moments": "row"},
+        {"second_moment": "row"},
         {"cosine": True, "temperature": 0.3, "dropout": 0.0},
         # (wide: of a vector that keeps one number, the gradient is nothing but rounding, and Adam makes a step of it)
         {"cosine": True, "temperature": 0.3, "dropout": 0.3, "negative_weight": 1.3, "dim": 24},
@@ -77,7 +79,7 @@ def test_items_without_ratings_and_users_who_know_everything(ratings, loss):
     full = fewer.take(fewer.user != 2)
     items = np.setdiff1d(np.arange(ITEMS), [3])
     rows = ratings.take(np.zeros(len(items), int))
-    full = full.with_rows(type(rows)(rows.users, rows.items, np.full(len(items), 2), items, rows.value, rows.time))
+    full = full.concat(type(rows)(rows.users, rows.items, np.full(len(items), 2), items, rows.value, rows.time))
     made, columns = steps(full, loss, cosine=True)
     before = made[0].model.items.table.weight[3].clone()
     compare((made[0], made[1]), columns)
@@ -89,7 +91,7 @@ def test_a_vector_of_zeros_is_left_where_it_is_and_nothing_is_nan(ratings):
     with torch.no_grad():
         made[0].model.users.table.weight[1] = 0
     for _ in range(3):
-        assert made[0].at(columns, torch.arange(len(columns.user))).isfinite()
+        assert made[0].step_on_rows(columns, torch.arange(len(columns.user))).isfinite()
     assert all(p.isfinite().all() for p in made[0].model.parameters())
 
 
@@ -125,15 +127,15 @@ def test_the_exponential_is_one():
     [
         ({"loss": "softmax"}, True),
         ({"loss": "sampled-softmax", "cosine": True, "dropout": 0.2, "negative_weight": 1.2}, True),
-        ({"loss": "softmax", "clip": 1.0}, False),
+        ({"loss": "softmax", "max_grad_norm": 1.0}, False),
         ({"loss": "softmax", "scorer": "mlp"}, False),
     ],
 )
 def test_it_takes_the_place_where_it_says_the_same(given, fused):
     model_config, config = small(given.pop("loss"), given.pop("scorer", "dot"), **given)
-    assert (step_for(build(model_config, USERS, ITEMS), config) is SoftmaxStep) == fused
+    assert (step_for(build_two_tower(model_config, USERS, ITEMS), config) is SoftmaxStep) == fused
 
 
 def test_one_table_for_both_sides_is_left_to_autograd():
     model_config, config = small("softmax", "dot", items=USERS)
-    assert step_for(build(model_config, USERS, USERS, shared=True), config) is AutogradStep
+    assert step_for(build_two_tower(model_config, USERS, USERS, shared=True), config) is AutogradStep

@@ -14,7 +14,15 @@ from recsys_embed.errors import SettingError
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.tracking.tracker import MemoryTracker, Tracker
 from recsys_embed.training import gibbs
-from recsys_embed.training.gibbs import PosteriorMean, _Chain, _history, _normal_wishart, _Side, fit_gibbs, narrowed
+from recsys_embed.training.gibbs import (
+    PosteriorMean,
+    _Chain,
+    _history_directions,
+    _normal_wishart,
+    _Side,
+    fit_gibbs,
+    truncated_product_svd,
+)
 
 SIZE = Size(USERS, ITEMS, 31)
 
@@ -29,7 +37,7 @@ def sides(ratings, dim=3):
     generator = torch.Generator().manual_seed(4)
     users = _Side(ratings.user, ratings.item, value, (USERS, ITEMS), dim, generator)
     items = _Side(ratings.item, ratings.user, value, (ITEMS, USERS), dim, generator)
-    items.drawn[:] = normal(ITEMS, dim + 1)
+    items.sample[:] = normal(ITEMS, dim + 1)
     items.noise[:-1] = 0.5 + torch.rand(ITEMS, generator=generator)
     users.draw_prior()
     return users, items, torch.from_numpy(value)
@@ -39,7 +47,7 @@ def conditional(users, items, ratings, value, user, precision):
     """The mean and precision matrix of one user's vector and bias, rating by rating."""
     inverse, pull = users.precision.double().clone(), users.precision.double() @ users.prior[user].double()
     for row in np.flatnonzero(ratings.user == user):
-        other = items.drawn[ratings.item[row]].double()
+        other = items.sample[ratings.item[row]].double()
         x = torch.cat((other[:-1], torch.ones(1)))
         weight = precision * users.noise[user] * items.noise[ratings.item[row]]
         inverse += weight * torch.outer(x, x)
@@ -57,14 +65,14 @@ def test_a_vector_is_drawn_around_the_ridge_regression_of_its_ratings(ratings):
 
 
 def test_samples_have_the_mean_and_the_covariance_of_the_posterior(ratings, monkeypatch):
-    monkeypatch.setattr(gibbs, "_PADDED", 0.01)  # one block: it is quick
+    monkeypatch.setattr(gibbs, "_MIN_FILL", 0.01)  # one block: it is quick
     users, items, value = sides(ratings, dim=2)
     mean, inverse = conditional(users, items, ratings, value, 2, 1.7)
     noise, drawn = users.noise.clone(), []
     for _ in range(1500):
         users.noise[:] = noise
         users.draw(items, 1.7)
-        drawn.append(users.drawn[2].double().clone())
+        drawn.append(users.sample[2].double().clone())
     drawn = torch.stack(drawn)
     root = torch.linalg.cholesky(inverse)
     torch.testing.assert_close(((drawn - mean) @ root).mean(0), torch.zeros(3).double(), atol=0.1, rtol=0)
@@ -98,7 +106,7 @@ def test_who_rates_at_random_counts_less():
 
 
 def chain_scores(users, items, user, item):
-    u, v = users.drawn[user], items.drawn[item]
+    u, v = users.sample[user], items.sample[item]
     return (u[:, :-1] * v[:, :-1]).sum(1) + u[:, -1] + v[:, -1]
 
 
@@ -115,17 +123,17 @@ def test_how_rows_are_put_into_blocks_does_not_matter(ratings, monkeypatch, padd
     users, items, _ = sides(ratings)
     users.draw(items, 1.0)
     expected = users.mean.clone()
-    monkeypatch.setattr(gibbs, "_PADDED", padded)
-    monkeypatch.setattr(gibbs, "_NUMBERS", numbers)
+    monkeypatch.setattr(gibbs, "_MIN_FILL", padded)
+    monkeypatch.setattr(gibbs, "_BLOCK_NUMBERS", numbers)
     users, items, _ = sides(ratings)
     held = torch.cat([block.rows for block in users.blocks]).sort().values.tolist()
-    assert held == list(range(USERS)) and sum(float(b.number.sum()) for b in users.blocks) == len(ratings)
+    assert held == list(range(USERS)) and sum(float(b.n_ratings.sum()) for b in users.blocks) == len(ratings)
     users.draw(items, 1.0)
     torch.testing.assert_close(users.mean, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_directions_of_the_history_are_those_of_who_rated_what(ratings):
-    directions, share = _history(ratings.user, ratings.item, (USERS, ITEMS))
+    directions, share = _history_directions(ratings.user, ratings.item, (USERS, ITEMS))
     x = np.zeros((USERS, ITEMS), np.float32)
     x[ratings.user, ratings.item] = 1
     x /= np.sqrt(x.sum(1, keepdims=True))
@@ -139,14 +147,14 @@ def test_what_depends_on_the_history_is_found_in_it_and_what_does_not_is_not():
     side = _Side(own, other, np.zeros(900, np.float32), (150, 20), 3, torch.Generator().manual_seed(0))
     truth = 10 * side.directions[:, :5] @ normal(5, 4)
     spread = lambda x: float(((x - x.mean(0)) ** 2).sum())  # noqa: E731
-    side.drawn = truth + 0.1 * normal(150, 4, seed=1)
+    side.sample = truth + 0.1 * normal(150, 4, seed=1)
     for _ in range(20):
         side.draw_prior()
     assert spread(side.history - truth) < 0.1 * spread(truth)
-    side.drawn = normal(150, 4, seed=1)
+    side.sample = normal(150, 4, seed=1)
     for _ in range(20):
         side.draw_prior()
-    assert spread(side.history) < 0.2 * spread(side.drawn)
+    assert spread(side.history) < 0.2 * spread(side.sample)
 
 
 def test_the_prior_is_found_from_many_rows():
@@ -199,7 +207,7 @@ def test_the_mean_of_equal_models_is_the_model():
 
 def test_what_is_kept_is_the_nearest_of_its_width():
     left, right = normal(9, 6), normal(8, 6, seed=1)
-    u, v = narrowed(left, right, 2)
+    u, v = truncated_product_svd(left, right, 2)
     size = torch.linalg.svdvals(left @ right.T)
     assert float(((left @ right.T - u @ v.T) ** 2).sum()) == pytest.approx(float((size[2:] ** 2).sum()), rel=1e-4)
     torch.testing.assert_close(u.norm(dim=0), v.norm(dim=0))
@@ -258,7 +266,7 @@ def test_stars_of_another_scale_are_predicted_on_it(ratings):
     wide = Ratings(ratings.users, ratings.items, ratings.user, ratings.item, ratings.value * 20 - 50)
     one, two = fitted(ratings, 5).model, fitted(wide, 5).model
     pairs = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
-    np.testing.assert_allclose(two.pairs(*pairs), one.pairs(*pairs) * 20 - 50, rtol=1e-2, atol=0.2)
+    np.testing.assert_allclose(two.score_pairs(*pairs), one.score_pairs(*pairs) * 20 - 50, rtol=1e-2, atol=0.2)
     assert two.scale == (wide.value.min(), wide.value.max())
 
 
@@ -305,13 +313,19 @@ def test_stars_are_sampled_unless_a_setting_is_adams():
     assert resolve_settings(model, train, SIZE) == (model, train)
     model, train = resolve_settings(ModelConfig(dim=7), TrainConfig(loss="mse", epochs=3, seed=5, refit=False), SIZE)
     assert (train.method, model.dim, train.epochs) == ("gibbs", 7, 3)
-    for given in ({"lr": 0.01}, {"batch_size": 9}, {"clip": 1.0}, {"weight": "rating"}, {"loss": "softmax"}):
+    for given in (
+        {"lr": 0.01},
+        {"batch_size": 9},
+        {"max_grad_norm": 1.0},
+        {"sample_weight": "rating"},
+        {"loss": "softmax"},
+    ):
         train = resolve_settings(ModelConfig(), TrainConfig(**{"loss": "mse", **given}), SIZE)[1]
         assert train.method == "adam" and train.lr
         assert resolve_settings(ModelConfig(), train, SIZE)[1] == train
     for changed in ({"biases": False}, {"cosine": True}, {"scorer": "mlp"}, {"init_scale": 0.3}):
         assert resolve_settings(ModelConfig(**changed), TrainConfig(loss="mse"), SIZE)[1].method == "adam"
-    assert resolve_settings(ModelConfig(), TrainConfig(loss="mse"), SIZE, described=True)[1].method == "adam"
+    assert resolve_settings(ModelConfig(), TrainConfig(loss="mse"), SIZE, has_content=True)[1].method == "adam"
     assert resolve_settings(ModelConfig(), TrainConfig(), SIZE)[1].method == "adam"
 
 

@@ -1,4 +1,4 @@
-"""Graphs: both id columns name nodes of one kind (`--shared-ids`)."""
+"""Graphs: both id columns name nodes of one kind (`--is_graph-ids`)."""
 
 import copy
 import logging
@@ -19,15 +19,15 @@ from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
 from recsys_embed.evaluation import baselines
 from recsys_embed.evaluation.evaluate import evaluate
 from recsys_embed.evaluation.probes import probe_links
-from recsys_embed.experiment import refit
+from recsys_embed.experiment import fit_and_refit as refit
 from recsys_embed.exports.write import export
 from recsys_embed.maps.draw import draw_map
 from recsys_embed.nets.negative_sampling import KnownPositives
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.storage.bundle import Bundle
-from recsys_embed.training import trainer as loop
+from recsys_embed.training import trainer
 from recsys_embed.training.autograd_step import AutogradStep, Batch
 
 CLIQUES, SIZE = 4, 7
@@ -73,7 +73,7 @@ def random_graph(nodes=60, rows=500, seed=0):
 def test_an_edge_stands_there_in_both_directions_and_once(caplog):
     ratings = graph([(1, 2), (2, 1), (5, 2), (1, 2), (3, 3), (7, 7), (9, 1)], rating=[1.0, 2, 3, 4, 5, 6, 7])
     assert edges(ratings) == {(1, 2), (2, 1), (2, 5), (5, 2), (1, 9), (9, 1)}
-    assert len(ratings) == 6 and ratings.merged == 2 and ratings.shared
+    assert len(ratings) == 6 and ratings.n_duplicates == 2 and ratings.is_graph
     assert ratings.users is ratings.items and ratings.users.series.to_list() == [1, 2, 5, 9]
     of = {(u, i): v for u, i, v in ratings.frame().select("user_id", "item_id", "rating").rows()}
     assert of[1, 2] == of[2, 1] == 4  # the last one, whatever its direction
@@ -103,12 +103,12 @@ def test_what_is_no_graph_is_refused():
 def test_equal_ids_alone_make_no_graph():
     frame = pl.DataFrame({"user": [1, 2, 3, 1], "item": [2, 3, 1, 1]})
     ratings = Ratings.from_frame(frame)
-    assert not ratings.shared and len(ratings) == 4 and ratings.hidden().count.tolist() == [2, 1, 1]
+    assert not ratings.is_graph and len(ratings) == 4 and ratings.excluded().count.tolist() == [2, 1, 1]
 
 
 def test_more_nodes_stay_one_vocabulary():
     ratings = graph([(1, 2), (5, 2)]).with_items(pl.Series([0, 3, 5]))
-    assert ratings.shared and ratings.users.series.to_list() == [0, 1, 2, 3, 5]
+    assert ratings.is_graph and ratings.users.series.to_list() == [0, 1, 2, 3, 5]
     assert edges(ratings) == {(1, 2), (2, 1), (5, 2), (2, 5)}
 
 
@@ -116,10 +116,10 @@ def test_more_nodes_stay_one_vocabulary():
 @pytest.mark.parametrize("how", [lambda r, s: split_random(r, 0.15, 0.2, s), lambda r, _: split_time(r, 0.15, 0.2)])
 def test_no_edge_leaks_by_its_other_direction(seed, how):
     ratings = random_graph(seed=seed)
-    parts = how(ratings, seed)
-    found = [edges(part) for part in parts]
-    for part, own in zip(parts, found, strict=True):
-        assert own == {(b, a) for a, b in own} and len(part) and part.shared
+    splits = how(ratings, seed)
+    found = [edges(part) for part in splits]
+    for part, own in zip(splits, found, strict=True):
+        assert own == {(b, a) for a, b in own} and len(part) and part.is_graph
     assert set.union(*found) == edges(ratings) and sum(map(len, found)) == len(ratings)
 
 
@@ -127,7 +127,7 @@ def test_no_edge_leaks_by_its_other_direction(seed, how):
 def test_a_random_split_has_its_shares_and_leaves_every_node_an_edge(seed):
     ratings = random_graph(seed=seed)
     split = split_random(ratings, 0.15, 0.2, seed)
-    assert split.train.counts.min() >= 1
+    assert split.train.item_counts.min() >= 1
     assert len(split.test) == 2 * round(len(ratings) / 2 * 0.2) and len(split.valid) == 2 * round(
         len(ratings) / 2 * 0.15
     )
@@ -153,16 +153,16 @@ def of_batch(ratings):
 def test_one_table_gets_the_gradients_of_both_sides(loss, cosine):
     ratings, _ = cliques()
     config, train = small(loss, items=len(ratings.items), cosine=cosine)
-    model = build(config, len(ratings.users), len(ratings.items), shared=True)
+    model = build_two_tower(config, len(ratings.users), len(ratings.items), shared=True)
     assert model.users is model.items
     assert len(list(model.parameters())) == 2  # vectors and biases
-    model.users.start_bias(torch.linspace(-1, 1, len(ratings.users)))
+    model.users.init_bias(torch.linspace(-1, 1, len(ratings.users)))
     apart = copy.deepcopy(model)
     apart.items = copy.deepcopy(apart.users)
     found = []
     for made in (model, apart):
-        known = KnownPositives(ratings.hidden(), len(ratings.items), torch.device("cpu"))
-        counts = torch.from_numpy(ratings.counts)
+        known = KnownPositives(ratings.excluded(), len(ratings.items), torch.device("cpu"))
+        counts = torch.from_numpy(ratings.item_counts)
         step = AutogradStep(made, train, known, counts, torch.Generator().manual_seed(0))
         step.loss(of_batch(ratings)).backward()
         found.append([{n: p.grad.to_dense() for n, p in side.named_parameters() if p.grad is not None}
@@ -188,7 +188,9 @@ def test_it_learns_who_belongs_together_and_a_score_has_no_direction(loss, cosin
     recommender = fitted(loss, cosine=cosine, temperature=0.2 if cosine else None)
     _, held = cliques()
     nodes = np.arange(CLIQUES * SIZE)
-    scores = recommender.model.pairs(*(g.ravel() for g in np.meshgrid(nodes, nodes, indexing="ij"))).reshape(28, 28)
+    scores = recommender.model.score_pairs(*(g.ravel() for g in np.meshgrid(nodes, nodes, indexing="ij"))).reshape(
+        28, 28
+    )
     np.testing.assert_allclose(scores, scores.T, rtol=1e-4, atol=1e-5)
     plain = recommender.model
     np.testing.assert_allclose(plain.users * (0.2 if cosine else 1), plain.items, rtol=1e-5)
@@ -205,9 +207,9 @@ def test_nobody_is_recommended_to_themselves():
         assert not (lists["user_id"] == lists["item_id"]).any()
     assert recommender.recommend(k=nodes, include_seen=True).height == nodes * (nodes - 1)
     seen = edges(cliques()[0])
-    hidden = recommender.recommend(k=nodes)
-    assert not seen & set(hidden.select("user_id", "item_id").rows())
-    assert hidden.height == nodes * (nodes - 1) - len(seen)
+    excluded = recommender.recommend(k=nodes)
+    assert not seen & set(excluded.select("user_id", "item_id").rows())
+    assert excluded.height == nodes * (nodes - 1) - len(seen)
 
 
 def test_nobody_is_their_own_negative(monkeypatch):
@@ -218,7 +220,7 @@ def test_nobody_is_their_own_negative(monkeypatch):
             given.append(seen)
             super().__init__(seen, *rest)
 
-    monkeypatch.setattr(loop, "KnownPositives", Recording)
+    monkeypatch.setattr(trainer, "KnownPositives", Recording)
     fitted(epochs=1)
     assert all(node in given[0][node] for node in range(CLIQUES * SIZE))
 
@@ -226,7 +228,7 @@ def test_nobody_is_their_own_negative(monkeypatch):
 def test_the_folder_keeps_that_it_is_a_graph(tmp_path):
     recommender = fitted(cosine=True)
     loaded = Recommender.load(recommender.save(tmp_path / "model"))
-    assert loaded.shared and loaded.users is loaded.items and "28 nodes" in repr(loaded)
+    assert loaded.is_graph and loaded.users is loaded.items and "28 nodes" in repr(loaded)
     assert loaded.recommend(k=5, include_seen=True).equals(recommender.recommend(k=5, include_seen=True))
     assert loaded.metadata == recommender.metadata and "28 nodes" in loaded.card()
     bundle = Bundle.read(tmp_path / "model")
@@ -257,7 +259,7 @@ def test_descriptions_do_not_go_with_it():
 
 
 def test_a_recipe_that_is_filled_stays_as_it_is():
-    size = Size(100, 100, 3000, shared=True)
+    size = Size(100, 100, 3000, is_graph=True)
     model, train = resolve_settings(ModelConfig(), TrainConfig(), size)
     assert train.item_decay is None and train.user_decay and resolve_settings(model, train, size) == (model, train)
 
@@ -272,7 +274,7 @@ def test_a_whole_training_hides_the_node_itself_everywhere(tmp_path):
     )
     metrics = report["metrics"]
     assert metrics["test"]["hit_at_10"] == 1 and metrics["test"]["ndcg_at_10"] > 0.75
-    assert metrics["valid"]["ndcg_at_10"] > 0.65 and recommender.shared
+    assert metrics["valid"]["ndcg_at_10"] > 0.65 and recommender.is_graph
     assert metrics["baselines"]["ease"]["ndcg_at_10"] > 0.75
 
 
@@ -281,8 +283,8 @@ def files(tmp_path):
     """The cliques as an edge list with SNAP's comments, and two more files of held-out edges."""
     ratings, held = cliques()
     pairs = [(a, b) for a, b in sorted(edges(ratings)) if a < b]
-    said = "# Undirected graph\n# Nodes: 28\n# FromNodeId\tToNodeId\n"
-    (tmp_path / "edges.txt").write_text(said + "".join(f"{a}\t{b}\n" for a, b in pairs))
+    header = "# Undirected graph\n# Nodes: 28\n# FromNodeId\tToNodeId\n"
+    (tmp_path / "edges.txt").write_text(header + "".join(f"{a}\t{b}\n" for a, b in pairs))
     (tmp_path / "held.csv").write_text("source,target\n" + "".join(f"{a},{b}\n" for a, b in held))
     (tmp_path / "leak.csv").write_text(f"source,target\n{held[0][0]},{held[0][1]}\n{pairs[0][1]},{pairs[0][0]}\n")
     return tmp_path
@@ -295,17 +297,17 @@ def test_files_of_held_out_edges_share_the_nodes(files, caplog):
     assert dataset.ratings.users is dataset.ratings.items is dataset.valid.users is dataset.valid.items
     assert edges(dataset.valid) == {p for a, b in cliques()[1] for p in ((a, b), (b, a))}
     data = DataConfig(path, test=str(files / "leak.csv"), shared_ids=True)
-    with pytest.raises(DataError, match="stand in test too"):
+    with pytest.raises(DataError, match="are in test too"):
         run_experiment(data, run=RunConfig(track=False, out=str(files / "model")))
 
 
 @pytest.mark.slow
 def test_a_graph_on_the_command_line(files):
     recsys("train", "--dataset", "edges.txt", "--shared-ids", "--no-track", "--out", "m", "--epochs", "9", cwd=files)
-    told = recsys("recommend", "--model", "m", "--user", "5", "--k", "27", "--include-seen", cwd=files).stdout
-    assert "Top 27 for node 5" in told and "neighbours, shown too" in told
-    near = recsys("similar", "--model", "m", "--item", "5", "--k", "4", cwd=files).stdout
-    assert "edges)" in near and "ratings" not in near
+    listed = recsys("recommend", "--model", "m", "--user", "5", "--k", "27", "--include-seen", cwd=files).stdout
+    assert "Top 27 for node 5" in listed and "neighbours, shown too" in listed
+    similar = recsys("similar", "--model", "m", "--item", "5", "--k", "4", cwd=files).stdout
+    assert "edges)" in similar and "ratings" not in similar
 
 
 def test_nodes_are_exported_once(tmp_path):
@@ -343,15 +345,15 @@ def test_what_settings_are_chosen_by_hides_the_node_itself(module, monkeypatch):
 
 def test_a_second_fit_forgets_what_the_first_one_hid():
     recommender = fitted(epochs=1)
-    assert len(recommender.hidden) == len(recommender.seen) + CLIQUES * SIZE
+    assert len(recommender.excluded) == len(recommender.seen) + CLIQUES * SIZE
     recommender.fit(random_graph())
-    assert len(recommender.hidden) == len(recommender.seen) + len(recommender.users)
+    assert len(recommender.excluded) == len(recommender.seen) + len(recommender.users)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_node_joins_its_own_neighbours_in_order(seed):
     seen = random_graph(nodes=20, rows=40, seed=seed).seen()
     with_self_loops = seen.with_self_loops()
-    for node in range(len(seen.start) - 1):
+    for node in range(len(seen.indptr) - 1):
         assert with_self_loops[node].tolist() == sorted([*seen[node].tolist(), node])
-    assert UserItems.nothing(3).with_self_loops().item.tolist() == [0, 1, 2]
+    assert UserItems.empty(3).with_self_loops().indices.tolist() == [0, 1, 2]

@@ -12,7 +12,7 @@ from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import SettingError
 from recsys_embed.nets.towers import HistoryTower, IdTower
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.training.trainer import _batches, _columns
 
 SEEN = UserItems.of(np.array([0, 0, 0, 2, 3, 3, 5, 6, 6]), np.array([4, 1, 9, 1, 0, 10, 3, 2, 4]), USERS)
@@ -30,18 +30,18 @@ def test_a_user_is_the_sum_of_their_items_over_the_root_of_their_number():
         own = SEEN[row]
         torch.testing.assert_close(vector, made.table[own].sum(0) / max(1, len(own)) ** 0.5)
     assert not vectors[2].any() and not bias.any()
-    torch.testing.assert_close(made.all(torch.ones(USERS, dtype=torch.bool)).vectors[rows], vectors)
+    torch.testing.assert_close(made.encode_all(torch.ones(USERS, dtype=torch.bool)).vectors[rows], vectors)
 
 
 def test_a_step_leaves_items_out_and_makes_up_for_them():
     made = tower(0.5)
-    made.prepare(training=True)
+    made.train()
     rows = torch.zeros(4000, dtype=torch.long)
     drawn = made(rows).vectors.detach()
     assert len(drawn.unique(dim=0)) == 2**3, "each of three items is in or out"
     whole = tower()(torch.tensor([0])).vectors[0]
     torch.testing.assert_close(drawn.mean(0), whole.detach(), atol=0.08, rtol=0)
-    made.prepare(training=False)
+    made.eval()
     torch.testing.assert_close(made(rows[:2]).vectors[0], whole)
 
 
@@ -107,7 +107,7 @@ def test_its_recipe_is_its_own():
 
 def test_it_cannot_be_built_without_a_history():
     with pytest.raises(TypeError, match="history"):
-        build(small("softmax", user_tower="history")[0], USERS, ITEMS)
+        build_two_tower(small("softmax", user_tower="history")[0], USERS, ITEMS)
 
 
 def test_one_seed_gives_the_same_bits_and_a_saved_model_the_same_answers(tmp_path, ratings):
@@ -120,9 +120,9 @@ def test_one_seed_gives_the_same_bits_and_a_saved_model_the_same_answers(tmp_pat
 
 def test_what_is_below_the_threshold_is_no_history(ratings):
     configs = small("softmax", user_tower="history", batch_users=3, epochs=3)
-    least = float(np.sort(ratings.value)[len(ratings) // 2])
-    some = Recommender(*configs).fit(ratings, min_rating=least)
-    liked = ratings.positives(least)
+    threshold = float(np.sort(ratings.value)[len(ratings) // 2])
+    some = Recommender(*configs).fit(ratings, min_rating=threshold)
+    liked = ratings.positives(threshold)
     alone = Recommender(*configs).fit(liked)
     np.testing.assert_array_equal(some.model.users, alone.model.users)
 
@@ -132,5 +132,5 @@ def test_it_goes_with_descriptions():
     configs = small("softmax", user_tower="history", batch_users=16, dim=8, epochs=30)
     more = Recommender(*configs, ContentConfig(text="kind")).fit(world.with_items(pl.Series([900])), table)
     more.add_items(pl.DataFrame({"item_id": [901], "title": ["new"], "kind": ["red|round"]}))
-    near = more.similar(901, 5)["item_id"].to_list()
-    assert (colour[near] == 0).all()
+    nearest = more.similar(901, 5)["item_id"].to_list()
+    assert (colour[nearest] == 0).all()

@@ -12,18 +12,18 @@ import pytest
 from worlds import recsys, small, tastes
 
 from recsys_embed import Recommender
-from recsys_embed.arrays import unit
+from recsys_embed.arrays import normalize
 from recsys_embed.config.settings import ContentConfig, MapConfig
-from recsys_embed.data.item_table import aligned
+from recsys_embed.data.item_table import align_items
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.maps.alignment import overlap, procrustes
-from recsys_embed.maps.columns import PALETTE, colour_column, columns_of
-from recsys_embed.maps.draw import draw_map, shown_items
-from recsys_embed.maps.page import embedded, vectors_data
+from recsys_embed.maps.alignment import common_neighbours, procrustes
+from recsys_embed.maps.columns import PALETTE, colour_column, item_columns
+from recsys_embed.maps.draw import draw_map, map_items
+from recsys_embed.maps.page import script_json, vectors_data
 from recsys_embed.models.fold_in.softmax import SoftmaxFoldIn
-from recsys_embed.projection import PROJECTIONS, project, trustworthiness
+from recsys_embed.projection import PROJECTIONS, project, projection_quality
 
 RATINGS, TABLE, COLOUR = tastes()
 HOSTILE = "</script><script>alert(1)</script>\u2028<img src=x onerror=alert(2)>"
@@ -61,8 +61,8 @@ class TestProjections:
         centres = np.stack([got.points[kind == k].mean(axis=0) for k in range(3)])
         nearest = np.linalg.norm(got.points[:, None] - centres, axis=2).argmin(axis=1)
         assert (nearest == kind).mean() > 0.95
-        assert 0.5 < got.trust <= 1
-        assert got.trusted == 90
+        assert 0.5 < got.trustworthiness <= 1
+        assert got.sample_size == 90
 
     def test_a_seed_gives_the_same_points_within_the_square(self, method):
         vectors, _ = clusters(40)
@@ -98,7 +98,7 @@ def test_pca_keeps_the_plane_that_the_vectors_lie_in():
 
 def test_trust_is_what_its_sources_say():
     vectors, _ = clusters(60)
-    directions, points = unit(vectors), np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32)
+    directions, points = normalize(vectors), np.random.default_rng(1).normal(size=(60, 2)).astype(np.float32)
     k = 10
 
     def ranks(x):
@@ -109,11 +109,11 @@ def test_trust_is_what_its_sources_say():
     real, drawn = ranks(directions), ranks(points)
     false = (drawn >= 1) & (drawn <= k) & (real > k)
     want = 1 - 2 / (60 * k * (2 * 60 - 3 * k - 1)) * (real - k)[false].sum()
-    trust, kept, n = trustworthiness(directions, points)
+    trust, kept, n = projection_quality(directions, points)
     assert trust == pytest.approx(want)
     assert kept == pytest.approx(1 - false.sum() / (60 * k))
     assert n == 60
-    assert trustworthiness(directions, directions)[:2] == (1, 1)
+    assert projection_quality(directions, directions)[:2] == (1, 1)
 
 
 def test_one_dimension_is_drawn_on_a_line():
@@ -152,35 +152,37 @@ class TestMoves:
         one, other = random.normal(size=(30, 5)).astype(np.float32), random.normal(size=(30, 4)).astype(np.float32)
 
         def near(vectors, row):
-            cosine = unit(vectors) @ unit(vectors)[row]
+            cosine = normalize(vectors) @ normalize(vectors)[row]
             cosine[row] = -9
             return set(np.argsort(-cosine)[:6])
 
         want = [len(near(one, r) & near(other, r)) for r in range(30)]
-        assert overlap(one, other, 6).tolist() == want
+        assert common_neighbours(one, other, 6).tolist() == want
 
     def test_a_turned_copy_of_a_model_has_lost_no_neighbour(self, model, tmp_path):
         turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0].astype(np.float32)
         turned = replace(model.model, items=model.model.items @ turn)
-        copy = Recommender.of(model.state.but(model=turned))
-        moved = draw_map(copy, tmp_path, compare=model).moves
+        copy = Recommender.of(model.state.replace(model=turned))
+        moved = draw_map(copy, tmp_path, compare=model).changes
         assert moved.churn == 0
-        assert moved.shared == len(model.items)
+        assert moved.n_shared == len(model.items)
 
     def test_new_items_came_from_nowhere(self, model, tmp_path):
         kept = RATINGS.frame().filter(pl.col("item_id") < 40)
         fewer = Recommender(*small("softmax", dim=5)).fit(Ratings.from_frame(kept), TABLE)
         got = draw_map(model, tmp_path, compare=fewer)
         new = np.array(model.items.ids(got.rows).to_list()) >= 40
-        assert (got.moves.kept[new] == -1).all()
-        assert np.isnan(got.moves.before[new]).all()
-        assert np.isfinite(got.moves.before[~new]).all()
-        assert 0 < got.moves.churn <= 1
-        now, before = got.projection.points[~new], got.moves.before[~new]
-        assert got.moves.distance == pytest.approx(np.linalg.norm(now - before, axis=1).mean(), rel=1e-5)
-        kept = got.moves.kept[~new]
-        most = got.moves.data()["most"]
-        assert got.moves.kept[most[0]] == kept.min() and got.moves.kept[most[-1]] == kept.max()
+        assert (got.changes.neighbours_kept[new] == -1).all()
+        assert np.isnan(got.changes.old_points[new]).all()
+        assert np.isfinite(got.changes.old_points[~new]).all()
+        assert 0 < got.changes.churn <= 1
+        now, before = got.projection.points[~new], got.changes.old_points[~new]
+        assert got.changes.mean_distance == pytest.approx(np.linalg.norm(now - before, axis=1).mean(), rel=1e-5)
+        kept = got.changes.neighbours_kept[~new]
+        most = got.changes.data()["most"]
+        assert (
+            got.changes.neighbours_kept[most[0]] == kept.min() and got.changes.neighbours_kept[most[-1]] == kept.max()
+        )
 
     def test_models_without_common_items_are_refused(self, model, tmp_path):
         other = RATINGS.frame().with_columns(item_id=pl.col("item_id") + 1000)
@@ -203,7 +205,7 @@ class TestColumns:
         )
 
     def test_kinds(self):
-        found = {c.name: c for c in columns_of(self.table(), np.array([5, 6, 7, 0]))}
+        found = {c.name: c for c in item_columns(self.table(), np.array([5, 6, 7, 0]))}
         assert {n: c.kind for n, c in found.items()} == {
             "ratings": "number", "genres": "tags", "year": "number", "plot": "text",
         }  # fmt: skip
@@ -220,7 +222,9 @@ class TestColumns:
                 "nothing": [float("nan")] * 2, "lists": [[1, 2], [2]], "flags": [[True], [False, True]],
             }
         )  # fmt: skip
-        found = {c.name: c for c in columns_of(aligned(table, Vocab.of(table["item_id"], "item")), np.array([1, 2]))}
+        found = {
+            c.name: c for c in item_columns(align_items(table, Vocab.of(table["item_id"], "item")), np.array([1, 2]))
+        }
         assert set(found) == {"ratings", "released", "at", "clock", "lists", "flags"}
         assert found["ratings"].values.tolist() == [1, 2]
         assert found["released"].values[0] == 1990
@@ -229,24 +233,24 @@ class TestColumns:
 
     def test_ratings_of_a_table_without_titles_are_not_ours(self):
         table = pl.DataFrame({"item_id": [1, 2], "ratings": [9.0, 9.0]})
-        assert [c.name for c in columns_of(aligned(table, Vocab.of(table["item_id"], "item")), np.ones(2))] == [
+        assert [c.name for c in item_columns(align_items(table, Vocab.of(table["item_id"], "item")), np.ones(2))] == [
             "ratings"
         ]
 
     def test_of_several_tags_the_rarest_colours(self):
-        tags = columns_of(self.table(), np.zeros(4, int))[1]
+        tags = item_columns(self.table(), np.zeros(4, int))[1]
         assert tags.colours()[:3] == [PALETTE[1], PALETTE[0], PALETTE[1]]
         assert tags.colours()[3] not in PALETTE
 
     def test_an_outlier_does_not_take_the_scale(self):
-        year = next(c for c in columns_of(self.table(), np.zeros(4, int)) if c.name == "year")
-        np.testing.assert_allclose(year.shares(), [0, np.nan, 0.5, 1])
+        year = next(c for c in item_columns(self.table(), np.zeros(4, int)) if c.name == "year")
+        np.testing.assert_allclose(year.ranks(), [0, np.nan, 0.5, 1])
 
     def test_the_choice_of_a_colour(self):
-        columns = columns_of(self.table(), np.zeros(4, int))
+        columns = item_columns(self.table(), np.zeros(4, int))
         assert colour_column(columns, None).name == "genres"
         assert colour_column(columns, "popularity").name == "ratings"
-        own = columns_of(self.table().with_columns(popularity=pl.col("year")), np.zeros(4, int))
+        own = item_columns(self.table().with_columns(popularity=pl.col("year")), np.zeros(4, int))
         assert colour_column(own, "popularity").name == "popularity"
         assert colour_column(columns[:1], None).name == "ratings"
         with pytest.raises(SettingError, match="ratings, genres, year"):
@@ -279,10 +283,10 @@ class TestPage:
         np.testing.assert_allclose(packed * scale[:, None], model.model.items[drawn[0].rows], atol=scale.max() * 0.51)
         points = np.frombuffer(base64.b64decode(data["points"]), "<u2").reshape(-1, 2) / 32767.5 - 1
         np.testing.assert_allclose(points[: len(drawn[0].rows)], drawn[0].projection.points, atol=1e-4)
-        assert data["columns"][0]["values"] == model.counts[drawn[0].rows].tolist()
+        assert data["columns"][0]["values"] == model.item_counts[drawn[0].rows].tolist()
 
     def test_what_folds_in_a_visitor_stands_in_it(self, drawn, model):
-        packed, fold = page_of(drawn[1])[1]["vectors"]["fold"], SoftmaxFoldIn.of(model.model, model.counts)
+        packed, fold = page_of(drawn[1])[1]["vectors"]["fold"], SoftmaxFoldIn.of(model.model, model.item_counts)
         bias = model.model.item_bias[drawn[0].rows]
         for name, want in (("mean", fold.mean), ("spread", fold.covariance), ("bias", bias)):
             values = np.frombuffer(base64.b64decode(packed[name]), "<f4").reshape(want.shape)
@@ -295,7 +299,7 @@ class TestPage:
         assert (COLOUR[drawn[0].rows][near] == users[:, None] % 3).mean() > 0.95
 
     def test_embedded_json_cannot_end_its_element(self):
-        text = embedded({"t": "</script>&<!--\u2028\u2029\ud800"})
+        text = script_json({"t": "</script>&<!--\u2028\u2029\ud800"})
         assert not set("<>&\u2028\u2029") & set(text)
         assert json.loads(text)["t"].startswith("</script>&<!--\u2028\u2029")
 
@@ -308,11 +312,11 @@ class TestPage:
         more = Recommender(*small("softmax")).fit(RATINGS.with_items(pl.Series([901, 902])), TABLE)
         assert 901 not in set(more.items.ids(draw_map(more, tmp_path).rows))
         with pytest.raises(DataError, match="5000 training ratings"):
-            draw_map(more, tmp_path, MapConfig(min_ratings=5000))
-        least = int(more.counts[more.counts > 0].min())
-        rows = shown_items(more, least + 1)
-        assert (more.counts[rows] > least).all()
-        assert len(shown_items(more, least)) == (more.counts > 0).sum() > len(rows)
+            draw_map(more, tmp_path, MapConfig(min_support=5000))
+        least = int(more.item_counts[more.item_counts > 0].min())
+        rows = map_items(more, least + 1)
+        assert (more.item_counts[rows] > least).all()
+        assert len(map_items(more, least)) == (more.item_counts > 0).sum() > len(rows)
 
     def test_described_items_are_on_it_new_ones_too(self, tmp_path):
         parts = ContentConfig(text="title,kind")
@@ -320,18 +324,18 @@ class TestPage:
         described.add_items(pl.DataFrame({"item_id": [950], "title": ["round thing"], "kind": ["red|round"]}))
         rows = draw_map(described, tmp_path, MapConfig(method="pca")).rows
         assert 950 in set(described.items.ids(rows))
-        assert 950 not in set(described.items.ids(shown_items(described, 1)))
+        assert 950 not in set(described.items.ids(map_items(described, 1)))
 
     def test_what_is_unknown_of_all_shown_items_is_left_out(self, model, tmp_path):
-        rare = int(np.argmin(model.counts))
+        rare = int(np.argmin(model.item_counts))
         table = model.table.with_columns(only=pl.when(pl.int_range(pl.len()) == rare).then(7.5))
-        copy = Recommender.of(model.state.but(table=table))
-        draw_map(copy, tmp_path, MapConfig(method="pca", min_ratings=int(model.counts[rare]) + 1))
+        copy = Recommender.of(model.state.replace(table=table))
+        draw_map(copy, tmp_path, MapConfig(method="pca", min_support=int(model.item_counts[rare]) + 1))
         assert "only" not in {c["name"] for c in page_of(tmp_path)[1]["columns"]}
 
     def test_no_folder_of_this_machine_and_no_half_letter_stands_in_it(self, model, tmp_path):
         copy = Recommender.of(
-            model.state.but(metadata={"dataset": "/home/nobody-else/films \ud800.csv", "settings": None})
+            model.state.replace(metadata={"dataset": "/home/nobody-else/films \ud800.csv", "settings": None})
         )
         draw_map(copy, tmp_path, MapConfig(method="pca"))
         text, data = page_of(tmp_path)
@@ -359,4 +363,4 @@ def test_the_command_line(tmp_path, model):
     (tmp_path / "file").touch()
     assert "file cannot be one" in recsys("map", "--out", "file", cwd=tmp_path, code=3).stderr
     assert recsys("map", "--colour", "plot", cwd=tmp_path, code=2).stderr.startswith("error: --colour 'plot'")
-    assert "min-ratings must be 0 or more" in recsys("map", "--min-ratings", "-1", cwd=tmp_path, code=2).stderr
+    assert "min-support must be 0 or more" in recsys("map", "--min-support", "-1", cwd=tmp_path, code=2).stderr

@@ -152,12 +152,12 @@ def test_a_click_shows_the_nearest_items_of_the_full_space(page, model, drawn):
     page.locator("#overlay").click(position=dict(zip("xy", place(page, row), strict=True)))
     item = model.items.ids(drawn[0].rows)[row]
     want = model.similar(item, 10)
-    shown = page.locator("#near li > button").all_inner_texts()
-    scores = [float(s) for s in page.locator("#near li > span").all_inner_texts()]
+    shown = page.locator("#nearest li > button").all_inner_texts()
+    scores = [float(s) for s in page.locator("#nearest li > span").all_inner_texts()]
     np.testing.assert_allclose(scores, want["score"].to_numpy(), atol=0.02)
     assert len(set(shown) & set(want["title"])) >= 9
     assert page.evaluate("plot.lines.length") == 10
-    page.locator("#near button").first.press("Enter")
+    page.locator("#nearest button").first.press("Enter")
     assert page.evaluate("document.activeElement.id") == "item-title"
     page.click("#close")
     assert page.evaluate("document.activeElement.id") == "overlay"
@@ -203,7 +203,7 @@ def test_three_picks_are_answered_as_the_library_would(page, model, drawn):
         page.click("#like")
     assert page.locator("#picked li").count() == 3
     got = page.locator("#for-you li > button").all_inner_texts()
-    user = SoftmaxFoldIn.of(model.model, model.counts).vector(drawn[0].rows[rows])
+    user = SoftmaxFoldIn.of(model.model, model.item_counts).closed_form(drawn[0].rows[rows])
     scores = (model.model.items @ user + model.model.item_bias)[drawn[0].rows]
     scores[rows] = -np.inf
     want = model.table["title"].gather(drawn[0].rows[np.argsort(-scores)[:10]]).to_list()
@@ -273,7 +273,7 @@ def test_what_moved_is_drawn_when_asked(page):
 def test_a_user_stands_amid_what_they_like(page):
     page.evaluate("select(items + 1)")
     assert page.inner_text("#item-title") == page.evaluate("'user ' + data.users.ids[1]")
-    assert page.locator("#near li").count() == 5
+    assert page.locator("#nearest li").count() == 5
     assert page.locator("#like").is_hidden()
 
 

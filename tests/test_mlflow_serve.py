@@ -81,6 +81,15 @@ def test_it_answers_as_the_model_does(served):
 
 
 @pytest.mark.slow
+def test_old_names_of_columns_and_parameters_reach_the_model(served):
+    ask, items = served[0], "1;2;3;4;5;7;8"
+    old = ask("invocations", {"dataframe_records": [{"rated": "13=5;6=1"}], "params": {"among": items}})
+    new = ask("invocations", {"dataframe_records": [{"ratings": "13=5;6=1"}], "params": {"candidates": items}})
+    assert old == new and old[0] == 200
+    assert {line["item_id"] for line in json.loads(old[1])["predictions"]} == set(items.split(";"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "said"),
     [

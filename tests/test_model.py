@@ -16,17 +16,17 @@ from recsys_embed.data.dataset import SPLITS
 from recsys_embed.nets import blocked_softmax as module
 from recsys_embed.nets.blocked_softmax import Negatives, Pairs, shared_softmax
 from recsys_embed.nets.losses import LOSSES, Scores, softmax, take
-from recsys_embed.nets.negative_sampling import SAMPLERS, KnownPositives, _again, draw_unknown
+from recsys_embed.nets.negative_sampling import SAMPLERS, KnownPositives, _redraw_on_cuda, draw_negatives
 from recsys_embed.nets.scorers import SCORERS
-from recsys_embed.nets.sparse_ops import sums_of
+from recsys_embed.nets.sparse_ops import sparse_bag_sum
 from recsys_embed.nets.towers import IdTower
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 
 SCORER_CONFIGS = {
     "dot": ModelConfig(dim=DIM),
     "cosine": ModelConfig(dim=DIM, cosine=True, temperature=0.2),
-    "mlp": ModelConfig(dim=DIM, scorer="mlp", hidden="9,4"),
-    "deep mlp": ModelConfig(dim=DIM, scorer="mlp", hidden="3"),
+    "mlp": ModelConfig(dim=DIM, scorer="mlp", mlp_layers="9,4"),
+    "deep mlp": ModelConfig(dim=DIM, scorer="mlp", mlp_layers="3"),
 }
 
 
@@ -56,7 +56,7 @@ class TestScorers:
         assert u.grad.abs().sum() > 0 and v.grad.abs().sum() > 0
 
     def test_plain_arrays_give_the_same_scores(self, name):
-        model = build(ModelConfig(**{**vars(SCORER_CONFIGS[name]), "init_scale": 1.0}), USERS, ITEMS, seed=3)
+        model = build_two_tower(ModelConfig(**{**vars(SCORER_CONFIGS[name]), "init_scale": 1.0}), USERS, ITEMS, seed=3)
         with torch.no_grad():
             model.users.bias.weight.normal_()
             model.items.bias.weight.normal_()
@@ -64,7 +64,7 @@ class TestScorers:
         plain = model.to_arrays((torch.ones(USERS, dtype=torch.int64), torch.ones(ITEMS, dtype=torch.int64)))
         table = model.matrix(model.users(torch.arange(USERS)), model.items(torch.arange(ITEMS))).detach().numpy()
         users, items = np.repeat(np.arange(USERS), ITEMS), np.tile(np.arange(ITEMS), USERS)
-        np.testing.assert_allclose(plain.pairs(users, items).reshape(USERS, ITEMS), table, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(plain.score_pairs(users, items).reshape(USERS, ITEMS), table, rtol=1e-5, atol=1e-5)
         scores = plain.score(plain.queries(np.arange(USERS)))
         np.testing.assert_allclose(scores, table, rtol=1e-5, atol=1e-5)
 
@@ -80,7 +80,7 @@ def test_an_mlp_is_what_its_layers_say():
 
 def test_a_tower_gives_rows_of_its_table():
     tower = IdTower(ITEMS, DIM, 1.0, torch.Generator().manual_seed(0))
-    whole = tower.all(torch.arange(ITEMS) != 2)
+    whole = tower.encode_all(torch.arange(ITEMS) != 2)
     assert tower(torch.tensor([4, 1])).vectors.equal(whole.vectors[[4, 1]])
     assert not whole.vectors[2].any(), "a row without ratings is where chance put it"
     assert tower(torch.zeros(0, dtype=torch.long)).vectors.shape == (0, DIM)
@@ -93,10 +93,10 @@ def test_equal_seeds_build_equal_models_and_leave_the_global_generator_alone():
     expected = torch.rand(1)
     torch.manual_seed(7)
     config = ModelConfig(dim=DIM, scorer="mlp", init_scale=0.5)
-    one, other = build(config, USERS, ITEMS, 1), build(config, USERS, ITEMS, 1)
+    one, other = build_two_tower(config, USERS, ITEMS, 1), build_two_tower(config, USERS, ITEMS, 1)
     assert torch.rand(1).equal(expected)
     assert all(a.equal(b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    assert not build(config, USERS, ITEMS, 2).users.table.weight.equal(one.users.table.weight)
+    assert not build_two_tower(config, USERS, ITEMS, 2).users.table.weight.equal(one.users.table.weight)
 
 
 def scores(pos, neg, row, value=None, weight=None):
@@ -151,30 +151,30 @@ class TestSamplers:
         sampler = SAMPLERS[name](counts)
         drawn = sampler.draw((40_000, 2), torch.Generator().manual_seed(0))
         share = torch.bincount(drawn.flatten(), minlength=5) / drawn.numel()
-        torch.testing.assert_close(share, sampler.chance, atol=0.01, rtol=0)
+        torch.testing.assert_close(share, sampler.probs, atol=0.01, rtol=0)
         expected = torch.ones(5) if name == "uniform" else counts.clamp(min=1) ** 0.75
-        torch.testing.assert_close(sampler.chance, expected / expected.sum())
+        torch.testing.assert_close(sampler.probs, expected / expected.sum())
 
     def test_the_distinct_draw_estimates_sums_without_bias(self, name):
         counts = torch.arange(1, 42)
         sampler, generator, value = SAMPLERS[name](counts), torch.Generator().manual_seed(0), torch.rand(41)
         estimates = []
         for _ in range(4000):
-            rows, log_chance = sampler.draw_distinct(7, generator)
+            rows, log_prob = sampler.draw_distinct(7, generator)
             assert rows.unique().equal(rows) and len(rows) == 7  # ascending, too
-            estimates.append((value[rows] * torch.exp(-log_chance)).sum())
+            estimates.append((value[rows] * torch.exp(-log_prob)).sum())
         assert torch.stack(estimates).mean().item() == pytest.approx(value.sum().item(), rel=0.03)
 
     def test_all_items_when_more_are_asked_for(self, name):
-        rows, log_chance = SAMPLERS[name](torch.arange(ITEMS)).draw_distinct(99, torch.Generator())
-        assert rows.tolist() == list(range(ITEMS)) and log_chance.abs().max() == 0
+        rows, log_prob = SAMPLERS[name](torch.arange(ITEMS)).draw_distinct(99, torch.Generator())
+        assert rows.tolist() == list(range(ITEMS)) and log_prob.abs().max() == 0
 
 
 def test_negatives_of_a_row_belong_to_the_user_of_that_row(ratings):
     known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
     users = torch.tensor([6, 0, 6, 2, 5])
     generator = torch.Generator().manual_seed(0)
-    rows, still = draw_unknown(
+    rows, still = draw_negatives(
         SAMPLERS["uniform"](torch.ones(ITEMS)), known, torch.arange(ITEMS), users, 50, generator, rounds=30
     )
     assert rows.shape == (5, 50)
@@ -190,13 +190,13 @@ def test_on_cuda_all_are_drawn_and_what_is_known_is_replaced(ratings):
     users, items = torch.tensor([6, 0, 6, 2, 5]), torch.arange(ITEMS)
     sampler, generator = SAMPLERS["uniform"](torch.ones(ITEMS)), torch.Generator().manual_seed(0)
     first = sampler.draw((5, 50), generator)
-    drawn = first, known.has(users[:, None], first)
+    drawn = first, known.contains(users[:, None], first)
     for _ in range(30):
-        drawn = _again(sampler, known, items, users, drawn, generator)
+        drawn = _redraw_on_cuda(sampler, known, items, users, drawn, generator)
     rows, still = drawn
-    assert rows[~known.has(users[:, None], first)].equal(first[~known.has(users[:, None], first)])
+    assert rows[~known.contains(users[:, None], first)].equal(first[~known.contains(users[:, None], first)])
     assert still.all(1).tolist() == [False, True, False, False, False] and still.sum() == 50
-    assert known.has(users[:, None], rows).equal(still)
+    assert known.contains(users[:, None], rows).equal(still)
 
 
 def test_what_a_user_knows_is_masked_by_value(ratings):
@@ -206,7 +206,7 @@ def test_what_a_user_knows_is_masked_by_value(ratings):
     assert known.mask(users, items).tolist() == expected
     every = known.mask(users, torch.arange(ITEMS)).tolist()
     assert every == [[i in seen[u] for i in range(ITEMS)] for u in users.tolist()]
-    assert known.has(users[:, None], items[None]).tolist() == expected
+    assert known.contains(users[:, None], items[None]).tolist() == expected
 
 
 def test_the_names_in_the_settings_are_the_names_that_exist():
@@ -281,7 +281,7 @@ def test_sums_of_rows_are_a_matrix_product_with_its_gradient():
     matrix = torch.zeros(4, 6).index_put_((bag, rows), weight, accumulate=True)
     leaves = [table.clone().requires_grad_() for _ in range(2)]
     toward = torch.randn(4, 3, generator=generator)
-    for found in (sums_of(leaves[0], rows, bag, weight, 4), matrix @ leaves[1]):
+    for found in (sparse_bag_sum(leaves[0], rows, bag, weight, 4), matrix @ leaves[1]):
         torch.testing.assert_close(found, matrix @ table)
         (found * toward).sum().backward()
     gradient = leaves[0].grad

@@ -76,7 +76,7 @@ def test_a_new_user_is_recommended_what_is_of_their_taste(kind):
 
 def test_a_model_with_a_history_table_sums_and_others_go_by_the_likelihood(history, own):
     likes = own.items.ids([3, 17, 40])
-    fold = SoftmaxFoldIn.of(own.model, own.counts)
+    fold = SoftmaxFoldIn.of(own.model, own.item_counts)
     np.testing.assert_array_equal(own.user_vector(likes), fold.fit_user(Feedback.from_likes(np.array([3, 17, 40])))[0])
     table = history.model.history_vectors
     np.testing.assert_allclose(history.user_vector(likes), table[[3, 17, 40]].sum(axis=0) / 3**0.5, rtol=1e-5)
@@ -155,7 +155,7 @@ def test_items_that_came_later_are_liked_in_closed_form():
 def test_of_whom_nothing_is_known_gets_what_is_popular(history, own):
     for model in (history, own):
         table = model.recommend_for([], k=99)
-        counts = model.counts[model.items.rows(table["item_id"])]
+        counts = model.item_counts[model.items.rows(table["item_id"])]
         assert table.height == 60 and (np.diff(counts) <= 0).all()
         np.testing.assert_allclose(table["score"], np.log1p(counts), rtol=1e-6)
         assert not model.user_vector([]).any()
@@ -174,7 +174,7 @@ def test_the_command_line(history, tmp_path):
     assert list(found["items"][0]) == ["item", "title", "score", "rank", "why"]
     assert {near["item"] for entry in found["items"] for near in entry["why"]} == {5, 40}
     printed = recsys("recommend", "--likes", f"5;{title}", cwd=tmp_path).stdout
-    assert "near to what they like" in printed and f"likes: {TABLE['title'][5]}, {title}" in printed
+    assert "similar to what they like" in printed and f"likes: {TABLE['title'][5]}, {title}" in printed
     assert "no item has the id or the title" in recsys("recommend", "--likes", "5;nothing", cwd=tmp_path, code=4).stderr
     assert "--likes" in recsys("recommend", "--likes", "5", "--out", "a.csv", cwd=tmp_path, code=2).stderr
     both = json.loads(recsys("recommend", "--user", "1", "--likes", "5", "--json", cwd=tmp_path).stdout)
@@ -190,7 +190,7 @@ class TestClosedForm:
     @pytest.mark.parametrize("kind", ["own", "cosine"])
     def test_it_is_a_newton_step_of_the_likelihood(self, kind, request):
         model = request.getfixturevalue(kind)
-        counts = np.where(np.arange(60) % 9 == 0, 0, model.counts)
+        counts = np.where(np.arange(60) % 9 == 0, 0, model.item_counts)
         taken, v, bias = np.array([3, 9, 17, 40]), model.model.items.astype(float), model.model.item_bias.astype(float)
         fold = SoftmaxFoldIn.of(model.model, counts)
         assert fold.noise > 0 and fold.prior > 0
@@ -202,19 +202,19 @@ class TestClosedForm:
 
         step = 1e-4
         hessian = np.stack([(gradient(at) - gradient(-at)) / (2 * step) for at in step * np.eye(8)])
-        np.testing.assert_allclose(fold.vector(taken), np.linalg.solve(-hessian, gradient(np.zeros(8))), rtol=1e-4)
+        np.testing.assert_allclose(fold.closed_form(taken), np.linalg.solve(-hessian, gradient(np.zeros(8))), rtol=1e-4)
 
     def test_neither_a_turn_nor_the_scale_of_the_vectors_nor_a_constant_of_the_biases_changes_a_score(self, own):
         plain, taken = own.model, np.array([3, 17, 40])
         turn = np.linalg.qr(np.random.default_rng(0).standard_normal((8, 8)))[0].astype(np.float32)
         changed = replace(plain, items=7 * plain.items @ turn, item_bias=plain.item_bias + 3)
         wide = replace(plain, items=np.pad(plain.items, ((0, 0), (0, 5))))
-        scores = [of.items @ SoftmaxFoldIn.of(of, own.counts).vector(taken) for of in (plain, changed, wide)]
+        scores = [of.items @ SoftmaxFoldIn.of(of, own.item_counts).closed_form(taken) for of in (plain, changed, wide)]
         np.testing.assert_allclose(scores[1:], [scores[0]] * 2, atol=1e-4)
 
     def test_more_items_of_one_kind_say_more(self, own):
-        fold = SoftmaxFoldIn.of(own.model, own.counts)
-        lengths = [np.linalg.norm(fold.vector(np.full(n, 5))) for n in (1, 2, 5, 50, 500)]
+        fold = SoftmaxFoldIn.of(own.model, own.item_counts)
+        lengths = [np.linalg.norm(fold.closed_form(np.full(n, 5))) for n in (1, 2, 5, 50, 500)]
         assert (np.diff(lengths) > 0).all()
         # … but what is noise in the vectors remains.
         there_is = np.linalg.norm(np.linalg.solve(fold.covariance, own.model.items[5] - fold.mean))
@@ -222,7 +222,7 @@ class TestClosedForm:
 
     def test_what_somebody_took_tells_what_else_they_took(self, own, cosine):
         for model in (own, cosine):
-            plain, fold, places = model.model, SoftmaxFoldIn.of(model.model, model.counts), []
+            plain, fold, places = model.model, SoftmaxFoldIn.of(model.model, model.item_counts), []
             for user in range(len(model.users)):
                 liked = np.random.default_rng(user).permutation(LIKED[user])
                 shown, hidden = np.array_split(liked, 2)
@@ -236,12 +236,12 @@ class TestClosedForm:
             assert made < 0.5 * popular
 
     def test_where_there_is_nothing_to_know(self, own):
-        fold = SoftmaxFoldIn.of(own.model, own.counts)
-        assert not fold.vector(np.zeros(0, np.int64)).any()
-        for counts in (0 * own.counts, 1 * (np.arange(60) == 7)):
-            assert np.isfinite(SoftmaxFoldIn.of(own.model, counts).vector(np.array([7, 8]))).all()
+        fold = SoftmaxFoldIn.of(own.model, own.item_counts)
+        assert not fold.closed_form(np.zeros(0, np.int64)).any()
+        for counts in (0 * own.item_counts, 1 * (np.arange(60) == 7)):
+            assert np.isfinite(SoftmaxFoldIn.of(own.model, counts).closed_form(np.array([7, 8]))).all()
         alone = SoftmaxFoldIn.of(own.model, 1 * (np.arange(60) == 7))
-        assert not alone.vector(np.array([7])).any(), "the only item there is tells nobody apart"
+        assert not alone.closed_form(np.array([7])).any(), "the only item there is tells nobody apart"
 
 
 NOTHING = np.zeros(0, np.int64)
@@ -251,11 +251,11 @@ class TestLikelihood:
     """What a fold-in is, beside the closed form that it begins with."""
 
     def test_it_is_where_the_likelihood_that_it_states_has_its_top(self, own):
-        fold = SoftmaxFoldIn.of(own.model, own.counts)
+        fold = SoftmaxFoldIn.of(own.model, own.item_counts)
         rows, weight = np.array([3, 9, 17, 40, 41]), np.array([1, 0.5, 1, 1, -0.1], np.float32)
         x = fold.fit_user(Feedback(rows, weight, weight))[0].astype(float)
         v, bias = own.model.items.astype(float), own.model.item_bias.astype(float)
-        others = (own.counts > 0) & ~np.isin(np.arange(60), rows[weight > 0])
+        others = (own.item_counts > 0) & ~np.isin(np.arange(60), rows[weight > 0])
         n, ridge = np.abs(weight).sum(), fold.noise + fold.prior / np.abs(weight).sum()
         at = lambda x: (  # noqa: E731
             weight @ (v[rows] @ x) / n
@@ -266,17 +266,17 @@ class TestLikelihood:
         slope = [(at(x + d) - at(x - d)) / (2 * step) for d in step * np.eye(8)]
         begin = [(at(d) - at(-d)) / (2 * step) for d in step * np.eye(8)]
         assert np.linalg.norm(slope) < 0.02 * np.linalg.norm(begin)
-        assert at(x) > at(fold.vector(rows[:4]).astype(float))
+        assert at(x) > at(fold.closed_form(rows[:4]).astype(float))
 
     def test_where_there_are_many_items_the_unlikely_ones_stay_as_they_are(self, own, monkeypatch):
-        fold, told = SoftmaxFoldIn.of(own.model, own.counts), Feedback.from_likes(np.array([3, 9, 17, 40]))
+        fold, told = SoftmaxFoldIn.of(own.model, own.item_counts), Feedback.from_likes(np.array([3, 9, 17, 40]))
         whole = fold.fit_user(told)[0]
         monkeypatch.setattr(fold_in, "_CANDIDATES", 30)
         some = fold.fit_user(told)[0]
         assert 0 < np.abs(some - whole).max() < 0.1 * np.abs(whole).max()
 
     def test_who_took_everything_and_who_likes_nothing_have_a_vector(self, own):
-        fold, rows = SoftmaxFoldIn.of(own.model, own.counts), np.arange(60)
+        fold, rows = SoftmaxFoldIn.of(own.model, own.item_counts), np.arange(60)
         assert np.isfinite(fold.fit_user(Feedback.from_likes(rows))[0]).all()
         assert not fold.fit_user(Feedback.from_likes(NOTHING))[0].any()
         away, like = (fold.fit_user(Feedback(rows[:1], np.float32([w]), np.float32([1])))[0] for w in (-0.1, 1))
@@ -290,7 +290,7 @@ def test_dislikes_push_what_is_near_down_and_are_hidden_but_not_spoken_of(kind, 
     likes = [*colour[0][:4], *colour[1][:4]]
 
     def share(person):
-        query = model.model.augment(person.vector[None], person.bias)
+        query = model.model.queries_from_vectors(person.vector[None], person.bias)
         scores = model.model.score(query)[0]
         rest = [np.setdiff1d(of, [*likes, *disliked]) for of in colour]
         return scores[rest[1]].mean() - scores[rest[0]].mean()
@@ -333,13 +333,13 @@ def test_what_a_rating_weighs_follows_from_the_training(own):
     np.testing.assert_array_equal(told.weight, [1, 0, 1])
     np.testing.assert_array_equal(against, [4])
     settings = {"settings": {"min_rating": None}}
-    free = Recommender.of(own.state.but(metadata=settings, model=replace(own.model, scale=(1.0, 5.0))))
+    free = Recommender.of(own.state.replace(metadata=settings, model=replace(own.model, scale=(1.0, 5.0))))
     told, against = to_feedback(free.state, np.array([3]), np.array([4]), {5: 1.0, 6: 3.0, 7: 5.0, 8: 9.0, 3: 2.0})
     np.testing.assert_allclose(
         told.weight, [0.175, people._LOWEST_WEIGHT, people._LOWEST_WEIGHT, 0.45, 1, 1], rtol=1e-6
     )
     np.testing.assert_array_equal(against, [3, 4, 5])
-    free = Recommender.of(free.state.but(model=replace(own.model, scale=(1.0, 5000.0))))
+    free = Recommender.of(free.state.replace(model=replace(own.model, scale=(1.0, 5000.0))))
     assert to_feedback(free.state, NOTHING, NOTHING, {5: 1.0, 6: 70.0})[0].weight.tolist() == [1, 1], "numbers of plays"
 
 

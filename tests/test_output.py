@@ -24,14 +24,14 @@ TITLES = [["1", "七人の侍 " * 8, "4.25"], ["2", "Amélie 🎬", "3.50"], ["3
 def test_tables_fit_and_wide_characters_align(terminal):
     from rich.cells import cell_len
 
-    output.say_table(["#", "title", "score"], TITLES, "# score")
+    output.print_table(["#", "title", "score"], TITLES, "# score")
     head, *lines = terminal().splitlines()
     assert [cell_len(line) for line in lines] == [40, 40, 40]
     assert [line.split()[-1] for line in lines] == ["4.25", "3.50", "2.75"]
     assert head.startswith("\x1b[1m") and head.endswith("\x1b[0m") and "\x1b" not in "".join(lines)
-    output.say_table(["title", "n"], [["七人の侍", "1"], ["plain", "2"]])
+    output.print_table(["title", "n"], [["七人の侍", "1"], ["plain", "2"]])
     assert terminal().splitlines()[1:] == ["七人の侍  1", "plain     2"]
-    output.say_table(["a", "b", "n"], [["x" * 50, "y" * 30, "1" * 20]], "n")
+    output.print_table(["a", "b", "n"], [["x" * 50, "y" * 30, "1" * 20]], "n")
     (line,) = terminal().splitlines()[1:]
     assert len(line) == 40 and line.endswith("…  " + "1" * 20) and line.count("…") == 2
 
@@ -44,9 +44,9 @@ def test_tables_fit_and_wide_characters_align(terminal):
 def test_what_is_asked_of_colours_is_kept(terminal, monkeypatch, environment, styled):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    output.say_table(["title"], [["x"]])
-    output.say("aside", dim=True)
-    output.say("result")
+    output.print_table(["title"], [["x"]])
+    output.echo("aside", dim=True)
+    output.echo("result")
     assert terminal().splitlines() == (
         ["\x1b[1mtitle\x1b[0m", "x", "\x1b[2maside\x1b[0m", "result"] if styled else ["title", "x", "aside", "result"]
     )
@@ -55,7 +55,7 @@ def test_what_is_asked_of_colours_is_kept(terminal, monkeypatch, environment, st
 def test_no_colour_where_nobody_looks_and_no_title_is_obeyed(monkeypatch, capsys):
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    output.say_table(["title\x1b[31m"], [["\x1b]0;owned\x07\u202etxt\u2028next\x9b2J"]])
-    output.say("\x1b[2Jgone", dim=True)
+    output.print_table(["title\x1b[31m"], [["\x1b]0;owned\x07\u202etxt\u2028next\x9b2J"]])
+    output.echo("\x1b[2Jgone", dim=True)
     shown = capsys.readouterr().out
     assert not set("\x1b\x07\u202e\u2028\x9b") & set(shown) and "owned" in shown

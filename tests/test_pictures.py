@@ -9,7 +9,7 @@ from worlds import COLOUR, COLOURS, DIM, TABLE, cold_auc, fitted
 
 from recsys_embed.config.settings import ContentConfig
 from recsys_embed.errors import DataError
-from recsys_embed.features.images import decode
+from recsys_embed.features.images import decode_image
 from recsys_embed.features.item_features import encode_items
 from recsys_embed.nets.content_tower import ContentTower
 from recsys_embed.recommender import Recommender
@@ -32,17 +32,17 @@ class TestPictures:
                     Image.fromarray(np.full(size, 40_000, np.uint16)).save(path)
                 else:
                     draw(path, "red", mode, size)
-                pixels = decode(path, 16)
+                pixels = decode_image(path, 16)
                 assert pixels is not None and pixels.shape == (3, 16, 16) and pixels.dtype == np.uint8, (
                     mode,
                     suffix,
                     size,
                 )
         draw(tmp_path / "red.jpg", "red", size=(600, 400))
-        middle = decode(tmp_path / "red.jpg", 16)[:, 8, 8]
+        middle = decode_image(tmp_path / "red.jpg", 16)[:, 8, 8]
         np.testing.assert_allclose(middle, (220, 30, 40), atol=6)
         Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(tmp_path / "clear.png")
-        assert decode(tmp_path / "clear.png", 8).min() == 255
+        assert decode_image(tmp_path / "clear.png", 8).min() == 255
 
     def test_broken_files_are_counted_and_nothing_stops(self, tmp_path, caplog):
         draw(tmp_path / "0.png", "red")
@@ -56,7 +56,7 @@ class TestPictures:
             (tmp_path / f"{row}.png").write_bytes(data)
         (tmp_path / "notes.txt").write_text("x")
         found = encode_items(TABLE, ContentConfig(images=str(tmp_path), image_size=8))
-        assert found.pictured.sum() == 1 and "4 pictures cannot be decoded" in caplog.text
+        assert found.has_picture.sum() == 1 and "skipped 4 pictures that cannot be decoded" in caplog.text
         assert found.pixels.shape == (60, 3, 8, 8) and not found.pixels[1:].any()
         with pytest.raises(DataError, match="no folder"):
             encode_items(TABLE, ContentConfig(images=str(tmp_path / "none")))

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from worlds import COLOURS, RATINGS, TABLE, small
 
-from recsys_embed.data.item_table import aligned
+from recsys_embed.data.item_table import align_items
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import split_random
 from recsys_embed.data.user_items import UserItems
@@ -52,7 +52,7 @@ class TestColumn:
 
     def test_the_baseline_is_popularity(self, recommender):
         """A mark that popularity decides is read in it, whether few have it or the middle."""
-        often = RATINGS.counts
+        often = RATINGS.item_counts
         middle = np.abs(often - np.median(often))
         marks = pl.Series(np.where(middle <= np.quantile(middle, 0.4), "middling", "far"))
         found = probe_column(_with_table(recommender, TABLE.with_columns(mark=marks)), "mark")
@@ -77,13 +77,13 @@ class TestColumn:
 
 
 def _with_table(recommender, table):
-    return Recommender.of(recommender.state.but(table=table, metadata=dict(recommender.metadata)))
+    return Recommender.of(recommender.state.replace(table=table, metadata=dict(recommender.metadata)))
 
 
 def recommender_of(ratings, model, train, test):
-    table = aligned(None, ratings.items)
+    table = align_items(None, ratings.items)
     return Recommender.of(
-        FittedState(ratings.users, ratings.items, model, train.seen(), test.seen(), table, train.counts)
+        FittedState(ratings.users, ratings.items, model, train.seen(), test.seen(), table, train.item_counts)
     )
 
 
@@ -148,7 +148,7 @@ class TestLinks:
         ratings = Ratings.from_frame(pl.DataFrame({"user": np.repeat(np.arange(150), 30), "item": drawn.ravel()}))
         train, _, test = split_random(ratings, 0.0, 0.2)
         nothing = np.zeros((150, 2), np.float32), np.zeros((len(ratings.items), 2), np.float32)
-        bias = train.counts.astype(np.float32)
+        bias = train.item_counts.astype(np.float32)
         plain = EmbeddingModel(*nothing, np.zeros(150, np.float32), bias)
         found = probe_links(recommender_of(ratings, plain, train, test), test)
         assert found["uniform"]["popularity"] > 0.7 and found["matched"]["popularity"] < 0.6
@@ -159,12 +159,12 @@ class TestLinks:
         """One user of many test ratings, all right, and one of a single one, wrong: a half."""
         users, items = np.array([[1], [-1]] + [[0]] * 43, np.float32), np.zeros((60, 1), np.float32)
         mine = self.train.seen()
-        free = [i for i in range(60) if i not in mine[0] and i not in mine[1] and self.train.counts[i]]
+        free = [i for i in range(60) if i not in mine[0] and i not in mine[1] and self.train.item_counts[i]]
         items[free[:9]] = 1
         pairs = [(0, i) for i in free[:8]] + [(1, free[8])]
         rows = Ratings(RATINGS.users, RATINGS.items, *map(np.array, zip(*pairs, strict=True)), np.ones(9, np.float32))
         recommender = self.model(users, items)
-        recommender.state = recommender.state.but(held_out=rows.seen())
+        recommender.state = recommender.state.replace(held_out=rows.seen())
         found = probe_links(recommender, rows)["uniform"]
         per_pair = (8 * 1 + 0) / 9
         assert abs(found["model"] - 0.5) < 0.1 < abs(found["model"] - per_pair)
@@ -172,12 +172,12 @@ class TestLinks:
     def test_a_scorer_of_its_own_has_no_dot_product(self):
         recommender = self.model(*(np.random.default_rng(1).normal(size=(n, 2)).astype(np.float32) for n in (45, 60)))
         layers = [(np.ones((1, 4), np.float32), np.zeros(1, np.float32))]
-        recommender.state = recommender.state.but(model=replace(recommender.model, layers=layers))
+        recommender.state = recommender.state.replace(model=replace(recommender.model, layers=layers))
         assert set(probe_links(recommender, self.test)["matched"]) == {"model", "interval", "popularity"}
 
     def test_cold_and_missing_test_ratings(self):
         recommender = self.perfect()
-        counts = np.where(np.isin(np.arange(60), self.test.item), 0, recommender.counts)
-        recommender.state = recommender.state.but(counts=counts)
+        counts = np.where(np.isin(np.arange(60), self.test.item), 0, recommender.item_counts)
+        recommender.state = recommender.state.replace(item_counts=counts)
         with pytest.raises(DataError, match="no test rating"):
             probe_links(recommender, self.test)

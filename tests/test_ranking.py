@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from recsys_embed.arrays import unit
+from recsys_embed.arrays import normalize
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import split_random
 from recsys_embed.data.user_items import UserItems
@@ -97,7 +97,7 @@ def test_both_ways_find_the_same(k, monkeypatch):
     for way in WAYS:
         rank_by(monkeypatch, way)
         monkeypatch.setattr(index, "BLOCK", 700 * 1999)
-        found.append(ExactIndex(keys).search(queries, k, allowed, seen.of_users(np.arange(5000))))
+        found.append(ExactIndex(keys).search(queries, k, allowed, seen.pairs_of(np.arange(5000))))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -117,7 +117,7 @@ class TestExactIndex:
         monkeypatch.setattr(index, "BLOCK", block)
         seen = UserItems.of(np.array([0, 0, 3, 6]), np.array([2, 9, 1, 10]), 7)
         allowed = np.arange(11) != 4
-        scores, rows = ExactIndex(self.keys).search(self.queries, 4, allowed, seen.of_users(np.arange(7)))
+        scores, rows = ExactIndex(self.keys).search(self.queries, 4, allowed, seen.pairs_of(np.arange(7)))
         table = self.queries @ self.keys.T
         for user in range(7):
             left = [i for i in range(11) if i != 4 and i not in seen[user]]
@@ -162,7 +162,9 @@ class TestExactIndex:
             users, items, user_bias, item_bias, layers=list(zip(layers[::2], layers[1::2], strict=True))
         )
         scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
-        np.testing.assert_allclose(plain.pairs(np.repeat(np.arange(7), 11), rows.ravel()), scores.ravel(), rtol=1e-4)
+        np.testing.assert_allclose(
+            plain.score_pairs(np.repeat(np.arange(7), 11), rows.ravel()), scores.ravel(), rtol=1e-4
+        )
         assert (np.diff(scores, axis=1) <= 0).all()
 
     def test_biases_are_folded_in(self):
@@ -171,7 +173,7 @@ class TestExactIndex:
         plain = EmbeddingModel(*arrays_, offset=0.5)
         scores, rows = ExactIndex.of(plain).search(plain.queries(np.arange(7)), 11)
         users = np.repeat(np.arange(7), 11)
-        np.testing.assert_allclose(plain.pairs(users, rows.ravel()), scores.ravel(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(plain.score_pairs(users, rows.ravel()), scores.ravel(), rtol=1e-4, atol=1e-5)
 
 
 def models():
@@ -187,10 +189,10 @@ def models():
 @pytest.mark.parametrize("users", [1, 6, 40])
 @pytest.mark.parametrize("rows", [None, 1, 1500])
 def test_scores_are_those_of_the_pairs_however_many_are_asked(plain, users, rows, monkeypatch):
-    monkeypatch.setattr("recsys_embed.models.embedding._HIDDEN", 8 * 700)
+    monkeypatch.setattr("recsys_embed.models.embedding._HIDDEN_BLOCK", 8 * 700)
     some = np.arange(3000) if rows is None else np.random.default_rng(1).permutation(3000)[:rows]
     got = plain.score(plain.queries(np.arange(users)), None if rows is None else some)
-    expected = plain.pairs(np.repeat(np.arange(users), len(some)), np.tile(some, users))
+    expected = plain.score_pairs(np.repeat(np.arange(users), len(some)), np.tile(some, users))
     np.testing.assert_allclose(got.ravel(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -201,8 +203,8 @@ def test_cosines_are_products_of_unit_vectors(queries, rows):
     vectors = random.normal(size=(2000, 5)).astype(np.float32) * random.integers(0, 4, (2000, 1))
     found, some = CosineIndex(vectors), None if rows is None else random.permutation(2000)[:rows]
     asked = found.directions(np.arange(queries))
-    np.testing.assert_allclose(asked, unit(vectors[:queries]), rtol=1e-6)
-    expected = unit(vectors[:queries]) @ (unit(vectors) if some is None else unit(vectors)[some]).T
+    np.testing.assert_allclose(asked, normalize(vectors[:queries]), rtol=1e-6)
+    expected = normalize(vectors[:queries]) @ (normalize(vectors) if some is None else normalize(vectors)[some]).T
     np.testing.assert_allclose(found.scores(asked, some), expected, atol=1e-6)
     near = found.neighbours(np.arange(queries), 4)[1]
     assert not (near == np.arange(queries)[:, None]).any()
@@ -283,7 +285,7 @@ def world():
 
 def naive(score, train, test, k):
     """NDCG@k, recall@k and hit@k of a score table, user by user."""
-    seen, relevant, counts = train.seen(), test.seen(), train.counts
+    seen, relevant, counts = train.seen(), test.seen(), train.item_counts
     found = []
     for user in range(len(train.users)):
         wanted = [i for i in relevant[user] if counts[i] > 0]
@@ -301,7 +303,7 @@ def test_the_protocol_agrees_with_a_loop_over_users(world):
     random = np.random.default_rng(0)
     u, v = random.normal(size=(60, 3)).astype(np.float32), random.normal(size=(40, 3)).astype(np.float32)
     plain = EmbeddingModel(u, v, np.zeros(60, np.float32), np.zeros(40, np.float32))
-    report = rank_metrics(Ranker.of(plain), test, train.seen(), train.counts, (3, 10))
+    report = rank_metrics(Ranker.of(plain), test, train.seen(), train.item_counts, (3, 10))
     for k in (3, 10):
         expected = naive(u @ v.T, train, test, k)
         got = [report.metrics[f"{n}_at_{k}"] for n in ("ndcg", "recall", "hit")]
@@ -312,20 +314,20 @@ def test_the_protocol_agrees_with_a_loop_over_users(world):
 def test_cold_test_rows_are_left_out_and_counted(world):
     train, _, test = split_random(world, 0.0, 0.3)
     cold = train.take(train.item != test.item[0])
-    report = rank_metrics(popularity(cold), test, cold.seen(), cold.counts)
-    assert report.left_out == int((test.item == test.item[0]).sum()) > 0
-    assert report.rows + report.left_out == len(test)
+    report = rank_metrics(popularity(cold), test, cold.seen(), cold.item_counts)
+    assert report.n_skipped == int((test.item == test.item[0]).sum()) > 0
+    assert report.rows + report.n_skipped == len(test)
 
 
 def test_popularity_and_coverage(world):
     train, _, test = split_random(world, 0.0, 0.3)
-    score = np.tile(train.counts, (60, 1))
-    report = rank_metrics(popularity(train), test, train.seen(), train.counts, (5,))
+    score = np.tile(train.item_counts, (60, 1))
+    report = rank_metrics(popularity(train), test, train.seen(), train.item_counts, (5,))
     assert report.metrics["ndcg_at_5"] == pytest.approx(naive(score, train, test, 5)[0])
-    nobody = UserItems.nothing(60)
-    alike = rank_metrics(popularity(train), test, nobody, train.counts, (5,))
-    assert alike.metrics["coverage_at_5"] == pytest.approx(5 / (train.counts > 0).sum())
-    assert alike.metrics["popularity_at_5"] == pytest.approx(np.sort(train.counts)[-5:].mean())
+    nobody = UserItems.empty(60)
+    alike = rank_metrics(popularity(train), test, nobody, train.item_counts, (5,))
+    assert alike.metrics["coverage_at_5"] == pytest.approx(5 / (train.item_counts > 0).sum())
+    assert alike.metrics["popularity_at_5"] == pytest.approx(np.sort(train.item_counts)[-5:].mean())
 
 
 def test_recent_popularity_looks_at_the_newest_rows():
@@ -337,21 +339,21 @@ def test_recent_popularity_looks_at_the_newest_rows():
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, monkeypatch):
-    monkeypatch.setattr(item_item, "worth", lambda name, numbers: kernel and available(name))
+    monkeypatch.setattr(item_item, "use_kernel", lambda name, numbers: kernel and available(name))
     x = np.zeros((60, 40))
     x[world.user, world.item] = 1
     expected = np.zeros((40, 40))
     for item in range(40):
         rest = np.delete(np.arange(40), item)
         expected[rest, item] = np.linalg.solve(x[:, rest].T @ x[:, rest] + 5 * np.eye(39), x[:, rest].T @ x[:, item])
-    ranker = Ease(world).rank(5.0)
+    ranker = Ease(world).fit(5.0)
     got = ranker.scores(np.arange(60))
     np.testing.assert_allclose(got, x @ expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
-    monkeypatch.setattr(item_item, "worth", lambda name, numbers: kernel and available(name))
+    monkeypatch.setattr(item_item, "use_kernel", lambda name, numbers: kernel and available(name))
     ratings = load_dataset("synthetic:users=90,items=700,ratings=9000").ratings
     ease, x = Ease(ratings), ratings.matrix().toarray().astype(float)
     np.testing.assert_array_equal(ease.gram, x.T @ x)
@@ -359,10 +361,10 @@ def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
     weights = -inverse / inverse.diagonal()
     np.fill_diagonal(weights, 0)
     some = np.array([5, 3, 80, 3])
-    np.testing.assert_allclose(ease.rank(7.0).scores(some), x[some] @ weights, rtol=1e-3, atol=1e-4)
-    one = rank_metrics(ease.rank(7.0), ratings, UserItems.nothing(90), ratings.counts, (10,))
+    np.testing.assert_allclose(ease.fit(7.0).scores(some), x[some] @ weights, rtol=1e-3, atol=1e-4)
+    one = rank_metrics(ease.fit(7.0), ratings, UserItems.empty(90), ratings.item_counts, (10,))
     dense = Ranker(ExactIndex(weights.T), lambda users: x[users])
-    other = rank_metrics(dense, ratings, UserItems.nothing(90), ratings.counts, (10,))
+    other = rank_metrics(dense, ratings, UserItems.empty(90), ratings.item_counts, (10,))
     assert one.metrics == pytest.approx(other.metrics, rel=1e-3)
 
 
@@ -370,7 +372,7 @@ def test_ease_chooses_a_regularization_that_is_better_than_those_beside_it(world
     train, valid, _ = split_random(world, 0.3, 0.1)
     ease = Ease(train)
     quality = [
-        rank_metrics(ease.rank(x), valid, train.seen(), train.counts).metrics["ndcg_at_10"] for x in EASE_LAMBDAS
+        rank_metrics(ease.fit(x), valid, train.seen(), train.item_counts).metrics["ndcg_at_10"] for x in EASE_LAMBDAS
     ]
     at = EASE_LAMBDAS.index(choose_ease(ease, train, valid))
     assert quality[at] == max(quality[max(0, at - 1) : at + 2])

@@ -7,7 +7,7 @@ import pytest
 from gensim.test.utils import datapath  # gensim brings both lists of word pairs with its own tests
 from worlds import recsys
 
-from recsys_embed.words.vectors import WordVectors, read_test
+from recsys_embed.words.vectors import WordVectors, read_word_test
 
 pytestmark = pytest.mark.data
 
@@ -24,8 +24,8 @@ def test_king_is_to_man_as_queen_to_woman(glove):
 
 @pytest.mark.parametrize(("name", "value"), [("wordsim353.tsv", 0.5033), ("simlex999.txt", 0.2646)])
 def test_vectors_agree_with_people(glove, name, value):
-    pairs, _ = read_test(Path(datapath(name)))
-    assert glove.agreement(pairs)["spearman"] == pytest.approx(value, abs=0.001)
+    pairs, _ = read_word_test(Path(datapath(name)))
+    assert glove.evaluate_word_pairs(pairs)["spearman"] == pytest.approx(value, abs=0.001)
 
 
 def test_films_that_nobody_has_rated_are_ranked_by_title_genres_and_year(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import mmap
+import pickle
 from dataclasses import fields
 
 import numpy as np
@@ -12,14 +13,16 @@ from worlds import checkerboard, small
 from recsys_embed.answering.batch import write_recommendations
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.titles import canonical, find_item
-from recsys_embed.data.item_table import aligned
+from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
+from recsys_embed.config.settings import Rules
+from recsys_embed.data.item_table import align_items
 from recsys_embed.data.splits import split_random
 from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.storage.bundle import Bundle
-from recsys_embed.storage.model_folders import claim, listed, newest
-from recsys_embed.storage.safetensors_reader import arrays
+from recsys_embed.storage.model_folders import create_unique_folder, list_model_folders, newest_model_folder
+from recsys_embed.storage.safetensors_reader import read_arrays
 
 TITLES = ["Toy Story (1995)", "Matrix, The (1999)", "Heat (1995)", "Heat (1986)", "Été (1990)", "Star Wars (1977)"]
 
@@ -56,9 +59,9 @@ def test_exactly_what_is_available_comes_back(fitted):
 
 def test_nothing_that_was_rated_comes_back(fitted):
     pairs = set(fitted.recommend(k=999).select("user_id", "item_id").rows())
-    users, items = fitted.seen.of_users(np.arange(50))
+    users, items = fitted.seen.pairs_of(np.arange(50))
     rated = set(zip(fitted.users.ids(users).to_list(), fitted.items.ids(items).to_list(), strict=True))
-    held_u, held_i = fitted.held_out.of_users(np.arange(50))
+    held_u, held_i = fitted.held_out.pairs_of(np.arange(50))
     held = set(zip(fitted.users.ids(held_u).to_list(), fitted.items.ids(held_i).to_list(), strict=True))
     assert not pairs & rated and held <= pairs
     assert not set(fitted.recommend(k=999, hide_test=True).select("user_id", "item_id").rows()) & (rated | held)
@@ -73,7 +76,7 @@ def test_filters_come_before_the_cut(fitted):
 
 def test_scores_are_predictions_of_a_dot_model(fitted):
     table = fitted.recommend(5, k=6)
-    got = fitted.model.pairs(np.full(6, fitted.users.rows([5])[0]), fitted.items.rows(table["item_id"]))
+    got = fitted.model.score_pairs(np.full(6, fitted.users.rows([5])[0]), fitted.items.rows(table["item_id"]))
     np.testing.assert_allclose(got, table["score"].to_numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -102,7 +105,7 @@ def test_unknown_ids_and_bad_lengths_are_refused(fitted):
         fitted.recommend(5, candidates=[77])
     with pytest.raises(SettingError, match="k must be a whole number, at least 1"):
         fitted.recommend(5, k=0)
-    with pytest.raises(SettingError, match="one item for each user"):
+    with pytest.raises(SettingError, match="one item per user"):
         fitted.predict([1, 2], [1])
 
 
@@ -179,11 +182,11 @@ def test_arrays_are_those_that_safetensors_writes(tmp_path):
     random = np.random.default_rng(0)
     kinds = ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?")
     given = {f"a{n}": random.integers(0, 2, (n, 3)).astype(kind) for n, kind in enumerate(kinds)}
-    for array, back in ((given[name], found) for name, found in arrays(save(given, {"about": "this"})).items()):
+    for array, back in ((given[name], found) for name, found in read_arrays(save(given, {"about": "this"})).items()):
         assert array.dtype == back.dtype and np.array_equal(array, back) and back.flags.aligned
-    assert arrays(save(given)).keys() == given.keys()
+    assert read_arrays(save(given)).keys() == given.keys()
     odd = tensors(b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}} ')  # at an odd place
-    assert arrays(odd)["x"].tolist() == [0, 0]
+    assert read_arrays(odd)["x"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +207,7 @@ def test_arrays_are_those_that_safetensors_writes(tmp_path):
 )  # fmt: skip
 def test_a_broken_header_is_refused(data):
     with pytest.raises(ValueError, match="its header"):
-        arrays(data)
+        read_arrays(data)
 
 
 def test_a_manifest_cannot_point_elsewhere(fitted, tmp_path):
@@ -213,7 +216,7 @@ def test_a_manifest_cannot_point_elsewhere(fitted, tmp_path):
     (tmp_path / "secret").write_text("x")
     manifest["files"]["../secret"] = {"size": 1, "sha256": "0"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match="no file of this folder"):
+    with pytest.raises(BundleError, match="not a file of this folder"):
         Recommender.load(folder)
     (folder / "manifest.json").write_text('{"format": 99, "files": {}}')
     with pytest.raises(BundleError, match="format 99"):
@@ -240,7 +243,7 @@ def test_a_failed_write_leaves_the_old_model(fitted, tmp_path, monkeypatch):
 def test_what_is_no_model_is_never_replaced(fitted, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
-    with pytest.raises(BundleError, match="no model"):
+    with pytest.raises(BundleError, match="not a model"):
         fitted.save(tmp_path / "notes")
     assert (tmp_path / "notes" / "a.txt").read_text() == "mine"
     with pytest.raises(BundleError, match="no manifest"):
@@ -252,11 +255,11 @@ def test_what_is_no_model_is_never_replaced(fitted, tmp_path):
 def test_a_foreign_manifest_makes_no_model(fitted, tmp_path):
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "manifest.json").write_text('{"name": "an extension"}')
-    with pytest.raises(BundleError, match="no model"):
+    with pytest.raises(BundleError, match="not a model"):
         fitted.save(tmp_path / "web")
     folder = fitted.save(tmp_path / "m")
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(BundleError, match="no model"):
+    with pytest.raises(BundleError, match="not a model"):
         fitted.save(folder)
     assert (folder / "notes.txt").read_text() == "mine"
 
@@ -274,7 +277,7 @@ def test_a_second_fit_forgets_the_first():
 
 def test_the_newest_model_is_found(fitted, tmp_path):
     with pytest.raises(BundleError, match="train one with"):
-        newest(tmp_path)
+        newest_model_folder(tmp_path)
     for name, created in (("b", "2026-01-01"), ("a", "2026-01-02")):
         fitted.metadata["created"] = created
         fitted.save(tmp_path / name)
@@ -282,7 +285,7 @@ def test_the_newest_model_is_found(fitted, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text("{")
     del fitted.metadata["created"]
-    assert newest(tmp_path).name == "a" and [p.name for p, _ in listed(tmp_path)] == ["a", "b"]
+    assert newest_model_folder(tmp_path).name == "a" and [p.name for p, _ in list_model_folders(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
@@ -326,10 +329,10 @@ def test_item_tables_are_put_in_the_order_of_the_rows():
     table = pl.DataFrame(
         {"item_id": ["2", "0", "9", "x", "2"], "title": ["two", None, "nine", "x", "again"], "genre": list("abcde")}
     )
-    got = aligned(table, vocab)
+    got = align_items(table, vocab)
     assert got.columns == ["item_id", "title", "genre"]
     assert got["title"].to_list() == ["0", "1", "two", "3"] and got["genre"].to_list() == ["b", None, "a", None]
-    assert aligned(None, vocab)["title"].to_list() == ["0", "1", "2", "3"]
+    assert align_items(None, vocab)["title"].to_list() == ["0", "1", "2", "3"]
 
 
 def test_nothing_is_answered_before_fit_or_from_nonsense(fitted):
@@ -351,18 +354,43 @@ def test_nothing_is_answered_before_fit_or_from_nonsense(fitted):
 
 def test_item_tables_come_as_pandas_too_and_strangers_are_said(caplog):
     vocab = checkerboard(4).items
-    assert aligned(pd.DataFrame({"item_id": [1, 3], "title": ["a", "b"]}), vocab)["title"].to_list() == [
+    assert align_items(pd.DataFrame({"item_id": [1, 3], "title": ["a", "b"]}), vocab)["title"].to_list() == [
         "0",
         "a",
         "2",
         "b",
     ]
-    assert "knows" not in caplog.text
-    aligned(pl.DataFrame({"item_id": ["x"], "title": ["a"]}), vocab)
-    assert "the item table knows 0 of the 4 rated items" in caplog.text
+    assert "the item table has" not in caplog.text
+    align_items(pl.DataFrame({"item_id": ["x"], "title": ["a"]}), vocab)
+    assert "the item table has 0 of the 4 rated items" in caplog.text
     with pytest.raises(DataError, match="no column item_id"):
-        aligned(pl.DataFrame({"id": [1]}), vocab)
+        align_items(pl.DataFrame({"id": [1]}), vocab)
 
 
 def test_two_models_never_share_a_name(tmp_path):
-    assert [claim(tmp_path / "m").name for _ in range(3)] == ["m", "m-2", "m-3"]
+    assert [create_unique_folder(tmp_path / "m").name for _ in range(3)] == ["m", "m-2", "m-3"]
+
+
+def test_a_pickled_recommender_answers_as_before(fitted):
+    """Process pools copy it so, after it has answered too."""
+    before = fitted.recommend(k=3, rules=Rules(min_support=2))
+    assert_frame_equal(pickle.loads(pickle.dumps(fitted)).recommend(k=3, rules=Rules(min_support=2)), before)
+
+
+def test_a_changed_state_keeps_what_still_holds_and_no_more(fitted):
+    state = fitted.state
+    fold_in, same, other = state.fold_in, state.replace(per_user=None), state.replace(item_counts=state.item_counts + 1)
+    assert same.fold_in is fold_in and other.fold_in is not fold_in
+    same.metadata["note"] = "mine"
+    assert "note" not in state.metadata
+    assert state.with_index("exact") is state
+
+
+def test_old_names_say_the_new_ones(fitted, tmp_path):
+    for old, new in RENAMED_ATTRIBUTES.items():
+        assert hasattr(fitted, new)
+        with pytest.raises(AttributeError, match=f"'{new}'"):
+            getattr(fitted, old)
+    loaded = Recommender.load(fitted.save(tmp_path / "model"))
+    with pytest.raises(NotFitted, match="loaded"):
+        _ = loaded.training

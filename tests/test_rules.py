@@ -22,7 +22,6 @@ from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import RecsysError, SettingError, UnknownId
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.recommender import Recommender
-from recsys_embed.rules.compile import RuleCache
 from recsys_embed.rules.evaluate import ItemColumns
 from recsys_embed.rules.expression import parse_boost, parse_per_group, parse_where
 from recsys_embed.state.fitted import FittedState
@@ -54,7 +53,7 @@ def made(items=ITEMS, levels=None, seed=0):
             "names": genres,
         }
     )
-    nothing = UserItems.nothing(len(ratings.users))
+    nothing = UserItems.empty(len(ratings.users))
     state = FittedState(ratings.users, ratings.items, model, ratings.seen(), nothing, table, counts)
     return Recommender.of(state)
 
@@ -64,8 +63,8 @@ WORLD, TIES = made(), made(levels=1, seed=1)
 
 def naive(recommender, scores, k, rules, hidden=(), candidates=None, exclude=()):
     """Return the rows of a list, chosen one by one from Python lists."""
-    counts, table = recommender.counts, recommender.table.to_dicts()
-    prepared = RuleCache(recommender.table, recommender.counts, recommender.model)
+    counts, table = recommender.item_counts, recommender.table.to_dicts()
+    prepared = recommender.rules
     holds = np.ones(len(table), bool) if rules.where is None else prepared.columns.where(*parse_where(rules.where))
     scores = scores.astype(np.float32).copy()
     if rules.boost:
@@ -79,8 +78,8 @@ def naive(recommender, scores, k, rules, hidden=(), candidates=None, exclude=())
         value = value.split("|") if name == "genres" and value else value
         return set(value) if isinstance(value, list) else set() if value is None else {value}
 
-    left = [i for i in range(len(table)) if holds[i] and counts[i] >= rules.min_ratings
-            and (rules.max_ratings is None or counts[i] <= rules.max_ratings) and i not in hidden
+    left = [i for i in range(len(table)) if holds[i] and counts[i] >= rules.min_support
+            and (rules.max_support is None or counts[i] <= rules.max_support) and i not in hidden
             and (candidates is None or i in candidates) and i not in exclude]  # fmt: skip
     left.sort(key=lambda i: (-scores[i], i))
     vectors = recommender.model.items.astype(float)
@@ -125,8 +124,8 @@ RULES = st.builds(
     boost=st.sampled_from([None, "'1:3' in title: 2; year < 1985: -1.5", "'A' in genres: 0.5; True: 3"]),
     per_group=st.sampled_from([None, "genres: 1", "names: 2; year: 1", "year: 3", "ratings: 2", "title: 1"]),
     diversity=st.sampled_from([0.0, 0.0, 0.3, 0.7, 1.0]),
-    min_ratings=st.integers(0, 2),
-    max_ratings=st.sampled_from([None, 4]),
+    min_support=st.integers(0, 2),
+    max_support=st.sampled_from([None, 4]),
 )
 
 
@@ -153,7 +152,7 @@ def test_a_list_is_the_naive_choice_for_one_and_in_a_block(rules, k, user, some)
 @given(RULES, st.sampled_from([1, 5, 99]))
 def test_of_whom_nothing_is_known_the_rules_hold_too(rules, k):
     found = recommend(WORLD.state, RecommendRequest(k=k, rules=rules))
-    assert found.rows.tolist() == naive(WORLD, np.log1p(WORLD.counts), k, rules)
+    assert found.rows.tolist() == naive(WORLD, np.log1p(WORLD.item_counts), k, rules)
     liked = recommend(WORLD.state, RecommendRequest(likes=[3, 7], k=k, rules=rules))
     vector = WORLD.user_vector(WORLD.items.ids([3, 7]))
     scores = WORLD.model.items @ vector + WORLD.model.item_bias + np.float32(0.25)
@@ -188,10 +187,10 @@ def test_a_boost_is_a_ranking_with_other_biases():
     assert set(np.unique(amounts)) == set(np.float32([-2, -1.3, 0, 0.7]))
     other = made()
     biased = replace(WORLD.model, item_bias=WORLD.model.item_bias + amounts)
-    other.state = other.state.but(model=biased)
+    other.state = other.state.replace(model=biased)
     assert other.recommend(k=7).equals(WORLD.recommend(k=7, rules=rules))
     popular = recommend(WORLD.state, RecommendRequest(k=60, rules=rules))
-    np.testing.assert_allclose(popular.scores, (np.log1p(WORLD.counts) + amounts)[popular.rows], atol=1e-6)
+    np.testing.assert_allclose(popular.scores, (np.log1p(WORLD.item_counts) + amounts)[popular.rows], atol=1e-6)
 
 
 def test_where_many_are_barred_a_list_is_filled_from_further_down():
@@ -201,11 +200,11 @@ def test_where_many_are_barred_a_list_is_filled_from_further_down():
     best = np.argsort(-score, kind="stable")
     kind = np.full(2000, "common", object)
     kind[best[900:]] = [f"rare {n % 40}" for n in range(1100)]
-    recommender.state = recommender.state.but(table=recommender.table.with_columns(kind=pl.Series(kind.tolist())))
+    recommender.state = recommender.state.replace(table=recommender.table.with_columns(kind=pl.Series(kind.tolist())))
     known = np.sort(best[900:930])  # the best of what is rare is theirs already
     of_other = np.sort(best[930:990])
     start = np.array([0, 0, 60, *[90] * (len(recommender.users) - 2)])
-    recommender.state = recommender.state.but(seen=UserItems(start, np.concatenate((of_other, known))))
+    recommender.state = recommender.state.replace(seen=UserItems(start, np.concatenate((of_other, known))))
     for diversity, where in ((0.0, None), (0.4, None), (0.0, "ratings >= 2"), (0.4, "ratings >= 2")):
         rules = Rules(where=where, per_group="kind: 1", diversity=diversity)
         found = recommend(recommender.state, RecommendRequest(2, k=30, rules=rules))
@@ -251,7 +250,7 @@ def test_what_was_asked_before_is_ready_and_what_changed_is_not():
         )
     for kept, most in (("allowed", 32), ("boost", 4), ("limits", 8)):
         assert getattr(recommender.rules, kept).cache_info().currsize == most
-    recommender.state = recommender.state.but(table=recommender.table.with_columns(year=pl.lit(1990)))
+    recommender.state = recommender.state.replace(table=recommender.table.with_columns(year=pl.lit(1990)))
 
     assert compile_rules(recommender.state, rules, None, ()).allowed.all()
 
@@ -291,8 +290,8 @@ def test_what_is_wrong_is_refused():
     for wrong in (
         {"diversity": 1.1},
         {"diversity": float("nan")},
-        {"min_ratings": -1},
-        {"max_ratings": -1},
+        {"min_support": -1},
+        {"max_support": -1},
         {"where": 3},
     ):
         with pytest.raises(SettingError, match=next(iter(wrong)).replace("_", "-")):
@@ -302,7 +301,7 @@ def test_what_is_wrong_is_refused():
 def test_the_examples_of_the_docs_are_read():
     page = (Path(__file__).parents[1] / "docs" / "rules.md").read_text()
     table = WORLD.table.with_columns(pl.lit(None).alias("release date"), adult=pl.lit(False), country=pl.lit("US"))
-    items = ItemColumns(table, WORLD.counts)
+    items = ItemColumns(table, WORLD.item_counts)
     (block,), (shell,) = (re.findall(rf"```{name}\n(.*?)```", page, re.DOTALL) for name in ("where", "sh"))
     for line in block.strip().splitlines():
         items.where(*parse_where(line.split("   ")[0]))
@@ -321,8 +320,8 @@ def test_the_examples_of_the_docs_are_read():
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     model = made()
-    model.state = model.state.but(metadata={"settings": {}, "metrics": {}, "epochs": 1})
-    model.state = model.state.but(
+    model.state = model.state.replace(metadata={"settings": {}, "metrics": {}, "epochs": 1})
+    model.state = model.state.replace(
         table=model.table.with_columns(title=pl.when(item_id=5).then(pl.lit("a; b = c")).otherwise("title"))
     )
     return model, str(model.save(tmp_path_factory.mktemp("models") / "one"))
@@ -341,7 +340,7 @@ def test_the_command_line_asks_as_the_library_does(saved, tmp_path):
     model, _ = saved
     rules = Rules("'A' in genres", "'B' in genres: 2", "genres: 9", 0.2, 1, 40)
     options = ["--where", rules.where, "--boost", rules.boost, "--per-group", rules.per_group, "--diversity", "0.2"]
-    options += ["--min-ratings", "1", "--max-ratings", "40", "--exclude", r"7; film 12\; take 1:5", "--k", "4"]
+    options += ["--min-support", "1", "--max-support", "40", "--exclude", r"7; film 12\; take 1:5", "--k", "4"]
 
     def asked(**whom):
         return recommend(
@@ -351,7 +350,7 @@ def test_the_command_line_asks_as_the_library_does(saved, tmp_path):
     for whom, known in [
         (["--user", "4"], {"user": 4}),
         (["--likes", r"a\; b = c;9"], {"likes": [5, 9]}),
-        (["--rated", r"a\; b = c=4.5; 9=2"], {"ratings": {5: 4.5, 9: 2.0}}),
+        (["--ratings", r"a\; b = c=4.5; 9=2"], {"ratings": {5: 4.5, 9: 2.0}}),
         (["--dislikes", "9", "--likes", "5"], {"likes": [5], "dislikes": [9]}),
         (["--anonymous"], {}),
     ]:
@@ -368,15 +367,15 @@ def test_the_command_line_asks_as_the_library_does(saved, tmp_path):
 
 
 def test_the_command_line_says_why_a_list_is_short(saved):
-    printed = said(saved, "--anonymous", "--among", "3;4", "--where", "item_id == 3").splitlines()
-    assert printed[0].startswith("Top 1 for nobody in particular") and printed[-1] == (
+    printed = said(saved, "--anonymous", "--candidates", "3;4", "--where", "item_id == 3").splitlines()
+    assert printed[0].startswith("Top 1 for an anonymous user") and printed[-1] == (
         "1 of 10: 1 of 60 items may be shown"
     )
     assert json.loads(said(saved, "--anonymous", "--where", "False", "--json"))["short"] == (
         "0 of 10: 0 of 60 items may be shown"
     )
     assert said(saved, "--user", "3", "--where", "False").splitlines()[-1] == "0 of 10: 0 of 60 items may be shown"
-    assert "rated: " in said(saved, "--rated", "3=4.5", "--k", "1") and "dislikes: " in said(saved, "--dislikes", "3")
+    assert "rated: " in said(saved, "--ratings", "3=4.5", "--k", "1") and "dislikes: " in said(saved, "--dislikes", "3")
 
 
 @pytest.mark.parametrize(
@@ -385,12 +384,12 @@ def test_the_command_line_says_why_a_list_is_short(saved):
         (["--user", "3", "--where", "year = 3"], "where: write == to compare, at character 6"),
         (["--user", "3", "--diversity", "2"], "diversity must be from 0 to 1, got 2.0"),
         (["--all-users", "--dislikes", "3"], "say whom to recommend to"),
-        (["--user", "3", "--likes", "3", "--out", "a.csv"], "--likes is about a visitor"),
+        (["--user", "3", "--likes", "3", "--out", "a.csv"], "--likes is for a user outside the model"),
         (["--anonymous", "--likes", "3"], "say whom to recommend to"),
-        (["--anonymous", "--hide-test"], "--anonymous is about a visitor"),
-        (["--rated", "3=good"], "'3=good' is no rating: write ITEM=NUMBER"),
-        (["--rated", "3"], "is no rating"),
-        (["--user", "3", "--among", ";"], "--among ';' names no item"),
+        (["--anonymous", "--hide-test"], "--anonymous is for a user outside the model"),
+        (["--ratings", "3=good"], "'3=good' is not a rating: write ITEM=NUMBER"),
+        (["--ratings", "3"], "is not a rating"),
+        (["--user", "3", "--candidates", ";"], "--candidates ';' names no item"),
         (["--user", "3", "--exclude", "unheard of"], "no item has the id or the title"),
     ],
 )

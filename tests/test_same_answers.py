@@ -19,7 +19,8 @@ from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.cli.main import app
 from recsys_embed.config.fields import flag
 from recsys_embed.config.settings import NO_RULES, Rules
-from recsys_embed.experiment import mlflow_model as pyfunc
+from recsys_embed.errors import SettingError
+from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender
 
 WORLD, TABLE, _ = tastes()
@@ -64,7 +65,12 @@ def of_command_line(world, ask):
         words += ["--user", str(ask.user)]
     elif not ask.likes:
         words += ["--anonymous"]
-    for option, name in {"likes": "likes", "dislikes": "dislikes", "exclude": "exclude", "among": "candidates"}.items():
+    for option, name in {
+        "likes": "likes",
+        "dislikes": "dislikes",
+        "exclude": "exclude",
+        "candidates": "candidates",
+    }.items():
         if getattr(ask, name):
             words += [f"--{option}", ";".join(map(str, getattr(ask, name)))]
     words += ["--include-seen"] * ask.include_seen + ["--hide-test"] * ask.hide_test
@@ -80,13 +86,13 @@ def of_mlflow(world, ask):
     row = {"user_id": None if ask.user is None else str(ask.user), "k": ask.k}
     row |= {name: ";".join(map(str, getattr(ask, name))) for name in ("likes", "dislikes") if getattr(ask, name)}
     params = {field.name: getattr(ask.rules, field.name) for field in fields(Rules)}
-    named = {"among": ask.candidates, "exclude": ask.exclude}
+    named = {"candidates": ask.candidates, "exclude": ask.exclude}
     params |= {name: ";".join(map(str, ids or ())) or None for name, ids in named.items()}
     params |= {"include_seen": ask.include_seen, "hide_test": ask.hide_test}
     # Beside others, who are searched for together with it.
     asked = [{"user_id": "3", "k": ask.k}, row, {"user_id": "5", "k": 2}, {"user_id": "4", "k": ask.k}]
-    together = pyfunc.answer(world.model, asked, params)
-    alone = pyfunc.answer(world.model, [row], params)
+    together = mlflow_model.answer(world.model, asked, params)
+    alone = mlflow_model.answer(world.model, [row], params)
     lists = together.with_columns(at=(pl.col("rank") == 1).cum_sum())
     assert lists.filter(at=2).select(alone.columns)["item_id"].equals(alone["item_id"])
     return [(world.model.find_item(item), score) for item, score in alone.select("item_id", "score").rows()]
@@ -94,7 +100,7 @@ def of_mlflow(world, ask):
 
 def of_service(world, ask):
     body = {**asdict(ask), **asdict(ask.rules)}
-    body |= {"among": body.pop("candidates"), "why": body.pop("explain")}
+    body |= {"why": body.pop("explain")}
     status, answer = world.client.post("/recommend", {k: v for k, v in body.items() if k != "rules"})
     assert status == 200, answer
     return [(entry["item"], entry["score"]) for entry in answer["items"]]
@@ -106,7 +112,7 @@ PEOPLE = {"known": {"user": 7}, "new": {"likes": (3, 17, 40)}, "anonymous": {}}
 RULES = {
     "all": {},
     "longer than the list": {"k": 99},
-    "some": {"rules": Rules(min_ratings=8, max_ratings=14)},
+    "some": {"rules": Rules(min_support=8, max_support=14)},
     "where": {"rules": Rules(where="year >= 1995 and 'red' in kind")},
     "boost": {"rules": Rules(boost="'blue' in kind: 3; year > 2005: -1"), "k": 99},
     "groups": {"rules": Rules(per_group="kind: 2")},
@@ -144,12 +150,12 @@ def test_mlflows_rows_keep_their_order_and_a_user_may_come_twice(world):
         {"user_id": "7", "k": 3}, {"likes": "3; 17", "k": 2}, {"user_id": "9", "k": 2}, {"user_id": "7", "k": 3},
         {"user_id": float("nan"), "likes": ["3", 17], "k": 2},
     ]  # fmt: skip
-    table = pyfunc.answer(world.model, asked)
+    table = mlflow_model.answer(world.model, asked)
     assert table["user_id"].to_list() == ["7"] * 3 + [None] * 2 + ["9"] * 2 + ["7"] * 3 + [None] * 2
     assert table["rank"].to_list() == [1, 2, 3, 1, 2, 1, 2, 1, 2, 3, 1, 2]
     assert table[:3].equals(table[7:10]) and table[3:5].equals(table[10:12])
-    assert pyfunc.answer(world.model, []).columns == ["user_id", "item_id", "title", "score", "rank"]
-    assert pyfunc.answer(world.model, [{"user_id": "7"}]).height == 10
+    assert mlflow_model.answer(world.model, []).columns == ["user_id", "item_id", "title", "score", "rank"]
+    assert mlflow_model.answer(world.model, [{"user_id": "7"}]).height == 10
 
 
 @pytest.mark.parametrize(
@@ -157,11 +163,28 @@ def test_mlflows_rows_keep_their_order_and_a_user_may_come_twice(world):
     [
         ({"user_id": "4242"}, "user 4242 is not known; 45 users are"),
         ({"likes": "3;nothing"}, "no item has the id or the title 'nothing'"),
-        ({"user": "7"}, "the columns of the input are user_id, k, likes, dislikes, rated"),
+        ({"user": "7"}, "the columns of the input are user_id, k, likes, dislikes, ratings"),
         ({}, "at least one must say for whom"),
         ({"k": 3}, "at least one must say for whom"),
     ],
 )
 def test_mlflows_mistakes_are_clear(world, row, message):
     with pytest.raises((LookupError, ValueError), match=message):
-        pyfunc.answer(world.model, [row])
+        mlflow_model.answer(world.model, [row])
+
+
+def test_mlflows_old_names_mean_the_new_ones(world):
+    row, params = {"ratings": "3=5;17=1", "k": 5}, {"candidates": "9;3;12;40;21", "min_support": 6, "max_support": 15}
+    want = mlflow_model.answer(world.model, [row], params)
+    old_row, old = (
+        {"rated": row["ratings"], "k": 5},
+        {"among": params["candidates"], "min_ratings": 6, "max_ratings": 15},
+    )
+    defaults = {"candidates": None, "min_support": 0, "max_support": None}  # MLflow fills them in
+    assert want.height and mlflow_model.answer(world.model, [old_row], {**defaults, **old}).equals(want)
+    signature = mlflow_model.signature()
+    assert set(old_row) | set(row) <= set(signature.inputs.input_names())
+    assert set(old) | set(params) <= {param.name for param in signature.params.params}
+    for rows, both in (([{**row, **old_row}], {}), ([row], {**params, "among": "9"})):
+        with pytest.raises(SettingError, match=r"(rated|among) is the old name of \w+: give one of them"):
+            mlflow_model.answer(world.model, rows, both)

@@ -27,7 +27,8 @@ from recsys_embed.config.settings import ServeConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.recommender import Recommender
-from recsys_embed.serving.event_store import Event, EventLog
+from recsys_embed.serving import schema
+from recsys_embed.serving.event_store import Event, EventStore
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +77,40 @@ def test_nobody_in_particular_gets_what_many_rated(model, service):
     assert listed(answer) == of_frame(model[0].recommend_for([], 3)) and answer["user"] is None
 
 
-def test_a_batch_is_its_questions_one_by_one(model, service):
+def test_a_batch_is_its_requests_one_by_one(model, service):
     users = model[0].users.series.to_list()
-    asks = [{"user": u, "k": 3} for u in users[:4]] + [{"likes": ODD[:2], "k": 2}, {}]
-    answers = service.post("/recommend/batch", {"asks": asks})[1]["answers"]
-    assert answers == [service.post("/recommend", ask)[1] for ask in asks]
+    requests = [{"user": u, "k": 3} for u in users[:4]] + [{"likes": ODD[:2], "k": 2}, {}]
+    answers = service.post("/recommend/batch", {"requests": requests})[1]["answers"]
+    assert answers == [service.post("/recommend", request)[1] for request in requests]
+    assert service.post("/recommend/batch", {"asks": requests})[1]["answers"] == answers, "its old name"
+
+
+def test_old_names_of_fields_mean_the_new_ones(service):
+    old = {"among": ODD, "min_ratings": 2, "max_ratings": 40}
+    new = {"candidates": ODD, "min_support": 2, "max_support": 40}
+    query = {name: urllib.parse.urlencode(fields, doseq=True) for name, fields in (("old", old), ("new", new))}
+    answers = [service.post("/recommend", {"k": 50, **fields}) for fields in (new, old)]
+    answers += [service.get(f"/recommend?k=50&{query[name]}") for name in ("new", "old")]
+    assert answers[0][0] == 200 and all(answer == answers[0] for answer in answers)
+    for name, value in old.items():
+        rest = {n: v for n, v in zip(new, new.values(), strict=True) if n != schema.OLD_NAMES[name]}
+        assert service.post("/recommend", {"k": 50, **rest, name: value})[1] == answers[0][1], name
+        assert service.post("/recommend", {**new, name: value}) == (
+            400, {"error": f"{name} is the old name of {schema.OLD_NAMES[name]}: give one of them"}
+        )  # fmt: skip
+    assert service.post("/recommend/batch", {"asks": [{}], "requests": [{}]})[0] == 400
+
+
+def test_old_names_are_deprecated_in_the_openapi(service):
+    document = service.get("/openapi.json")[1]
+    parameters = {p["name"]: p for p in document["paths"]["/recommend"]["get"]["parameters"]}
+    body = document["components"]["schemas"]["RecommendBody"]["properties"]
+    for old, new in schema.OLD_NAMES.items():
+        for field in (body[old], parameters[old]):
+            assert field["deprecated"] and field["description"] == f"old name of {new}"
+        assert "deprecated" not in body[new]
+    batch = document["components"]["schemas"]["RecommendBatchBody"]["properties"]
+    assert batch["asks"]["deprecated"] and "deprecated" not in batch["requests"]
 
 
 def test_a_short_list_says_why(model, service):
@@ -136,10 +166,11 @@ def test_reasons_are_those_of_the_recommender(model, service):
         ("POST", "/recommend", {"user": "a", "kk": 3}, 422, "kk"),
         ("POST", "/recommend", {"k": 0}, 422, "k"),
         ("POST", "/recommend", {"k": 51}, 400, "at most 50"),
-        ("POST", "/recommend", {"min_ratings": 5, "max_ratings": 2}, 400, "max-ratings"),
+        ("POST", "/recommend", {"min_support": 5, "max_support": 2}, 400, "max-support"),
         ("POST", "/recommend", {"ratings": {"plain": 1e300}}, 422, "ratings"),
-        ("POST", "/recommend/batch", {"asks": [{}] * 21}, 400, "at most 20"),
-        ("POST", "/recommend/batch", {"asks": []}, 422, "asks"),
+        ("POST", "/recommend/batch", {"requests": [{}] * 21}, 400, "at most 20"),
+        ("POST", "/recommend/batch", {"requests": []}, 422, "requests"),
+        ("POST", "/recommend/batch", {}, 422, "requests"),
         ("POST", "/events", {"events": [{"user": "a", "item": "b"}] * 21}, 400, "at most 20"),
         ("POST", "/events", {"events": [{"user": "a"}]}, 422, "item"),
         ("GET", "/similar?item=nothing", None, 404, "nothing"),
@@ -277,7 +308,7 @@ def test_unknown_ids_are_left_out_where_that_is_asked(model, service):
     assert stranger[0] == 200 and stranger[1]["items"] == service.post("/recommend", {"likes": ["plain"]})[1]["items"]
     nobody = service.post("/recommend", {"user": "stranger", "on_unknown": "skip"})[1]
     assert nobody["items"] == service.post("/recommend", {})[1]["items"] and nobody["user"] == "stranger"
-    assert service.post("/recommend", {"among": ["nothing"], "on_unknown": "skip"})[1]["items"] == []
+    assert service.post("/recommend", {"candidates": ["nothing"], "on_unknown": "skip"})[1]["items"] == []
 
 
 def test_a_lock_that_stays_is_said_and_events_go_on_after_it(model, tmp_path, monkeypatch):
@@ -295,7 +326,7 @@ def test_a_lock_that_stays_is_said_and_events_go_on_after_it(model, tmp_path, mo
 
 
 def test_events_are_kept_all_or_none_and_once(tmp_path):
-    log = EventLog(tmp_path / "events.db")
+    log = EventStore(tmp_path / "events.db")
     threads = [
         threading.Thread(target=lambda: [log.append([Event("u", f"i{n}", id=f"e{n}")]).result() for n in range(40)])
         for _ in range(4)
@@ -304,18 +335,18 @@ def test_events_are_kept_all_or_none_and_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(said.item for said in log.of("u")) == sorted(f"i{n}" for n in range(40))
+    assert sorted(said.item for said in log.latest_by_item("u")) == sorted(f"i{n}" for n in range(40))
     assert len(kept_in(tmp_path / "events.db")) == 40
     broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
-    with pytest.raises(DataError, match="could not be kept"):
+    with pytest.raises(DataError, match="could not be stored"):
         log.append(broken).result()
-    assert log.of("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)
+    assert log.latest_by_item("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)
     log.close()
     (tmp_path / "other.db").write_text("this is no database, but a text that is long enough to be read as one" * 20)
     with pytest.raises(DataError, match="--events"):
-        EventLog(tmp_path / "other.db")
+        EventStore(tmp_path / "other.db")
     with pytest.raises(DataError, match="--events"):
-        EventLog(tmp_path / "missing" / "events.db")
+        EventStore(tmp_path / "missing" / "events.db")
 
 
 _KILLED = """
@@ -343,8 +374,8 @@ def test_no_acknowledged_event_is_lost_when_the_process_is_killed(model, tmp_pat
         except (OSError, http.client.HTTPException):
             pass
         process.wait()
-    log = EventLog(tmp_path / "events.db")
-    kept = [said.item for said in log.of("killed")]
+    log = EventStore(tmp_path / "events.db")
+    kept = [said.item for said in log.latest_by_item("killed")]
     log.close()
     assert len(kept_in(tmp_path / "events.db")) == len(kept)
     assert acknowledged and set(acknowledged) <= set(kept)
@@ -359,7 +390,7 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
     other.save(second)
     current = tmp_path / "current"
     current.symlink_to(first)
-    with serving(current, tmp_path / "events.db", watch=0.02) as (client, service):
+    with serving(current, tmp_path / "events.db", reload_interval=0.02) as (client, service):
         statuses, done = [], threading.Event()
 
         def load():
@@ -369,12 +400,12 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
         threads = [threading.Thread(target=load) for _ in range(3)]
         for thread in threads:
             thread.start()
-        versions = [service.live.version]
+        versions = [service.model.version]
         for target in (second, first, second):
             (tmp_path / "next").symlink_to(target)
             (tmp_path / "next").rename(current)
-            until(lambda: service.live.version != versions[-1])
-            versions.append(service.live.version)
+            until(lambda: service.model.version != versions[-1])
+            versions.append(service.model.version)
         done.set()
         for thread in threads:
             thread.join()
@@ -388,10 +419,10 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
             (tmp_path / "next").rename(current)
             failures = f"recsys_model_swap_failures_total {1.0 + list(BROKEN).index(name)}".encode()
             until(lambda failures=failures: failures in client.raw("GET", "/metrics")[1])
-        assert service.live.version == versions[-1] and client.get("/recommend?k=1")[0] == 200
+        assert service.model.version == versions[-1] and client.get("/recommend?k=1")[0] == 200
         (tmp_path / "next").symlink_to(first)
         (tmp_path / "next").rename(current)
-        until(lambda: service.live.version == versions[0])
+        until(lambda: service.model.version == versions[0])
 
 
 def _cut(folder):
@@ -417,13 +448,13 @@ def test_the_newest_that_is_sound_begins_and_other_data_does_not_come_by_itself(
     shutil.copytree(model[1], tmp_path / "models" / "one")
     shutil.copytree(model[1], tmp_path / "models" / "two")
     _cut(tmp_path / "models" / "two")
-    with serving(None, tmp_path / "events.db", watch=0.02) as (client, service):
-        assert service.live.name == "models/one"
+    with serving(None, tmp_path / "events.db", reload_interval=0.02) as (client, service):
+        assert service.model.name == "models/one"
         shutil.rmtree(tmp_path / "models" / "two")
         few = pl.DataFrame({"user_id": ["user 1/é", "b"], "item_id": ["plain", "it's"]})
         Recommender(*small("softmax", epochs=1)).fit(Ratings.from_frame(few)).save("models/zz")
         until(lambda: b"recsys_model_swap_failures_total 1.0" in client.raw("GET", "/metrics")[1])
-        assert service.live.name == "models/one" and "does not come by itself" in caplog.text
+        assert service.model.name == "models/one" and "does not replace the model by itself" in caplog.text
 
 
 def test_metrics_count_by_route_and_not_by_what_was_asked(service):

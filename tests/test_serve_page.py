@@ -136,7 +136,7 @@ def test_before_anything_is_picked_popular_items_are_shown(page):
     assert len(listed(page)) == 10
     assert page.text_content("#answer-title") == "Popular and varied, to begin with"
     assert "Pick a few" in page.text_content("#hint")
-    assert page.text_content("#said").startswith("10 recommendations")
+    assert page.text_content("#status").startswith("10 recommendations")
     assert page.locator("[data-act=why]").count() == 0, "there is nobody to explain it for"
 
 
@@ -148,7 +148,7 @@ def test_picks_change_the_list_at_once_and_say_why(page, model):
     want = best(model, [IDS[10], IDS[13], IDS[17]])
     settled(page, want)
     assert want != best(model, [IDS[10], IDS[13]])
-    near = page.locator("#list .near a").all_text_contents()
+    near = page.locator("#list .nearest a").all_text_contents()
     assert near and set(near) <= {titles[10], titles[13], titles[17]}
     assert page.locator("#list .facts").first.text_content() != ""
     # The view is its address: it opens again, and Back takes the last pick away.
@@ -240,7 +240,7 @@ def test_a_users_history_stands_beside_the_list(page, model, base):
     assert set(page.locator("#history-list .title").all_text_contents()) == {
         model[0].titles[IDS.index(item)] for item in own
     }
-    ask = "user => import('/page/api.js').then((api) => api.ask('recommend', { body: { user } }))"
+    ask = "user => import('/page/api.js').then((api) => api.request('recommend', { body: { user } }))"
     assert page.evaluate(ask, str(user))["user"] == str(user), "a large id is not rounded"
 
 
@@ -282,7 +282,7 @@ def test_bars_point_to_where_the_parts_of_a_score_do(desk, base):
         assert for_["width"] == pytest.approx(6 * against["width"], rel=0.05)
         assert for_["x"] == pytest.approx(against["x"] + against["width"], abs=1)
         said = tab.text_content("#panel-body")
-        assert "Score 2.50: 4.25 stars" in said and "2 others add 0.25" in said and "known to them already" in said
+        assert "Score 2.50: 4.25 stars" in said and "2 others add 0.25" in said and "seen it already" in said
 
 
 def test_a_wrong_filter_is_said_under_its_field(desk, base, model):
@@ -398,12 +398,12 @@ def test_a_service_that_is_away_is_asked_again(desk, base, model):
     with opened(desk, base, refused=True) as tab:
         tab.route("**/recommend", lambda route: route.abort())
         pick(tab, model[0].titles[10])
-        until(tab, lambda: "does not answer" in tab.text_content("#trouble"))
+        until(tab, lambda: "does not answer" in tab.text_content("#page-error"))
         assert "from before" in tab.text_content("#hint")
         tab.unroute("**/recommend")
         tab.locator("#list [data-act=similar]").first.click()
         settled(tab, best(model, [IDS[10]]))
-        assert tab.locator("#trouble").is_hidden()
+        assert tab.locator("#page-error").is_hidden()
 
 
 def test_the_map_may_take_a_while(page):
@@ -423,15 +423,17 @@ def test_a_token_is_asked_for_and_kept(desk, model, tmp_path):
         tab = desk.new_page()
         tab.goto(client.url)
         for token, text in (("another one", "refused"), (TOKEN, "")):
-            until(tab, lambda: tab.locator("#gate").is_visible())
+            until(tab, lambda: tab.locator("#login").is_visible())
             assert tab.evaluate("document.activeElement.id") == "token"
             tab.fill("#token", token)
             tab.press("#token", "Enter")
-            until(tab, lambda text=text: text in tab.text_content("#gate-error") and tab.input_value("#token") != TOKEN)
+            until(
+                tab, lambda text=text: text in tab.text_content("#login-error") and tab.input_value("#token") != TOKEN
+            )
         until(tab, lambda: len(listed(tab)) == 10)
         tab.reload()
         until(tab, lambda: len(listed(tab)) == 10)
-        assert tab.locator("#gate").is_hidden()
+        assert tab.locator("#login").is_hidden()
         # A browser sends no token where it goes by itself: the map comes as a file.
         asked = []
         tab.route("**/map", lambda route: (asked.append(route.request.headers), route.fulfill(body="drawn")))

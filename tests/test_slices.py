@@ -14,7 +14,14 @@ from recsys_embed.data.splits import split_random
 from recsys_embed.errors import SettingError
 from recsys_embed.evaluation import slices
 from recsys_embed.evaluation.evaluate import evaluate
-from recsys_embed.evaluation.slices import Groups, by_column, by_popularity, exposure, of_items, of_users
+from recsys_embed.evaluation.slices import (
+    ItemGroups,
+    by_column,
+    by_popularity,
+    exposure_summary,
+    item_group_metrics,
+    user_group_metrics,
+)
 from recsys_embed.models.popularity import popularity
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.recommender import Recommender
@@ -53,13 +60,13 @@ def test_quarters_hold_every_value_once(values):
 
 
 class TestOfItems:
-    ranker, seen, counts = popularity(TRAIN), TRAIN.seen(), TRAIN.counts
+    ranker, seen, counts = popularity(TRAIN), TRAIN.seen(), TRAIN.item_counts
 
     def measure(self, groups, k=5, resamples=0):
-        return of_items(self.ranker, TEST, self.seen, self.counts, groups, k, resamples)
+        return item_group_metrics(self.ranker, TEST, self.seen, self.counts, groups, k, resamples)
 
     def test_groups_are_what_a_loop_over_users_finds(self):
-        groups = Groups(["a", "b"], np.random.default_rng(0).random((40, 2)) < 0.4)  # they overlap, and 7 may be in
+        groups = ItemGroups(["a", "b"], np.random.default_rng(0).random((40, 2)) < 0.4)  # they overlap, and 7 may be in
         order = sorted(range(40), key=lambda i: (-self.counts[i], i))
         for row, mine in zip(self.measure(groups), groups.members.T, strict=True):
             recalls, shown, places, wanted_in_all = [], [], 0, 0
@@ -82,8 +89,8 @@ class TestOfItems:
 
     def test_a_group_of_all_is_the_whole(self, fitted):
         recommender, report = fitted
-        ranker, groups = Ranker.of(recommender.model), Groups(["all"], (self.counts > 0)[:, None])
-        (row,) = of_items(ranker, TEST, self.seen, self.counts, groups, 5, 100)
+        ranker, groups = Ranker.of(recommender.model), ItemGroups(["all"], (self.counts > 0)[:, None])
+        (row,) = item_group_metrics(ranker, TEST, self.seen, self.counts, groups, 5, 100)
         assert row["recall"] == pytest.approx(report.metrics["recall_at_5"]) and row["users"] == report.users
         assert row["coverage"] == pytest.approx(report.metrics["coverage_at_5"])
         assert (row["train"], row["test"], row["shown"], row["test_ratings"]) == (1, 1, 1, report.rows)
@@ -97,17 +104,17 @@ class TestOfItems:
 
     def test_few_users_have_no_interval_and_none_no_value(self):
         nobody = np.zeros((40, 1), bool)
-        (row,) = self.measure(Groups(["none"], nobody), resamples=50)
+        (row,) = self.measure(ItemGroups(["none"], nobody), resamples=50)
         assert row["recall"] is None and row["recall_interval"] is None and row["users"] == 0
-        rare = int(np.argmin(np.where((TEST.counts > 0) & (self.counts > 0), TEST.counts, 99)))
-        (row,) = self.measure(Groups(["rare"], (np.arange(40) == rare)[:, None]), resamples=50)
+        rare = int(np.argmin(np.where((TEST.item_counts > 0) & (self.counts > 0), TEST.item_counts, 99)))
+        (row,) = self.measure(ItemGroups(["rare"], (np.arange(40) == rare)[:, None]), resamples=50)
         assert 0 < row["users"] < 10 and row["recall"] is not None and row["recall_interval"] is None
 
 
 class TestOfUsers:
     def test_the_parts_are_the_whole(self, fitted):
         recommender, report = fitted
-        part = slices.slices(recommender, TEST, report, "activity", 5)
+        part = slices.evaluate_slices(recommender, TEST, report, "activity", 5)
         users = [row["users"] for row in part.rows]
         assert sum(users) == report.users and len(users) == 4
         for name in ("ndcg", "recall", "hit"):
@@ -119,7 +126,10 @@ class TestOfUsers:
     def test_history_is_that_of_the_user(self, fitted):
         """Rows of per_user may stand in any order of users."""
         recommender, report = fitted
-        (first, *_), history = slices.slices(recommender, TEST, report, "activity", 5).rows, recommender.seen.count
+        (first, *_), history = (
+            slices.evaluate_slices(recommender, TEST, report, "activity", 5).rows,
+            recommender.seen.count,
+        )
         low, high = map(int, first["name"].split(" to "))
         mine = [u for u in report.per_user["user_id"] if low <= history[recommender.users.rows([u])[0]] <= high]
         expected = report.per_user.filter(pl.col("user_id").is_in(mine))["ndcg_at_5"].mean()
@@ -128,7 +138,7 @@ class TestOfUsers:
     def test_nobodys_history_is_a_part_of_its_own_and_equals_stay_together(self):
         names = [f"{n}_at_5" for n in ("ndcg", "recall", "precision", "mrr", "hit")]
         per_user = pl.DataFrame({"user_id": range(8), **dict.fromkeys(names, np.arange(8.0))})
-        rows = of_users(per_user, np.array([0, 0, 3, 3, 3, 3, 3, 9]), 5)
+        rows = user_group_metrics(per_user, np.array([0, 0, 3, 3, 3, 3, 3, 9]), 5)
         assert [(r["name"], r["users"], r["ndcg"]) for r in rows] == [("0", 2, 0.5), ("3", 5, 4.0), ("9", 1, 7.0)]
 
 
@@ -171,12 +181,12 @@ class TestColumns:
     @pytest.mark.parametrize("name", ["title", "plot", "item_id", "nothing"])
     def test_a_name_that_parts_nothing_lists_those_that_do(self, name):
         with pytest.raises(SettingError, match="popularity, activity, genres, year, price, same, day, names$"):
-            slices.check_name(self.table, name)
-        with pytest.raises(SettingError, match="the same in the column 'same'"):
-            slices.check_name(self.table, "same")
+            slices.check_slice_name(self.table, name)
+        with pytest.raises(SettingError, match="the same value in the column 'same'"):
+            slices.check_slice_name(self.table, "same")
 
     def test_many_tags_leave_the_smallest_out(self, monkeypatch):
-        monkeypatch.setattr(slices, "MOST", 2)
+        monkeypatch.setattr(slices, "MAX_GROUPS", 2)
         names, members, left_out = by_column(self.table, self.counts, "genres")
         assert names == ["a", "b", "(unknown)"] and left_out == 1
         assert np.flatnonzero(members[:, 2]).tolist() == [2, 4]  # of 7 and 8 something is known, if rare
@@ -194,7 +204,7 @@ class TestColumns:
 
 def test_exposure_counts_places():
     shown, counts = np.array([6, 0, 2, 2, 50]), np.array([1, 1, 1, 1, 0])
-    found = exposure(shown, counts)
+    found = exposure_summary(shown, counts)
     assert (found["coverage"], found["half"]) == (0.75, 1) and found["gini"] == pytest.approx(0.45)
-    assert exposure(np.array([4, 3, 3]), np.ones(3))["half"] == 2
-    assert exposure(np.zeros(3, int), np.ones(3)) == {"coverage": 0, "gini": 0, "half": 0}
+    assert exposure_summary(np.array([4, 3, 3]), np.ones(3))["half"] == 2
+    assert exposure_summary(np.zeros(3, int), np.ones(3)) == {"coverage": 0, "gini": 0, "half": 0}

@@ -24,8 +24,8 @@ def test_a_range_holds_the_start_and_moves_what_there_is(loss, scorer, tower):
     assert (whole, tower == "both") == ("batch_users" in space, "history_dropout" in space)
     assert ("batch_size" in space) != whole and ("negatives" in space) == (loss != "mse" != loss != "softmax")
     for name, range_ in space.items():
-        assert range_.low < range_.high and range_.inside(start[name]) == start[name]
-        assert isinstance(start[name], int) == range_.whole
+        assert range_.low < range_.high and range_.clip(start[name]) == start[name]
+        assert isinstance(start[name], int) == range_.integer
     # Before it is stretched to a start outside of it, the space holds no settings that contradict each other.
     assert space["lr"].high * max(space[n].high for n in ("user_decay", "item_decay")) < 1
 
@@ -43,4 +43,4 @@ def test_the_space_names_settings_and_conditions_that_there_are():
 
 def test_descriptions_and_cosines_have_settings_of_their_own():
     start = settings(*resolve_settings(ModelConfig(cosine=True), TrainConfig(), Size(900, 1700, 80_000)))
-    assert {"content_decay", "content_pace", "temperature"} <= set(read_space({**start, "described": True}))
+    assert {"content_decay", "content_lr_scale", "temperature"} <= set(read_space({**start, "described": True}))

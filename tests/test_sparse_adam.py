@@ -68,17 +68,17 @@ class TestRowLazyAdam:
     def test_by_row_a_table_whose_numbers_have_one_size_moves_as_by_number(self, fused):
         """Where all squares of a row are equal, so is their mean; a row of one number is always so."""
         tables = [nn.Parameter(torch.ones(3, 4)) for _ in range(2)]
-        for table, by_row in zip(tables, (True, False), strict=True):
-            adam = RowLazyAdam([Group([table], 0.3, by_row=by_row)], lr=0.1, fused=fused)
+        for table, rowwise in zip(tables, (True, False), strict=True):
+            adam = RowLazyAdam([Group([table], 0.3, rowwise=rowwise)], lr=0.1, fused=fused)
             for size in (1.0, 0.01, 3.0):
                 table.grad = sparse([0, 2], torch.tensor([[size, -size, size, size]]).repeat(2, 1), (3, 4))
                 adam.step()
-            assert adam.state[table].square.shape == (3, 1 if by_row else 4)
+            assert adam.state[table].square.shape == (3, 1 if rowwise else 4)
         torch.testing.assert_close(*tables)
 
     def test_by_row_the_square_is_the_mean_of_the_squares(self, fused):
         table = nn.Parameter(torch.zeros(2, 2))
-        adam = RowLazyAdam([Group([table], by_row=True)], lr=0.1, fused=fused)
+        adam = RowLazyAdam([Group([table], rowwise=True)], lr=0.1, fused=fused)
         table.grad = sparse([1], torch.tensor([[3.0, 1.0]]), (2, 2))
         adam.step()
         assert adam.state[table].square[1].item() == pytest.approx(0.001 * 5)
@@ -93,10 +93,10 @@ class TestTheKernel:
     """It says the same as the plain step, to rounding, and equal bits whatever the number of threads."""
 
     @staticmethod
-    def moved(rows, dim, fused, layout="sparse", steps=12, by_row=False):
+    def updated(rows, dim, fused, layout="sparse", steps=12, rowwise=False):
         torch.manual_seed(1)
         table, adam = nn.Parameter(torch.randn(rows, dim)), None
-        adam = RowLazyAdam([Group([table], weight_decay=0.4, by_row=by_row)], lr=0.03, fused=fused)
+        adam = RowLazyAdam([Group([table], weight_decay=0.4, rowwise=rowwise)], lr=0.03, fused=fused)
         never = torch.randperm(rows)[: rows // 5]
         for at in range(steps):
             adam.lr = 0.03 / (1 + at)
@@ -110,13 +110,13 @@ class TestTheKernel:
         untouched = table.detach()[never].clone()
         adam.flush()
         state = adam.state[table]
-        return [table.detach(), state.mean, state.square, state.count, state.shrunk, untouched]
+        return [table.detach(), state.mean, state.square, state.steps, state.log_decay, untouched]
 
     @pytest.mark.parametrize("layout", ["sparse", "dense"])
     @pytest.mark.parametrize(("rows", "dim"), [(1, 1), (7, 5), (400, 64), (5000, 3)])
-    @pytest.mark.parametrize("by_row", [False, True])
-    def test_it_is_the_plain_step(self, rows, dim, layout, by_row):
-        plain, fused = (self.moved(rows, dim, way, layout, by_row=by_row) for way in (False, True))
+    @pytest.mark.parametrize("rowwise", [False, True])
+    def test_it_is_the_plain_step(self, rows, dim, layout, rowwise):
+        plain, fused = (self.updated(rows, dim, way, layout, rowwise=rowwise) for way in (False, True))
         for a, b in zip(plain, fused, strict=True):
             torch.testing.assert_close(a, b, rtol=2e-5, atol=5e-6)
 
@@ -126,7 +126,7 @@ class TestTheKernel:
             found = []
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                found.append(self.moved(9000, 4, True))
+                found.append(self.updated(9000, 4, True))
         finally:
             torch.set_num_threads(before)
         assert all(a.equal(b) for other in found[1:] for a, b in zip(found[0], other, strict=True))

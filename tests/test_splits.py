@@ -74,7 +74,7 @@ def test_what_cannot_be_split_is_refused(ratings):
 
 
 def test_leakage_and_tiny_data_are_refused(ratings):
-    with pytest.raises(DataError, match=r"pairs of train stand in test too, e.g. user 10\d and item i\d\d"):
+    with pytest.raises(DataError, match=r"pairs of train are in test too, e.g. user 10\d and item i\d\d"):
         check_no_leakage(ratings, ratings.take(np.arange(3)), "train", "test")
     with pytest.raises(DataError, match="1 user and"):
         check_trainable(ratings.take(ratings.user == 0))

@@ -33,7 +33,7 @@ def test_duplicates_follow_the_stated_policy(policy, value):
         {"user": [1, 1, 1, 2], "item": [1, 1, 1, 1], "rating": [1.0, 5.0, 3.0, 2.0], "time": [1, 9, 5, 2]}
     )
     ratings = Ratings.from_frame(frame, duplicates=policy)
-    assert ratings.merged == 2
+    assert ratings.n_duplicates == 2
     assert dict(zip(ratings.frame()["user_id"], ratings.frame()["rating"], strict=True)) == {1: value, 2: 2.0}
 
 
@@ -87,7 +87,7 @@ def test_seen_gives_every_user_exactly_the_own_items(rows, asked):
     user, item = (np.array([r[side] for r in rows], dtype=np.int64) for side in (0, 1))
     seen = UserItems.of(user, item, 7)
     assert all(seen[u].tolist() == sorted(i for v, i in rows if v == u) for u in range(7))
-    which, items = seen.of_users(np.array(asked, dtype=np.int64))
+    which, items = seen.pairs_of(np.array(asked, dtype=np.int64))
     assert [(w, i) for w, i in zip(which, items, strict=True)] == [(p, i) for p, u in enumerate(asked) for i in seen[u]]
 
 
@@ -96,7 +96,7 @@ def test_union_of_parts_is_the_whole(rows):
     user, item = (np.array([r[side] for r in rows], dtype=np.int64) for side in (0, 1))
     half = np.arange(len(rows)) % 2 == 0
     whole = UserItems.of(user[half], item[half], 7).union(UserItems.of(user[~half], item[~half], 7))
-    assert whole.item.tolist() == UserItems.of(user, item, 7).item.tolist()
+    assert whole.indices.tolist() == UserItems.of(user, item, 7).indices.tolist()
 
 
 def test_equal_data_has_an_equal_digest(frame, ratings):
@@ -106,7 +106,7 @@ def test_equal_data_has_an_equal_digest(frame, ratings):
 
 def test_pairs_are_hashed_in_parts_to_the_same_digest(ratings, monkeypatch):
     whole = ratings.pairs_digest()
-    monkeypatch.setattr(table, "_LINES", 7)
+    monkeypatch.setattr(table, "_HASH_CHUNK", 7)
     assert ratings.pairs_digest() == whole
     lines = ratings.frame().select(pl.col("user_id", "item_id").cast(pl.String)).sort("user_id", "item_id")
     assert whole == hashlib.sha256(lines.write_csv().encode()).hexdigest()[:16]

@@ -9,8 +9,8 @@ from recsys_embed.config.recipes import RECIPES, Size, resolve_settings
 from recsys_embed.config.settings import ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError, TrainingError
 from recsys_embed.nets.losses import LOSSES, Scores
-from recsys_embed.nets.negative_sampling import KnownPositives, draw_unknown
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.negative_sampling import KnownPositives, draw_negatives
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.tracker import MemoryTracker, Tracker
 from recsys_embed.training.autograd_step import AutogradStep, Batch, _partition
@@ -19,9 +19,11 @@ from recsys_embed.training.trainer import choose_device, fit, step_for
 
 def step_of(ratings, loss, scorer="dot", **given):
     model_config, config = small(loss, scorer, **given)
-    model = build(model_config, USERS, ITEMS)
+    model = build_two_tower(model_config, USERS, ITEMS)
     known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
-    return model, AutogradStep(model, config, known, torch.from_numpy(ratings.counts), torch.Generator().manual_seed(0))
+    return model, AutogradStep(
+        model, config, known, torch.from_numpy(ratings.item_counts), torch.Generator().manual_seed(0)
+    )
 
 
 def batch_of(ratings, rows):
@@ -34,12 +36,12 @@ def test_an_item_without_ratings_is_nobodys_negative(ratings, loss):
     """It does not move, and its bias is the lowest: it is listed last."""
     fewer = ratings.take(ratings.item != 3)
     model_config, config = small(loss, negatives=6, epochs=5)
-    net = build(model_config, USERS, ITEMS)
+    net = build_two_tower(model_config, USERS, ITEMS)
     before = net.items.table.weight[3].clone()
     plain = fit(net, fewer, config).model
     assert net.items.table.weight[3].equal(before) and not plain.items[3].any()
-    assert (ratings.counts > 0).all() and plain.item_bias[3] < plain.item_bias.max()
-    assert plain.item_bias[3] == pytest.approx(np.log(1 / (fewer.counts + 1).mean()), abs=1e-5)
+    assert (ratings.item_counts > 0).all() and plain.item_bias[3] < plain.item_bias.max()
+    assert plain.item_bias[3] == pytest.approx(np.log(1 / (fewer.item_counts + 1).mean()), abs=1e-5)
 
 
 @pytest.mark.parametrize("scorer", ["dot", "mlp"])
@@ -61,9 +63,9 @@ class TestStep:
             rows, shift = step.sampler.draw_distinct(4, drawn)
             items = rows.expand(BATCH, -1)
         elif kind == "each":
-            items, _ = draw_unknown(step.sampler, step.known, torch.arange(ITEMS), batch.user, 4, drawn)
+            items, _ = draw_negatives(step.sampler, step.known, torch.arange(ITEMS), batch.user, 4, drawn)
         expected = table[batch.user[:, None], items] - shift
-        expected[step.known.has(batch.user[:, None], items)] = -1e9
+        expected[step.known.contains(batch.user[:, None], items)] = -1e9
         s = Scores(table[batch.user, batch.item], expected, torch.arange(BATCH), batch.value, batch.weight)
         torch.testing.assert_close(found.detach(), LOSSES[loss].loss(s))
 
@@ -79,7 +81,7 @@ class TestStep:
         runs = []
         for _ in range(2):
             model_config, config = small(loss, scorer, epochs=3, batch_size=BATCH, dropout=0.3, negatives=3)
-            runs.append(fit(build(model_config, USERS, ITEMS), ratings, config).model)
+            runs.append(fit(build_two_tower(model_config, USERS, ITEMS), ratings, config).model)
         assert all(np.array_equal(getattr(runs[0], n), getattr(runs[1], n)) for n in ("users", "items", "item_bias"))
 
 
@@ -87,18 +89,18 @@ def test_rows_that_no_rating_names_are_left_alone_or_silenced(ratings):
     few = ratings.take((ratings.user != 2) & (ratings.item != 5))
     for loss in LOSSES:
         model_config, config = small(loss, epochs=1, negatives=2)
-        plain = fit(build(model_config, USERS, ITEMS), few, config).model
+        plain = fit(build_two_tower(model_config, USERS, ITEMS), few, config).model
         assert not plain.users[2].any(), loss
         assert plain.users[3].any()
     assert not plain.items[5].any()  # squared error has no negatives
 
 
 def test_every_parameter_has_one_place():
-    model = build(small("softmax", "mlp")[0], USERS, ITEMS)
-    parts = _partition(model)
-    placed = [p for group in parts.values() for p in group]
+    model = build_two_tower(small("softmax", "mlp")[0], USERS, ITEMS)
+    groups = _partition(model)
+    placed = [p for group in groups.values() for p in group]
     assert len(placed) == len(list(model.parameters())) and len({id(p) for p in placed}) == len(placed)
-    assert parts["user"] == [model.users.table.weight] and parts["item"] == [model.items.table.weight]
+    assert groups["user"] == [model.users.table.weight] and groups["item"] == [model.items.table.weight]
 
 
 def learnt(ratings, loss, scorer, **given):
@@ -131,8 +133,18 @@ def test_the_checkerboard_is_learnt_on_cuda(loss, scorer):
     assert found["item_id"].to_list() == found["user_id"].to_list()
 
 
-@pytest.mark.parametrize("given", [{"sampler": "popularity"}, {"cosine": True}, {"clip": 0.5}, {"biases": False},
-                                   {"weight": "rating"}, {"balance": 0.5}, {"dropout": 0.2}])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sampler": "popularity"},
+        {"cosine": True},
+        {"max_grad_norm": 0.5},
+        {"biases": False},
+        {"sample_weight": "rating"},
+        {"balance": 0.5},
+        {"dropout": 0.2},
+    ],
+)
 def test_the_checkerboard_is_learnt_with_every_setting(given):
     found = learnt(checkerboard(), "sampled-softmax", "dot", negatives=6, **given).recommend(k=1)
     assert found["item_id"].to_list() == found["user_id"].to_list()
@@ -142,7 +154,7 @@ def test_ratings_and_balance_weigh_a_positive(ratings):
     from recsys_embed.training.trainer import _columns
 
     cpu = torch.device("cpu")
-    by_rating = _columns(ratings, small("softmax", weight="rating", balance=0.0)[1], cpu).weight.numpy()
+    by_rating = _columns(ratings, small("softmax", sample_weight="rating", balance=0.0)[1], cpu).weight.numpy()
     np.testing.assert_allclose(by_rating, ratings.value / ratings.value.mean(), rtol=1e-6)
     count = np.bincount(ratings.user)[ratings.user]
     balanced = _columns(ratings, small("softmax", balance=1.0)[1], cpu).weight.numpy()
@@ -154,10 +166,14 @@ class TestLoop:
     def run(self, ratings, quality, **given):
         """Train with a validation that says what it is told to."""
         model_config, config = small("softmax", **{"epochs": len(quality), **given})
-        told = iter(quality)
+        values = iter(quality)
         tracker = MemoryTracker()
         fitted = fit(
-            build(model_config, USERS, ITEMS), ratings, config, tracker, lambda _plain: {"ndcg_at_10": next(told)}
+            build_two_tower(model_config, USERS, ITEMS),
+            ratings,
+            config,
+            tracker,
+            lambda _plain: {"ndcg_at_10": next(values)},
         )
         return fitted, tracker
 
@@ -166,7 +182,7 @@ class TestLoop:
         assert (fitted.epochs, fitted.stopped, len(fitted.history)) == (2, "patience", 4)
         assert [step for step, _ in tracker.steps] == [1, 2, 3, 4]
         model_config, config = small("softmax", epochs=5)
-        again = fit(build(model_config, USERS, ITEMS), ratings, config, epochs=2)
+        again = fit(build_two_tower(model_config, USERS, ITEMS), ratings, config, epochs=2)
         assert np.array_equal(again.model.items, fitted.model.items)
 
     def test_no_patience_means_all_epochs(self, ratings):
@@ -175,9 +191,14 @@ class TestLoop:
 
     def test_less_is_better_for_errors(self, ratings):
         model_config, config = small("mse", epochs=3)
-        told = iter([0.9, 0.7, 0.8])
+        values = iter([0.9, 0.7, 0.8])
         fitted = fit(
-            build(model_config, USERS, ITEMS), ratings, config, None, lambda _: {"rmse": next(told)}, ("rmse", -1)
+            build_two_tower(model_config, USERS, ITEMS),
+            ratings,
+            config,
+            None,
+            lambda _: {"rmse": next(values)},
+            ("rmse", -1),
         )
         assert fitted.epochs == 2
 
@@ -188,16 +209,20 @@ class TestLoop:
                     raise KeyboardInterrupt
 
         model_config, config = small("softmax", epochs=9)
-        told = iter([0.1, 0.3, 0.2])
+        values = iter([0.1, 0.3, 0.2])
         fitted = fit(
-            build(model_config, USERS, ITEMS), ratings, config, Impatient(), lambda _: {"ndcg_at_10": next(told)}
+            build_two_tower(model_config, USERS, ITEMS),
+            ratings,
+            config,
+            Impatient(),
+            lambda _: {"ndcg_at_10": next(values)},
         )
         assert (fitted.epochs, fitted.stopped) == (2, "interrupted")
 
     def test_a_loss_that_is_not_finite_ends_it_with_a_hint(self, ratings):
         model_config, config = small("mse", lr=1e30, epochs=9, bias_decay=0.0)
         with pytest.raises(TrainingError, match=r"became (nan|inf) in epoch \d, batch 1: lower --lr \(now 1e\+30\)"):
-            fit(build(model_config, USERS, ITEMS), ratings, config)
+            fit(build_two_tower(model_config, USERS, ITEMS), ratings, config)
 
 
 def test_the_recipe_fills_what_is_not_given():
@@ -273,18 +298,18 @@ class TestSettingsReachTheStep:
 
     def plain(self, ratings, loss="softmax", **given):
         model_config, config = small(loss, **{"epochs": 2, "batch_size": 9, **given})
-        return fit(build(model_config, USERS, ITEMS), ratings, config).model
+        return fit(build_two_tower(model_config, USERS, ITEMS), ratings, config).model
 
     def test_decay_shrinks_its_own_table_and_is_paid_to_the_end(self, ratings):
         """With a vanishing gradient all that moves is the decay: every row ends at the product of all steps."""
         model_config, config = small("mse", epochs=3, batch_size=9, lr=0.05, balance=0.0, negatives=None)
         ones = torch.ones(USERS), torch.ones(ITEMS)
-        start = build(model_config, USERS, ITEMS).to_arrays(ones)
+        start = build_two_tower(model_config, USERS, ITEMS).to_arrays(ones)
         for side, other in (("user", "item"), ("item", "user")):
             still = replace(config, **{f"{side}_decay": 4.0, f"{other}_decay": 0.0})
-            net = build(model_config, USERS, ITEMS)
+            net = build_two_tower(model_config, USERS, ITEMS)
             known = KnownPositives(ratings.seen(), ITEMS, torch.device("cpu"))
-            step = AutogradStep(net, still, known, torch.tensor(ratings.counts), torch.Generator().manual_seed(0))
+            step = AutogradStep(net, still, known, torch.tensor(ratings.item_counts), torch.Generator().manual_seed(0))
             step.optimizer.lr = 0.05
             for _ in range(6):
                 table = getattr(net, f"{side}s").table.weight
@@ -300,23 +325,25 @@ class TestSettingsReachTheStep:
     def test_fit_reads_no_table_before_its_decay_is_paid(self, ratings, monkeypatch):
         once = []
         monkeypatch.setattr(AutogradStep, "flush", lambda self: once.append(1) or self.optimizer.flush())
-        told = iter([0.1, 0.2, 0.3])
+        values = iter([0.1, 0.2, 0.3])
         model_config, config = small("sampled-softmax", epochs=3, negatives=2)
-        fit(build(model_config, USERS, ITEMS), ratings, config, None, lambda _: {"ndcg_at_10": next(told)})
+        fit(build_two_tower(model_config, USERS, ITEMS), ratings, config, None, lambda _: {"ndcg_at_10": next(values)})
         assert len(once) == 3
 
     def test_batches_are_even(self, ratings, monkeypatch):
         sizes = []
         settings = small("softmax")
-        kind = step_for(build(settings[0], USERS, ITEMS), settings[1])
-        whole = kind.at
+        kind = step_for(build_two_tower(settings[0], USERS, ITEMS), settings[1])
+        whole = kind.step_on_rows
         monkeypatch.setattr(
-            kind, "at", lambda self, columns, rows: sizes.append(len(rows)) or whole(self, columns, rows)
+            kind, "step_on_rows", lambda self, columns, rows: sizes.append(len(rows)) or whole(self, columns, rows)
         )
         self.plain(ratings, epochs=1, batch_size=len(ratings) // 4 + 2)
         assert sum(sizes) == len(ratings) and len(sizes) in (3, 4) and max(sizes) - min(sizes) <= 1
 
-    @pytest.mark.parametrize("given", [{"dropout": 0.5}, {"clip": 1e-3}, {"balance": 1.0}, {"sampler": "popularity"}])
+    @pytest.mark.parametrize(
+        "given", [{"dropout": 0.5}, {"max_grad_norm": 1e-3}, {"balance": 1.0}, {"sampler": "popularity"}]
+    )
     def test_it_makes_a_difference(self, ratings, given):
         loss = {"loss": "sampled-softmax", "negatives": 3, "balance": 0.0, "dropout": 0.0}
         assert not np.array_equal(self.plain(ratings, **loss).items, self.plain(ratings, **{**loss, **given}).items)
@@ -325,7 +352,7 @@ class TestSettingsReachTheStep:
         still = {"lr": 1e-9, "epochs": 1}
         bias = self.plain(ratings, **still).item_bias
         np.testing.assert_allclose(
-            bias, np.log((ratings.counts + 1) / (ratings.counts + 1).mean()), rtol=1e-4, atol=1e-5
+            bias, np.log((ratings.item_counts + 1) / (ratings.item_counts + 1).mean()), rtol=1e-4, atol=1e-5
         )
         plain = self.plain(ratings, "mse", **still)
         assert plain.offset == pytest.approx(ratings.value.mean(), rel=1e-6)

@@ -34,7 +34,7 @@ KINDS = {
 NOTHING = np.zeros(0, np.int64)
 
 
-FIRST_COUNTS = Ratings.from_frame(FIRST).counts
+FIRST_COUNTS = Ratings.from_frame(FIRST).item_counts
 
 
 def fit(kind, frame=FIRST, start=None, **given):
@@ -93,7 +93,7 @@ def test_in_one_go_and_one_by_one_and_in_any_order_are_the_same(model, later):
         np.testing.assert_allclose(one[0], two[0], atol=2e-4)
         np.testing.assert_allclose(one[1], two[1], atol=2e-4)
     assert sorted(model.users.series.to_list()) == sorted(other.users.series.to_list())
-    np.testing.assert_array_equal(model.counts, other.counts)
+    np.testing.assert_array_equal(model.item_counts, other.item_counts)
     for updated in (model.metadata["updated"], other.metadata["updated"]):
         assert (updated["ratings"], updated["new_users"]) == (later.height, 5) and updated["time"]
 
@@ -123,7 +123,7 @@ def test_who_says_more_is_moved_and_others_are_not(model, later):
     assert (changed > 1e-6).all()
     assert len(model.seen) == len(seen) + later.height
     rated = np.bincount(model.items.rows(later["item_id"]), minlength=len(model.items))
-    np.testing.assert_array_equal(model.counts, FIRST_COUNTS + rated)
+    np.testing.assert_array_equal(model.item_counts, FIRST_COUNTS + rated)
 
 
 def fit_of(model):
@@ -157,14 +157,14 @@ def test_items_that_are_not_known_are_left_out_and_counted(caplog):
     before = len(model.items)
     with caplog.at_level(logging.WARNING):
         model.update(pl.DataFrame({"user_id": [3, 3, 77], "item_id": [5, 999, 998]}))
-    assert "2 of 3 ratings are of items that are not known" in caplog.text
+    assert "2 of 3 ratings are for unknown items" in caplog.text
     assert len(model.items) == before and 77 in model.users
     assert not of(model, 77)[0].any(), "of whom nothing is known stands at nothing"
 
 
 def test_what_it_cannot_take_is_refused():
     model = fit("dot")
-    with pytest.raises(DataError, match="user id 'x' is no integer"):
+    with pytest.raises(DataError, match="user id 'x' is not an integer"):
         model.update(pl.DataFrame({"user_id": ["x", "7"], "item_id": [5, 6]}))
     edges = pl.DataFrame({"user_id": [1, 1, 2, 3], "item_id": [2, 3, 3, 4]})
     nodes = Ratings.from_frame(edges, shared_ids=True)
@@ -178,11 +178,11 @@ def test_what_it_cannot_take_is_refused():
 def test_a_rating_below_the_least_of_the_training_is_hidden_and_moves_nobody():
     settings = small("softmax", dim=8, epochs=5)
     model = Recommender(*settings).fit(Ratings.from_frame(FIRST), min_rating=1.0)
-    before, counts = of(model, 3), model.counts
+    before, counts = of(model, 3), model.item_counts
     item = next(i for i in range(55) if i not in model.items.ids(model.seen[3]).to_list())
     model.update(pl.DataFrame({"user_id": [3], "item_id": [item], "rating": [0.5]}))
     np.testing.assert_array_equal(of(model, 3)[0], before[0])
-    np.testing.assert_array_equal(model.counts, counts)
+    np.testing.assert_array_equal(model.item_counts, counts)
     assert item not in model.recommend(3, 99)["item_id"]
 
 
@@ -245,7 +245,9 @@ class TestContinue:
             for old, new in zip(users, now, strict=True):
                 np.testing.assert_allclose(new, old, atol=1e-5)
             row, item = np.arange(40).repeat(3), np.arange(120) % 55
-            np.testing.assert_allclose(again.model.pairs(row, item), start.model.pairs(row, item), atol=1e-4)
+            np.testing.assert_allclose(
+                again.model.score_pairs(row, item), start.model.score_pairs(row, item), atol=1e-4
+            )
             assert again.metadata["continued"] == {"epochs": start.metadata["epochs"], "new_users": 0, "new_items": 0}
 
     def test_it_takes_in_new_users_and_items(self):
@@ -299,14 +301,14 @@ class TestContinue:
         old, _ = run_experiment(
             data, *small("softmax", dim=4, epochs=3), RunConfig(out=str(tmp_path / "a"), **quiet), dataset=dataset
         )
-        run = RunConfig(out=str(tmp_path / "b"), start=str(tmp_path / "a"), **quiet)
+        run = RunConfig(out=str(tmp_path / "b"), warm_start=str(tmp_path / "a"), **quiet)
         with caplog.at_level(logging.INFO):
             new, _ = run_experiment(
                 DataConfig(dataset="board", split_seed=4), *old.warm_start_configs(epochs=2), run, dataset=dataset
             )
-        assert "held-out ratings go to training" in caplog.text
-        knew = old.seen.of_users(np.arange(len(old.users)))
-        held = new.held_out.of_users(np.arange(len(new.users)))
+        assert "held-out ratings to training" in caplog.text
+        knew = old.seen.pairs_of(np.arange(len(old.users)))
+        held = new.held_out.pairs_of(np.arange(len(new.users)))
         assert len(held[0]) and not set(zip(*knew, strict=True)) & set(zip(*held, strict=True))
         assert new.metadata["continued"]["model"] == "a"
         assert "went on from the model a of 20" in new.card()
@@ -319,16 +321,16 @@ def test_the_command_line(tmp_path):
     common = ("--no-track", "--no-baselines", "--resamples", "0", "--json")
     recsys("train", "--dataset", "first.csv", "--dim", "6", "--epochs", "8", "--out", "old", *common, cwd=tmp_path)
     done = recsys(
-        "train", "--continue", "old", "--dataset", "all.csv", "--out", "new", "--lr", "0.002", *common, cwd=tmp_path
+        "train", "--warm-start", "old", "--dataset", "all.csv", "--out", "new", "--lr", "0.002", *common, cwd=tmp_path
     )
     chosen = json.loads(done.stdout)["settings"]
-    assert (chosen["dim"], chosen["epochs"], chosen["lr"], chosen["start"]) == (6, 2, 0.002, "old")
+    assert (chosen["dim"], chosen["epochs"], chosen["lr"], chosen["warm_start"]) == (6, 2, 0.002, "old")
     model = Recommender.load(tmp_path / "new")
-    assert model.metadata["continued"]["new_users"] == 5 and "--continue old" in model.metadata["command"]
+    assert model.metadata["continued"]["new_users"] == 5 and "--warm-start old" in model.metadata["command"]
     assert "--dim" not in model.metadata["command"], "what the model has is left to it"
-    wrong = recsys("train", "--continue", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
+    wrong = recsys("train", "--warm-start", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
     assert "it has vectors of 6, not 7" in wrong
-    assert "no model folder" in recsys("train", "--continue", "none", *common, cwd=tmp_path, code=5).stderr
+    assert "no model folder" in recsys("train", "--warm-start", "none", *common, cwd=tmp_path, code=5).stderr
 
 
 def test_a_training_that_would_forget_most_of_a_model_is_refused(tmp_path):
@@ -337,7 +339,7 @@ def test_a_training_that_would_forget_most_of_a_model_is_refused(tmp_path):
     few = Dataset(Ratings.from_frame(WORLD.frame().filter(pl.col("user_id") < 9)), None)
     data, run = (
         DataConfig(dataset="few", valid_share=0.0, test_share=0.0),
-        RunConfig(start=str(tmp_path / "start")),
+        RunConfig(warm_start=str(tmp_path / "start")),
     )
     with pytest.raises(DataError, match="9 of the 40 users"):
         run_experiment(data, *start.warm_start_configs(epochs=1), run, dataset=few)

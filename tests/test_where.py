@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recsys_embed.errors import SettingError
 from recsys_embed.rules.evaluate import ItemColumns
-from recsys_embed.rules.expression import LONGEST, parse_boost, parse_per_group, parse_where
+from recsys_embed.rules.expression import MAX_LENGTH, parse_boost, parse_per_group, parse_where
 
 TABLE = pl.DataFrame(
     {
@@ -111,14 +111,14 @@ def test_what_holds(text, rows):
     ("text", "message"),
     [
         ("year = 1995", "where: write == to compare, at character 6 of 'year = 1995'"),
-        ("year >= 1990 AND adult", "write 'and', in small letters, at character 14"),
+        ("year >= 1990 AND adult", "write 'and', in lower case, at character 14"),
         ("year > 1 && adult", "write 'and', at character 10"),
         ("!adult", "write 'not'"),
         ("", "it ends where a column or a value is needed, at character 1"),
-        ("yeer > 3", "there is no column 'yeer' .did you mean year..; there are item_id, title, year, "),
+        ("yeer > 3", "there is no column 'yeer' .did you mean year..; the columns are item_id, title, year, "),
         ("odd == 1", "'odd' holds Struct"),
-        ("year", "'year' is a number, no condition: compare it"),
-        ("genres or adult", "'genres' is tags, no condition"),
+        ("year", "'year' is a number, not a condition: compare it"),
+        ("genres or adult", "'genres' is tags, not a condition"),
         ("year > 'a'", "'year' is a number, and 'a' is text, at character 6"),
         ("title == 3", "'title' is text, and '3' is a number"),
         ("3 in genres", "'genres' is tags, and '3' is a number"),
@@ -133,30 +133,30 @@ def test_what_holds(text, rows):
         ("'a' in ['a']", "this compares no column"),
         ("year in 3", "'in' stands after"),
         ("year == [3]", r"\[values\] go with 'in'"),
-        ("'Comedy'", "a value alone is no condition"),
-        ("adult and 3", "a value alone is no condition, at character 11"),
-        ("(1, 2)", "a value alone is no condition"),
+        ("'Comedy'", "a value alone is not a condition"),
+        ("adult and 3", "a value alone is not a condition, at character 11"),
+        ("(1, 2)", "a value alone is not a condition"),
         ("(year > 1) == adult", "not beside another condition"),
         ("adult adult", "'and' or 'or' is needed, not 'adult', at character 7"),
         ("year > 1 not adult", "'in' is needed"),
         ("title == 'x", "this quote is never closed, at character 10"),
         ("`release date", "this quote is never closed"),
-        ("year > 1990s", "begins no number"),
+        ("year > 1990s", "does not begin a number"),
         ("year > --3", "a number is needed, not '-'"),
         ("year in [1, 2", r"it ends where '\]' is needed"),
         ("()", "a column or a value is needed, not"),
-        ("__import__('os').system('true')", "is no part of a condition"),
-        ("year.real > 1", "'.' is no part of a condition"),
+        ("__import__('os').system('true')", "is not part of a condition"),
+        ("year.real > 1", "'.' is not part of a condition"),
         ("len(title) > 1", "is needed, not '\\('"),
         ("lambda: True", "is needed, not ':'"),
         ("f'{year}' == title", "is needed, not"),
-        ("9**9**9 > year", "is no part of a condition"),
+        ("9**9**9 > year", "is not part of a condition"),
         ("(y := 3) > year", "write =="),
         ("year > 1 if adult else 2", "is needed, not 'if'"),
-        ("adult\0", "no part of a condition"),
-        ("title == '\ud800'", "a surrogate, is no text"),
+        ("adult\0", "not part of a condition"),
+        ("title == '\ud800'", "a surrogate, half a character, is not text"),
         ("(" * 10_000, "where has 10,000 characters; 2,000 are the most"),
-        ("(" * 1_000, "parentheses stand 40 deep at most"),
+        ("(" * 1_000, "parentheses may be nested 40 deep at most"),
         ("-" * 1_999, "a number is needed"),
         ("not " * 499, "it ends where"),
         ("adult or " * 70 + "year < 3 or " * 70 + "adult", "comparison 65; 64 are the most"),
@@ -173,7 +173,7 @@ def test_as_much_as_is_allowed_is_answered():
     assert where("not " * 498 + "adult").tolist() == where("adult").tolist()
     assert where("(" * 40 + "adult" + ")" * 40).any() and where(" or ".join(["(adult)"] * 60)).any()
     assert where("item_id in [" + "1," * 900 + "]").sum() == 1
-    assert len("a" * LONGEST) == LONGEST and not where("title == '" + "x" * (LONGEST - 11) + "'").any()
+    assert len("a" * MAX_LENGTH) == MAX_LENGTH and not where("title == '" + "x" * (MAX_LENGTH - 11) + "'").any()
 
 
 PIECES = ["year", "title", "genres", "adult", "odd", "nope", "`release date`", "and", "or", "not", "in", "is", "None",

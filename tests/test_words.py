@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recsys_embed.errors import DataError, UnknownId
 from recsys_embed.words import formats as word_files
-from recsys_embed.words.vectors import WordVectors, read_test
+from recsys_embed.words.vectors import WordVectors, read_word_test
 
 WORDS = ["the", "käse", "日本", "king's", "a\u00a0b", '"', "42"]
 VECTORS = np.random.default_rng(0).normal(size=(len(WORDS), 3)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_gensims_fasttext_is_read(tmp_path):
     found = WordVectors.load(tmp_path / "model.bin")
     np.testing.assert_allclose(found.vector("be"), model.wv["be"], rtol=1e-5)
     (tmp_path / "cut.bin").write_bytes((tmp_path / "model.bin").read_bytes()[:900])
-    with pytest.raises(DataError, match="no whole fastText file"):
+    with pytest.raises(DataError, match="not a complete fastText file"):
         WordVectors.load(tmp_path / "cut.bin")
 
 
@@ -90,11 +90,11 @@ def test_what_the_formats_own_files_hold_is_counted(tmp_path):
         (b"a 1 2\n\nb 1 nan\n", "line 3"),
         (b"a 1 2\nb 1 1e39\n", "line 2"),
         (b"hello\n", "line 1 is not a word and its numbers"),
-        (b"3 2\na 1 2\nb 1 2\n", "says that it has 3 words and has 2: it may have been cut short"),
+        (b"3 2\na 1 2\nb 1 2\n", "should have 3 words but has 2: it may have been cut short"),
         (binary()[:-9], "cut short"),
-        (binary() + b"more", "goes on behind its 7 words"),
-        (b"2 2\na " + np.array([1, np.inf], "<f4").tobytes() + b"b " + b"\0" * 8, "holds what is no number"),
-        (gzip.compress(FORMS["glove"])[:-10], "no whole gzip file"),
+        (binary() + b"more", "goes on after its 7 words"),
+        (b"2 2\na " + np.array([1, np.inf], "<f4").tobytes() + b"b " + b"\0" * 8, "is not finite"),
+        (gzip.compress(FORMS["glove"])[:-10], "not a complete gzip file"),
         (b"999999999999 99999999\na b", "from 1 to 65536"),
     ],
 )
@@ -146,7 +146,7 @@ def test_damaged_own_files_are_refused(tmp_path):
     whole = path.read_bytes()
     for cut in (3, 20, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(DataError, match="no whole safetensors"):
+        with pytest.raises(DataError, match="not a complete safetensors"):
             WordVectors.load(path)
     path.write_bytes(whole)
     (tmp_path / "v.parquet").unlink()
@@ -157,7 +157,7 @@ def test_damaged_own_files_are_refused(tmp_path):
 def test_files_of_no_numbers_are_refused(tmp_path):
     pl.DataFrame({"word": WORDS}).write_parquet(tmp_path / "v.parquet")
     for vectors, message in (
-        (np.full((7, 2), np.nan, "f4"), "what is no number"),
+        (np.full((7, 2), np.nan, "f4"), "numbers that are not finite"),
         (np.zeros((7, 0), "f4"), "is empty"),
     ):
         np.save(tmp_path / "v.npy", vectors)
@@ -165,7 +165,7 @@ def test_files_of_no_numbers_are_refused(tmp_path):
             WordVectors.load(tmp_path / "v.npy")
     (tmp_path / "v.safetensors").write_bytes((9000).to_bytes(8, "little") + b"[" * 9000)
     (tmp_path / "v.txt").write_bytes(b"9" * 5000 + b" 2\na 1 2\n")
-    with pytest.raises(DataError, match="no whole safetensors"):
+    with pytest.raises(DataError, match="not a complete safetensors"):
         WordVectors.load(tmp_path / "v.safetensors")
     assert WordVectors.load(tmp_path / "v.txt").dim == 1  # too long to be a count of words, so it is one
 
@@ -209,7 +209,7 @@ class TestNeighbours:
 
         pairs = [(f"w{a}", f"w{b}", float(a + b)) for a, b in ((0, 1), (2, 3), (4, 9), (7, 8))]
         scores = [self.cosine(self.vectors.vector(a), self.vectors.vector(b)) for a, b, _ in pairs]
-        found = self.vectors.agreement([*pairs, ("w0", "nobody", 3.0)])
+        found = self.vectors.evaluate_word_pairs([*pairs, ("w0", "nobody", 3.0)])
         assert found == {
             "spearman": pytest.approx(spearmanr(scores, [p[2] for p in pairs]).statistic), "pairs": 4, "left_out": 1
         }  # fmt: skip
@@ -218,23 +218,23 @@ class TestNeighbours:
             ("w0", "w1", "w2", "w7"),
             ("x",) * 4,
         ]
-        assert self.vectors.accuracy(asked) == {"accuracy": 0.5, "questions": 2, "left_out": 1}
+        assert self.vectors.evaluate_word_analogies(asked) == {"accuracy": 0.5, "questions": 2, "left_out": 1}
         with pytest.raises(DataError, match="none of the 1"):
-            self.vectors.accuracy(asked[:1], most=2)
+            self.vectors.evaluate_word_analogies(asked[:1], restrict_vocab=2)
 
 
 def test_word_tests_are_told_apart(tmp_path):
     path = tmp_path / "t"
     path.write_text("# notes\nWord 1,Word 2,Human (mean)\nlove,sex,6.77\ntiger,cat,7\n")
-    assert read_test(path) == ([("love", "sex", 6.77), ("tiger", "cat", 7.0)], [])
+    assert read_word_test(path) == ([("love", "sex", 6.77), ("tiger", "cat", 7.0)], [])
     path.write_text(": capitals\nAthens Greece Baghdad Iraq\n")
-    assert read_test(path) == ([], [("Athens", "Greece", "Baghdad", "Iraq")])
+    assert read_word_test(path) == ([], [("Athens", "Greece", "Baghdad", "Iraq")])
     path.write_text("a\tb\t1\nc\td\n")
     with pytest.raises(DataError, match="line 2 is neither"):
-        read_test(path)
+        read_word_test(path)
     path.write_text("nothing\n")
     with pytest.raises(DataError, match="has no line of two words"):
-        read_test(path)
+        read_word_test(path)
 
 
 def test_words_are_learnt_from_texts():
@@ -243,8 +243,8 @@ def test_words_are_learnt_from_texts():
     texts = pl.Series(["A king and a queen rule.", "the cat and the dog play"] * 30)
     one, other = (train_words(texts, dim=8, epochs=3, seed=1) for _ in range(2))
     assert one.dim == 8 and "queen" in one.words and np.array_equal(one.vectors, other.vectors)
-    with pytest.raises(DataError, match="no word stands in 99 places"):
-        train_words(texts.head(2), least=99)
+    with pytest.raises(DataError, match="no word occurs 99 times"):
+        train_words(texts.head(2), min_count=99)
 
 
 def test_a_picture_of_words_is_drawn(tmp_path):

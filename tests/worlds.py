@@ -18,7 +18,7 @@ from recsys_embed.data.splits import split_cold_items
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.evaluation.cold_start import cold_metrics
 from recsys_embed.models.ranker import Ranker
-from recsys_embed.nets.two_tower import Model, build
+from recsys_embed.nets.two_tower import TwoTowerModel, build_two_tower
 from recsys_embed.recommender import Recommender
 
 USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
@@ -61,9 +61,9 @@ def small(loss: str, scorer: str = "dot", items: int = ITEMS, **given: object) -
     )  # type: ignore[arg-type]
 
 
-def scattered(config: ModelConfig) -> Model:
+def scattered(config: ModelConfig) -> TwoTowerModel:
     """A model whose vectors and biases are of all sizes, and with an offset."""
-    model = build(config, USERS, ITEMS)
+    model = build_two_tower(config, USERS, ITEMS)
     torch.manual_seed(3)
     with torch.no_grad():
         for tower in (model.users, model.items):
@@ -103,13 +103,13 @@ SPLIT = split_cold_items(RATINGS, 0.25, 0.0, 0.1, seed=1)
 
 
 def fitted(content, table=TABLE, **given):
-    model, train = small("softmax", epochs=30, content_pace=1.0, **given)
+    model, train = small("softmax", epochs=30, content_lr_scale=1.0, **given)
     return Recommender(model, train, content).fit(SPLIT.train, table)
 
 
 def cold_auc(recommender):
-    nothing = UserItems.nothing(len(RATINGS.users))
-    return cold_metrics(Ranker.of(recommender.model), SPLIT.test, nothing, recommender.counts)["auc"]
+    nothing = UserItems.empty(len(RATINGS.users))
+    return cold_metrics(Ranker.of(recommender.model), SPLIT.test, nothing, recommender.item_counts)["auc"]
 
 
 def recsys(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:

@@ -72,9 +72,9 @@ from recsys_embed.nets.losses import (  # noqa: E402
 from recsys_embed.nets.negative_sampling import (  # noqa: E402
     SAMPLERS,
     KnownPositives,
-    draw_unknown,
+    draw_negatives,
 )
-from recsys_embed.nets.two_tower import build  # noqa: E402
+from recsys_embed.nets.two_tower import build_two_tower  # noqa: E402
 from recsys_embed.training.autograd_step import (  # noqa: E402
     AutogradStep,
     Batch,
@@ -136,7 +136,7 @@ class World:
         user, item = pair // items, pair % items
         self.size = Size(users, items, len(pair))
         self.known = KnownPositives(UserItems.of(user, item, users), items, DEVICE)
-        self.counts = torch.from_numpy(np.bincount(item, minlength=items)).to(DEVICE)
+        self.item_counts = torch.from_numpy(np.bincount(item, minlength=items)).to(DEVICE)
         ones = torch.ones(len(pair), device=DEVICE)
         self.columns = Batch(torch.from_numpy(user).to(DEVICE), torch.from_numpy(item).to(DEVICE), ones, ones)
 
@@ -151,7 +151,7 @@ class World:
     def by_users(self, users: int) -> Iterator[Batch]:
         """Give batches of all ratings of so many users."""
         order = self.columns.user.argsort(stable=True)
-        start = self.known.start.tolist()
+        start = self.known.indptr.tolist()
         while True:
             for drawn in torch.randperm(self.size.users).split(users):
                 rows = torch.cat([order[start[u] : start[u + 1]] for u in drawn.tolist()])
@@ -171,16 +171,16 @@ def wide_world(small: bool) -> World:
 def step_of(world: World, model: ModelConfig, train: TrainConfig, kind: str = "best") -> AutogradStep:
     """Return a step of ours: the "best" one, "kernels", by "autograd" with Adam's kernel, or "plain" without it."""
     model, train = resolve_settings(model, train, world.size)
-    made = build(model, world.size.users, world.size.items).to(DEVICE)
+    made = build_two_tower(model, world.size.users, world.size.items).to(DEVICE)
     chosen: type[AutogradStep] = AutogradStep
     if kind == "best":
         chosen = step_for(made, train)
     elif kind == "kernels":
-        from recsys_embed.training.cuda_pairwise_step import CudaPairsStep
+        from recsys_embed.training.cuda_pairwise_step import CudaPairwiseStep
 
-        chosen = CudaPairsStep
+        chosen = CudaPairwiseStep
     generator = torch.Generator(DEVICE).manual_seed(0)
-    step = chosen(made, train, world.known, world.counts, generator)
+    step = chosen(made, train, world.known, world.item_counts, generator)
     step.optimizer.fused = kind != "plain"
     return step
 
@@ -241,15 +241,15 @@ def compare(world: World, loss: str, dim: int, size: int) -> list[Tensor]:
         for parameter in step.model.parameters():
             parameter.normal_(std=parameter.shape[1] ** -0.5)
     plain = copy.deepcopy(step.model)
-    adam = AutogradStep(plain, step.config, world.known, world.counts, step.generator).optimizer
+    adam = AutogradStep(plain, step.config, world.known, world.item_counts, step.generator).optimizer
     adam.fused = False
-    batches, draw = world.batches(size), step.negatives
+    batches, draw = world.batches(size), step.draw_items
     for _ in range(3):
         batch = next(batches)
         drawn = draw(batch)
-        step.negatives = lambda _, drawn=drawn: drawn
+        step.draw_items = lambda _, drawn=drawn: drawn
         adam.zero_grad()
-        expected = by_definition(plain, loss, batch, drawn.compared)
+        expected = by_definition(plain, loss, batch, drawn.coded)
         torch.testing.assert_close(step(batch), expected, rtol=1e-4, atol=1e-5)
         adam.step()
     for name, theirs in plain.named_parameters():
@@ -257,7 +257,7 @@ def compare(world: World, loss: str, dim: int, size: int) -> list[Tensor]:
             continue
         ours = step.model.get_parameter(name)
         states = step.optimizer.state[ours], adam.state[theirs]
-        of = {part: [getattr(s, part) for s in states] for part in ("mean", "square", "count", "shrunk")}
+        of = {part: [getattr(s, part) for s in states] for part in ("mean", "square", "steps", "log_decay")}
         for part, (a, b) in {"weight": [ours.detach(), theirs.detach()], **of}.items():
             error = float((a.double() - b.double()).norm() / b.double().norm())
             found["check"][f"{loss} {dim} {name} {part}"] = error
@@ -283,9 +283,9 @@ def sparse_adam(world: World, dim: int, batches: Iterator[Batch]) -> Step:
 
 
 def negatives_of(world: World) -> Callable[[Batch], Tensor]:
-    sampler, generator = SAMPLERS["uniform"](world.counts), torch.Generator(DEVICE).manual_seed(0)
+    sampler, generator = SAMPLERS["uniform"](world.item_counts), torch.Generator(DEVICE).manual_seed(0)
     every = torch.arange(world.size.items, device=DEVICE)
-    return lambda batch: draw_unknown(sampler, world.known, every, batch.user, 1, generator, rounds=1)[0][:, 0]
+    return lambda batch: draw_negatives(sampler, world.known, every, batch.user, 1, generator, rounds=1)[0][:, 0]
 
 
 def fbgemm(world: World, dim: int, kind: str, batches: Iterator[Batch]) -> Step:
@@ -385,14 +385,16 @@ def bpr(small: bool) -> None:
 
 def tune(small: bool) -> None:
     """Try other tiles."""
-    from recsys_embed.kernels import cuda
+    from recsys_embed.kernels import cuda_tiles
 
     size = 16 if small else 262_144
-    before = cuda.TILE, cuda.WARPS
-    for cuda.TILE in (512, 1024, 2048):
-        for cuda.WARPS in (2, 4, 8):
-            measure(f"ours: tile {cuda.TILE}, warps {cuda.WARPS}", 64, size, ours("kernels", 64, small), small)
-    cuda.TILE, cuda.WARPS = before
+    before = cuda_tiles.TILE, cuda_tiles.WARPS
+    for cuda_tiles.TILE in (512, 1024, 2048):
+        for cuda_tiles.WARPS in (2, 4, 8):
+            measure(
+                f"ours: tile {cuda_tiles.TILE}, warps {cuda_tiles.WARPS}", 64, size, ours("kernels", 64, small), small
+            )
+    cuda_tiles.TILE, cuda_tiles.WARPS = before
 
 
 def implicit_bpr(world: World, dim: int) -> None:
@@ -470,7 +472,7 @@ def mlp(small: bool) -> None:
     found["mlp"] = []
     world = World(60, 40, 600) if small else World(138_493, 26_744, 4_000_000)
     for size in [16] if small else [8192, 65_536, 209_715]:
-        model = ModelConfig(dim=8 if small else 64, scorer="mlp", hidden="16,8" if small else "256,256,128,64")
+        model = ModelConfig(dim=8 if small else 64, scorer="mlp", mlp_layers="16,8" if small else "256,256,128,64")
         train = TrainConfig(loss="logistic", negatives=4, batch_size=size)
         step, batches = step_of(world, model, train), ready(world.batches(size), 8)
         took = timed(lambda: step(next(batches)), rounds=2 if small else 7)  # noqa: B023

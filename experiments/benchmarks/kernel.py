@@ -32,7 +32,7 @@ from recsys_embed.config.recipes import Size, resolve_settings
 from recsys_embed.config.settings import LossName
 from recsys_embed.nets.losses import Objective
 from recsys_embed.nets.negative_sampling import KnownPositives
-from recsys_embed.nets.two_tower import build
+from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.training.autograd_step import AutogradStep
 from recsys_embed.training.trainer import _batches, _columns, step_for
 
@@ -55,10 +55,10 @@ def ours(ratings: Ratings, loss: LossName, plain: bool = False, **given: object)
     size = Size(len(ratings.users), len(ratings.items), len(ratings))
     configs = resolve_settings(ModelConfig(**model_given), TrainConfig(loss=loss, **given), size)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(0)
-    model = build(configs[0], size.users, size.items)
+    model = build_two_tower(configs[0], size.users, size.items)
     kind = PlainStep if plain else step_for(model, configs[1])
     known = KnownPositives(ratings.seen(), size.items, torch.device("cpu"))
-    step = kind(model, configs[1], known, torch.from_numpy(ratings.counts), generator)
+    step = kind(model, configs[1], known, torch.from_numpy(ratings.item_counts), generator)
     columns = _columns(ratings, configs[1], torch.device("cpu"))
     every = _batches(columns, configs[1], generator)
     most = 12 if plain else 10**9  # what is slow is measured on fewer steps
@@ -68,7 +68,7 @@ def ours(ratings: Ratings, loss: LossName, plain: bool = False, **given: object)
         for at, rows in enumerate(every()):
             if at == most:
                 break
-            step.at(columns, rows)
+            step.step_on_rows(columns, rows)
             done += len(rows)
         return done
 
@@ -86,7 +86,7 @@ def sparse_adam(ratings: Ratings, dim: int, batch: int) -> Pass:
         for _ in range(12):
             rows = torch.randint(len(user), (batch,))
             negative = torch.randint(len(ratings.items), (batch,))
-            while (wrong := known.has(user[rows], negative)).any():
+            while (wrong := known.contains(user[rows], negative)).any():
                 negative[wrong] = torch.randint(len(ratings.items), (int(wrong.sum()),))
             score = (u(user[rows]) * (v(item[rows]) - v(negative))).sum(1)
             loss = F.softplus(-score).mean()
@@ -160,7 +160,9 @@ def main() -> None:
     contenders: dict[str, Callable[[], Pass]] = {
         "ours: bpr": lambda: ours(ratings, "bpr", batch_size=args.batch, **pairs),
         "ours: bpr batch 8192": lambda: ours(ratings, "bpr", batch_size=8192, **pairs),
-        "ours: bpr, one moment a row": lambda: ours(ratings, "bpr", batch_size=args.batch, moments="row", **pairs),
+        "ours: bpr, one moment a row": lambda: ours(
+            ratings, "bpr", batch_size=args.batch, second_moment="row", **pairs
+        ),
         "ours: bpr, users whole in a step": lambda: ours(ratings, "bpr", batch_users=a_step, **pairs),
         "ours: bpr in plain torch": lambda: ours(ratings, "bpr", True, batch_size=args.batch, **pairs),
         "torch SparseAdam: bpr batch 8192": lambda: sparse_adam(ratings, dim, 8192),

@@ -32,9 +32,9 @@ def world(n: int, dim: int = 64) -> Recommender:
     made = Recommender()
     made.model = EmbeddingModel(users, items, np.zeros(1000, np.float32), np.zeros(n, np.float32))
     made.users, made.items = Vocab(np.arange(1000), "user"), Vocab(np.arange(n), "item")
-    made.counts = (1 + 5000 / (1 + random.permutation(n)) ** 0.7).astype(np.int64)
+    made.item_counts = (1 + 5000 / (1 + random.permutation(n)) ** 0.7).astype(np.int64)
     made.seen = UserItems.of(np.repeat(np.arange(1000), 20), random.integers(0, n, 20_000), 1000)
-    made.held_out = UserItems.nothing(1000)
+    made.held_out = UserItems.empty(1000)
     titles = [f"The {WORDS[a]} {WORDS[b]} {i}" for i, (a, b) in enumerate(random.integers(0, len(WORDS), (n, 2)))]
     made.table = pl.DataFrame(
         {

@@ -93,11 +93,11 @@ def took(index: Index, plain: EmbeddingModel, seen: UserItems, users: np.ndarray
         if begin > end and at >= 10:
             break
         asked = np.array([user])
-        index.search(plain.queries(asked), K, allowed, seen.of_users(asked))
+        index.search(plain.queries(asked), K, allowed, seen.pairs_of(asked))
         one.append(time.perf_counter() - begin)
     many = users[: BATCH if np.median(one) < 0.1 else 16]
     begin = time.perf_counter()
-    index.search(plain.queries(many), K, allowed, seen.of_users(many))
+    index.search(plain.queries(many), K, allowed, seen.pairs_of(many))
     batch = (time.perf_counter() - begin) / len(many)
     p50, p99 = np.percentile(one, (50, 99)).tolist()
     return {"p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "batch_ms": 1e3 * batch, "answers": len(one)}
@@ -110,12 +110,12 @@ def compared(plain: EmbeddingModel) -> Iterator[dict[str, Any]]:
     order = random.permutation(users)
     sample, timed = order[:SAMPLE], order[SAMPLE:]
     begin = time.perf_counter()
-    approximate = ApproximateIndex.of(plain, plain.queries(sample), seen.of_users(sample))
+    approximate = ApproximateIndex.of(plain, plain.queries(sample), seen.pairs_of(sample))
     built = {"build_s": time.perf_counter() - begin, "memory_mb": approximate.candidates.nbytes >> 20}
     for share in SHARES:
         allowed = None if share is None else random.random(n) < share
         few = timed[: TIMED if not plain.layers else 20]
-        recall = approximate.recall(plain.queries(few), K, allowed, seen.of_users(few))
+        recall = approximate.recall(plain.queries(few), K, allowed, seen.pairs_of(few))
         for name, index, more in (
             ("exact", ExactIndex.of(plain), {"build_s": 0.0, "memory_mb": 0, "recall": 1.0}),
             ("approximate", approximate, {**built, "recall": recall}),

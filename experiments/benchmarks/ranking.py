@@ -100,10 +100,10 @@ class World:
         return lambda: model.recommend(self.users, matrix, N=self.k, filter_already_liked_items=True)
 
     def ours(self) -> Run:
-        return lambda: list(self.ranker.lists(self.users, self.k, self.seen))
+        return lambda: list(self.ranker.top_k(self.users, self.k, self.seen))
 
     def evaluation(self, resamples: int) -> Run:
-        counts = self.train.counts
+        counts = self.train.item_counts
         return lambda: rank_metrics(self.ranker, self.test, self.seen, counts, KS, resamples)
 
     def recbole(self, batch: int) -> Run:
@@ -119,7 +119,7 @@ class World:
         from recbole.model.general_recommender import BPR
         from recbole.trainer import Trainer
 
-        rows = self.train.with_rows(self.test)
+        rows = self.train.concat(self.test)
         with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # where it leaves its logs
             given = {
                 "embedding_size": self.model.dim, "use_gpu": False, "data_path": folder, "checkpoint_dir": folder,

@@ -92,13 +92,13 @@ def measured(case: Case, file: Path, folder: Path) -> dict[str, Any]:
     from recsys_embed.config.recipes import resolve_settings
     from recsys_embed.config.settings import DataConfig
     from recsys_embed.data.checks import check_no_leakage
+    from recsys_embed.experiment.fit_and_refit import validation
     from recsys_embed.experiment.prepare import size_of
-    from recsys_embed.experiment.refit import validation
     from recsys_embed.kernels import available
     from recsys_embed.sources.load import load_dataset
     from recsys_embed.training import trainer as loop  # noqa: F401, so that no stage pays for importing torch
 
-    all(available(kernel) for kernel in ("adam", "pairs", "softmax", "ranking"))  # nor for compiling kernels
+    all(available(kernel) for kernel in ("adam", "pairwise", "softmax", "ranking"))  # nor for compiling kernels
 
     seconds: dict[str, float] = {}
     begin = time.perf_counter()
@@ -116,7 +116,7 @@ def measured(case: Case, file: Path, folder: Path) -> dict[str, Any]:
         check_no_leakage(one, other, "one", "other")
     stage("split")
     configs = resolve_settings(ModelConfig(dim=case.dim), TrainConfig(epochs=1), size_of(split))
-    recommender = Recommender(*configs).fit(split.train, held_out=split.valid.with_rows(split.test))
+    recommender = Recommender(*configs).fit(split.train, held_out=split.valid.concat(split.test))
     stage("epoch")
     quality = validation(split, data, configs[1])[0](recommender.model)
     stage("rank")

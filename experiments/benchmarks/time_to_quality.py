@@ -49,7 +49,7 @@ from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.item_item import EASE_LAMBDAS, Ease
 from recsys_embed.models.ranker import Ranker
-from recsys_embed.plots.style import COLOURS, INK, Label, new_figure, style, write, write_labels
+from recsys_embed.plots.style import COLOURS, INK, Label, new_figure, place_labels, save_figure, style_axes
 from recsys_embed.retrieval.exact import ExactIndex
 
 Point = tuple[float, float, int]  # seconds, NDCG@10, passes
@@ -119,7 +119,7 @@ class Watch:
         self.patience = patience
         self.points: list[Point] = []
         self.spent = self.begun = 0.0
-        seen, counts = fitted.seen(), fitted.counts
+        seen, counts = fitted.seen(), fitted.item_counts
         self.quality = lambda ranker: rank_metrics(ranker, relevant, seen, counts).metrics["ndcg_at_10"]
 
     def start(self) -> None:
@@ -268,7 +268,7 @@ def recbole_bpr(rows: Ratings, watch: Watch, seed: int, passes: int, **settings:
 
 def ease(rows: Ratings, watch: Watch, seed: int, passes: int, regularization: float) -> None:
     watch.start()
-    found = Ease(rows).rank(regularization)
+    found = Ease(rows).fit(regularization)
     watch.measure(lambda: found, passes)
 
 
@@ -340,7 +340,7 @@ def contenders(name: str) -> list[str]:
 def one(name: str, folder: str | None, who: str, seed: int) -> dict[str, Any]:
     """Fit one contender once; return its points, and the sizes of the data."""
     split = load(name, folder, 0)
-    rows, relevant = split.train.with_rows(split.valid), of_some(split.test)
+    rows, relevant = split.train.concat(split.valid), of_some(split.test)
     size = Size(len(rows.users), len(rows.items), len(split.train))
     epochs = resolve_settings(ModelConfig(), TrainConfig(), size)[1].epochs or 1
     lengths = [n for n in LENGTHS if n < 0.8 * epochs]
@@ -468,7 +468,7 @@ def draw(found: dict[str, Any], out: Path) -> None:
         if not whole:
             at = max(curve, key=lambda p: p[1])
             anchors.append(at[:2])
-            labels.append(Label(f"{who} {at[1]:.4f}", colour=colour, weight="bold", must=True))
+            labels.append(Label(f"{who} {at[1]:.4f}", colour=colour, weight="bold", required=True))
         at_all, known = np.linspace(0, len(x) - 1, 40 * len(x)), np.arange(len(x))
         lines.append(np.column_stack((np.exp(np.interp(at_all, known, np.log(x))), np.interp(at_all, known, y))))
     axis.set_xscale("log")
@@ -478,11 +478,11 @@ def draw(found: dict[str, Any], out: Path) -> None:
     title = f"{NAMES[found['dataset']]}: NDCG@10 on test against the time of the fit"
     if WHOLE in curves:
         title += f"\ndashed: {OURS}, whole trainings of {', '.join(f'{p[2]:.0f}' for p in envelope(curves))} passes"
-    style(axis, title, f"seconds of fitting ({found['machine']})", "NDCG@10")
+    style_axes(axis, title, f"seconds of fitting ({found['machine']})", "NDCG@10")
     axis.xaxis.label.set_size(8)
     figure.canvas.draw()
-    write_labels(axis, np.concatenate([np.array(anchors), *lines]), labels, len(labels), clear=True)
-    write(figure, out)
+    place_labels(axis, np.concatenate([np.array(anchors), *lines]), labels, len(labels), clear=True)
+    save_figure(figure, out)
 
 
 def main() -> None:

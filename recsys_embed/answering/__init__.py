@@ -1,4 +1,4 @@
-"""Answers as functions of a fitted state: recommend, similar, explain, predict, search, lists for many.
+"""Answers as functions of a fitted state: recommend, similar, explain, predict, search, and batch recommendations.
 
-Everything here takes a `state.FittedState`; nothing here trains.
+Everything here takes a `FittedState`; nothing here trains.
 """

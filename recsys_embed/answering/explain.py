@@ -1,4 +1,4 @@
-"""Why an item is in a user's list: the parts of its score, and which of the user's items speak for it."""
+"""Explanations: the components of an item's score, and the items of the user that support it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from recsys_embed.answering.profile import UserProfile
 from recsys_embed.answering.rank import scores_of
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.models.base import OutputKind
+from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.retrieval.nearest import nearest_of
 from recsys_embed.state.fitted import FittedState
 
-# How far the sum of contributions may be from a vector, as a share of its length: what float32 loses in a sum.
+# Relative tolerance between a vector and its recomputation: the rounding error of a float32 sum.
 _TOLERANCE = 1e-3
 
 
@@ -24,14 +25,16 @@ _TOLERANCE = 1e-3
 class Explanation:
     """Why an item is recommended to a user.
 
-    user: an id, or None for a user whom the model does not know. score: as in a list; it is the sum of `parts`:
-        offset, user_bias and item_bias, then collaborative and, for a model with descriptions, text; or mlp, which has
-        no parts; or popularity alone, for an anonymous user. value: what `predict` says, in `unit`.
-    own: {"item", "title", "kind", "value"}, the user's items that speak most for it. Of the kind "contribution", a
-        value is what the item adds to the score; with `rest` ("items" and "value" of those not listed, "vector" for a
-        vector of the user's own) they add up to collaborative and text. Of the kind "nearest", it is the cosine.
-    shared: {"column", "token", "items"}, the tokens that describe the item and so many of the user's.
-    seen: whether the item is in the user's history already.
+    user: an id, or None for a user whom the model does not know.
+    score: as in a list; the sum of `components`: offset, user_bias and item_bias, then collaborative and, for a model
+        with descriptions, text; or mlp, which cannot be split; or popularity alone, for an anonymous user.
+    value: the prediction, in `unit`.
+    evidence: {"item", "title", "kind", "value"}, the user's items that support it most. For the kind "contribution",
+        the value is what the item adds to the score; together with `remainder` ("items" and "value" of the items not
+        listed, "vector" for the user's individual vector) they add up to collaborative and text. For the kind
+        "nearest", the value is the cosine.
+    common_tokens: {"column", "token", "items"}, tokens that describe the item and this many items of the user.
+    seen: whether the item is already in the user's history.
     """
 
     user: Id | None
@@ -40,21 +43,25 @@ class Explanation:
     score: float
     unit: OutputKind
     value: float
-    parts: dict[str, float]
-    own: list[dict[str, Any]]
-    rest: dict[str, float] | None
-    shared: list[dict[str, Any]]
+    components: dict[str, float]
+    evidence: list[dict[str, Any]]
+    remainder: dict[str, float] | None
+    common_tokens: list[dict[str, Any]]
     seen: bool
 
     def summary(self) -> dict[str, Any]:
-        """Return it as `recsys explain --json` and the service have it, without the model's name."""
-        return asdict(self)
+        """Return the explanation as `recsys explain --json` and the service do, without the name of the model."""
+        return {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+
+# JSON keys of the fields that are named differently there.
+_JSON_KEYS = {"components": "parts", "evidence": "own", "remainder": "rest", "common_tokens": "shared"}
 
 
 def explain(state: FittedState, profile: UserProfile, row: int, k: int = 5) -> Explanation:
-    """Explain the item of a row to a user. k: how many of their items are named, and half as many as of the tokens."""
-    score, parts = _score_parts(state, profile, row)
-    own, rest = _evidence(state, profile, row, k)
+    """Explain the recommendation of an item row to a user. k: number of items to list; up to 2 k tokens are listed."""
+    score, components = _score_components(state, profile, row)
+    evidence, remainder = _evidence(state, profile, row, k)
     others = profile.history[profile.history != row]
     anonymous = profile.vector is None
     return Explanation(
@@ -64,58 +71,58 @@ def explain(state: FittedState, profile: UserProfile, row: int, k: int = 5) -> E
         score=score,
         unit="score" if anonymous else state.model.output,
         value=score if anonymous else float(state.model.to_prediction(np.array([score], np.float32))[0]),
-        parts=parts,
-        own=own,
-        rest=rest,
-        shared=state.tokens.common(row, others, 2 * k),
+        components=components,
+        evidence=evidence,
+        remainder=remainder,
+        common_tokens=state.tokens.common(row, others, 2 * k),
         seen=len(others) < len(profile.history),
     )
 
 
-def _score_parts(state: FittedState, profile: UserProfile, row: int) -> tuple[float, dict[str, float]]:
-    """Return a score, as lists have it, and the parts that add up to it."""
+def _score_components(state: FittedState, profile: UserProfile, row: int) -> tuple[float, dict[str, float]]:
+    """Return the score of an item, as in a list, and the components that add up to it."""
     score = float(scores_of(state, profile, np.array([row]))[0])
     if profile.vector is None:
         return score, {"popularity": score}
-    parts = state.model.score_parts(profile.bias, row, score)
-    if "collaborative" not in parts or state.content_model is None:
-        return score, parts
-    match = parts.pop("collaborative")
-    if not state.counts[row]:  # its description is all that is known of it
-        return score, parts | {"collaborative": 0.0, "text": match}
+    components = state.model.score_components(profile.bias, row, score)
+    if "collaborative" not in components or state.content_model is None:
+        return score, components
+    product = components.pop("collaborative")
+    if not state.item_counts[row]:  # the vector of a cold item comes from its description alone
+        return score, components | {"collaborative": 0.0, "text": product}
     vectors = state.content_model.content_vectors
     if vectors is None:
-        return score, parts | {"collaborative": match}
+        return score, components | {"collaborative": product}
     text = float(profile.vector.astype(np.float64) @ vectors[row])
-    return score, parts | {"collaborative": match - text, "text": text}
+    return score, components | {"collaborative": product - text, "text": text}
 
 
 def _evidence(
     state: FittedState, profile: UserProfile, row: int, k: int
 ) -> tuple[list[dict[str, Any]], dict[str, float] | None]:
-    """Return the k items of a user that speak most for an item; and what the others add, where there is a sum."""
-    found = None if profile.vector is None else contributions(state, profile, row)
-    if found is None:
+    """Return the k items of a user that support an item most, and what the others add if the score is a sum."""
+    added = None if profile.vector is None else contributions(state, profile, row)
+    if added is None:
         others = profile.history[profile.history != row]
-        cosines, places = nearest_of(state.model.item_vectors, others, np.array([row]), k)
-        rows, values, kind, rest = others[places[0]], cosines[0], "nearest", None
+        cosines, positions = nearest_of(state.model.item_vectors, others, np.array([row]), k)
+        rows, values, kind, remainder = others[positions[0]], cosines[0], "nearest", None
     else:
-        order = np.argsort(-found.values, kind="stable")
-        left = found.values[order[k:]]
-        rest = {"items": len(left), "value": float(left.sum())}
-        rest |= {} if found.remainder is None else {"vector": found.remainder}
-        rows, values, kind = found.rows[order[:k]], found.values[order[:k]], "contribution"
-    named = [
-        {"item": state.item_ids[at], "title": state.titles[at], "kind": kind, "value": value}
-        for at, value in zip(rows.tolist(), values.tolist(), strict=True)
+        order = np.argsort(-added.values, kind="stable")
+        unlisted = added.values[order[k:]]
+        remainder = {"items": len(unlisted), "value": float(unlisted.sum())}
+        remainder |= {} if added.remainder is None else {"vector": added.remainder}
+        rows, values, kind = added.rows[order[:k]], added.values[order[:k]], "contribution"
+    evidence = [
+        {"item": state.item_ids[item], "title": state.titles[item], "kind": kind, "value": value}
+        for item, value in zip(rows.tolist(), values.tolist(), strict=True)
     ]
-    return named, rest
+    return evidence, remainder
 
 
 class Contributions(NamedTuple):
     """What each item of a user adds to a score: item rows [n] and values [n].
 
-    remainder: what no item adds: a vector of the user's own, or the mean user that a new one begins from.
+    remainder: what no item adds: the user's individual vector, or the mean user that a new user starts from.
     """
 
     rows: Rows
@@ -124,34 +131,36 @@ class Contributions(NamedTuple):
 
 
 def contributions(state: FittedState, profile: UserProfile, row: int) -> Contributions | None:
-    """Return what each item of a user adds to their score of the item of a row, or None where that is no sum.
+    """Return what each item of a user adds to their score of an item row, or None if the score is not such a sum.
 
-    It is a sum where users are made of their histories, and for whoever was folded in. It is none for a vector that
-    training gave to a user, nor for the cosine with a history and such a vector, of which only the direction is kept.
+    It is a sum for users of a history model, and for users who were folded in. It is not for a user vector that was
+    trained directly, nor with a cosine scorer for the sum of a history and such a vector, since it was normalized.
     """
     assert profile.vector is not None
-    vector, feedback, own_vector = profile.vector.astype(np.float64), profile.feedback, False
-    if state.model.users_are_histories and profile.user >= 0:
+    vector, feedback, has_own_vector = profile.vector.astype(np.float64), profile.feedback, False
+    if state.model.has_history_users and profile.user >= 0:
         history = state.history(profile.user)
         feedback = Feedback.from_likes(history) if feedback is None else feedback.merged_with(history)
-        own_vector = _adds_own_vector(state)
+        has_own_vector = _has_own_vectors(state)
     elif feedback is None or profile.user >= 0:
         feedback = Feedback.from_likes(profile.history)
     folded = state.fold_in.fit_user(feedback)[0].astype(np.float64)
-    is_folded = _same(folded, vector)
-    found = state.fold_in.contributions(feedback, folded, row) if is_folded or own_vector else None
-    if found is None:
+    is_folded_in = _is_close(folded, vector)
+    added = state.fold_in.contributions(feedback, folded, row) if is_folded_in or has_own_vector else None
+    if added is None:
         return None
-    remainder = found.remainder
-    if not is_folded:
+    remainder = added.remainder
+    if not is_folded_in:
         remainder = float((vector - folded) @ state.model.item_vectors[row].astype(np.float64))
-    return Contributions(feedback.rows, found.values, remainder)
+    return Contributions(feedback.rows, added.values, remainder)
 
 
-def _adds_own_vector(state: FittedState) -> bool:
-    """Whether a user is the sum of their history and a vector of their own."""
-    return not state.embeddings.normalized and state.metadata["settings"].get("user_tower") == "both"
+def _has_own_vectors(state: FittedState) -> bool:
+    """Return whether a user is the sum of their history vectors and an individual vector."""
+    if not isinstance(state.model, EmbeddingModel) or state.model.normalized:
+        return False
+    return state.metadata["settings"].get("user_tower") == "both"
 
 
-def _same(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
-    return bool(np.abs(one - other).max(initial=0) <= _TOLERANCE * np.abs(other).max(initial=0))
+def _is_close(actual: NDArray[np.floating], expected: NDArray[np.floating]) -> bool:
+    return bool(np.abs(actual - expected).max(initial=0) <= _TOLERANCE * np.abs(expected).max(initial=0))

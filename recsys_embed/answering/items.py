@@ -1,4 +1,4 @@
-"""Answers about items: similar ones, those that a text or a picture finds, and the words nearest to one."""
+"""Answers about items: similar items, search by text or image, and the words nearest to an item."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from recsys_embed.state.fitted import FittedState
 
 
 def similar(state: FittedState, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
-    """Return the k items with the greatest cosine to each item; see `Recommender.similar`."""
+    """Return the k items most similar to each item by cosine; see `Recommender.similar`."""
     check_k(k)
     rows = rows_of(state.items, items)
-    scores, found = state.cosine_index.neighbours(rows, k)
-    return as_table(state, scores, found, of=state.items.ids(rows))
+    scores, neighbours = state.cosine_index.neighbours(rows, k)
+    return as_table(state, scores, neighbours, of=state.items.ids(rows))
 
 
 def search(state: FittedState, query: str | None, k: int = 10, image: str | Path | None = None) -> pl.DataFrame:
-    """Return the k items nearest to a text, to a picture, or to both; see `Recommender.search`."""
+    """Return the k items most similar to a text, an image, or both; see `Recommender.search`."""
     check_k(k)
     content = state.require_content_model()
     if not query and image is None:
@@ -46,5 +46,5 @@ def find_item(state: FittedState, text: Id) -> Id:
     """Return the id of the item with this id or title; see `titles.find_item`."""
     if not isinstance(text, int | str | np.integer):
         raise UnknownId(f"{text!r} names no item: an id or a title is needed")
-    found: Id = state.items.ids([find_row(str(text), state.items, state.table["title"])])[0]
-    return found
+    item: Id = state.items.ids([find_row(str(text), state.items, state.table["title"])])[0]
+    return item

@@ -1,4 +1,4 @@
-"""Predictions of (user, item) pairs, and whether a pair was seen."""
+"""Predictions for (user, item) pairs, and which pairs were seen."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from recsys_embed.state.fitted import FittedState
 
 
 def predict(state: FittedState, users: Id | Iterable[Id], items: Id | Iterable[Id]) -> Floats:
-    """Return what each user is expected to make of the item beside it, [n]; see `Recommender.predict`."""
+    """Return predictions for pairs of a user and an item, [n]; see `Recommender.predict`."""
     rows = rows_of(state.users, users), rows_of(state.items, items)
     if len(rows[0]) != len(rows[1]):
-        raise SettingError(f"predict takes one item for each user; it was given {len(rows[0])} and {len(rows[1])}")
+        raise SettingError(f"predict takes one item per user; it was given {len(rows[0])} and {len(rows[1])}")
     return state.model.predict(*rows)
 
 
 def is_seen(state: FittedState, ratings: Ratings) -> Mask:
-    """Return which ratings the model was fitted on, or updated with since, bool [n]."""
+    """Return which ratings the model was fitted on or updated with, bool [n]."""
     users, items = (
-        own.rows(theirs.series, missing="negative")
-        for own, theirs in ((state.users, ratings.users), (state.items, ratings.items))
+        known.rows(given.series, missing="negative")
+        for known, given in ((state.users, ratings.users), (state.items, ratings.items))
     )
     user, item, width = users[ratings.user], items[ratings.item], len(state.items)
-    seen = pair_keys(*state.seen.of_users(np.arange(len(state.users))), width)
+    seen = pair_keys(*state.seen.pairs_of(np.arange(len(state.users))), width)
     return (user >= 0) & (item >= 0) & np.isin(pair_keys(user, item, width), seen)

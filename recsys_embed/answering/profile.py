@@ -1,4 +1,4 @@
-"""Whom an answer is for: a user of the model, a new user by their feedback, or an anonymous user."""
+"""The user that an answer is for: a trained user, a new user described by their feedback, or an anonymous user."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from recsys_embed.errors import SettingError
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.state.fitted import FittedState
 
-# Weights of the lowest rating and of a dislike, where a like weighs 1 (experiments/LOG.md): only a little below zero,
-# since to have seen an item at all says most. On a scale wider than this, ratings are amounts, and all count alike.
+# Weight of the lowest rating and of a dislike, where a like weighs 1 (experiments/LOG.md). It is close to zero, since
+# having interacted with an item at all says most. On a wider scale than this, ratings are amounts and all weigh 1.
 _LOWEST_WEIGHT, _WIDEST_SCALE = -0.1, 100.0
 
 
@@ -24,12 +24,12 @@ def _no_rows() -> Rows:
 
 @dataclass(frozen=True)
 class UserProfile:
-    """A user whom items are ranked for.
+    """A user to rank items for.
 
-    vector [d]: None for an anonymous user, for whom items go by popularity. bias: the user's.
-    history: item rows that they rated or like, ascending; explanations speak of these. disliked: item rows that they
-    dislike. Neither is in their list, unless asked for. user: their row, or -1 for a user whom the model does not know.
-    feedback: what was folded in since the training, or None.
+    vector [d]: None for an anonymous user, whose items are ranked by popularity. bias: the user bias.
+    history: rows of items that they rated or like, ascending; explanations refer to them. disliked: rows of items that
+    they dislike. By default, neither is recommended. user: their row, or -1 for a user whom the model does not know.
+    feedback: what was folded in after training, or None.
     """
 
     vector: Floats | None
@@ -44,7 +44,7 @@ ANONYMOUS = UserProfile(None)
 
 
 def known_user(state: FittedState, row: int) -> UserProfile:
-    """Return the user of a row as the model was trained to know them."""
+    """Return the profile of a trained user, by row, without further feedback."""
     return UserProfile(*state.model.user(row), state.seen[row], user=row)
 
 
@@ -55,10 +55,10 @@ def profile_of(
     dislikes: Iterable[Id] = (),
     ratings: Mapping[Id, float] | None = None,
 ) -> UserProfile:
-    """Return the profile of a user, of a new user by their likes, dislikes and ratings, or of an anonymous one.
+    """Return the profile of a trained user, of a new user given by their feedback, or of an anonymous user.
 
-    A user of the model who likes, dislikes or rates something here is that user, updated by it.
-    Raises UnknownId for users and items that are not known, SettingError for ratings that are not numbers.
+    A trained user with likes, dislikes or ratings is updated with them. Raises UnknownId for unknown users and items,
+    SettingError for ratings that are not numbers.
     """
     items = state.items
     profile = ANONYMOUS if user is None else known_user(state, state.users.row(user))
@@ -69,11 +69,11 @@ def profile_of(
 def with_feedback(
     state: FittedState, profile: UserProfile, likes: Rows, dislikes: Rows, ratings: Mapping[int, float]
 ) -> UserProfile:
-    """Return a profile with feedback folded in; the same profile where there is none.
+    """Fold feedback into a profile; without feedback, return the same profile.
 
-    profile: as `known_user` returns it, or ANONYMOUS. likes, dislikes: item rows, in any order, duplicates allowed.
-    ratings: by item row. It is all the feedback since the training: more of it comes with all of this again.
-    For one item a rating counts before a dislike, and a dislike before a like.
+    profile: from `known_user`, or ANONYMOUS. likes, dislikes: item rows in any order, duplicates allowed. ratings: by
+    item row. Feedback is cumulative: pass everything since training, not only what is new. For the same item, a rating
+    takes precedence over a dislike, and a dislike over a like.
     """
     feedback, disliked = to_feedback(state, likes, dislikes, ratings)
     if not len(feedback.rows):
@@ -94,11 +94,11 @@ def with_feedback(
 
 
 def to_feedback(state: FittedState, likes: Rows, dislikes: Rows, ratings: Mapping[int, float]) -> tuple[Feedback, Rows]:
-    """Return what a user says of items as feedback, and the rows of the items that they dislike.
+    """Convert likes, dislikes and ratings to feedback; return it and the rows of the disliked items.
 
-    In a ranking model a rating weighs linearly from -.1 for the lowest of the training to 1 for the highest; with a
-    --min-rating it weighs 1 from there on and 0 below, as in training. In a model of stars a like is a rating half way
-    from the mean to the highest, and a dislike half way to the lowest.
+    For a ranking model, the weight of a rating rises linearly from -0.1 for the lowest training rating to 1 for the
+    highest; with --min-rating it is 1 from there on and 0 below, as in training. For a model of "stars", a like is a
+    rating half way from the mean to the highest rating, and a dislike half way to the lowest.
     """
     model, (low, high) = state.model, state.model.scale
     entries = dict.fromkeys(np.asarray(likes, np.int64).tolist(), (1.0, (model.offset + high) / 2, False))

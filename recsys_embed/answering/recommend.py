@@ -1,11 +1,10 @@
-"""One request, one answer: Python, the command line, the service and MLflow all come here, so that they agree."""
+"""Answer a recommendation request. Python, the command line, the service and MLflow all use this, so they agree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from recsys_embed.answering.exclusions import excluded_rows
 from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.rank import check_k, rank_for
 from recsys_embed.answering.request import Recommendations, RecommendRequest
@@ -25,10 +24,10 @@ def recommend(state: FittedState, request: RecommendRequest) -> Recommendations:
 
 
 def recommend_to(state: FittedState, profile: UserProfile, request: RecommendRequest) -> Recommendations:
-    """Answer a request for a profile that is at hand; whom the request itself names is not looked at."""
+    """Answer a request for a given profile; the user that the request names is ignored."""
     check_k(request.k)
     rules = compile_rules(state, request.rules, request.candidates, request.exclude)
-    rows, scores, shortfall = rank_for(state, profile, request.k, rules, hidden_rows(state, profile, request))
+    rows, scores, shortfall = rank_for(state, profile, request.k, rules, excluded_rows(state, profile, request))
     nearest = nearest_in(state, profile.history, rows) if request.explain else None
     return Recommendations(state, rows, scores, nearest, shortfall)
 
@@ -37,26 +36,12 @@ def compile_rules(
     state: FittedState, rules: Rules, candidates: Sequence[Id] | None, exclude: Sequence[Id]
 ) -> CompiledRules:
     """Compile rules. candidates: item ids to choose from; exclude: item ids. Raises UnknownId, SettingError."""
-    only = None if candidates is None else state.items.rows(candidates)
-    return state.rules.compile(rules, only, state.items.rows(exclude))
-
-
-def hidden_rows(state: FittedState, profile: UserProfile, request: RecommendRequest) -> Rows:
-    """Return the item rows, ascending, that may not be in a user's list because of who they are."""
-    hidden = [] if request.include_seen else [profile.history, profile.disliked]
-    if profile.user >= 0:
-        if state.shared:  # a node is never recommended to itself
-            hidden.append(np.array([profile.user]))
-        if request.hide_test:
-            hidden.append(state.held_out[profile.user])
-    hidden = [rows for rows in hidden if len(rows)]
-    if len(hidden) < 2:
-        return hidden[0] if hidden else profile.history[:0]
-    return np.unique(np.concatenate(hidden))
+    candidate_rows = None if candidates is None else state.items.rows(candidates)
+    return state.rules.compile(rules, candidate_rows, state.items.rows(exclude))
 
 
 def nearest_in(state: FittedState, history: Rows, rows: Rows, k: int = 2) -> list[list[int]]:
-    """Return, for each item row, the k rows of a history that are nearest to it by cosine."""
+    """Return, for each item row, the k rows of a history nearest to it by cosine."""
     if not len(history) or not len(rows):
         return [[] for _ in rows]
     nearest: list[list[int]] = history[nearest_of(state.model.item_vectors, history, rows, k)[1]].tolist()

@@ -1,4 +1,4 @@
-"""A request for recommendations, and the list that answers it."""
+"""A request for recommendations, and its answer."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config.settings import NO_RULES, Rules, UnknownName
+from recsys_embed.config.settings import NO_RULES, OnUnknown, Rules
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.state.fitted import FittedState
 
 
 @dataclass(frozen=True)
 class RecommendRequest:
-    """For whom a list is asked, how long it is, and what it may hold.
+    """Who a list is for, how long it is, and what it may hold.
 
-    user: an id of the model; or likes, dislikes (item ids) and ratings (by item id) of a new user; or both, for a user
-    with what they like lately. With none of them the list is for an anonymous user. candidates: item ids to choose
-    from; exclude: item ids to leave out. include_seen: the user's own items may be in the list. hide_test: their
-    held-out ratings may not. explain: say for each item which of the user's items are nearest to it.
-    on_unknown: whether unknown ids are an "error", or are left out ("skip"): an unknown user is then a new one.
+    user: the id of a known user; likes, dislikes (item ids) and ratings (by item id): feedback of a new user, or, with
+    `user`, recent feedback of a known one. Without any of these, the list is for an anonymous user.
+    k: length of the list. candidates: item ids to choose from; None for all. exclude: item ids to leave out.
+    include_seen: allow items of the user's history. hide_test: leave out their held-out items. explain: add to each
+    item the items of the user's history nearest to it. on_unknown: whether unknown ids are an "error", or "skip" to
+    ignore them; an unknown user is then treated as a new one.
     """
 
     user: Id | None = None
@@ -34,10 +35,10 @@ class RecommendRequest:
     hide_test: bool = False
     rules: Rules = NO_RULES
     explain: bool = False
-    on_unknown: UnknownName = "error"
+    on_unknown: OnUnknown = "error"
 
     def without_unknown(self, state: FittedState) -> RecommendRequest:
-        """Return the request without the ids that the model does not know."""
+        """Return the request without ids that the model does not know."""
         items = state.items
         return replace(
             self,
@@ -52,10 +53,10 @@ class RecommendRequest:
 
 @dataclass(frozen=True)
 class Recommendations:
-    """A list: item rows and their scores, best first.
+    """Recommended item rows and their scores, best first.
 
-    nearest[n]: the rows of the user's items that are nearest to the n-th, where that was asked for. shortfall: why
-    there are fewer items than asked for, or None.
+    nearest[n]: rows of the user's items nearest to the n-th item, if the request asked for them. shortfall: why there
+    are fewer items than requested, or None.
     """
 
     state: FittedState
@@ -65,12 +66,12 @@ class Recommendations:
     shortfall: str | None = None
 
     def entries(self) -> list[dict[str, Any]]:
-        """Return the list as `recsys recommend --json` and the service give it."""
+        """Return the list as dicts, as in `recsys recommend --json` and the service."""
         ids, titles = self.state.item_ids, self.state.titles
-        found = [
+        entries: list[dict[str, Any]] = [
             {"item": ids[row], "title": titles[row], "score": score, "rank": rank}
             for rank, (row, score) in enumerate(zip(self.rows.tolist(), self.scores.tolist(), strict=True), 1)
         ]
-        for entry, nearest in zip(found, self.nearest or (), strict=False):
+        for entry, nearest in zip(entries, self.nearest or (), strict=False):
             entry["why"] = [{"item": ids[row], "title": titles[row]} for row in nearest]
-        return found
+        return entries

@@ -1,4 +1,4 @@
-"""Lists as tables, and ids as rows: the border between the state's rows and the outside."""
+"""Convert between the rows inside a state and the ids and tables outside."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from recsys_embed.errors import UnknownId
 from recsys_embed.state.fitted import FittedState
 
 
-def as_table(state: FittedState, scores: Floats, rows: Rows, **whose: pl.Series) -> pl.DataFrame:
-    """Return lists as one long table: scores and item rows [b, k], best first; row -1 is none.
+def as_table(state: FittedState, scores: Floats, rows: Rows, **owners: pl.Series) -> pl.DataFrame:
+    """Return lists (scores and item rows [b, k], best first, padded with row -1) as one long table.
 
-    whose: a column, by its name, of whose lists they are: [b] ids.
+    owners: a column, by name, of the ids [b] that the lists belong to.
     """
-    which, rank = np.nonzero(rows >= 0)
-    found = rows[rows >= 0]
+    line, rank = np.nonzero(rows >= 0)
+    items = rows[rows >= 0]
     return pl.DataFrame(
         {
-            **{name: ids.gather(which) for name, ids in whose.items()},
-            "item_id": state.items.ids(found),
-            "title": state.table["title"].gather(found),
+            **{name: ids.gather(line) for name, ids in owners.items()},
+            "item_id": state.items.ids(items),
+            "title": state.table["title"].gather(items),
             "score": scores[rows >= 0],
             "rank": rank + 1,
         }
@@ -33,7 +33,7 @@ def as_table(state: FittedState, scores: Floats, rows: Rows, **whose: pl.Series)
 
 
 def one_or_more(vocab: Vocab, ids: Id | Iterable[Id]) -> Iterable[Id]:
-    """Return one id or several as several. Raises UnknownId for what is no id."""
+    """Return one id as a list, several ids unchanged. Raises UnknownId for anything else."""
     if isinstance(ids, int | str | np.integer):
         return [ids]
     if isinstance(ids, bytes | Mapping) or not isinstance(ids, Iterable):
@@ -42,5 +42,5 @@ def one_or_more(vocab: Vocab, ids: Id | Iterable[Id]) -> Iterable[Id]:
 
 
 def rows_of(vocab: Vocab, ids: Id | Iterable[Id]) -> Rows:
-    """Return the rows of one id or several. Raises UnknownId."""
+    """Return the rows of one id or of several. Raises UnknownId."""
     return vocab.rows(one_or_more(vocab, ids))

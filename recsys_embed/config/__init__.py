@@ -1,4 +1,4 @@
-"""Every setting, written once, and the recipes that fill what is left open.
+"""All settings, each declared once, and the recipes that fill in those left open.
 
-A setting is a field of a dataclass in `settings`; options, JSON, MLflow parameters and checks follow from it.
+A setting is a field of a dataclass in `settings`; options, JSON, MLflow parameters and checks are derived from it.
 """

@@ -1,4 +1,4 @@
-"""What a settings class is: fields with their types and help, from which options, JSON and checks follow."""
+"""Settings classes as data: their fields with types and help texts, from which options, JSON and checks are derived."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, get_args, get_type_hints
 from recsys_embed.errors import SettingError
 
 
-def names_of(text: str | None) -> tuple[str, ...]:
-    """Return the names of a comma-separated list."""
+def parse_names(text: str | None) -> tuple[str, ...]:
+    """Return the names in a comma-separated list."""
     return tuple(n.strip() for n in (text or "").split(",") if n.strip())
 
 
@@ -21,56 +21,60 @@ def settings(*configs: Any) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for config in configs for f in fields(config)}
 
 
-# Settings that say where things lie, who is told of them and in which pictures: no result depends on them.
+# Settings for locations, tracking and pictures: no result depends on them.
 NON_RESULT_SETTINGS = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment", "register")
 
 
 def short_name(dataset: str) -> str:
-    """Return what people call a data set: its name, or that of its file, without the folders of this machine."""
+    """Return a data set's name for display: its own, or that of its file without the folder."""
     return Path(dataset.partition(":")[0]).name
 
 
 def flag(name: str, on: bool = True) -> str:
-    """Return the option of a setting: min_rating -> --min-rating, and --no-refit for a switch that is off."""
-    name = "continue" if name == "start" else name  # no name in Python
+    """Return the option for a setting: min_rating -> --min-rating, and --no-refit for a switch that is off."""
     return f"--{'' if on else 'no-'}{name.replace('_', '-')}"
 
 
-def command(*configs: Any, of: str = "train", preset: Mapping[str, Any] | None = None) -> str:
-    """Return the `recsys train` of these settings, for a shell: the data set, and what is no default and no place.
+def command(*configs: Any, name: str = "train", preset: Mapping[str, Any] | None = None) -> str:
+    """Return a `recsys train` command line with these settings, quoted for a shell.
 
-    of: another command that takes them. preset: the settings of the preset that is among them by name; what is as
-    it has it is left to it.
+    It names the data set and every setting that differs from its default, except `NON_RESULT_SETTINGS`.
+    name: another command that takes these settings. preset: the settings of the preset that `configs` name; those
+    that equal the preset's are omitted.
     """
-    words = ["recsys", of]
+    words = ["recsys", name]
     for config in configs:
         for field in fields(config):
             value = getattr(config, field.name)
-            usual = (preset or {}).get(field.name, field.default)
-            if field.name in NON_RESULT_SETTINGS or value is None or (value == usual and field.name != "dataset"):
+            default = (preset or {}).get(field.name, field.default)
+            if field.name in NON_RESULT_SETTINGS or value is None or (value == default and field.name != "dataset"):
                 continue
             words += [flag(field.name, value)] if isinstance(value, bool) else [flag(field.name), str(value)]
     return shlex.join(words)
 
 
 def options(config: type) -> Iterator[tuple[Field[Any], Any, str]]:
-    """Yield (field, type, help) of every setting of a config class."""
+    """Yield (field, type, help) for every setting of a config class."""
     hints = get_type_hints(config, include_extras=True)
     for field in fields(config):
         kind, text = get_args(hints[field.name])
         yield field, kind, text
 
 
-def check(good: bool, name: str, value: object, expected: str) -> None:
-    """Raise SettingError, in one form for all settings, where a value is not good."""
-    if not good:
+def check(valid: bool, name: str, value: object, expected: str) -> None:
+    """Raise SettingError, worded alike for all settings, unless `valid`."""
+    if not valid:
         raise SettingError(f"{name.replace('_', '-')} must be {expected}, got {value}")
 
 
-def _check_choices(config: Any) -> None:
-    """Refuse a name that its Literal does not have."""
+def choices(kind: Any) -> list[str]:
+    """Return the values of a Literal type, or an empty list for another type."""
+    return [c for k in (kind, *get_args(kind)) for c in get_args(k) if isinstance(c, str)]
+
+
+def check_choices(config: Any) -> None:
+    """Raise SettingError for a value that is not among those of its setting's Literal type."""
     for field, kind, _ in options(type(config)):
-        value = getattr(config, field.name)
-        choices = [c for k in (kind, *get_args(kind)) for c in get_args(k) if isinstance(c, str)]
-        if choices and value is not None and value not in choices:
-            raise SettingError(f"{field.name.replace('_', '-')} must be one of {', '.join(choices)}, got {value!r}")
+        value, names = getattr(config, field.name), choices(kind)
+        if names and value is not None and value not in names:
+            raise SettingError(f"{field.name.replace('_', '-')} must be one of {', '.join(names)}, got {value!r}")

@@ -1,4 +1,4 @@
-"""What the settings are where nobody says: recipes that validation data chose (experiments/LOG.md)."""
+"""Default settings: recipes that were chosen on validation data (experiments/LOG.md)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from recsys_embed.config.fields import check, flag
-from recsys_embed.config.settings import FitName, ModelConfig, TrainConfig
+from recsys_embed.config.settings import FitMethodName, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError
 
-# Hidden numbers of an MLP that a step may hold: 256 MB, and about four times that with the gradient. A world of more
-# pairs of users and items than this gets the sampled softmax by default: comparing with all items takes its time.
+# Hidden activations of an MLP that a step may hold: 256 MB, and about four times that with the gradient. Data with
+# more (user, item) pairs than this get the sampled softmax by default: comparing with all items would take too long.
 STEP_NUMBERS = 64_000_000
 
-# What a loss was tuned to, on validation data (experiments/LOG.md). A setting that is given wins over its recipe.
-# batch_size is the least one; batch_share is the share of the ratings that a step takes when that is more, so that
-# an epoch has about ten steps whatever the size: what counts is the number of steps and not of ratings.
+# Settings tuned for each loss on validation data (experiments/LOG.md). A setting that is given overrides its recipe.
+# batch_size is the minimum; batch_share is the share of the ratings that a step takes where that is more, so that an
+# epoch has about ten steps whatever the data's size: what matters is the number of steps, not of ratings.
 _SOFTMAX = {
     "dim": 128, "epochs": 10, "batch_size": 1024, "batch_share": 0.1, "lr": 0.03, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 4.0, "item_decay": 2.0, "bias_decay": 0.0, "content_decay": 8.0, "content_pace": 0.3, "balance": 0.5,
+    "user_decay": 4.0, "item_decay": 2.0, "bias_decay": 0.0, "content_decay": 8.0, "content_lr_scale": 0.3,
+    "balance": 0.5,
 }  # fmt: skip
 _PAIRS = {
     "dim": 64, "epochs": 40, "batch_size": 8192, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_pace": 0.3, "balance": 0.0,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_lr_scale": 0.3,
+    "balance": 0.0,
 }  # fmt: skip
 _MLP = {
     "dim": 32, "epochs": 10, "batch_size": 512, "batch_share": 0.0, "lr": 0.01, "init_scale": 0.1, "dropout": 0.0,
-    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_pace": 0.3, "balance": 0.5,
+    "user_decay": 1.0, "item_decay": 1.0, "bias_decay": 0.0, "content_decay": 1.0, "content_lr_scale": 0.3,
+    "balance": 0.5,
 }  # fmt: skip
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("softmax", "dot"): _SOFTMAX,
@@ -49,16 +52,17 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-# What changes where a user is the sum of what they rated. Both of these get better most of all while the learning rate
-# falls at the end: a pause in the middle is no reason to stop.
+# Differences for users represented by the sum of the items they rated. With these and with the cosine, the metric
+# improves most while the learning rate falls at the end: a plateau in the middle is no reason to stop.
 _HISTORY = {
     "dim": 256, "epochs": 40, "batch_users": 256, "lr": 0.01, "user_decay": 6.0, "item_decay": 6.0, "balance": 0.5,
     "patience": 0,
 }  # fmt: skip
 
 
-# What changes with the cosine. Short vectors of rare items are as long as all others then, and the tables need neither
-# size nor strong decay to tell them apart. A bias would make the popular ones win; it fades, to what pays.
+# Differences for the cosine. Rare items' short vectors are then normalized to the length of all others, so the tables
+# need neither width nor strong decay to tell items apart. A bias would favour popular items; weight decay shrinks it
+# to the size that helps.
 _COSINE = {
     "dim": 128, "epochs": 40, "batch_users": 128, "lr": 0.03, "init_scale": 1.0, "dropout": 0.1,
     "user_decay": 2.0, "item_decay": 2.0, "bias_decay": 0.5, "balance": 0.5, "negatives": 2048,
@@ -66,40 +70,43 @@ _COSINE = {
 }  # fmt: skip
 
 
-# What changes where users and items are one table: a hub cannot be near to all of its neighbours, who are far from each
-# other, so that its bias has to say how many it has.
+# Differences for a graph, where users and items share one table: a hub cannot be close to all of its neighbours, which
+# are far from each other, so its bias must express its degree.
 _GRAPH = {"bias_decay": 0.0, "user_decay": 1.0}
 
 
-# Gibbs samples of squared error (train/gibbs.py), and the settings that they know; all others are Adam's alone.
+# Gibbs sampling for squared error (training/gibbs.py), and the settings that it uses; all others apply to Adam only.
 _GIBBS = {"dim": 24, "epochs": 100}
-_GIBBS_KNOWS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
+_GIBBS_SETTINGS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
 
 
 class Size(NamedTuple):
-    """How large a data set is: its users, items and training ratings. shared: users and items are the same nodes."""
+    """The size of a data set: users, items and training ratings. is_graph: users and items are the same nodes."""
 
     users: int
     items: int
     ratings: int
-    shared: bool = False
+    is_graph: bool = False
 
 
 def resolve_settings(
-    model: ModelConfig, train: TrainConfig, size: Size, described: bool = False
+    model: ModelConfig, train: TrainConfig, size: Size, has_content: bool = False
 ) -> tuple[ModelConfig, TrainConfig]:
-    """Return both settings with every None filled from the recipe of the loss and scorer.
+    """Return both configs with every None filled in from the recipe for the loss and scorer.
 
-    described: whether items have descriptions. With the method gibbs, settings of Adam stay None.
+    has_content: whether items have descriptions. With method gibbs, Adam's settings stay None.
+    Raises SettingError for settings that contradict each other.
     """
+    if model.family != "embedding":  # another family fills in its own settings
+        return model, train
     loss = train.loss or default_loss(model.scorer, size)
-    known = RECIPES.get((loss, model.scorer))
-    if known is None:
+    recipe = RECIPES.get((loss, model.scorer))
+    if recipe is None:
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
-    if size.shared:
-        _check_graph(model, train, loss, described)
-    train = replace(train, method=_method(model, train, loss, described))
+    if size.is_graph:
+        _check_graph(model, train, loss, has_content)
+    train = replace(train, method=_fit_method(model, train, loss, has_content))
     if train.method == "gibbs":
         dim, epochs = model.dim or _GIBBS["dim"], train.epochs or _GIBBS["epochs"]
         return replace(model, dim=dim), replace(train, loss="mse", epochs=epochs)
@@ -108,22 +115,22 @@ def resolve_settings(
     for used, what in ((train.negative_weight != 1, "--negative-weight"), (tower != "id", f"--user-tower {tower}")):
         if used and not ranked:
             raise SettingError(f"{what} goes with --scorer dot and a softmax, not with {model.scorer} and {loss}")
-    cosine = (ranked and tower == "id" and not described) if model.cosine is None else model.cosine
+    cosine = (ranked and tower == "id" and not has_content) if model.cosine is None else model.cosine
     if ranked and (tower != "id" or cosine):
-        known = {**known, **(_HISTORY if tower != "id" else _cosine(size))}
-    batch = max(known["batch_size"], round(size.ratings * known["batch_share"]))
-    compared = {"softmax": size.items, "sampled-softmax": train.negatives or known.get("negatives", 0)}.get(loss, 1)
+        recipe = {**recipe, **(_HISTORY if tower != "id" else _cosine(size))}
+    batch = max(recipe["batch_size"], round(size.ratings * recipe["batch_share"]))
+    n_compared = {"softmax": size.items, "sampled-softmax": train.negatives or recipe.get("negatives", 0)}.get(loss, 1)
     width = sum(model.layers) if model.scorer == "mlp" else 1
-    if min(batch, size.users) * compared * width > STEP_NUMBERS:
-        batch = max(1, STEP_NUMBERS // (compared * width))
+    if min(batch, size.users) * n_compared * width > STEP_NUMBERS:
+        batch = max(1, STEP_NUMBERS // (n_compared * width))
     temperature = model.temperature or (0.15 if cosine else 1.0)
-    filled: dict[str, Any] = {"patience": 8, **known, "loss": loss, "temperature": temperature}
+    filled: dict[str, Any] = {"patience": 8, **recipe, "loss": loss, "temperature": temperature}
     filled |= {"user_tower": tower, "cosine": cosine}
-    if size.shared:  # there is one table
+    if size.is_graph:  # there is one table
         filled["item_decay"] = None
-    # Steps are of users or of ratings: what is given decides, and then the recipe.
-    of_users = train.batch_users or ("batch_users" in known and not train.batch_size)
-    filled |= {"batch_size": None} if of_users else {"batch_size": batch, "batch_users": None}
+    # A step takes a batch of users or of ratings: what was given decides, then the recipe.
+    by_users = train.batch_users or ("batch_users" in recipe and not train.batch_size)
+    filled |= {"batch_size": None} if by_users else {"batch_size": batch, "batch_users": None}
 
     def fill(config: Any) -> Any:
         missing = {
@@ -133,20 +140,20 @@ def resolve_settings(
 
     model, train = fill(model), fill(train)
     for name in ("user_decay", "item_decay", "bias_decay", "content_decay"):
-        pace = train.content_pace if name == "content_decay" and train.content_pace is not None else 1.0
-        product = (train.lr or 0) * (getattr(train, name) or 0) * pace
+        lr_scale = train.content_lr_scale if name == "content_decay" and train.content_lr_scale is not None else 1.0
+        product = (train.lr or 0) * (getattr(train, name) or 0) * lr_scale
         check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
 
 
-def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> None:
-    """Raise SettingError for what does not go with one table of nodes and edges without direction."""
+def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, has_content: bool) -> None:
+    """Raise SettingError for settings that one table of nodes and undirected edges rules out."""
     tower = model.user_tower or "id"
     for used, what in (
         (model.scorer != "dot", f"--scorer {model.scorer}"),
         (loss == "mse", "--loss mse"),
         (tower != "id", f"--user-tower {tower}"),
-        (described, "what describes items (--text, --item-vectors, --images)"),
+        (has_content, "what describes items (--text, --item-vectors, --images)"),
         (train.item_decay is not None, "--item-decay (--user-decay is that of nodes)"),
     ):
         if used:
@@ -154,28 +161,28 @@ def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, described: b
 
 
 def _cosine(size: Size) -> dict[str, Any]:
-    """Return the recipe of the cosine: more ratings ask for fewer epochs, since each of those has more steps."""
+    """Return the cosine's recipe: more ratings need fewer epochs, since each epoch has more steps."""
     epochs = max(8, round(_COSINE["epochs"] * max(1.0, size.ratings / 100_000) ** -0.3))
     batch = min(512, max(_COSINE["batch_users"], size.users // 24))
-    return {**_COSINE, **(_GRAPH if size.shared else {}), "epochs": epochs, "batch_users": batch}
+    return {**_COSINE, **(_GRAPH if size.is_graph else {}), "epochs": epochs, "batch_users": batch}
 
 
-def _method(model: ModelConfig, train: TrainConfig, loss: str, described: bool) -> FitName:
-    """Return what finds the vectors; raise SettingError for a method gibbs that other settings do not go with."""
-    against = [] if loss == "mse" else [f"--loss {loss}"]
-    against += [f"--scorer {model.scorer}"] if model.scorer != "dot" else []
-    against += ["descriptions of items"] if described else []
+def _fit_method(model: ModelConfig, train: TrainConfig, loss: str, has_content: bool) -> FitMethodName:
+    """Return the method that fits the vectors. Raises SettingError for gibbs with settings that only Adam takes."""
+    conflicts = [] if loss == "mse" else [f"--loss {loss}"]
+    conflicts += [f"--scorer {model.scorer}"] if model.scorer != "dot" else []
+    conflicts += ["descriptions of items"] if has_content else []
     for config in (model, train):
         for field in fields(config):
-            if field.name not in _GIBBS_KNOWS and getattr(config, field.name) != field.default:
-                against.append(flag(field.name, getattr(config, field.name) is not False))
-    if train.method == "gibbs" and against:
-        raise SettingError(f"--method gibbs goes with --loss mse and --scorer dot, not with {', '.join(against)}")
-    return train.method or ("adam" if against else "gibbs")
+            if field.name not in _GIBBS_SETTINGS and getattr(config, field.name) != field.default:
+                conflicts.append(flag(field.name, getattr(config, field.name) is not False))
+    if train.method == "gibbs" and conflicts:
+        raise SettingError(f"--method gibbs goes with --loss mse and --scorer dot, not with {', '.join(conflicts)}")
+    return train.method or ("adam" if conflicts else "gibbs")
 
 
 def default_loss(scorer: str, size: Size) -> str:
-    """Return the loss that is taken when none is named."""
+    """Return the loss that is used when none is named."""
     if scorer == "mlp":
         return "logistic"
     return "softmax" if size.users * size.items <= STEP_NUMBERS else "sampled-softmax"

@@ -1,4 +1,4 @@
-"""What the numbers are: ids and vocabularies, ratings, the items of each user, splits, checks, item tables.
+"""In-memory data: ids and vocabularies, ratings, the items of each user, splits, checks and item tables.
 
-Nothing here knows a file format, a model or torch.
+Nothing here depends on a file format, a model or torch.
 """

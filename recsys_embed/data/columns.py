@@ -1,18 +1,14 @@
-"""Which column of a frame plays which role."""
+"""Find out which column of a frame holds the users, the items, the ratings and the times."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from recsys_embed.errors import DataError
 
-if TYPE_CHECKING:
-    pass
-
-
-# Names that a column may have when nobody says otherwise, in the order of preference.
+# Column names that are recognised for each role, most preferred first.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "user": ("user_id", "userId", "user", "user_procid", "source"),
     "item": ("item_id", "itemId", "movieId", "item", "item_procid", "target"),
@@ -22,35 +18,40 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
-    """Return a polars or pandas frame as a polars one; raise DataError for anything else."""
+    """Return a polars or pandas frame as a polars frame; raise DataError for anything else."""
     if isinstance(frame, pl.DataFrame):
         return frame
     if type(frame).__module__.partition(".")[0] != "pandas":
         raise DataError(f"a polars or pandas DataFrame is needed, not a {type(frame).__name__}")
     try:
         return pl.from_pandas(frame)
-    except Exception as error:  # pyarrow's errors, of a column of mixed types
+    except Exception as error:  # pyarrow raises errors of its own for a column of mixed types
         raise DataError(f"a column of the frame holds mixed types: {str(error).splitlines()[0]}") from None
 
 
-def _listed(columns: list[str]) -> str:
-    """Name a few columns in a message."""
-    named = ", ".join(repr(c[:40]) for c in columns[:12])
-    return named + (f", … ({len(columns)} in all)" if len(columns) > 12 else "")
+def _format_names(columns: list[str]) -> str:
+    """List column names for a message: at most 12 of them, shortened to 40 characters each."""
+    names = ", ".join(repr(c[:40]) for c in columns[:12])
+    return names + (f", … ({len(columns)} in all)" if len(columns) > 12 else "")
 
 
-def find_columns(columns: list[str], named: dict[str, str | None]) -> dict[str, str]:
-    """Return the column of each role: the one that is named, else the first usual name that is there."""
-    found = {}
-    for role, name in named.items():
+def find_columns(columns: list[str], given: dict[str, str | None]) -> dict[str, str]:
+    """Return the column of each role: the given name or, for None, the first of its usual names that is there.
+
+    columns: the frame's columns. given: the roles to look for, each with a column name or None.
+    Roles without a column are left out. Raises DataError for a given name that is not there, and if no column
+    holds the users or the items.
+    """
+    column_of_role = {}
+    for role, name in given.items():
         if name is not None and name not in columns:
-            raise DataError(f"there is no column {name!r} for the {role}; the columns are {_listed(columns)}")
+            raise DataError(f"there is no column {name!r} for the {role}; the columns are {_format_names(columns)}")
         name = name or next((n for n in COLUMN_NAMES[role] if n in columns), None)
         if name is None and role in ("user", "item"):
             raise DataError(
-                f"no column for the {role} among {_listed(columns)}: name it ({role}=…, --{role}-col), or, "
-                "for a file without a header, name all of them with --columns user,item,rating,timestamp"
+                f"no column for the {role} among {_format_names(columns)}: name it ({role}=…, --{role}-col) or, "
+                "for a file without a header, name all columns with --columns user,item,rating,timestamp"
             )
         if name is not None:
-            found[role] = name
-    return found
+            column_of_role[role] = name
+    return column_of_role

@@ -1,4 +1,4 @@
-"""A data set: ratings, and what is known of the items."""
+"""A data set: ratings and an item table, with held-out parts that came as files or are split off."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from recsys_embed.data.splits import Split, split_cold_items, split_leave_last, 
 
 
 class Dataset(NamedTuple):
-    """A data set: its ratings, and what is known of its items (a frame with `item_id` first) or None.
+    """The ratings of a data set and its item table, a frame whose first column is `item_id`, or None.
 
-    valid, test: held-out parts that came as files of their own; `ratings` is then the training part.
+    valid, test: held-out ratings that came in files of their own; `ratings` is then the training part.
     """
 
     ratings: Ratings
@@ -24,29 +24,31 @@ class Dataset(NamedTuple):
     valid: Ratings | None = None
     test: Ratings | None = None
 
-    def with_unrated(self) -> Dataset:
-        """Return the same with the items of the item table that nobody has rated among the items."""
+    def with_unrated_items(self) -> Dataset:
+        """Return the same with a vocabulary of items that includes those of the item table without a rating."""
         if self.items is None:
             return self
         ids = self.items["item_id"]
-        parts = [None if part is None else part.with_items(ids) for part in (self.ratings, self.valid, self.test)]
-        assert parts[0] is not None
-        return Dataset(parts[0], self.items, parts[1], parts[2])
+        ratings, valid, test = (
+            None if part is None else part.with_items(ids) for part in (self.ratings, self.valid, self.test)
+        )
+        assert ratings is not None
+        return Dataset(ratings, self.items, valid, test)
 
     def split(self, config: DataConfig) -> Split:
-        """Return (train, valid, test): the files where there are such, else the split that the settings name.
+        """Return (train, valid, test): held-out files as they are, otherwise the split that the settings name.
 
-        A validation file alone holds nothing out for test. A test file alone leaves it to the split to carve
-        validation out of the training ratings.
+        With a validation file but no test file, the test part is empty. With a test file but no validation file, the
+        split takes the validation part from the training ratings.
         """
-        nothing = self.ratings.take(np.arange(0))
+        empty = self.ratings.take(np.arange(0))
         if self.valid is not None:
-            return Split(self.ratings, self.valid, nothing if self.test is None else self.test)
+            return Split(self.ratings, self.valid, empty if self.test is None else self.test)
         train, valid, test = SPLITS[config.split](self.ratings, config, self.test is None)
         return Split(train, valid, test if self.test is None else self.test)
 
 
-# A split takes (ratings, settings, whether to hold out a test part) and gives (train, valid, test).
+# A split takes (ratings, settings, whether to hold out a test part) and returns (train, valid, test).
 SPLITS: dict[str, Callable[[Ratings, DataConfig, bool], Split]] = {
     "random": lambda r, c, test: split_random(r, c.valid_share, c.test_share * test, c.split_seed or 0),
     "leave-last": lambda r, c, test: split_leave_last(r, test),

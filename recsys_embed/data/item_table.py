@@ -1,4 +1,4 @@
-"""Item tables: one row an item, in the order of a vocabulary."""
+"""Item tables: one row per item, in the order of a vocabulary."""
 
 from __future__ import annotations
 
@@ -17,50 +17,63 @@ if TYPE_CHECKING:
 log = logging.getLogger("recsys_embed")
 
 
-def aligned(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
-    """Return an item table with one row an item, in the order of the vocabulary; a missing title is the id."""
+def align_items(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
+    """Return an item table with one row per item, in the order of the vocabulary.
+
+    items: a table with a column `item_id`; items that it lacks get nulls, items that are not in the vocabulary are
+        dropped, and of several rows of one item the first is used. None: a table of ids and titles alone.
+    The result has `item_id` and `title` among its columns; a missing title is the id. A column `ratings` is dropped.
+    """
     ids = vocab.series.alias("item_id")
     table = pl.DataFrame({"item_id": ids})
     if items is not None:
         items = as_polars(items)
-        if "item_id" not in items.columns:
-            raise DataError(f"the item table has no column item_id; it has {', '.join(items.columns)[:200]}")
+        _check_has_ids(items)
         items = items.filter(pl.col("item_id").is_not_null())
-        key = vocab.like(items["item_id"])
-        known = items.with_columns(item_id=key).filter(key.is_not_null()).unique("item_id", keep="first")
-        found = int(ids.is_in(known["item_id"].implode()).sum())
-        if found < len(vocab) / 2:
-            log.warning("the item table knows %d of the %d rated items: are its ids the same?", found, len(vocab))
-        table = table.join(known, on="item_id", how="left", maintain_order="left")
-    name = pl.col("item_id").cast(pl.String)
+        key = vocab.cast_column(items["item_id"])
+        rows = items.with_columns(item_id=key).filter(key.is_not_null()).unique("item_id", keep="first")
+        n_covered = int(ids.is_in(rows["item_id"].implode()).sum())
+        if n_covered < len(vocab) / 2:
+            log.warning("the item table has %d of the %d rated items: does it use the same ids?", n_covered, len(vocab))
+        table = table.join(rows, on="item_id", how="left", maintain_order="left")
+    id_text = pl.col("item_id").cast(pl.String)
     if "title" not in table.columns:
-        table = table.with_columns(title=name).select("item_id", "title", pl.exclude("item_id", "title"))
+        table = table.with_columns(title=id_text).select("item_id", "title", pl.exclude("item_id", "title"))
     title = pl.col("title").cast(pl.String)
     blank = title.is_null() | (title.str.strip_chars() == "")
-    return table.with_columns(title=pl.when(blank).then(name).otherwise(title)).drop("ratings", strict=False)
+    return table.with_columns(title=pl.when(blank).then(id_text).otherwise(title)).drop("ratings", strict=False)
 
 
-def new_rows(table: pl.DataFrame, known: Vocab, own: pl.DataFrame) -> tuple[Vocab, pl.DataFrame]:
-    """Return the ids of new items and their rows, with the columns and types of the table `own` of the known ones.
+def new_item_rows(table: pl.DataFrame, known: Vocab, known_table: pl.DataFrame) -> tuple[Vocab, pl.DataFrame]:
+    """Return the vocabulary of new items and their rows, with the columns and types of `known_table`.
 
-    Raises DataError for ids that are known already, stand twice or are of another type, and columns that do not fit.
+    table: the new items. known, known_table: the items of the model and their table.
+    Raises DataError for ids that are in the model already, occur twice or have another type, and for columns that
+    cannot be converted.
     """
-    if "item_id" not in table.columns:
-        raise DataError(f"the item table has no column item_id; it has {', '.join(table.columns)[:200]}")
-    ids = known.like(table["item_id"])
+    _check_has_ids(table)
+    ids = known.cast_column(table["item_id"])
     if ids.null_count():
-        odd = table["item_id"].filter(ids.is_null())[0]
-        raise DataError(f"item id {odd!r} is no integer, and the ids of this model are")
-    both = set(ids.to_list()) & set(known.series.to_list())
-    if both or ids.n_unique() < len(ids):
-        same = both or set(ids.filter(ids.is_duplicated()).to_list())
-        raise DataError(f"{len(same)} items are known already or stand twice, e.g. {min(same)}")
+        bad_id = table["item_id"].filter(ids.is_null())[0]
+        raise DataError(f"item id {bad_id!r} is not an integer, but the ids of this model are")
+    in_model = set(ids.to_list()) & set(known.series.to_list())
+    if in_model or ids.n_unique() < len(ids):
+        repeated = in_model or set(ids.filter(ids.is_duplicated()).to_list())
+        raise DataError(
+            f"new items need ids of their own: {len(repeated)} are in the model already or given twice, "
+            f"e.g. {min(repeated)}"
+        )
     vocab = Vocab(ids, "item")
-    rows = aligned(table, vocab)
-    shared = [c for c in own.columns if c in rows.columns]
-    lists = [c for c in shared if own.schema[c] == pl.String and rows.schema[c] == pl.List(pl.String)]
+    rows = align_items(table, vocab)
+    columns = [c for c in known_table.columns if c in rows.columns]
+    lists = [c for c in columns if known_table.schema[c] == pl.String and rows.schema[c] == pl.List(pl.String)]
     try:
         rows = rows.with_columns(pl.col(c).list.join("|") for c in lists)
-        return vocab, rows.select(pl.col(c).cast(own.schema[c], strict=False) for c in shared)
+        return vocab, rows.select(pl.col(c).cast(known_table.schema[c], strict=False) for c in columns)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"the columns of the new items do not fit: {str(error).splitlines()[0]}") from None
+
+
+def _check_has_ids(table: pl.DataFrame) -> None:
+    if "item_id" not in table.columns:
+        raise DataError(f"the item table has no column item_id; it has {', '.join(table.columns)[:200]}")

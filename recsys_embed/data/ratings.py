@@ -1,4 +1,4 @@
-"""Ratings: who rated what how, as columns of one length; and Seen, the same by user."""
+"""Ratings: which user rated which item how, as columns of equal length."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.config.settings import DuplicatesName
+from recsys_embed.data.columns import as_polars, find_columns
 from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
-from recsys_embed.data.sorting import ascending, ordered, pair_keys
+from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
     from scipy.sparse import csr_matrix
-from recsys_embed.data.columns import as_polars, find_columns
-from recsys_embed.data.user_items import UserItems
 
 log = logging.getLogger("recsys_embed")
 
-
-# Pairs that are written out at once, to be hashed.
-_LINES = 1 << 20
+# Pairs that are written as text at a time, to be hashed.
+_HASH_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings of items by users; every row is one (user, item) pair and every pair has one row at most.
+    """Ratings of items by users: each row is one (user, item) pair, and no pair has more than one row.
 
-    users, items: the vocabularies. user, item: their rows, int64 [n]. value: float32 [n], 1.0 where the data
-    has no ratings. time: int64 [n], seconds since 1970, or None. `merged` counts rows that were duplicates.
-    Of a graph both vocabularies are one and the same (`shared`), and every edge stands in two rows, (a, b) and (b, a).
+    users, items: the vocabularies. user, item: rows of these, int64 [n]. value: float32 [n], 1.0 if the data has no
+    ratings. time: int64 [n], seconds since 1970, or None. n_duplicates: rows that were dropped as duplicates.
+    For a graph both vocabularies are the same object (see `is_graph`), and each edge has two rows, (a, b) and (b, a).
     """
 
     users: Vocab
@@ -45,7 +44,7 @@ class Ratings:
     item: Rows
     value: NDArray[np.float32]
     time: Rows | None = None
-    merged: int = 0
+    n_duplicates: int = 0
 
     def __post_init__(self) -> None:
         lengths = [len(self.user), len(self.item), len(self.value)] + ([] if self.time is None else [len(self.time)])
@@ -65,47 +64,43 @@ class Ratings:
         shared_ids: bool = False,
         vocabs: tuple[Vocab, Vocab] | None = None,
         from_text: bool = False,
-        place: RowLabel = RowLabel(),  # noqa: B008
+        row_label: RowLabel = RowLabel(),  # noqa: B008
     ) -> Ratings:
-        """Make Ratings of a polars or pandas frame.
+        """Build Ratings from a polars or pandas frame.
 
         user, item, rating, time: column names; by default the usual ones (`COLUMN_NAMES`) are looked for.
-            Without a rating column every row is a positive of value 1; without a time column `time` is None.
-        duplicates: what becomes of several rows of one user and item: the "last" one (in time, else in file
-            order), the "first", their "mean", their "sum" (time is the last), or an "error".
-        shared_ids: both id columns name nodes of one kind, and a row is an edge without direction. Edges of a node
-            with itself are left out, and one that stands there in both directions is a duplicate.
-        vocabs: the users and items, where several frames share them. By default they are made of this frame.
-        from_text: the frame was read from text, so ids that are all integers become integers.
-        place: how the frame's rows are named in error messages.
+            Without a rating column every row is a positive with value 1; without a time column `time` is None.
+        duplicates: what to do with several rows of one user and item: keep the "last" (by time, else by row order),
+            keep the "first", take the "mean" or the "sum" of the ratings (with the last time), or raise an "error".
+        shared_ids: both id columns name nodes of one graph, and each row is an undirected edge. Self-loops are
+            dropped, and an edge that is given in both directions is a duplicate.
+        vocabs: the users and the items, if several frames share them; by default they are built from this frame.
+        from_text: the frame was read from a text file, so ids that are all integers become integers.
+        row_label: how error messages number the rows.
         Raises DataError for missing columns, empty frames, and values that are missing or not finite.
         """
         data = as_polars(frame)
         names = find_columns(data.columns, {"user": user, "item": item, "rating": rating, "time": time})
         if data.is_empty():
             raise DataError("there are no ratings: the data has a header but no row")
-        ids = [id_column(data[names[side]], side, from_text, place) for side in ("user", "item")]
-        if shared_ids:
-            users, items = vocabs or (_nodes(ids),) * 2
-        else:
-            users, items = vocabs or (Vocab.of(ids[0], "user"), Vocab.of(ids[1], "item"))
+        ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
+        users, items = vocabs or _build_vocabs(ids, shared_ids)
         columns = {
             "user": pl.Series(users.rows(ids[0])),
             "item": pl.Series(items.rows(ids[1])),
-            "value": _values(data[names["rating"]], place)
+            "value": _parse_values(data[names["rating"]], row_label)
             if "rating" in names
             else pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True),
         }
         if "time" in names:
-            columns["time"] = _times(data[names["time"]], place)
+            columns["time"] = _parse_times(data[names["time"]], row_label)
         table = pl.DataFrame(columns)
-        table, merged = _merge(_one_way(table) if shared_ids else table, duplicates, place)
+        table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
         if shared_ids:
-            table = _both_ways(table)
-            if not vocabs:  # who had edges with themselves alone is no node
-                rows = table["user"].unique().sort().to_numpy()
-                users = items = Vocab(users.ids(rows), "node")
-                table = table.with_columns(pl.Series(c, np.searchsorted(rows, table[c])) for c in ("user", "item"))
+            table = _mirror_edges(table)
+            if not vocabs:
+                table, users = _drop_isolated_nodes(table, users)
+                items = users
         return cls(
             users=users,
             items=items,
@@ -113,85 +108,91 @@ class Ratings:
             item=table["item"].to_numpy(writable=True),
             value=table["value"].to_numpy(),
             time=table["time"].to_numpy() if "time" in names else None,
-            merged=merged,
+            n_duplicates=n_duplicates,
         )
 
     def __len__(self) -> int:
         return len(self.user)
 
     def __repr__(self) -> str:
-        if self.shared:
+        if self.is_graph:
             return f"Ratings({len(self) // 2:,} edges, {len(self.users):,} nodes)"
         return f"Ratings({len(self):,} rows, {len(self.users):,} users, {len(self.items):,} items)"
 
     @property
-    def shared(self) -> bool:
-        """Whether users and items are one vocabulary: the nodes of a graph."""
+    def is_graph(self) -> bool:
+        """True for a graph, whose nodes are both the users and the items: one vocabulary serves for both."""
         return self.users is self.items
 
     def take(self, rows: Rows | NDArray[np.bool_]) -> Ratings:
-        """Return the given rows (numbers or a mask) with the same vocabularies; all splits are made of this."""
+        """Return the given rows (row numbers or a mask) with the same vocabularies; splits are built from this."""
         if rows.dtype == np.bool_:
-            rows = np.flatnonzero(rows)  # once for all columns
+            rows = np.flatnonzero(rows)  # once, rather than once per column
         return replace(
             self,
             user=self.user[rows],
             item=self.item[rows],
             value=self.value[rows],
             time=None if self.time is None else self.time[rows],
-            merged=0,
+            n_duplicates=0,
         )
 
-    def positives(self, least: float | None) -> Ratings:
-        """Return the ratings of at least so much; all of them for None."""
-        return self if least is None else self.take(self.value >= least)
+    def positives(self, threshold: float | None) -> Ratings:
+        """Return the ratings of at least the threshold, or all of them if it is None."""
+        return self if threshold is None else self.take(self.value >= threshold)
 
-    def with_rows(self, other: Ratings) -> Ratings:
-        """Return these rows and then those of another table of the same vocabularies."""
+    def concat(self, other: Ratings) -> Ratings:
+        """Return these rows followed by those of other Ratings with the same vocabularies."""
         time = None if self.time is None or other.time is None else np.concatenate((self.time, other.time))
         columns = {
             name: np.concatenate((getattr(self, name), getattr(other, name))) for name in ("user", "item", "value")
         }
-        return replace(self, **columns, time=time, merged=0)  # type: ignore[arg-type]
+        return replace(self, **columns, time=time, n_duplicates=0)  # type: ignore[arg-type]
 
     def with_items(self, ids: pl.Series) -> Ratings:
-        """Return the same ratings over a vocabulary that holds these item ids too, rated or not."""
-        known = self.items.like(ids.drop_nulls())
-        if known.null_count():
-            log.warning("%d items of the item table have ids that are no integers: left out", known.null_count())
-        joined = pl.concat([self.items.series, known.drop_nulls()])
+        """Return the same ratings over a vocabulary that has these item ids too, rated or not."""
+        cast_ids = self.items.cast_column(ids.drop_nulls())
+        if cast_ids.null_count():
+            log.warning(
+                "ignored %d items of the item table: their ids are not integers, as the other ids are",
+                cast_ids.null_count(),
+            )
+        joined = pl.concat([self.items.series, cast_ids.drop_nulls()])
         items = Vocab.of(joined, self.items.name)
-        row = items.rows(self.items.series)
-        users = {"users": items, "user": row[self.user]} if self.shared else {}
-        return replace(self, items=items, item=row[self.item], **users)  # type: ignore[arg-type]
+        new_row = items.rows(self.items.series)
+        users = {"users": items, "user": new_row[self.user]} if self.is_graph else {}
+        return replace(self, items=items, item=new_row[self.item], **users)  # type: ignore[arg-type]
 
     @property
     def explicit(self) -> bool:
-        """True where the values differ, so that they say how much an item was liked."""
+        """True if the values differ, so that they say how much each item was liked."""
         return len(self) > 0 and float(self.value.min()) != float(self.value.max())
 
     @property
-    def counts(self) -> Rows:
-        """Ratings an item has, int64 [items]."""
+    def item_counts(self) -> Rows:
+        """The number of ratings of each item, int64 [items]."""
         return np.bincount(self.item, minlength=len(self.items))
 
     def matrix(self) -> csr_matrix:
-        """Return the ratings as ones, a sparse float32 matrix [users, items]."""
+        """Return a sparse float32 matrix [users, items] with a one for each rating."""
         from scipy.sparse import csr_matrix
 
         ones = (np.ones(len(self), np.float32), (self.user, self.item))
         return csr_matrix(ones, shape=(len(self.users), len(self.items)))
 
     def seen(self) -> UserItems:
-        """Return the items of each user."""
+        """Return the items that each user rated."""
         return UserItems.of(self.user, self.item, len(self.users))
 
-    def hidden(self) -> UserItems:
-        """Return what stands in no list of a user, and is no negative: what they rated; of a node, itself too."""
-        return self.seen().with_self_loops() if self.shared else self.seen()
+    def excluded(self) -> UserItems:
+        """Return the items that are neither recommended to a user nor drawn as negatives: what they rated.
+
+        A node of a graph is hidden from its own list too.
+        """
+        return self.seen().with_self_loops() if self.is_graph else self.seen()
 
     def digest(self) -> str:
-        """Return 16 hex digits that are equal for equal ratings, whatever the machine."""
+        """Return 16 hex digits that are equal for equal ratings, on any machine."""
         sha = hashlib.sha256()
         for vocab in (self.users, self.items):
             sha.update("\x1f".join(map(str, vocab.series.to_list())).encode() + b"\x1e")
@@ -200,23 +201,23 @@ class Ratings:
         return sha.hexdigest()[:16]
 
     def pairs_digest(self) -> str:
-        """Return 16 hex digits that are equal for equal pairs of user and item, whatever their order and the rest."""
-        texts, places = [], []
+        """Return 16 hex digits that are equal for equal sets of (user, item) pairs, whatever their order and values."""
+        sorted_ids, ranks = [], []
         for vocab, rows in ((self.users, self.user), (self.items, self.item)):
             order = vocab.series.cast(pl.String).arg_sort().to_numpy()
-            place = np.empty(len(vocab), np.int64)
-            place[order] = np.arange(len(vocab))
-            texts.append(vocab.series.cast(pl.String).gather(order))
-            places.append(place[rows])
-        keys, sha = ascending(pair_keys(places[0], places[1], len(self.items))), hashlib.sha256()
-        for start in range(0, max(1, len(keys)), _LINES):
-            user, item = np.divmod(keys[start : start + _LINES], max(1, len(self.items)))
-            lines = pl.DataFrame({"user_id": texts[0].gather(user), "item_id": texts[1].gather(item)})
+            rank = np.empty(len(vocab), np.int64)
+            rank[order] = np.arange(len(vocab))
+            sorted_ids.append(vocab.series.cast(pl.String).gather(order))
+            ranks.append(rank[rows])
+        keys, sha = sorted_values(pair_keys(ranks[0], ranks[1], len(self.items))), hashlib.sha256()
+        for start in range(0, max(1, len(keys)), _HASH_CHUNK):
+            user, item = np.divmod(keys[start : start + _HASH_CHUNK], max(1, len(self.items)))
+            lines = pl.DataFrame({"user_id": sorted_ids[0].gather(user), "item_id": sorted_ids[1].gather(item)})
             sha.update(lines.write_csv(include_header=not start).encode())
         return sha.hexdigest()[:16]
 
     def frame(self) -> pl.DataFrame:
-        """Return the ratings in outside ids: user_id, item_id, rating and, where known, timestamp."""
+        """Return the ratings with external ids: user_id, item_id, rating and, if there are times, timestamp."""
         columns: dict[str, Any] = {
             "user_id": self.users.ids(self.user),
             "item_id": self.items.ids(self.item),
@@ -225,20 +226,32 @@ class Ratings:
         return pl.DataFrame(columns if self.time is None else {**columns, "timestamp": self.time})
 
 
-def _values(column: pl.Series, place: RowLabel) -> pl.Series:
+def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]:
+    """Return the users and the items of two id columns; for a graph, both are one vocabulary of nodes."""
+    if not shared_ids:
+        return Vocab.of(ids[0], "user"), Vocab.of(ids[1], "item")
+    if ids[0].dtype != ids[1].dtype:
+        ids = [column.cast(pl.String) for column in ids]
+    nodes = Vocab.of(pl.concat([column.alias("node") for column in ids]), "node")
+    return nodes, nodes
+
+
+def _parse_values(column: pl.Series, row_label: RowLabel) -> pl.Series:
+    """Return ratings as Float32. Raises DataError for values that are missing, not numbers or not finite."""
     values = column.cast(pl.Float32, strict=False) if column.dtype != pl.Boolean else column.cast(pl.Float32)
     broken = values.is_null() & column.is_not_null()
     if broken.any():
         example = column.filter(broken)[0]
-        raise DataError(f"rating {example!r} is not a number in {row_labels(broken, place)}")
+        raise DataError(f"rating {example!r} is not a number in {row_labels(broken, row_label)}")
     if values.null_count():
-        raise DataError(f"rating is missing in {row_labels(values.is_null(), place)}")
+        raise DataError(f"rating is missing in {row_labels(values.is_null(), row_label)}")
     if not values.is_finite().all():
-        raise DataError(f"rating is NaN or infinite in {row_labels(~values.is_finite(), place)}")
+        raise DataError(f"rating is NaN or infinite in {row_labels(~values.is_finite(), row_label)}")
     return values
 
 
-def _times(column: pl.Series, place: RowLabel) -> pl.Series:
+def _parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
+    """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError."""
     if column.dtype.is_temporal():
         times = column.cast(pl.Datetime("ms")).dt.epoch("s")
     elif column.dtype == pl.String:
@@ -251,51 +264,51 @@ def _times(column: pl.Series, place: RowLabel) -> pl.Series:
     if times.null_count():
         example = column.filter(times.is_null())[0]
         raise DataError(
-            f"time {example!r} is neither seconds since 1970 nor a date in {row_labels(times.is_null(), place)}"
+            f"time {example!r} is neither seconds since 1970 nor a date in {row_labels(times.is_null(), row_label)}"
         )
     return times.cast(pl.Int64)
 
 
-def _nodes(ends: list[pl.Series]) -> Vocab:
-    """Return the vocabulary of what stands at either end of an edge, with ids of one type."""
-    if ends[0].dtype != ends[1].dtype:
-        ends = [end.cast(pl.String) for end in ends]
-    return Vocab.of(pl.concat([end.alias("node") for end in ends]), "node")
-
-
-def _one_way(table: pl.DataFrame) -> pl.DataFrame:
-    """Turn every edge so that the lower row comes first."""
+def _orient_edges(table: pl.DataFrame) -> pl.DataFrame:
+    """Turn each edge so that the node with the lower row comes first."""
     return table.with_columns(user=pl.min_horizontal("user", "item"), item=pl.max_horizontal("user", "item"))
 
 
-def _both_ways(table: pl.DataFrame) -> pl.DataFrame:
-    """Return every edge of two nodes in both directions."""
+def _mirror_edges(table: pl.DataFrame) -> pl.DataFrame:
+    """Return each edge in both directions, without self-loops."""
     edges = table.filter(pl.col("user") != pl.col("item"))
     if edges.height < table.height:
-        log.warning("%s edges of a node with itself were left out", f"{table.height - edges.height:,}")
+        log.warning("dropped %s edges of a node with itself", f"{table.height - edges.height:,}")
     if edges.is_empty():
         raise DataError("there are no edges between two nodes")
     return pl.concat([edges, edges.with_columns(user="item", item="user")])
 
 
-def _merge(table: pl.DataFrame, duplicates: DuplicatesName, place: RowLabel) -> tuple[pl.DataFrame, int]:
-    """Leave one row a (user, item), by the stated policy; return it and how many rows went."""
+def _drop_isolated_nodes(table: pl.DataFrame, nodes: Vocab) -> tuple[pl.DataFrame, Vocab]:
+    """Leave only nodes that have an edge; those that had self-loops alone have none."""
+    rows = table["user"].unique().sort().to_numpy()
+    vocab = Vocab(nodes.ids(rows), "node")
+    return table.with_columns(pl.Series(c, np.searchsorted(rows, table[c])) for c in ("user", "item")), vocab
+
+
+def _deduplicate(table: pl.DataFrame, duplicates: DuplicatesName, row_label: RowLabel) -> tuple[pl.DataFrame, int]:
+    """Return the table with one row per (user, item), by the given policy, and the number of rows dropped."""
     width = int(table["item"].max()) + 1  # type: ignore[arg-type]
     keys = pair_keys(table["user"].to_numpy(), table["item"].to_numpy(), width)
     if pl.Series(keys).n_unique() == len(keys):
         return table, 0
     if duplicates == "error":
-        repeated = row_labels(pl.Series(keys).is_duplicated(), place)
-        raise DataError(f"a user and item, or an edge, stand there more than once in {repeated}")
-    order = ordered(table["time"].to_numpy()) if "time" in table.columns else np.arange(len(keys))
+        repeated = row_labels(pl.Series(keys).is_duplicated(), row_label)
+        raise DataError(f"a user and item, or an edge, occur more than once in {repeated}")
+    by_time = stable_argsort(table["time"].to_numpy()) if "time" in table.columns else np.arange(len(keys))
     if duplicates in ("last", "first"):
-        by_pair = ordered(keys, order)
-        ends = np.flatnonzero(np.diff(keys[by_pair]))
-        chosen = np.zeros(len(keys), bool)
-        chosen[by_pair[np.append(ends, -1) if duplicates == "last" else np.insert(ends + 1, 0, 0)]] = True
-        kept = table[order[chosen[order]]]
+        by_pair = stable_argsort(keys, by_time)
+        last_of_pair = np.flatnonzero(np.diff(keys[by_pair]))
+        keep = np.zeros(len(keys), bool)
+        keep[by_pair[np.append(last_of_pair, -1) if duplicates == "last" else np.insert(last_of_pair + 1, 0, 0)]] = True
+        unique = table[by_time[keep[by_time]]]
     else:
         value = pl.col("value").mean() if duplicates == "mean" else pl.col("value").sum()
-        rest = [pl.col("time").last()] if "time" in table.columns else []
-        kept = table[order].group_by("user", "item", maintain_order=True).agg(value, *rest)
-    return kept, table.height - kept.height
+        time = [pl.col("time").last()] if "time" in table.columns else []
+        unique = table[by_time].group_by("user", "item", maintain_order=True).agg(value, *time)
+    return unique, table.height - unique.height

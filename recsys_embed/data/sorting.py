@@ -1,4 +1,4 @@
-"""Orders of millions of rows, by sorts of single integers: several times as fast as those of NumPy by several keys."""
+"""Sorting millions of rows by single integer keys, several times as fast as NumPy's sorts by several keys."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+from recsys_embed.data.ids import Rows
 
-# So few are sorted before polars' threads have woken up.
-_FEW = 10_000
-
-
-def ascending(column: NDArray[np.int64]) -> Rows:
-    """Return integers in ascending order."""
-    return pl.Series(column).sort().to_numpy() if len(column) > _FEW else np.sort(column)
+# Up to this many values NumPy is done before polars has woken its threads.
+_SMALL = 10_000
 
 
-def ordered(column: Rows, order: Rows | None = None) -> Rows:
-    """Return the rows [n] in ascending order of their integers; equal ones stay as they are, or in a given order.
+def sorted_values(values: NDArray[np.int64]) -> Rows:
+    """Return the integers in ascending order."""
+    return pl.Series(values).sort().to_numpy() if len(values) > _SMALL else np.sort(values)
 
-    So `ordered(major, ordered(minor))` is `np.lexsort((minor, major))`.
+
+def stable_argsort(keys: Rows, order: Rows | None = None) -> Rows:
+    """Return the rows [n] that sort the integer keys in ascending order; rows with equal keys keep their order.
+
+    order: the order to start from, a permutation of the rows; the rows as they are if None. So
+    `stable_argsort(major, stable_argsort(minor))` equals `np.lexsort((minor, major))`.
     """
-    if not len(column):
+    if not len(keys):
         return np.zeros(0, np.int64)
-    least, bits = int(column.min()), (len(column) - 1).bit_length()
-    room = 62 - bits
-    if (int(column.max()) - least).bit_length() > room:
-        return ordered(column >> room, ordered(column & ((1 << room) - 1), order))
-    # The place stands behind the number, so that one sort of integers takes it along.
-    packed = (column if order is None else column[order]) - least
-    packed <<= bits
-    packed |= np.arange(len(column))
-    places = ascending(packed) & ((1 << bits) - 1)
-    return places if order is None else order[places]
+    low, position_bits = int(keys.min()), (len(keys) - 1).bit_length()
+    key_bits = 62 - position_bits
+    if (int(keys.max()) - low).bit_length() > key_bits:
+        return stable_argsort(keys >> key_bits, stable_argsort(keys & ((1 << key_bits) - 1), order))
+    # The position goes into the low bits below the key, so one sort of integers carries it along.
+    packed = (keys if order is None else keys[order]) - low
+    packed <<= position_bits
+    packed |= np.arange(len(keys))
+    positions = sorted_values(packed) & ((1 << position_bits) - 1)
+    return positions if order is None else order[positions]
 
 
 def pair_keys(user: Rows, item: Rows, items: int) -> Rows:
-    """Return one number for each pair of a user and an item row, ordered as by user and then by item."""
+    """Return one integer for each (user, item) pair; they sort by user, then by item. items: the number of items."""
     return user * items + item

@@ -1,4 +1,4 @@
-"""Vocab: outside ids (integers or text) <-> rows 0..n-1."""
+"""Vocab: the two-way mapping between external ids (integers or text) and rows 0..n-1."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from recsys_embed.data.ids import CANONICAL_INTEGER, Id, Rows, id_column
 from recsys_embed.errors import DataError, UnknownId
 
-# Below this many ids a dict is asked; above, all are mapped at once: by a table of all integers from the least to the
-# greatest where it is no longer than this or than what is mapped, and else by one join.
-_FEW, _DENSE = 10_000, 1_000_000
+# Up to this many ids are looked up in a dict, one by one. More are looked up together: in a dense table from the
+# smallest to the largest integer id if it has at most `_MAX_DENSE` entries, or no more than there are ids to look
+# up; in a join otherwise.
+_MAX_DICT, _MAX_DENSE = 10_000, 1_000_000
+
+# Characters of an id that a message shows. For longer ids no similar ones are searched: that takes quadratic time.
+_MAX_ID_CHARS = 100
 
 
-# Characters of an id that stand in a message; of longer ones no near ones are looked for, which takes the square.
-_SPELLED = 100
-
-
-def _cut(id_: object) -> str:
-    """Return an id as a message has it."""
+def _shorten(id_: object) -> str:
+    """Return an id as a message shows it."""
     text = str(id_)
-    return text if len(text) <= _SPELLED else text[: _SPELLED - 1] + "…"
+    return text if len(text) <= _MAX_ID_CHARS else text[: _MAX_ID_CHARS - 1] + "…"
 
 
 class Vocab:
-    """The users or the items: outside ids, each with a row 0..n-1. Equal if the ids are equal, in order.
+    """The users or the items: external ids, each with a row 0..n-1. Two are equal if they have equal ids in order.
 
     ids: distinct integers (kept as int64) or distinct strings.
-    name: what one of them is called in messages, "user" or "item".
+    name: what messages call one of them, "user" or "item".
     """
 
     def __init__(self, ids: Sequence[Id] | NDArray[np.int64] | pl.Series, name: str) -> None:
@@ -45,12 +45,12 @@ class Vocab:
 
     @classmethod
     def of(cls, column: pl.Series, name: str) -> Vocab:
-        """Build the vocabulary of the distinct ids of a column, in sorted order, so that row order never matters."""
+        """Build the vocabulary of a column's distinct ids, sorted, so that it does not depend on the order of rows."""
         return cls(column.unique().sort(), name)
 
     @property
     def is_text(self) -> bool:
-        """True where the ids are text, False where they are integers."""
+        """True if the ids are text, False if they are integers."""
         return self.series.dtype == pl.String
 
     @cached_property
@@ -73,7 +73,10 @@ class Vocab:
         return f"Vocab({len(self):,} {self.name}s, {'text' if self.is_text else 'integer'} ids)"
 
     def cast(self, id_: object) -> Id | None:
-        """Give an id the type of this vocabulary, or None: 42 and "42" name the same user, "007" is only ever text."""
+        """Convert an id to the type of this vocabulary, or return None if that is impossible.
+
+        42 and "42" are the same id; "007" is never an integer. Raises UnknownId for anything but integers and text.
+        """
         if isinstance(id_, bool) or not isinstance(id_, int | str | np.integer):
             raise UnknownId(f"{self.name} {id_!r} is a {type(id_).__name__}; ids are integers or text")
         if self.is_text:
@@ -86,80 +89,86 @@ class Vocab:
     def rows(
         self, ids: Iterable[Id] | NDArray[np.int64] | pl.Series, missing: Literal["raise", "negative"] = "raise"
     ) -> Rows:
-        """Map outside ids to rows, int64 [n].
+        """Map external ids to rows, int64 [n].
 
-        missing: "raise" an UnknownId that names the nearest known ids, or give "negative", -1.
+        missing: what an unknown id does: "raise" an UnknownId that suggests similar ids, or give the row -1
+            ("negative").
         """
         if isinstance(ids, np.ndarray):
             ids = pl.Series("id", ids)
-        if isinstance(ids, pl.Series) and len(ids) > _FEW:
-            rows = self._join(id_column(ids, self.name))
+        if isinstance(ids, pl.Series) and len(ids) > _MAX_DICT:
+            rows = self._lookup(id_column(ids, self.name))
         else:
             if isinstance(ids, str):
                 raise TypeError(f"rows() takes several ids; for one, write rows([{ids!r}])")
-            given = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
-            known = self._row_of
-            rows = np.fromiter((known.get(self.cast(i), -1) for i in given), np.int64, len(given))  # type: ignore[arg-type]
+            id_list = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
+            row_of = self._row_of
+            rows = np.fromiter((row_of.get(self.cast(i), -1) for i in id_list), np.int64, len(id_list))  # type: ignore[arg-type]
             if missing == "raise" and (rows < 0).any():
-                raise self.unknown(given[int(np.argmax(rows < 0))])
+                raise self.unknown(id_list[int(np.argmax(rows < 0))])
         if missing == "raise" and (rows < 0).any():
             raise self.unknown(pl.Series(ids)[int(np.argmax(rows < 0))])
         return rows
 
     def row(self, id_: Id) -> int:
-        """Map one outside id to its row. Raises UnknownId."""
-        found = self._row_of.get(self.cast(id_))  # type: ignore[arg-type]
-        if found is None:
+        """Map one external id to its row. Raises UnknownId."""
+        row = self._row_of.get(self.cast(id_))  # type: ignore[arg-type]
+        if row is None:
             raise self.unknown(id_)
-        return found
+        return row
 
-    def _join(self, ids: pl.Series) -> Rows:
+    def _lookup(self, ids: pl.Series) -> Rows:
+        """Map many ids to rows at once, -1 for unknown ones."""
         if self.is_text:
             ids = ids.cast(pl.String)
-        elif ids.dtype == pl.String:  # "007" is not 7
-            known = ids.str.contains(CANONICAL_INTEGER)
-            ids = pl.select(pl.when(known).then(ids)).to_series().cast(pl.Int64, strict=False)
+        elif ids.dtype == pl.String:
+            ids = _to_integers(ids)
         if not self.is_text and len(self):
             low, high = int(self.series.min()), int(self.series.max())  # type: ignore[arg-type]
-            if high - low < max(_DENSE, len(ids)) and -(2**62) < low and high < 2**62:
-                row = np.full(high - low + 3, -1, np.int64)  # one place more at each end, for what lies outside
-                row[self.series.to_numpy() - (low - 1)] = np.arange(len(self))
-                return row[ids.clip(low - 1, high + 1).fill_null(low - 1).to_numpy() - (low - 1)]
-        table = pl.DataFrame({"id": self.series, "row": np.arange(len(self), dtype=np.int64)})
-        joined = pl.DataFrame({"id": ids}).join(table, on="id", how="left", maintain_order="left")
+            if high - low < max(_MAX_DENSE, len(ids)) and -(2**62) < low and high < 2**62:
+                table = np.full(high - low + 3, -1, np.int64)  # with one extra entry at each end for ids out of range
+                table[self.series.to_numpy() - (low - 1)] = np.arange(len(self))
+                return table[ids.clip(low - 1, high + 1).fill_null(low - 1).to_numpy() - (low - 1)]
+        frame = pl.DataFrame({"id": self.series, "row": np.arange(len(self), dtype=np.int64)})
+        joined = pl.DataFrame({"id": ids}).join(frame, on="id", how="left", maintain_order="left")
         return joined["row"].fill_null(-1).to_numpy()
 
-    def like(self, column: pl.Series) -> pl.Series:
-        """Return the ids of a column in the type of this vocabulary, null where they cannot be: "007" is no integer.
+    def cast_column(self, column: pl.Series) -> pl.Series:
+        """Convert a column of ids to the type of this vocabulary; null where that is impossible ("007" to an integer).
 
-        Raises DataError for what is no column of ids.
+        Raises DataError if the column does not hold ids.
         """
         ids = id_column(column, self.name).alias("id")
         if self.is_text:
             return ids.cast(pl.String)
         if ids.dtype == pl.String:
-            known = ids.str.contains(CANONICAL_INTEGER)
-            return pl.select(pl.when(known).then(ids)).to_series().cast(pl.Int64, strict=False).alias("id")
+            return _to_integers(ids).alias("id")
         return ids
 
     def ids(self, rows: Rows | Sequence[int]) -> pl.Series:
-        """Map rows to outside ids, a polars Series [n] of integers or text."""
+        """Map rows to external ids, a polars Series [n] of integers or text."""
         return self.series.gather(np.asarray(rows, dtype=np.int64)) if len(rows) else self.series.head(0)
 
     def unknown(self, id_: object) -> UnknownId:
-        """Build the error for an id that is not known; it names the nearest ones."""
-        near = ", ".join(_cut(i) for i in self.nearest(id_))
-        return UnknownId(f"{self.name} {_cut(id_)} is not known; {len(self):,} {self.name}s are, e.g. {near}")
+        """Build the error for an unknown id; its message suggests similar ids."""
+        similar = ", ".join(_shorten(i) for i in self.nearest(id_))
+        return UnknownId(f"{self.name} {_shorten(id_)} is not known; {len(self):,} {self.name}s are, e.g. {similar}")
 
     def nearest(self, id_: object, n: int = 3) -> list[Id]:
-        """Return the n known ids nearest to one that is not known: by number, or by spelling."""
-        if isinstance(id_, str) and len(id_) > _SPELLED:  # no misspelling of anything
+        """Return the n ids of the vocabulary that are most similar to an unknown one, by number or by spelling."""
+        if isinstance(id_, str) and len(id_) > _MAX_ID_CHARS:  # too long for a misspelling
             return self.series.head(n).to_list()
         if self.is_text:
-            # Spelling distance is slow, so at most 5,000 ids take part: those that begin alike come first.
-            alike = self.series.filter(self.series.str.starts_with(str(id_)[:1])).head(5_000).to_list()
-            return difflib.get_close_matches(str(id_), alike, n=n, cutoff=0.5) or self.series.head(n).to_list()
+            # Spelling distance is slow, so at most 5,000 ids with the same first character are compared.
+            candidates = self.series.filter(self.series.str.starts_with(str(id_)[:1])).head(5_000).to_list()
+            return difflib.get_close_matches(str(id_), candidates, n=n, cutoff=0.5) or self.series.head(n).to_list()
         number = self.cast(id_) if isinstance(id_, int | str | np.integer) else None
         if number is None or abs(int(number)) >= 2**62:
             return self.series.head(n).to_list()
         return sorted(self.series.gather((self.series - int(number)).abs().arg_sort()[:n]).to_list())
+
+
+def _to_integers(ids: pl.Series) -> pl.Series:
+    """Convert text ids to Int64; null for those that are not the canonical text of an integer, such as "007"."""
+    canonical = ids.str.contains(CANONICAL_INTEGER)
+    return pl.select(pl.when(canonical).then(ids)).to_series().cast(pl.Int64, strict=False)

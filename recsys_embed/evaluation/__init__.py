@@ -1,1 +1,1 @@
-"""How good, honestly: metrics, the protocol, significance, slices, cold items, baselines."""
+"""Evaluation: metrics, the protocol, significance, slices, cold items, probes and baselines."""

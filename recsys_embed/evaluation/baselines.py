@@ -1,4 +1,4 @@
-"""Baselines that a trained model has to beat, fitted on the same rows; what they choose, they choose on validation."""
+"""Baselines that a model has to beat. They are fitted on the same rows and tuned on the validation split."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.evaluation.cold_start import among_cold
+from recsys_embed.evaluation.cold_start import cold_only_metrics
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.features.encoder import Features
-from recsys_embed.models.content_ridge import ContentRidge, at_random, content_neighbours
-from recsys_embed.models.item_item import EASE_ITEMS, Ease
+from recsys_embed.models.content_ridge import ContentRidge, content_neighbours, random_ranker
+from recsys_embed.models.item_item import EASE_MAX_ITEMS, Ease
 from recsys_embed.models.popularity import popularity, recent_popularity
 from recsys_embed.models.ranker import Ranker
 
 log = logging.getLogger("recsys_embed")
 
-# Regularization of EASE without validation ratings.
+# Regularization of EASE if there are no validation ratings.
 _EASE_DEFAULT = 300.0
-# Validation users that EASE's regularization is chosen on, at most.
+# Most validation users that the regularization of EASE is chosen on.
 _EASE_USERS = 2000
 
 
 class SplitPositives(NamedTuple):
-    """The positives that baselines choose with (train, valid) and are fitted on (fitted: both after a refit)."""
+    """Positives that baselines are tuned with (train, valid) and fitted on (fitted: both, after a refit)."""
 
     train: Ratings
     valid: Ratings
@@ -36,49 +36,50 @@ class SplitPositives(NamedTuple):
 
 
 def baselines(splits: SplitPositives) -> Iterator[tuple[str, Ranker]]:
-    """Yield popularity, recent popularity where times are known, and EASE where the items are not too many."""
+    """Yield popularity, recent popularity if ratings have times, and EASE if there are not too many items."""
     yield "popularity", popularity(splits.fitted)
     if splits.fitted.time is not None:
         yield "recent_popularity", recent_popularity(splits.fitted)
-    if len(splits.fitted.items) <= EASE_ITEMS:
+    if len(splits.fitted.items) <= EASE_MAX_ITEMS:
         regularization = _EASE_DEFAULT
         if len(splits.valid):
             regularization = choose_ease(Ease(splits.train), splits.train, splits.valid)
-        yield "ease", Ease(splits.fitted).rank(regularization)
+        yield "ease", Ease(splits.fitted).fit(regularization)
     else:
-        log.info("EASE was not measured: %s items are too many for its closed form", f"{len(splits.fitted.items):,}")
+        log.info("EASE was skipped: %s items are too many for its closed form", f"{len(splits.fitted.items):,}")
 
 
 def choose_ease(ease: Ease, train: Ratings, valid: Ratings, users: int = _EASE_USERS) -> float:
-    """Return EASE's regularization with the best NDCG@10 on validation ratings, of that many users at most."""
-    chosen = np.random.default_rng(0).permutation(np.unique(valid.user))[:users]
-    valid, seen = valid.take(np.isin(valid.user, chosen)), train.hidden()
-    return ease.choose(lambda ranker: rank_metrics(ranker, valid, seen, train.counts, (10,)).metrics["ndcg_at_10"])
+    """Return the regularization of EASE with the best NDCG@10 on the validation ratings of at most `users` users."""
+    sample = np.random.default_rng(0).permutation(np.unique(valid.user))[:users]
+    valid, seen = valid.take(np.isin(valid.user, sample)), train.excluded()
+    return ease.tune_regularization(
+        lambda ranker: rank_metrics(ranker, valid, seen, train.item_counts, (10,)).metrics["ndcg_at_10"]
+    )
 
 
 def choose_content_ridge(ridge: ContentRidge, valid: Ratings, counts: Rows) -> float:
-    """Return the regularization with the best NDCG@10 among the cold items of validation ratings."""
-    return ridge.choose(lambda ranker: among_cold(ranker, valid, counts)["ndcg_at_10"])
+    """Return the regularization with the best NDCG@10 among the cold items of the validation ratings."""
+    return ridge.tune_regularization(lambda ranker: cold_only_metrics(ranker, valid, counts)["ndcg_at_10"])
 
 
 def cold_baselines(
     features: Features | None, splits: SplitPositives, words: Floats | None = None
 ) -> Iterator[tuple[str, Ranker]]:
-    """Yield what a model of cold items must beat, by name.
+    """Yield baselines for cold items, by name.
 
-    features: the same descriptions that the model has, but for pictures. splits: (train, valid, fitted): the
-    regularization is chosen on valid for a fit on train, and the rankings are fitted on `fitted`. words: [items, f],
-    mean word vectors.
+    features: the same item features that the model has, except images. splits: the regularization is chosen on `valid`
+    for a fit on `train`; the rankings are fitted on `fitted`. words: mean word vectors, [items, f].
     """
     train, valid, fitted = splits
-    yield "random", at_random(len(fitted.items))
+    yield "random", random_ranker(len(fitted.items))
     if features is None or not (features.bag.nnz or features.dense.any()):
         return
     regularization = 3.0
     if len(valid):
-        regularization = choose_content_ridge(ContentRidge(features, train), valid, train.counts)
+        regularization = choose_content_ridge(ContentRidge(features, train), valid, train.item_counts)
     ridge = ContentRidge(features, fitted)
     yield "content_mean", ridge.mean(regularization)
     if words is not None:
         yield "word_neighbours", content_neighbours(words, fitted)
-    yield "content_ridge", ridge.rank(regularization)
+    yield "content_ridge", ridge.fit(regularization)

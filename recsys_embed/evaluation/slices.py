@@ -1,4 +1,4 @@
-"""The same metrics in parts: by popularity of the items, by activity of the users, by a column of the item table."""
+"""Metrics by slice: by item popularity, by user activity, or by a column of the item table."""
 
 from __future__ import annotations
 
@@ -17,33 +17,35 @@ from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.evaluate import Report, align_to_model
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.recommender import Recommender
-from recsys_embed.words import tokens as text
+from recsys_embed.words import tokens
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# Parts of a column that are measured, the ones with the most items; others are counted.
-MOST = 40
+# Most groups of a column that are measured: those with the most items. The others are counted.
+MAX_GROUPS = 40
 _USER_METRICS = ("ndcg", "recall", "precision", "mrr", "hit")
-# The group of items of which nothing is known; tags never stand in parentheses.
-NOTHING = "(unknown)"
-# Users that an interval needs: the bootstrap of fewer is far too sure.
-_FEW = 10
+# The group of items without a value; no tag is in parentheses.
+UNKNOWN = "(unknown)"
+# Fewest users for an interval: with fewer, the bootstrap is overconfident.
+_MIN_USERS = 10
 
 
-class Groups(NamedTuple):
-    """Named groups of items. members: bool [items, groups]; an item may be in several. left_out: groups not kept."""
+class ItemGroups(NamedTuple):
+    """Named groups of items. members: bool [items, groups]; an item may be in several. n_skipped: groups left out."""
 
     names: list[str]
     members: NDArray[np.bool_]
-    left_out: int = 0
+    n_skipped: int = 0
 
 
 @dataclass(frozen=True)
 class Slices:
-    """A test in parts. by: what parts them; side: "items" or "users". exposure: of all lists together.
+    """An evaluation by slice.
 
-    rows: one dict a part, see `of_items` and `of_users`. left_out: parts beyond the `MOST` largest.
+    by: what the slices are made by. side: whether they are slices of "items" or "users". exposure: of all lists
+    together. rows: one dict per slice, see `item_group_metrics` and `user_group_metrics`. n_skipped: slices beyond the
+    `MAX_GROUPS` largest.
     """
 
     by: str
@@ -51,217 +53,224 @@ class Slices:
     k: int
     exposure: dict[str, float]
     rows: list[dict[str, Any]]
-    left_out: int = 0
+    n_skipped: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """Return all of it, for JSON."""
-        return dict(vars(self))
+        """Return all fields, for JSON."""
+        return {"left_out" if name == "n_skipped" else name: value for name, value in vars(self).items()}
 
 
-def slices(
+def evaluate_slices(
     recommender: Recommender, test: Ratings, report: Report, by: str, k: int = 10, resamples: int = 1000
 ) -> Slices:
-    """Measure lists of k in parts: by "popularity", by "activity", or by a column of the item table.
+    """Measure lists of k by slice: by "popularity", by "activity", or by a column of the item table.
 
-    test: what `report` was made of, by `evaluate` with k among its lengths. Raises SettingError for a name that is
-    none of these, or a column that parts nothing.
+    test: the ratings that `report` is about, from `evaluate` with k among its lengths. Raises SettingError for any
+    other name, or for a column that does not split the items.
     """
-    exposed = exposure(report.shown[k], recommender.counts)
+    exposure = exposure_summary(report.exposure[k], recommender.item_counts)
     if by == "activity":
         history = recommender.seen.count[recommender.users.rows(report.per_user["user_id"])]
-        return Slices(by, "users", k, exposed, of_users(report.per_user, history, k, resamples))
-    counts = recommender.counts
+        return Slices(by, "users", k, exposure, user_group_metrics(report.per_user, history, k, resamples))
+    counts = recommender.item_counts
     groups = by_popularity(counts) if by == "popularity" else by_column(recommender.table, counts, by)
     known, _ = align_to_model(recommender, test)
-    rows = of_items(Ranker.of(recommender.model), known, recommender.hidden, counts, groups, k, resamples)
-    return Slices(by, "items", k, exposed, rows, groups.left_out)
+    ranker = Ranker.of(recommender.model)
+    rows = item_group_metrics(ranker, known, recommender.excluded, counts, groups, k, resamples)
+    return Slices(by, "items", k, exposure, rows, groups.n_skipped)
 
 
-def check_name(table: pl.DataFrame, by: str) -> None:
-    """Raise SettingError for what no test can be parted by, before the work."""
+def check_slice_name(table: pl.DataFrame, by: str) -> None:
+    """Raise SettingError for a name that `evaluate_slices` would refuse, before any work is done."""
     if by not in ("popularity", "activity"):
         by_column(table, np.ones(table.height, np.int64), by)
 
 
-def exposure(shown: Rows, counts: Rows) -> dict[str, float]:
-    """Say how evenly lists show the items that have ratings.
+def exposure_summary(exposure: Rows, counts: Rows) -> dict[str, float]:
+    """Summarize how evenly lists expose the items that have training ratings.
 
-    shown: how many lists hold each item, [items]. coverage: share of the items that stand in a list at all; gini: 0
-    where all stand in equally many, near 1 where few items take all places; half: the fewest items that together take
-    half of all places.
+    exposure: how many lists hold each item, [items]. Returns coverage: the share of items in at least one list; gini: 0
+    if all items are in equally many lists, near 1 if few items fill all lists; half: the smallest number of items that
+    together fill half of all list positions.
     """
-    shown = shown[counts > 0]
-    filled = np.cumsum(np.sort(shown)[::-1])
-    half = int(np.searchsorted(filled, filled[-1] / 2) + 1) if len(shown) and filled[-1] else 0
-    return {"coverage": float((shown > 0).mean()) if len(shown) else 0.0, "gini": metrics.gini(shown), "half": half}
+    exposure = exposure[counts > 0]
+    cumulative = np.cumsum(np.sort(exposure)[::-1])
+    half = int(np.searchsorted(cumulative, cumulative[-1] / 2) + 1) if len(exposure) and cumulative[-1] else 0
+    coverage = float((exposure > 0).mean()) if len(exposure) else 0.0
+    return {"coverage": coverage, "gini": metrics.gini(exposure), "half": half}
 
 
-def by_popularity(counts: Rows) -> Groups:
-    """Part items into head, mid and tail, with a third of the training ratings each.
+def by_popularity(counts: Rows) -> ItemGroups:
+    """Split items into head, mid and tail, with a third of the training ratings each.
 
-    The items stand in a row, the most rated first (equal ones by row), each as wide as its ratings; a part has those
-    whose middle lies in its third. Items without a training rating are in none: they are not ranked.
+    Sorted by ratings, most rated first (ties by row), each item covers an interval as long as its number of ratings; it
+    belongs to the third that contains the midpoint. Items without a training rating, which are not ranked, belong to
+    none.
     """
     order = np.argsort(-counts, kind="stable")
-    wide = counts[order]
+    lengths = counts[order]
     middle = np.empty(len(counts))
-    middle[order] = (np.cumsum(wide) - wide / 2) / max(1, wide.sum())
+    middle[order] = (np.cumsum(lengths) - lengths / 2) / max(1, lengths.sum())
     third = np.minimum((3 * middle).astype(int), 2)
-    return Groups(["head", "mid", "tail"], (third[:, None] == np.arange(3)) & (counts > 0)[:, None])
+    return ItemGroups(["head", "mid", "tail"], (third[:, None] == np.arange(3)) & (counts > 0)[:, None])
 
 
 def by_column(
-    table: pl.DataFrame, counts: Rows, name: str, beside: tuple[str, ...] = ("popularity", "activity")
-) -> Groups:
-    """Part items by a column of their table: by its tags, its numbers' quarters, or its years' decades.
+    table: pl.DataFrame, counts: Rows, name: str, other_names: tuple[str, ...] = ("popularity", "activity")
+) -> ItemGroups:
+    """Group items by a column of the item table: by tags, by quarters of numbers, or by decades of years.
 
-    counts: training ratings of each item; only items that have some are looked at. The groups stand by number of
-    items (tags) or in order (numbers); the `MOST` largest are kept. Items of which nothing is known have a group of
-    their own at the end. Raises SettingError where the column does not exist, or holds texts or a single value; it
-    lists the columns that do, and what else may be named (`beside`).
+    counts: training ratings per item; items without any are ignored. Groups are ordered by size (tags) or value
+    (numbers); the `MAX_GROUPS` largest are kept. Items without a value form a last group. Raises SettingError if the
+    column does not exist, holds free text, or has a single value; the message lists the usable columns and
+    `other_names`.
     """
-    able = {n: kind for n in table.columns if n not in ("item_id", "known_words") and (kind := _kind(table[n]))}
-    if name not in able:
-        what = "is no column of tags or numbers" if name in table.columns else "is no column of the item table"
-        raise SettingError(f"{name!r} {what}; what can be named is {', '.join((*beside, *able))}")
+    usable = {n: kind for n in table.columns if n not in ("item_id", "known_words") and (kind := _kind(table[n]))}
+    if name not in usable:
+        problem = "is not a column of tags or numbers" if name in table.columns else "is not a column of the item table"
+        raise SettingError(f"{name!r} {problem}; what can be named is {', '.join((*other_names, *usable))}")
     rated = np.flatnonzero(counts)
-    parts = (_tags if able[name] == "tags" else _ranges)(table[name].gather(rated))
-    if len(parts) < 2:
-        raise SettingError(f"all rated items have the same in the column {name!r}, so there is nothing to part them by")
-    largest = set(sorted(parts, key=lambda part: -len(parts[part]))[:MOST])  # equal ones as they stand
-    kept = {part: rows for part, rows in parts.items() if part in largest}
-    nothing = np.setdiff1d(np.arange(len(rated)), np.concatenate(list(parts.values())))
-    if len(nothing):
-        kept[NOTHING] = nothing
-    members = np.zeros((len(counts), len(kept)), bool)
-    for at, rows in enumerate(kept.values()):
-        members[rated[rows], at] = True
-    return Groups(list(kept), members, len(parts) - len(largest))
+    groups = (_tag_groups if usable[name] == "tags" else _number_groups)(table[name].gather(rated))
+    if len(groups) < 2:
+        raise SettingError(f"all rated items have the same value in the column {name!r}, so it cannot split them")
+    largest = set(sorted(groups, key=lambda group: -len(groups[group]))[:MAX_GROUPS])  # ties keep their order
+    selected = {group: rows for group, rows in groups.items() if group in largest}
+    unknown = np.setdiff1d(np.arange(len(rated)), np.concatenate(list(groups.values())))
+    if len(unknown):
+        selected[UNKNOWN] = unknown
+    members = np.zeros((len(counts), len(selected)), bool)
+    for n, rows in enumerate(selected.values()):
+        members[rated[rows], n] = True
+    return ItemGroups(list(selected), members, len(groups) - len(largest))
 
 
 def _kind(column: pl.Series) -> str | None:
-    """Say whether a column holds tags or numbers; None for texts and what cannot be read."""
-    kind = column.dtype
-    if kind in (pl.Date, pl.Datetime):
+    """Return whether a column holds "tags" or "number"s; None for free text and unreadable types."""
+    dtype = column.dtype
+    if dtype in (pl.Date, pl.Datetime):
         return "number"
-    if kind.is_temporal() or kind in (pl.Binary, pl.Object, pl.Struct):
+    if dtype.is_temporal() or dtype in (pl.Binary, pl.Object, pl.Struct):
         return None
-    if isinstance(kind, pl.List | pl.Array) and (kind.inner.is_nested() or kind.inner in (pl.Binary, pl.Object)):
+    if isinstance(dtype, pl.List | pl.Array) and (dtype.inner.is_nested() or dtype.inner in (pl.Binary, pl.Object)):
         return None
-    found = text.kind_of(column)
-    return None if found == "words" else found
+    kind = tokens.infer_kind(column)
+    return None if kind == "words" else kind
 
 
-def _tags(column: pl.Series) -> dict[str, Rows]:
-    """Return the rows that have each tag, the most frequent tag first and equal ones by name."""
-    rows = pl.DataFrame({"row": np.arange(len(column)), "tag": text.tags(column)}).explode("tag").drop_nulls()
-    tags = rows.group_by("tag").agg("row").sort(pl.col("row").list.len(), pl.col("tag"), descending=[True, False])
-    return {tag: np.array(mine) for tag, mine in tags.iter_rows()}
+def _tag_groups(column: pl.Series) -> dict[str, Rows]:
+    """Return the rows that have each tag, most frequent tag first, ties by name."""
+    pairs = pl.DataFrame({"row": np.arange(len(column)), "tag": tokens.split_tags(column)}).explode("tag").drop_nulls()
+    tags = pairs.group_by("tag").agg("row").sort(pl.col("row").list.len(), pl.col("tag"), descending=[True, False])
+    return {tag: np.array(rows) for tag, rows in tags.iter_rows()}
 
 
-def _ranges(column: pl.Series) -> dict[str, Rows]:
-    """Return the rows in each decade, where nearly all numbers are years, else in each quarter."""
+def _number_groups(column: pl.Series) -> dict[str, Rows]:
+    """Return the rows in each decade if nearly all numbers are years, else the rows in each quarter."""
     if column.dtype in (pl.Date, pl.Datetime):
         column = column.dt.year()
-    values = text.numbers(column).fill_null(np.nan).to_numpy()
+    values = tokens.parse_numbers(column).fill_null(np.nan).to_numpy()
     known = values[np.isfinite(values)]
     if not len(known):
         return {}
     if np.mean((known == np.floor(known)) & (known >= 1000) & (known < 2200)) >= 0.95:
         decade = np.floor(values / 10) * 10
         return {f"{start:.0f}s": np.flatnonzero(decade == start) for start in np.unique(np.floor(known / 10) * 10)}
-    ends = _quarters(known)
-    # Six digits say it, unless two parts were called alike.
-    digits = 6 if len({_span(*end) for end in ends}) == len(ends) else 17
-    return {_span(*end, digits): np.flatnonzero((values >= end[0]) & (values <= end[1])) for end in ends}
+    ranges = _quarters(known)
+    # Six digits are enough, unless two ranges would get the same label.
+    digits = 6 if len({_label(*ends) for ends in ranges}) == len(ranges) else 17
+    return {_label(low, high, digits): np.flatnonzero((values >= low) & (values <= high)) for low, high in ranges}
 
 
-def _span(low: float, high: float, digits: int = 6) -> str:
+def _label(low: float, high: float, digits: int = 6) -> str:
     first, last = f"{low:.{digits}g}", f"{high:.{digits}g}"
     return first if first == last else f"{first} to {last}"
 
 
 def _quarters(values: NDArray[np.floating]) -> list[tuple[float, float]]:
-    """Return the ends of four groups of values, both included, as even as equal values allow; fewer where they do not.
+    """Return the inclusive ends of four groups of values of about equal size; fewer if ties do not allow four.
 
-    A value stands where the middle of all that equal it does, so that equal values are never parted.
+    Equal values are never separated: all of them go where the midpoint of their ranks falls.
     """
-    different, count = np.unique(values, return_counts=True)
+    distinct, count = np.unique(values, return_counts=True)
     middle = (np.cumsum(count) - count / 2) / count.sum()
     quarter = np.minimum((4 * middle).astype(int), 3)
-    parts = [different[quarter == q] for q in range(4)]
-    return [(float(p[0]), float(p[-1])) for p in parts if len(p)]
+    groups = [distinct[quarter == q] for q in range(4)]
+    return [(float(group[0]), float(group[-1])) for group in groups if len(group)]
 
 
-def of_items(
-    ranker: Ranker, test: Ratings, seen: UserItems, counts: Rows, groups: Groups, k: int, resamples: int = 0
+def item_group_metrics(
+    ranker: Ranker, test: Ratings, seen: UserItems, counts: Rows, groups: ItemGroups, k: int, resamples: int = 0
 ) -> list[dict[str, Any]]:
-    """Measure groups of items: one dict a group.
+    """Measure groups of items: return one dict per group.
 
-    name; items; train, test and shown: the group's share of the training ratings, of the test ratings of ranked items
-    and of all places in the lists; test_ratings: how many; users: who has one; recall: the mean over those users of
-    the share of their test ratings in the group that stands in their list, None without one, and its 95 % interval;
-    coverage: share of the group's items that stand in a list. Items in several groups count in each.
+    name; items: number of items; train, test, shown: the group's share of the training ratings, of the test ratings of
+    ranked items, and of all list positions; test_ratings: their number; users: how many users have one; recall: the
+    mean over these users of the share of their test ratings in the group that is in their list (None without users),
+    with its 95 % interval; coverage: share of the group's items in at least one list. An item in several groups counts
+    in each.
     """
     warm = test.take(counts[test.item] > 0)
     relevant = warm.matrix()
     users = np.flatnonzero(np.diff(relevant.indptr))
-    listed = _lists(ranker, users, k, seen, counts, relevant.shape)
-    found = listed.multiply(relevant)
-    shown = np.asarray(listed.sum(axis=0)).ravel()
+    listed = _list_matrix(ranker, users, k, seen, counts, relevant.shape)
+    hits = listed.multiply(relevant)
+    exposure = np.asarray(listed.sum(axis=0)).ravel()
     rows: list[dict[str, Any]] = []
-    for at, name in enumerate(groups.names):
-        mine = groups.members[:, at]
-        wanted, hit = relevant @ mine.astype(np.float64), found @ mine.astype(np.float64)
-        have = wanted > 0
-        rows.append({"name": name, "items": int(mine.sum()), "users": int(have.sum())})
-        rows[-1] |= {"test_ratings": int(wanted.sum()), "train": _share(counts, mine)}
-        rows[-1] |= {"test": _share(warm.counts, mine), "shown": _share(shown, mine)}
-        rows[-1] |= {"coverage": float((shown[mine] > 0).mean()) if mine.any() else 0.0}
-        rows[-1] |= _mean("recall", hit[have] / wanted[have], resamples)
+    for n, name in enumerate(groups.names):
+        members = groups.members[:, n]
+        n_relevant, n_hits = relevant @ members.astype(np.float64), hits @ members.astype(np.float64)
+        has_relevant = n_relevant > 0
+        rows.append({"name": name, "items": int(members.sum()), "users": int(has_relevant.sum())})
+        rows[-1] |= {"test_ratings": int(n_relevant.sum()), "train": _share(counts, members)}
+        rows[-1] |= {"test": _share(warm.item_counts, members), "shown": _share(exposure, members)}
+        rows[-1] |= {"coverage": float((exposure[members] > 0).mean()) if members.any() else 0.0}
+        rows[-1] |= _mean("recall", n_hits[has_relevant] / n_relevant[has_relevant], resamples)
     return rows
 
 
-def _lists(ranker: Ranker, users: Rows, k: int, seen: UserItems, counts: Rows, shape: tuple[int, int]) -> csr_matrix:
-    """Return who is shown what, ones in a sparse matrix [users, items]."""
+def _list_matrix(
+    ranker: Ranker, users: Rows, k: int, seen: UserItems, counts: Rows, shape: tuple[int, int]
+) -> csr_matrix:
+    """Return the lists as ones in a sparse matrix [users, items]."""
     from scipy.sparse import csr_matrix
 
-    who, what = [], []
-    for block, ranked in ranker.lists(users, k, seen, None if counts.all() else counts > 0):
-        line, place = np.nonzero(ranked >= 0)
-        who.append(block[line])
-        what.append(ranked[line, place])
-    pairs = (np.concatenate(who), np.concatenate(what)) if who else (np.zeros(0, int), np.zeros(0, int))
+    list_users, list_items = [], []
+    for block, ranked in ranker.top_k(users, k, seen, None if counts.all() else counts > 0):
+        line, rank = np.nonzero(ranked >= 0)
+        list_users.append(block[line])
+        list_items.append(ranked[line, rank])
+    empty = np.zeros(0, int), np.zeros(0, int)
+    pairs = (np.concatenate(list_users), np.concatenate(list_items)) if list_users else empty
     return csr_matrix((np.ones(len(pairs[0]), np.float64), pairs), shape=shape)
 
 
-def of_users(per_user: pl.DataFrame, history: Rows, k: int, resamples: int = 0) -> list[dict[str, Any]]:
-    """Measure users by how many ratings the model was fitted on of them: one dict a group.
+def user_group_metrics(per_user: pl.DataFrame, history: Rows, k: int, resamples: int = 0) -> list[dict[str, Any]]:
+    """Measure users grouped by their number of training ratings: return one dict per group.
 
-    per_user: as in `Report`. history: those numbers of ratings, [users] in the order of `per_user`. Four groups of
-    about as many users each; those with equal numbers stay together, and those with none have a group of their own.
-    name: the numbers ("20 to 49"); users; and the means over them of ndcg, recall, precision, mrr and hit, with the
-    95 % interval of ndcg.
+    per_user: as in `Report`. history: the number of ratings of each user, in the order of `per_user`. There are four
+    groups of about equal size; users with equal numbers stay together, and users without ratings form their own group.
+    name: the range of numbers ("20 to 49"); users: number of users; and their mean ndcg, recall, precision, mrr and
+    hit, with the 95 % interval of ndcg.
     """
-    parts = [(0.0, 0.0)] if (history == 0).any() else []
-    parts += _quarters(history[history > 0].astype(float)) if (history > 0).any() else []
+    ranges = [(0.0, 0.0)] if (history == 0).any() else []
+    ranges += _quarters(history[history > 0].astype(float)) if (history > 0).any() else []
     rows: list[dict[str, Any]] = []
-    for low, high in parts:
-        mine = per_user.filter((history >= low) & (history <= high))
-        rows.append({"name": _span(low, high), "users": mine.height})
+    for low, high in ranges:
+        members = per_user.filter((history >= low) & (history <= high))
+        rows.append({"name": _label(low, high), "users": members.height})
         for name in _USER_METRICS:
-            rows[-1] |= _mean(name, mine[f"{name}_at_{k}"].to_numpy(), resamples if name == "ndcg" else 0)
+            rows[-1] |= _mean(name, members[f"{name}_at_{k}"].to_numpy(), resamples if name == "ndcg" else 0)
     return rows
 
 
-def _share(weight: NDArray[Any], mine: NDArray[np.bool_]) -> float:
-    return float(weight[mine].sum() / max(1, weight.sum()))
+def _share(weight: NDArray[Any], members: NDArray[np.bool_]) -> float:
+    return float(weight[members].sum() / max(1, weight.sum()))
 
 
 def _mean(name: str, values: metrics.Values, resamples: int) -> dict[str, Any]:
-    """Return a mean over users and its interval; None where there is no user, and no interval of fewer than `_FEW`."""
-    found: dict[str, Any] = {name: float(values.mean()) if len(values) else None}
+    """Return the mean over users, None without users, and its interval, None for fewer than `_MIN_USERS`."""
+    result: dict[str, Any] = {name: float(values.mean()) if len(values) else None}
     if resamples:
-        ends = metrics.interval(values[:, None], resamples) if len(values) >= _FEW else None
-        found[f"{name}_interval"] = None if ends is None else [float(end[0]) for end in ends]
-    return found
+        interval = metrics.interval(values[:, None], resamples) if len(values) >= _MIN_USERS else None
+        result[f"{name}_interval"] = None if interval is None else [float(end[0]) for end in interval]
+    return result

@@ -1,4 +1,4 @@
-"""Data made ready for a training: loaded, split, checked and described."""
+"""Prepare data for a training: load, split and check it, and encode item content."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from recsys_embed.config.recipes import Size
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, TrainConfig
 from recsys_embed.data.checks import check_no_leakage, check_trainable
 from recsys_embed.data.dataset import Dataset
-from recsys_embed.data.item_table import aligned
+from recsys_embed.data.item_table import align_items
 from recsys_embed.data.splits import Split
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.features.item_features import ItemFeatures, encode_items
-from recsys_embed.presets import settings_of
+from recsys_embed.presets import preset_settings
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.state.fitted import FittedState
-from recsys_embed.training.continue_from import check_coverage
+from recsys_embed.training.warm_start import check_coverage
 
 log = logging.getLogger("recsys_embed")
 
 
 class Prepared(NamedTuple):
-    """Data that is split and checked. data: with the seed of the split."""
+    """Data that is split and checked. data: its settings, with the split's seed filled in."""
 
     data: DataConfig
     dataset: Dataset
@@ -35,9 +35,9 @@ class Prepared(NamedTuple):
     item_features: ItemFeatures | None
 
     def for_warm_start(self, start: FittedState) -> Prepared:
-        """Return the data for a training that begins from a model: it validates and tests on what that has not seen.
+        """Return the data for a warm start from a model: it is validated and tested on pairs the model has not seen.
 
-        Raises DataError where the ratings lack most of what the model knows.
+        Raises DataError where most of the model's users or items have no ratings here.
         """
         check_coverage(start, self.split.train.users, self.split.train.items)
         dataset = self.dataset if self.dataset.items is not None else self.dataset._replace(items=start.table)
@@ -45,98 +45,101 @@ class Prepared(NamedTuple):
 
 
 def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Dataset | None = None) -> Prepared:
-    """Load a data set, split it, check the parts, and read what describes the items.
+    """Load a data set, split it, check the parts, and encode the items' content.
 
-    seed: of a random split where `data` names none. catalog: the data, where it is at hand already.
+    seed: the random split's, unless `data` names one. dataset: the data, if it is loaded already.
     """
     data = replace(data, split_seed=seed if data.split_seed is None else data.split_seed)
     dataset = dataset or load_dataset(data.dataset, data)
-    dataset = dataset.with_unrated() if content.any else dataset
+    dataset = dataset.with_unrated_items() if content.any else dataset
     split = dataset.split(data)
-    _check(split, data)
-    _describe(dataset, split, data)
-    return Prepared(data, dataset, split, _descriptions(dataset, data, content))
+    _check_split(split, data)
+    _log_sizes(dataset, split, data)
+    return Prepared(data, dataset, split, _encode_content(dataset, data, content))
 
 
-# Validation ratings that a warm start needs; with fewer it trains for all epochs.
+# Validation ratings that a warm start needs for early stopping; with fewer it trains for all epochs.
 _MIN_VALID = 100
 
 
 def _move_seen_to_train(split: Split, start: FittedState) -> Split:
     """Move held-out ratings that a model was fitted on to the training part: it would know the answers."""
-    train, held_out, moved = split.train, [], 0
+    train, held_out, n_leaked = split.train, [], 0
     for part in (split.valid, split.test):
-        known = is_seen(start, part)
-        train, moved = train.with_rows(part.take(known)), moved + int(known.sum())
-        held_out.append(part.take(~known))
+        seen = is_seen(start, part)
+        train, n_leaked = train.concat(part.take(seen)), n_leaked + int(seen.sum())
+        held_out.append(part.take(~seen))
     valid, test = held_out
-    if 0 < len(valid) < _MIN_VALID:  # too few to say when to stop
-        train, valid, moved = train.with_rows(valid), valid.take(np.zeros(0, np.int64)), moved + len(valid)
-    if moved:
+    if 0 < len(valid) < _MIN_VALID:  # too few for early stopping
+        train, valid, n_leaked = train.concat(valid), valid.take(np.zeros(0, np.int64)), n_leaked + len(valid)
+    if n_leaked:
         log.info(
-            "%s held-out ratings go to training: the model that is continued knew them, or they are too few; "
-            "%s are left to validate, %s to test", f"{moved:,}", f"{len(valid):,}", f"{len(test):,}",
+            "moved %s held-out ratings to training: the model of the warm start has seen them, or they are too few; "
+            "%s are left for validation, %s for test", f"{n_leaked:,}", f"{len(valid):,}", f"{len(test):,}",
         )  # fmt: skip
     return Split(train, valid, test)
 
 
 def size_of(split: Split) -> Size:
-    """Return how large the data is that recipes are for."""
-    return Size(len(split.train.users), len(split.train.items), len(split.train), split.train.shared)
+    """Return the size of the training data, which recipes depend on."""
+    return Size(len(split.train.users), len(split.train.items), len(split.train), split.train.is_graph)
 
 
 def check_loss(train: TrainConfig, split: Split) -> None:
     """Raise DataError where the loss cannot learn from these ratings."""
     if train.loss == "mse" and not split.train.explicit:
-        raise DataError("--loss mse learns ratings, and all of this data's are equal; the other losses take positives")
+        raise DataError(
+            "--loss mse learns rating values, and all of this data's are equal; choose a loss for positives"
+        )
 
 
-def preset_settings(preset: str | None, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
-    """Return the settings of the preset that these began from. Raises SettingError where they did not."""
-    begun, chosen = settings_of(preset), settings(model, train)
-    missing = [name for name in begun if chosen[name] is None]
+def checked_preset(preset: str | None, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
+    """Return the settings of the preset that the configs were made from. Raises SettingError where they were not."""
+    base, chosen = preset_settings(preset), settings(model, train)
+    missing = [name for name in base if chosen[name] is None]
     if missing:
         raise SettingError(
-            f"preset={preset!r} only says where settings come from, and {missing[0]} is not the preset's: "
+            f"preset={preset!r} only records where settings come from, and {missing[0]} is not the preset's: "
             f"preset({preset!r}) gives the ModelConfig and TrainConfig"
         )
-    return begun
+    return base
 
 
-def _descriptions(dataset: Dataset, data: DataConfig, content: ContentConfig) -> ItemFeatures | None:
+def _encode_content(dataset: Dataset, data: DataConfig, content: ContentConfig) -> ItemFeatures | None:
     if not content.any:
         return None
     if content.columns and dataset.items is None:
-        raise DataError("--text names columns of an item table, and there is none: name its file with --items")
-    table = aligned(dataset.items, dataset.ratings.items)
+        raise DataError("--text names columns of an item table, and there is none: give its file with --items")
+    table = align_items(dataset.items, dataset.ratings.items)
     return encode_items(table, content, data.data_dir, data.offline)
 
 
-def _check(split: Split, data: DataConfig) -> None:
+def _check_split(split: Split, data: DataConfig) -> None:
     check_trainable(split.train.positives(data.min_rating))
     names = ("train", "validation", "test")
     for one, other in ((0, 1), (0, 2), (1, 2)):
         check_no_leakage(split[one], split[other], names[one], names[other])
 
 
-def _describe(dataset: Dataset, split: Split, data: DataConfig) -> None:
+def _log_sizes(dataset: Dataset, split: Split, data: DataConfig) -> None:
     ratings = dataset.ratings
-    if ratings.merged:
-        what = "an edge, in one direction or the other" if ratings.shared else "a user and item"
-        log.warning("%s rows repeated %s: --duplicates %s was applied", f"{ratings.merged:,}", what, data.duplicates)
-    if ratings.shared:
-        sizes, said = [len(ratings.users), *(len(part) // 2 for part in split)], "%s nodes; %s edges"
+    if ratings.n_duplicates:
+        what = "an edge, in one direction or the other" if ratings.is_graph else "a user and item"
+        repeated = f"{ratings.n_duplicates:,}"
+        log.warning("%s rows repeated %s: --duplicates %s was applied", repeated, what, data.duplicates)
+    if ratings.is_graph:
+        sizes, units = [len(ratings.users), *(len(part) // 2 for part in split)], "%s nodes; %s edges"
     else:
-        sizes, said = [len(ratings.users), len(ratings.items), *map(len, split)], "%s users, %s items; %s ratings"
-    log.info(f"{said} to train, %s to validate, %s to test", *(f"{n:,}" for n in sizes))
+        sizes, units = [len(ratings.users), len(ratings.items), *map(len, split)], "%s users, %s items; %s ratings"
+    log.info(f"{units} to train, %s to validate, %s to test", *(f"{n:,}" for n in sizes))
     if not len(split.valid):
-        log.warning("there is no validation rating: it trains for all epochs, and is not fitted again")
+        log.warning("there are no validation ratings: the model trains for all epochs, and is not fitted again")
     if not len(split.test):
         log.warning("nothing is held out for test: there will be no test metrics")
 
 
 def start_torch(train: TrainConfig) -> str:
-    """Set torch's threads, say where it will train, and return that device."""
+    """Set torch's number of threads, choose the device to train on, log it, and return it."""
     import torch
 
     from recsys_embed.training.trainer import choose_device

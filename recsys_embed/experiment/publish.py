@@ -1,4 +1,4 @@
-"""What MLflow gets of a training: a run with a name, numbers, data, the model, a description, pictures and a map."""
+"""Publish a training to MLflow: metrics, data, the model, a description, pictures and a map."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from typing import Any
 
 import polars as pl
 
-from recsys_embed import __version__
 from recsys_embed.config.fields import short_name
 from recsys_embed.config.settings import DataConfig, RunConfig, TuneConfig
 from recsys_embed.data.splits import Split
 from recsys_embed.evaluation.training_report import TrainingReport
-from recsys_embed.experiment import mlflow_model as pyfunc
+from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender
 from recsys_embed.state.folder import PER_USER
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.version import __version__
 
 log = logging.getLogger("recsys_embed")
 
-# Items of which a map is drawn without being asked for: it takes a few seconds.
-_MAPPED = 2_000
+# Most items for which a map is drawn by default: it takes a few seconds.
+_MAX_MAP_ITEMS = 2_000
 
 
 def tracker_of(
     folder: Path, run: RunConfig | TuneConfig, facts: dict[str, Any], device: str, run_id: str | None = None
 ) -> Tracker:
-    """Return the tracker that the settings ask for; its run bears the name of the model's (or study's) folder.
+    """Return the tracker that the settings ask for; its run is named like the model's (or study's) folder.
 
-    run_id: of a run that goes on.
+    run_id: of an existing run to continue.
     """
     if not run.track:
         return Tracker()
@@ -58,8 +58,8 @@ def tracker_of(
 
 
 def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics of all parts as one level: "test/ndcg_at_10", "baselines/ease/ndcg_at_10"."""
-    found: dict[str, float] = {}
+    """Return nested metrics as one level: "test/ndcg_at_10", "baselines/ease/ndcg_at_10"."""
+    flat: dict[str, float] = {}
 
     def walk(prefix: str, values: dict[str, Any]) -> None:
         for name, value in values.items():
@@ -67,34 +67,35 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
                 if name != "intervals":
                     walk(f"{prefix}{name}/", value)
             elif isinstance(value, int | float):
-                found[prefix + name] = float(value)
+                flat[prefix + name] = float(value)
 
     walk("", metrics)
-    return found
+    return flat
 
 
 def log_model_artifacts(
     tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig, run: RunConfig
 ) -> None:
-    """Give the tracker what a finished training leaves: the data, the model, its card and its facts."""
-    parts = dict(zip(("training", "validation", "test"), split, strict=True))
-    tracker.inputs({part: rows.frame() for part, rows in parts.items()}, short_name(data.dataset), data.dataset)
-    # Without the title: the run's name stands over it.
+    """Log what a finished training leaves: the data, the model, its card and its facts."""
+    frames = {name: part.frame() for name, part in zip(("training", "validation", "test"), split, strict=True)}
+    tracker.inputs(frames, short_name(data.dataset), data.dataset)
+    # Without the title: MLflow shows the run's name above it.
     tracker.describe(recommender.card().partition("\n\n")[2])
     for name in ("README.md", "model.json", *([PER_USER] if recommender.per_user is not None else [])):
         tracker.artifact(folder / name)
-    asked = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})
+    example = pl.DataFrame({"user_id": [str(recommender.users.ids([0])[0])], "k": pl.Series([5], dtype=pl.Int64)})
     requirements = [f"recsys-embed=={__version__}", *(f"{n}=={_version(n)}" for n in ("numpy", "polars", "pandas"))]
-    tracker.model(folder, Path(pyfunc.__file__), asked, pyfunc.signature, requirements)
+    code = Path(mlflow_model.__file__).with_name("mlflow_entry.py")
+    tracker.model(folder, code, example, mlflow_model.signature, requirements)
     if run.register:
         tracker.register(run.register)
 
 
 def draw(tracker: Tracker, recommender: Recommender, folder: Path, measured: TrainingReport, run: RunConfig) -> None:
-    """Give the tracker pictures of the training. They are an extra: what fails here fails alone."""
+    """Log pictures of the training. They are an extra: an error here is only a warning."""
     if tracker.run_id is None:
         if run.map:
-            log.warning("no map was drawn: it goes to MLflow, which this run has not; `recsys map` draws one")
+            log.warning("no map was drawn: --map needs an MLflow run; `recsys map` draws one without")
         return
     try:
         from recsys_embed.exports.write import export
@@ -104,22 +105,22 @@ def draw(tracker: Tracker, recommender: Recommender, folder: Path, measured: Tra
         with tempfile.TemporaryDirectory() as scratch:
             for picture in draw_training(recommender, measured, Path(scratch)):
                 tracker.artifact(picture, "pictures")
-            if run.map or (run.map is None and len(recommender.items) <= _MAPPED):
+            if run.map or (run.map is None and len(recommender.items) <= _MAX_MAP_ITEMS):
                 for file in draw_map(recommender, Path(scratch) / "map", title=folder.name).files:
                     tracker.artifact(file, "map")
-                if recommender.model.dim > 1:  # the projector shows no vectors of one number
+                if recommender.model.dim > 1:  # the projector needs two dimensions or more
                     for file in sorted(export(recommender, "projector", Path(scratch) / "projector").iterdir()):
                         tracker.artifact(file, "projector")
     except Exception as error:
-        log.warning("the training is kept, but pictures of it could not be drawn (%s)", error)
+        log.warning("the training is saved, but pictures of it could not be drawn (%s)", error)
 
 
 def _version(package: str) -> str:
     return importlib.metadata.version(package)
 
 
-def _git(*words: str) -> str:
+def _git(*args: str) -> str:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=5, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        result = subprocess.run(["git", *args], capture_output=True, text=True, timeout=5, check=False)
+        return result.stdout.strip() if result.returncode == 0 else ""
     return ""

@@ -1,4 +1,4 @@
-"""One training from file to report: load, split, fit, refit, evaluate, compare, save, track."""
+"""Run one experiment from file to report: load, split, fit, refit, evaluate, compare, save, track."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig,
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.evaluation.training_report import training_report
 from recsys_embed.experiment import publish
-from recsys_embed.experiment.prepare import Prepared, check_loss, prepare, preset_settings, size_of, start_torch
-from recsys_embed.experiment.refit import Configs, fit_and_refit
+from recsys_embed.experiment.fit_and_refit import Configs, fit_and_refit
+from recsys_embed.experiment.prepare import Prepared, check_loss, checked_preset, prepare, size_of, start_torch
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.storage.json import jsonable
-from recsys_embed.storage.model_folders import check_writable, claim
+from recsys_embed.storage.model_folders import check_writable, create_unique_folder
 from recsys_embed.tracking.progress import BarTracker
 from recsys_embed.tracking.tracker import MultiTracker
-from recsys_embed.training.continue_from import check_continues, settings_in
+from recsys_embed.training.warm_start import check_warm_start, inherited_settings_of
 
 log = logging.getLogger("recsys_embed")
 
@@ -38,16 +38,16 @@ def run_experiment(
     content: ContentConfig | None = None,
     dataset: Dataset | None = None,
 ) -> tuple[Recommender, dict[str, Any]]:
-    """Train on a data set as the settings say; return the recommender, saved, and the report.
+    """Train on a data set with the given settings, save the model, and return the recommender and a report.
 
-    dataset: the data, where it is at hand already; by default `data.dataset` is loaded.
+    dataset: the data, if it is loaded already; by default `data.dataset` is loaded.
     The report is what `recsys train --json` prints: model, run_id, dataset, settings, metrics, seconds, epochs.
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
     content = content or ContentConfig()
-    preset = preset_settings(run.preset, model, train) or settings_in(run.start)
-    start = load_state(Path(run.start)) if run.start else None
-    # No command line has data that was handed over.
+    preset = checked_preset(run.preset, model, train) or inherited_settings_of(run.warm_start)
+    start = load_state(Path(run.warm_start)) if run.warm_start else None
+    # No command line reproduces a data set passed as an object.
     facts: dict[str, Any] = {} if dataset else {"command": command(data, content, model, train, run, preset=preset)}
     clock = Clock()
     with clock("data"):
@@ -57,43 +57,42 @@ def run_experiment(
     data, dataset, split, item_features = prepared
     model, train = resolve_settings(model, train, size_of(split), content.any)
     if start is not None:
-        check_continues(start, model, train, split.train.shared, content.any)
+        check_warm_start(start, model, train, split.train.is_graph, content.any)
     device = start_torch(train)
     configs = Configs(data, model, train, run, content)
     facts |= _facts(prepared, configs)
     check_loss(train, split)
-    with _model_folder(data, train, run) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
+    with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:
                 fit = fit_and_refit(prepared, configs, MultiTracker(tracker, bar), start)
             except KeyboardInterrupt:
-                log.warning("interrupted before the first epoch ended: nothing was saved")
+                log.warning("interrupted before the end of the first epoch: nothing was saved")
                 raise
         state, history = fit.state, fit.result.history
         state.metadata.update({**facts, "metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id})
         state.metadata.update({"seconds": clock.seconds, "history": history})
         if start is not None:
-            state.metadata["continued"]["model"] = Path(run.start or "").name
-        save_state(state, folder)  # before the evaluation, which may be long: nothing is lost if that is ended
+            state.metadata["continued"]["model"] = Path(run.warm_start or "").name
+        save_state(state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
         with clock("evaluate"):
             measured = training_report(state, fit.rows, split, item_features, data, run)
         metrics = {"valid": fit.valid} | measured.metrics
         state.metadata.update({"metrics": metrics, "fitted_digest": fit.rows.pairs_digest()})
-        recommender = Recommender.of(state.but(per_user=None if measured.test is None else measured.test.per_user))
+        recommender = Recommender.of(state.replace(per_user=None if measured.test is None else measured.test.per_user))
         recommender.training = fit.result
         recommender.save(folder)
         tracker.metrics(publish.flatten_metrics(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
         publish.log_model_artifacts(tracker, recommender, folder, split, data, run)
         publish.draw(tracker, recommender, folder, measured, run)
-    report = {
-        "model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "settings": facts["settings"],
-        "metrics": metrics, "seconds": clock.seconds, "epochs": recommender.metadata["epochs"],
-    }  # fmt: skip
+    metadata = recommender.metadata
+    report = {"model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset}
+    report |= {name: metadata[name] for name in ("settings", "metrics", "seconds", "epochs")}
     return recommender, jsonable(report)
 
 
 def _facts(prepared: Prepared, configs: Configs) -> dict[str, Any]:
-    """Return what a model folder says of its data and settings."""
+    """Return the facts about data and settings that a model folder records."""
     data, test = configs.data, prepared.split.test
     facts = {
         "dataset": data.dataset,
@@ -113,23 +112,24 @@ class Clock:
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time a phase."""
-        begin = time.perf_counter()
+        start = time.perf_counter()
         yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - begin, 3)
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - start, 3)
 
 
 @contextlib.contextmanager
-def _model_folder(data: DataConfig, train: TrainConfig, run: RunConfig) -> Iterator[Path]:
-    """Give the folder of the model, checked before the training; one of our own naming is claimed for us alone."""
-    if run.out:
-        check_writable(Path(run.out))
-        yield Path(run.out)
+def _model_folder(configs: Configs) -> Iterator[Path]:
+    """Yield the model's folder, checked before the training. Without --out, a new folder is reserved for this run."""
+    if configs.run.out:
+        check_writable(Path(configs.run.out))
+        yield Path(configs.run.out)
         return
-    name = short_name(data.dataset).split(".")[0] or "ratings"
+    name, method = short_name(configs.data.dataset), configs.train.loss or configs.model.family
+    name = name.split(".")[0] or "ratings"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = claim(Path("models") / f"{name}-{train.loss}-{stamp}")
+    folder = create_unique_folder(Path("models") / f"{name}-{method}-{stamp}")
     try:
         yield folder
     finally:
         with contextlib.suppress(OSError):
-            folder.rmdir()  # goes only where nothing was saved, since it must be empty
+            folder.rmdir()  # succeeds only if it is empty: nothing was saved

@@ -1,1 +1,1 @@
-"""What items say about themselves, as numbers: words, tags, numbers, pictures, ready-made vectors."""
+"""Item features: words, tags, numbers, pictures and ready-made vectors, encoded as numbers."""

@@ -1,4 +1,4 @@
-"""Item pictures: files named by item id, decoded, brought to one size."""
+"""Pictures of items: find the files by item id, decode them, and resize them to one size."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from recsys_embed.errors import DataError, SettingError
 log = logging.getLogger("recsys_embed")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-# Pixels of a file that is decoded at most: a small file can say that it is a picture of terabytes.
-_MOST = 50_000_000
-_MOST_BYTES = 8_000_000_000  # of all pictures together, in memory
+# Larger pictures are not decoded: a small file can claim to be a picture of terabytes.
+_MAX_PIXELS = 50_000_000
+_MAX_BYTES = 8_000_000_000  # memory for the pictures of all items
 
 
 def find_images(folder: Path, items: Vocab) -> dict[int, Path]:
-    """Return the picture file of each item that has one, by the item's row. Raises DataError for a missing folder."""
+    """Return {item row: file} for the items that have a picture. Raises DataError if the folder does not exist."""
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder} of pictures")
     files = {f.stem: f for f in sorted(folder.iterdir(), reverse=True) if f.suffix.lower() in SUFFIXES}
@@ -29,41 +29,43 @@ def find_images(folder: Path, items: Vocab) -> dict[int, Path]:
 
 
 def read_images(folder: Path, items: Vocab, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Read `<item id>.jpg` (or .png, .webp, …) of every item: pixels [items, 3, size, size] and which have one.
+    """Read the picture `<item id>.jpg` (or .png, .webp, …) of each item.
 
-    Missing and broken files are counted, and leave zeros. Raises DataError where no item has a picture.
+    Return pixels, uint8 [items, 3, size, size], and a mask [items] of the items with a picture; the others are zeros.
+    Broken files are logged and skipped. Raises DataError if no item has a picture, SettingError if the pixels of all
+    items would not fit into memory.
     """
-    if len(items) * 3 * size**2 > _MOST_BYTES:
+    if len(items) * 3 * size**2 > _MAX_BYTES:
         raise SettingError(f"pictures of {len(items):,} items need a smaller --image-size than {size}")
     pixels = np.zeros((len(items), 3, size, size), np.uint8)
-    found = np.zeros(len(items), bool)
+    has_picture = np.zeros(len(items), bool)
     broken = []
     for row, file in find_images(folder, items).items():
-        picture = decode(file, size)
+        picture = decode_image(file, size)
         if picture is None:
             broken.append(file.name)
         else:
-            pixels[row], found[row] = picture, True
+            pixels[row], has_picture[row] = picture, True
     if broken:
-        log.warning("%d pictures cannot be decoded and are left out, e.g. %s", len(broken), broken[0])
-    if not found.any():
+        log.warning("skipped %d pictures that cannot be decoded, e.g. %s", len(broken), broken[0])
+    if not has_picture.any():
         raise DataError(f"{folder} has no picture of an item of this data; they are named ID.jpg, ID.png, …")
-    log.info("%s of the items have a picture", f"{int(found.sum()):,}")
-    return pixels, found
+    log.info("%s of the items have a picture", f"{int(has_picture.sum()):,}")
+    return pixels, has_picture
 
 
-def decode(file: Path, size: int) -> NDArray[np.uint8] | None:
-    """Decode a picture of any mode and format to RGB, uint8 [3, size, size]; None where it is broken or too large.
+def decode_image(file: Path, size: int) -> NDArray[np.uint8] | None:
+    """Decode a picture of any mode and format to RGB, uint8 [3, size, size]; None if it is broken or too large.
 
-    The whole picture is shown: it is scaled without regard to its proportions. What is transparent becomes white.
+    The whole picture is scaled to a square, whatever its proportions. Transparent parts become white.
     """
     from PIL import Image
 
     try:
         with Image.open(file) as opened:
-            if opened.width * opened.height > _MOST:
+            if opened.width * opened.height > _MAX_PIXELS:
                 return None
-            opened.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded at about the size that is needed
+            opened.draft("RGB", (2 * size, 2 * size))  # decode a JPEG at about the size that is needed
             image: Image.Image = opened
             if image.mode in ("I;16", "I", "F"):
                 values = np.asarray(image, np.float64)
@@ -72,8 +74,8 @@ def decode(file: Path, size: int) -> NDArray[np.uint8] | None:
             if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
-            return np.asarray(small, np.uint8).transpose(2, 0, 1)
-    except Exception as error:  # decoders trust a file: a broken one ends in whatever its bytes lead to
+            resized = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+            return np.asarray(resized, np.uint8).transpose(2, 0, 1)
+    except Exception as error:  # decoders trust the file, so a broken one can raise anything
         log.debug("%s: %s", file, error)
         return None

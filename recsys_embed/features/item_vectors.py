@@ -1,4 +1,4 @@
-"""Ready-made vectors of the items: sentence embeddings, CLIP, another model's export."""
+"""Read ready-made item vectors: sentence embeddings, CLIP, or the export of another model."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from recsys_embed.data.ids import id_column
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
 from recsys_embed.sources.delimited import read_table
-from recsys_embed.storage.atomic import read_lines, reading
+from recsys_embed.storage.atomic import read_lines, wrap_read_errors
 
 log = logging.getLogger("recsys_embed")
 
-_IDS = ("item_id", "itemId", "movieId", "item", "id", "asin")
+_ID_NAMES = ("item_id", "itemId", "movieId", "item", "id", "asin")
 
 
 def read_item_vectors(path: Path, items: Vocab) -> Floats:
-    """Read ready-made vectors, [items, f], in the order of the vocabulary; zeros where the file has none.
+    """Read item vectors [items, f] in the order of the vocabulary; zeros for items that the file lacks.
 
-    .parquet: a column of ids (item_id, movieId, id, …) and either one column of lists or many of numbers.
-    .npy: [n, f], with the ids in NAME.parquet, NAME.csv or NAME.txt (one a line) beside it.
+    .parquet: a column of ids (item_id, movieId, id, …), and one column of lists or several of numbers.
+    .npy: [n, f], with the ids in NAME.parquet, NAME.csv or NAME.txt (one per line) beside it.
     Raises DataError.
     """
     if path.suffix == ".npy":
@@ -40,33 +40,34 @@ def read_item_vectors(path: Path, items: Vocab) -> Floats:
         raise DataError(f"{path} has more than one vector for item {ids.filter(ids.is_duplicated())[0]}")
     rows = items.rows(ids.to_list(), missing="negative")
     if not (rows >= 0).any():
-        raise DataError(f"{path} has no vector of an item of this data; its ids are like {ids[0]!r}")
-    found = np.zeros((len(items), vectors.shape[1]), np.float32)
-    found[rows[rows >= 0]] = vectors[rows >= 0]
-    without = len(items) - int((rows >= 0).sum())
-    log.info("%s: vectors of %d numbers; %s items have none", path.name, vectors.shape[1], f"{without:,}")
-    return found
+        raise DataError(f"{path} has no vector of an item of this data; its ids look like {ids[0]!r}")
+    known = rows >= 0
+    aligned = np.zeros((len(items), vectors.shape[1]), np.float32)
+    aligned[rows[known]] = vectors[known]
+    n_missing = len(items) - int(known.sum())
+    log.info("%s: vectors of %d numbers; %s items have none", path.name, vectors.shape[1], f"{n_missing:,}")
+    return aligned
 
 
-def _id_column(frame: pl.DataFrame, path: Path, text: bool = False) -> pl.Series:
-    name = next((n for n in _IDS if n in frame.columns), None)
+def _find_ids(frame: pl.DataFrame, path: Path, is_text: bool = False) -> pl.Series:
+    name = next((n for n in _ID_NAMES if n in frame.columns), None)
     if name is None:
         raise DataError(
-            f"{path} has no column of item ids ({', '.join(_IDS)}); it has {', '.join(frame.columns)[:100]}"
+            f"{path} has no column of item ids ({', '.join(_ID_NAMES)}); it has {', '.join(frame.columns)[:100]}"
         )
-    return id_column(frame[name], "item", from_text=text)
+    return id_column(frame[name], "item", from_text=is_text)
 
 
 def _read_parquet(path: Path) -> tuple[pl.Series, Floats]:
     table = read_table(path)
     frame = table.frame
-    ids = _id_column(frame, path, table.text)
+    ids = _find_ids(frame, path, table.is_text)
     rest = frame.select(pl.exclude(ids.name, r"^__index_level_\d+__$"))
-    kinds = {c: kind for c, kind in rest.schema.items() if isinstance(kind, pl.List | pl.Array)}
-    lists = [c for c, kind in kinds.items() if kind.inner.is_numeric()]
+    dtypes = {c: dtype for c, dtype in rest.schema.items() if isinstance(dtype, pl.List | pl.Array)}
+    lists = [c for c, dtype in dtypes.items() if dtype.inner.is_numeric()]
     if lists:
         column = rest[next((c for c in ("vector", "embedding") if c in lists), lists[0])]
-        log.info("%s: the vectors are those of the column %s", path.name, column.name)
+        log.info("%s: the vectors are in the column %s", path.name, column.name)
         column = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
         sizes = column.list.len().unique()
         if len(sizes) != 1 or column.null_count():
@@ -74,34 +75,34 @@ def _read_parquet(path: Path) -> tuple[pl.Series, Floats]:
         vectors = column.explode().cast(pl.Float32).to_numpy().reshape(len(column), int(sizes[0]))
     else:
         numeric = (
-            rest.select(pl.all().cast(pl.Float32, strict=False)) if table.text else rest.select(pl.selectors.numeric())
+            rest.select(pl.all().cast(pl.Float32, strict=False))
+            if table.is_text
+            else rest.select(pl.selectors.numeric())
         )
         if not numeric.width or any(numeric[c].null_count() for c in numeric.columns):
             raise DataError(f"{path} has no vectors: a column of lists, or columns of numbers without gaps are needed")
-        log.info("%s: the vectors are made of the columns %s", path.name, ", ".join(numeric.columns)[:200])
+        log.info("%s: the vectors consist of the columns %s", path.name, ", ".join(numeric.columns)[:200])
         vectors = numeric.to_numpy().astype(np.float32)
     return ids, vectors
 
 
 def _read_npy(path: Path) -> tuple[pl.Series, Floats]:
-    with reading(path):
+    with wrap_read_errors(path):
         try:
             vectors = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise DataError(f"{path} is no whole .npy file of numbers: {str(error)[:100]}") from None
+            raise DataError(f"{path} is not a complete .npy file of numbers: {str(error)[:100]}") from None
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise DataError(f"{path} holds {vectors.dtype} of the shape {vectors.shape}; numbers [items, dim] are needed")
-    beside = next((path.with_suffix(s) for s in (".parquet", ".csv", ".txt") if path.with_suffix(s).is_file()), None)
-    if beside is None:
-        raise DataError(
-            f"{path} says whose vectors it has in {path.stem}.parquet, .csv or .txt beside it: none is there"
-        )
-    if beside.suffix == ".txt":
-        lines = [line for line in read_lines(beside) if line]
+    ids_path = next((path.with_suffix(s) for s in (".parquet", ".csv", ".txt") if path.with_suffix(s).is_file()), None)
+    if ids_path is None:
+        raise DataError(f"{path} needs a file of item ids beside it: {path.stem}.parquet, .csv or .txt")
+    if ids_path.suffix == ".txt":
+        lines = [line for line in read_lines(ids_path) if line]
         ids = id_column(pl.Series("item", lines, pl.String), "item", from_text=True)
     else:
-        table = read_table(beside, known=_IDS)
-        ids = _id_column(table.frame, beside, table.text)
+        table = read_table(ids_path, known=_ID_NAMES)
+        ids = _find_ids(table.frame, ids_path, table.is_text)
     if len(ids) != len(vectors):
-        raise DataError(f"{path} has {len(vectors):,} vectors, and {beside.name} {len(ids):,} ids")
+        raise DataError(f"{path} has {len(vectors):,} vectors, but {ids_path.name} has {len(ids):,} ids")
     return ids, vectors.astype(np.float32)

@@ -1,13 +1,13 @@
-"""From descriptions to vectors, in closed form: what an item without ratings is taken to be.
+"""Ridge regression from item features to item vectors, in closed form: it gives vectors to items without ratings.
 
-The vectors v_i of the rated items are regressed on their features x_i. With weights w_i that say how well a vector is
-known (its ratings to the power of .5), the map minimises
+The vectors v_i of the rated items are regressed on their features x_i. With weights w_i for how certain each vector is
+(the square root of its number of ratings), the map minimises
 
     sum_i w_i |v_i - m - M x_i|^2 + lambda |M|^2,
 
-which is kernel ridge regression with the inner product of the features, or the posterior mean of a Gaussian process
-(Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.25). lambda is the one with the least
-leave-one-out error, which needs no refit (ibid., eq. 5.12); vectors and biases have one each.
+which is kernel ridge regression with the inner product of the features as kernel, or the posterior mean of a Gaussian
+process (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, eq. 2.25). lambda minimises the
+leave-one-out error, which needs no refit (ibid., eq. 5.12); the vectors have one lambda and the biases another.
 """
 
 from __future__ import annotations
@@ -22,85 +22,90 @@ from recsys_embed.data.ids import Rows
 from recsys_embed.features.encoder import Features
 
 LAMBDAS = np.geomspace(0.003, 10, 15)
-# Rated items up to which the likeness of all pairs is decomposed exactly; above, its first `_RANK` directions are.
-_EXACT = 5_000
+# Up to this many items the kernel matrix is decomposed exactly; with more, its `_RANK` largest eigenvalues are used.
+_MAX_EXACT = 5_000
 _RANK = 512
-_POWER = 0.5
-# Rated items that teach at most, those with the most ratings: what bounds the memory, to some 500 MB.
-_TEACHERS = 20_000
+# The weight of an item is its number of ratings to this power.
+_WEIGHT_POWER = 0.5
+# The regression uses at most this many items, those with the most ratings. That bounds the memory to some 500 MB.
+_MAX_ITEMS = 20_000
 
 
 class FeatureMap(NamedTuple):
-    """The map: tokens [T, d], dense [f, d], centre [d]; features -> bag @ tokens + dense @ dense + centre."""
+    """The linear map from features to vectors: bag @ tokens [T, d] + dense @ dense [f, d] + centre [d]."""
 
     tokens: Floats
     dense: Floats
     centre: Floats
 
     def __call__(self, features: Features) -> Floats:
-        """Return the vectors [n, d] of described items."""
+        """Return the vectors [n, d] of items with these features."""
         return np.asarray(features.bag @ self.tokens + features.dense @ self.dense + self.centre, np.float32)
 
 
 class Ridge:
-    """Regression of anything on the descriptions of the items that have ratings.
+    """Weighted ridge regression of any targets on the features of the items that have ratings.
 
-    The decomposition is made once; every `fit` after it costs a few matrix products.
+    The kernel matrix is decomposed once, when the object is created; each `fit` costs a few matrix products.
     """
 
     def __init__(self, features: Features, counts: Rows) -> None:
-        self.source, rated = (features, counts), np.flatnonzero(counts)
-        if len(rated) > _TEACHERS:
-            rated = np.sort(rated[np.argsort(-counts[rated], kind="stable")[:_TEACHERS]])
-        self.rated, n = rated, len(rated)
-        self.root = (counts[self.rated] / counts[self.rated].mean()) ** (_POWER / 2)
-        self.features = Features(features.bag[self.rated], features.dense[self.rated])
-        # Likeness is in units of an item's mean likeness to itself, so that a lambda means the same everywhere.
-        self.scale = self._mean_square()
-        value, vector = self._decompose() if n > _EXACT else np.linalg.eigh(self._likeness(np.eye(n)))
-        self.value, self.vector, self.square = np.maximum(value, 0), vector, vector**2
+        """Decompose the kernel matrix. counts: the number of ratings of each item, int64 [items]."""
+        self.source, rows = (features, counts), np.flatnonzero(counts)
+        if len(rows) > _MAX_ITEMS:
+            rows = np.sort(rows[np.argsort(-counts[rows], kind="stable")[:_MAX_ITEMS]])
+        self.rows, n = rows, len(rows)
+        self.sqrt_weight = (counts[self.rows] / counts[self.rows].mean()) ** (_WEIGHT_POWER / 2)
+        self.features = Features(features.bag[self.rows], features.dense[self.rows])
+        # The kernel is divided by its mean diagonal, so that a lambda means the same for any features.
+        self.scale = self._mean_diagonal()
+        eigenvalues, eigenvectors = (
+            self._decompose() if n > _MAX_EXACT else np.linalg.eigh(self._kernel_times(np.eye(n)))
+        )
+        self.eigenvalues, self.eigenvectors = np.maximum(eigenvalues, 0), eigenvectors
+        self.squared_eigenvectors = eigenvectors**2
 
-    def is_of(self, features: Features, counts: Rows) -> bool:
-        """Tell whether this was made of this very object of features and of equal counts."""
+    def is_fitted_on(self, features: Features, counts: Rows) -> bool:
+        """Return whether this was created from this very object of features and equal counts."""
         return self.source[0] is features and np.array_equal(self.source[1], counts)
 
-    def _mean_square(self) -> float:
+    def _mean_diagonal(self) -> float:
         bag, dense = self.features
         total = float(bag.multiply(bag).sum()) + float((dense.astype(float) ** 2).sum())
-        return total / max(1, len(self.rated)) or 1.0
+        return total / max(1, len(self.rows)) or 1.0
 
-    def _likeness(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Multiply the weighted likeness of the rated items with columns [n, c]."""
+    def _kernel_times(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the weighted kernel matrix of the items times columns [n, c]."""
         bag, dense = self.features
-        inner = self.root[:, None] * columns
+        inner = self.sqrt_weight[:, None] * columns
         product = bag @ (bag.T @ inner) + dense @ (dense.T @ inner)
-        return self.root[:, None] * product / self.scale
+        return self.sqrt_weight[:, None] * product / self.scale
 
     def _decompose(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the largest eigenvalues and their vectors, by random projection (Halko et al., SIAM Review 2011)."""
-        basis = np.random.default_rng(0).normal(size=(len(self.rated), _RANK))
+        """Return the largest eigenvalues and eigenvectors, by random projection (Halko et al., SIAM Review 2011)."""
+        basis = np.random.default_rng(0).normal(size=(len(self.rows), _RANK))
         for _ in range(2):
-            basis = np.linalg.qr(self._likeness(basis))[0]
-        value, turned = np.linalg.eigh(basis.T @ self._likeness(basis))
-        return value, basis @ turned
+            basis = np.linalg.qr(self._kernel_times(basis))[0]
+        eigenvalues, eigenvectors = np.linalg.eigh(basis.T @ self._kernel_times(basis))
+        return eigenvalues, basis @ eigenvectors
 
     def fit(self, targets: Floats) -> FeatureMap:
-        """Regress targets [items, d] of the rated items on their features; the last column has its own lambda."""
-        centre = np.average(targets[self.rated], axis=0, weights=self.root**2)
-        wanted = self.root[:, None] * (targets[self.rated] - centre)
-        inside = self.vector.T @ wanted
-        outside = wanted - self.vector @ inside  # nothing, where the decomposition is exact
-        coefficients = np.zeros_like(wanted)
+        """Regress targets [items, d] on the features; the last column has a lambda of its own."""
+        centre = np.average(targets[self.rows], axis=0, weights=self.sqrt_weight**2)
+        weighted = self.sqrt_weight[:, None] * (targets[self.rows] - centre)
+        inside = self.eigenvectors.T @ weighted
+        outside = weighted - self.eigenvectors @ inside  # zero if the decomposition is exact
+        coefficients = np.zeros_like(weighted)
         for part in (slice(None, -1), slice(-1, None)):
-            best = np.inf
+            best_error = np.inf
             for lambda_ in LAMBDAS:
-                shrunk = 1 / (self.value + lambda_)
-                found = self.vector @ (shrunk[:, None] * inside[:, part]) + outside[:, part] / lambda_
-                diagonal = self.square @ (shrunk - 1 / lambda_) + 1 / lambda_
-                error = float(((found / diagonal[:, None]) ** 2).sum())
-                if error < best:
-                    best, coefficients[:, part] = error, found
-        scaled = self.root[:, None] * coefficients / self.scale
+                shrunk = 1 / (self.eigenvalues + lambda_)
+                solution = self.eigenvectors @ (shrunk[:, None] * inside[:, part]) + outside[:, part] / lambda_
+                diagonal = self.squared_eigenvectors @ (shrunk - 1 / lambda_) + 1 / lambda_
+                error = float(((solution / diagonal[:, None]) ** 2).sum())
+                if error < best_error:
+                    best_error, coefficients[:, part] = error, solution
+        scaled = self.sqrt_weight[:, None] * coefficients / self.scale
         bag, dense = self.features
-        tokens, given = np.asarray(bag.T @ scaled, np.float32), np.asarray(dense.T @ scaled, np.float32)
-        return FeatureMap(tokens, given, centre.astype(np.float32))
+        token_map, dense_map = np.asarray(bag.T @ scaled, np.float32), np.asarray(dense.T @ scaled, np.float32)
+        return FeatureMap(token_map, dense_map, centre.astype(np.float32))

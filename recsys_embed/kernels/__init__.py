@@ -1,4 +1,4 @@
-"""What runs in machine code, on plain arrays, where the plain form reads the same rows again and again."""
+"""Compiled kernels on plain arrays, used where plain NumPy or torch would read the same rows again and again."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 from functools import cache
 from importlib import import_module
 
-# Numbers to be worked on that are worth the half second that it takes to load Numba.
-MANY = 1 << 24
+# Numbers to process from which loading Numba, which takes half a second, pays off.
+MIN_KERNEL_WORK = 1 << 24
 
 
-def worth(kernel: str, numbers: int) -> bool:
-    """Return whether to take a kernel for so much work: where it can run, and Numba is loaded or worth loading."""
-    return ("numba" in sys.modules or numbers >= MANY) and available(kernel)
+def use_kernel(kernel: str, numbers: int) -> bool:
+    """Return whether to process this many numbers by a kernel: it can run, and Numba is loaded or worth loading."""
+    return ("numba" in sys.modules or numbers >= MIN_KERNEL_WORK) and available(kernel)
 
 
 @cache
 def available(kernel: str) -> bool:
-    """Return whether the kernels of this module of the room ("adam") can run here, compiled by now.
+    """Return whether the kernels in this module of the package ("adam") can run here; compile them if need be.
 
-    Where they cannot, say so, once: the plain forms do the same, slowly.
+    Where they cannot, warn once: the plain code does the same, slowly.
     """
     try:
         import numba
@@ -29,30 +29,31 @@ def available(kernel: str) -> bool:
             raise ImportError("NUMBA_DISABLE_JIT is set")
         import_module(f"recsys_embed.kernels.{kernel}")
     except Exception as error:
-        _say(str(error))
+        _warn_once(str(error))
         return False
     return True
 
 
 @cache
 def triton_available() -> bool:
-    """Return whether kernels for CUDA can run here; where they cannot, say so, once.
+    """Return whether the CUDA kernels can run here; where they cannot, warn once.
 
-    Triton comes with torch for CUDA, and nothing but kernels for CUDA needs it: ask only where tables lie there.
+    Triton comes with torch for CUDA and only the CUDA kernels need it, so call this only for tables on CUDA.
     """
     try:
-        from recsys_embed.kernels import cuda  # noqa: F401
+        import_module("recsys_embed.kernels.cuda_adam")
+        import_module("recsys_embed.kernels.cuda_pairwise")
     except Exception as error:
         logging.getLogger("recsys_embed").warning(
-            "Triton cannot be used (%s): training on CUDA takes the plain steps, which are slower", error
+            "Triton cannot be used (%s): training on CUDA uses plain torch, which is slower", error
         )
         return False
     return True
 
 
 @cache
-def _say(why: str) -> None:
-    """Warn; once for each reason, whichever kernels it keeps away."""
+def _warn_once(reason: str) -> None:
+    """Warn once for each reason, however many kernels it rules out."""
     logging.getLogger("recsys_embed").warning(
-        "Numba cannot be used (%s): training and ranking take their plain forms, which are several times slower", why
+        "Numba cannot be used (%s): training and ranking use plain torch and NumPy, several times slower", reason
     )

@@ -1,8 +1,8 @@
-"""How a kernel is compiled, and run on all cores; and what kernels share.
+"""Compiling kernels with Numba, running them on all cores, and what all kernels share.
 
-Numba compiles each at its first import and keeps it in its cache; no compiler is needed. A kernel works on a range of
-rows, without Python's lock, and `over` shares a range out among threads. No two threads write the same place, so equal
-seeds give equal bits whatever their number.
+Numba compiles each kernel at its first import and keeps the result in its cache; no C compiler is needed. A kernel
+processes a range of rows without holding Python's lock, and `parallel_for` splits a range among threads. No two threads
+write to the same place, so equal seeds give equal bits whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# Products and sums may be joined to one operation, and sums reordered; nan and infinity stay what they are.
-_MATHS = {"contract", "reassoc", "nsz", "arcp"}
-# Rows of a table lie anywhere in memory: each is asked for so many rows before it is worked on. Without it, a processor
-# waits for memory most of the time (300 ns a row of 64 numbers and its two moments where 40 ns are work).
-AHEAD = 4
-# Fewer rows than this are not worth a second thread.
-_ROWS = 1024
+# LLVM may fuse multiplications with additions and reorder sums; nan and infinity keep their meaning.
+_FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+# Rows of a table lie anywhere in memory, so each is prefetched this many rows ahead. Without it, the processor waits
+# for memory most of the time (300 ns for a row of 64 numbers and its two moments, of which 40 ns are work).
+PREFETCH_AHEAD = 4
+# Rows below which a second thread does not pay off.
+_MIN_ROWS_PER_THREAD = 1024
 
 
 @cache
-def _sources() -> str:
-    """Return a digest of all kernels: what is part of one may stand in the file of another."""
+def _source_digest() -> str:
+    """Return a digest of the source of all kernels, since a kernel may inline functions of another file."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return what compiles a function for arguments of these types, now, or reads it from Numba's cache."""
+    """Return a decorator that compiles a function for these argument types at once, or reads it from Numba's cache."""
 
     def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
-        options: dict[str, Any] = {"nogil": True, "fastmath": _MATHS, "error_model": "numpy"}
+        options: dict[str, Any] = {"nogil": True, "fastmath": _FASTMATH, "error_model": "numpy"}
         kernel = numba.njit(**options)(function)
         try:
             kernel.enable_caching()
-            # Numba itself would look at the date of the function's own file alone.
-            kernel._cache._cache_file._source_stamp = _sources()
+            # Numba itself would only look at the modification time of the function's own file.
+            kernel._cache._cache_file._source_stamp = _source_digest()
             kernel.compile(signature)
-        except (RuntimeError, OSError):  # no folder to keep it in, or a full one: each process compiles it again
+        except (RuntimeError, OSError):  # no folder for the cache, or a full one: every process compiles it again
             kernel = numba.njit(signature, **options)(function)
         kernel.disable_compile()
         return kernel
@@ -59,12 +59,12 @@ def compiled(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Make a function part of each kernel that calls it."""
-    return numba.njit(inline="always", fastmath=_MATHS, error_model="numpy")(function)
+    """Inline a function into every kernel that calls it."""
+    return numba.njit(inline="always", fastmath=_FASTMATH, error_model="numpy")(function)
 
 
-def threads() -> int:
-    """Return how many threads kernels take: as many as torch does, where it is loaded, else one a core."""
+def num_threads() -> int:
+    """Return how many threads kernels use: as many as torch where it is loaded, else one for each core."""
     torch = sys.modules.get("torch")
     if torch:
         return int(torch.get_num_threads())
@@ -77,34 +77,34 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # the threads stay behind, and nobody would do the work
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has no threads to do the work
 
 
-def over(rows: int, kernel: Callable[..., None], *arguments: Any, least: int = _ROWS) -> None:
-    """Run kernel(start, stop, *arguments) on parts of range(rows), on all threads; at least `least` rows on each."""
-    most = threads()
-    parts = min(most, -(-rows // least))
-    if parts <= 1:
+def parallel_for(rows: int, kernel: Callable[..., None], *arguments: Any, min_rows: int = _MIN_ROWS_PER_THREAD) -> None:
+    """Run kernel(start, stop, *arguments) on chunks of range(rows) on all threads, each of at least `min_rows` rows."""
+    threads = num_threads()
+    chunks = min(threads, -(-rows // min_rows))
+    if chunks <= 1:
         kernel(0, rows, *arguments)
         return
-    edges = np.linspace(0, rows, parts + 1).astype(int).tolist()
-    rest: list[Future[None]] = []
+    edges = np.linspace(0, rows, chunks + 1).astype(int).tolist()
+    futures: list[Future[None]] = []
     try:
-        for a, b in pairwise(edges[1:]):
-            rest.append(_pool(most).submit(kernel, a, b, *arguments))
+        for start, stop in pairwise(edges[1:]):
+            futures.append(_pool(threads).submit(kernel, start, stop, *arguments))
         kernel(0, edges[1], *arguments)
     finally:
-        _end(rest)
-    for part in rest:
-        part.result()
+        _wait_for_all(futures)
+    for future in futures:
+        future.result()
 
 
-def _end(parts: list[Future[None]]) -> None:
-    """Wait until all have ended; an interrupt waits too: it must not find them at work on tables that are read."""
+def _wait_for_all(futures: list[Future[None]]) -> None:
+    """Wait until all futures are done, even after Ctrl-C: nobody may read tables that threads still write to."""
     interrupt = None
-    while not all(part.done() for part in parts):
+    while not all(future.done() for future in futures):
         try:
-            wait(parts)
+            wait(futures)
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt:
@@ -112,20 +112,20 @@ def _end(parts: list[Future[None]]) -> None:
 
 
 def _prefetch(typing: Any, table: Any, row: Any) -> Any:
-    """Ask for the memory of row `row` of a matrix of float32 in C order; it says nothing and cannot fail."""
+    """Prefetch row `row` of a C-contiguous float32 matrix; it returns nothing and cannot fail."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         matrix = context.make_array(signature.args[0])(context, builder, arguments[0])
         columns = cgutils.unpack_tuple(builder, matrix.shape)[1]
         byte, number, whole = ir.IntType(8).as_pointer(), ir.IntType(32), columns.type
         size = builder.mul(columns, whole(4))
-        at = context.cast(builder, arguments[1], signature.args[1], numba.types.intp)
-        begin = builder.gep(builder.bitcast(matrix.data, byte), [builder.mul(at, size)])
+        index = context.cast(builder, arguments[1], signature.args[1], numba.types.intp)
+        address = builder.gep(builder.bitcast(matrix.data, byte), [builder.mul(index, size)])
         shape = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        ask = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        intrinsic_ = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
         with cgutils.for_range_slice(builder, whole(0), size, whole(64), inc=True) as (line, _):
-            # to be written too, to be kept in the nearest cache, and it is data
-            builder.call(ask, [builder.gep(begin, [line]), number(1), number(3), number(1)])
+            # the flags: for writing, in the nearest cache, data
+            builder.call(intrinsic_, [builder.gep(address, [line]), number(1), number(3), number(1)])
         return context.get_dummy_value()
 
     return numba.types.void(table, row), generate
@@ -135,12 +135,12 @@ prefetch: Any = intrinsic(_prefetch)
 
 
 @inlined
-def hashed(seed, place):  # type: ignore[no-untyped-def]
-    """Return 64 bits that a seed and a place give (SplitMix64: Steele et al., OOPSLA 2014).
+def hash64(seed, index):  # type: ignore[no-untyped-def]
+    """Hash a seed and an index to 64 bits (SplitMix64: Steele et al., OOPSLA 2014).
 
-    So no thread has to know what another one drew, and draws do not depend on how many there are.
+    Random numbers made this way do not depend on how many threads there are, or on what other threads drew.
     """
-    x = seed + np.uint64(place) * np.uint64(0x9E3779B97F4A7C15)
+    x = seed + np.uint64(index) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -1,1 +1,1 @@
-"""The map of the items: layout, picture, and the page to explore it."""
+"""A map of the items in two dimensions: a picture, and a page to explore it."""

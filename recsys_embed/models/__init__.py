@@ -1,4 +1,4 @@
-"""Trained models of several families side by side, as plain arrays, behind one interface (`base`).
+"""Trained models as plain arrays, one family per file, behind one interface (`base.ScoringModel`).
 
-A new family is one file here and one line in `registry`; torch is not imported.
+To add a family, add a file here and a line in `registry`. Nothing here imports torch.
 """

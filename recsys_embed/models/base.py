@@ -1,4 +1,4 @@
-"""What a family of scoring models offers, whatever it learns: the one interface that answers depend on."""
+"""The interface of a family of scoring models; answers depend on nothing else."""
 
 from __future__ import annotations
 
@@ -21,101 +21,100 @@ Arrays = dict[str, NDArray[Any]]
 class ScoringModel(Protocol):
     """A trained model of one family as plain arrays.
 
-    A user is a vector [d] and a bias, whatever a family means by them: an embedding, or the weights of a history.
-    Queries [b, q] are users made ready to be scored; only the model itself looks into them.
+    A user is a vector [d] and a bias; what they hold is up to the family: an embedding, or the weights of a history.
+    Queries [b, q] are users prepared for scoring; only the model itself interprets them.
 
-    family: its name in the registry, and in the model folder. output: what a score means. scale, offset: the lowest and
-    highest rating of the training and their mean; only a model of "stars" looks at them.
+    family: the name in the registry and in the model folder.
     """
 
     family: ClassVar[str]
 
     @property
     def output(self) -> OutputKind:
-        """A "score" without a unit, "stars" (the predicted rating), or the log-odds of a "chance"."""
+        """What a score is: a unitless "score", "stars" (a predicted rating), or "chance" (log-odds of a positive)."""
         ...
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The lowest and the highest rating of the training."""
+        """The lowest and the highest training rating; only a model of "stars" uses them."""
         ...
 
     @property
     def offset(self) -> float:
-        """What every score begins from: for a model of stars the mean rating."""
+        """A constant that is part of every score: the mean rating for a model of "stars"."""
         ...
 
     @property
     def dim(self) -> int:
-        """Length of a user's vector."""
+        """Length of a user vector."""
         ...
 
     @property
     def item_vectors(self) -> Floats:
-        """The items in a space of which neighbours, diversity and maps speak, [I, e]; biases take no part."""
+        """Item vectors [I, e] without biases, for neighbours, diversity and maps."""
         ...
 
     @property
-    def users_are_histories(self) -> bool:
-        """Whether a user of the training is made of what they rated, so that each item has its contribution."""
+    def has_history_users(self) -> bool:
+        """Whether a trained user is computed from the items they rated, so that each item has a contribution."""
         ...
 
     @property
-    def cost(self) -> int:
-        """About how many multiplications the scores of one user take; the service asks, to spare its event loop."""
+    def scoring_cost(self) -> int:
+        """Roughly the multiplications that scoring one user takes; an expensive model runs off the event loop."""
         ...
 
     def user(self, row: int) -> tuple[Floats, float]:
-        """Return the vector [d] and the bias of a user of the training."""
+        """Return the vector [d] and the bias of a trained user."""
         ...
 
     def queries(self, users: Rows) -> Any:
-        """Return users of the training, by row, as queries [b, q]."""
+        """Return trained users, by row, as queries [b, q]."""
         ...
 
-    def augment(self, vectors: Floats, bias: Floats | float = 0.0) -> Any:
-        """Return users by their vectors [b, d] and biases as queries [b, q]."""
+    def queries_from_vectors(self, vectors: Floats, bias: Floats | float = 0.0) -> Any:
+        """Return users given by vectors [b, d] and biases as queries [b, q]."""
         ...
 
     def score(self, queries: Any, rows: Rows | None = None) -> Floats:
-        """Return the scores of queries with all items, [b, I], or with some item rows: a new array."""
+        """Return the scores of queries for all items [b, I], or for some item rows, as a new array."""
         ...
 
-    def score_parts(self, bias: float, item: int, score: float) -> dict[str, float]:
-        """Return the parts that add up to a user's score of an item, by name."""
+    def score_components(self, bias: float, item: int, score: float) -> dict[str, float]:
+        """Return named terms that add up to the score of an item for a user with this bias."""
         ...
 
     def predict(self, users: Rows, items: Rows) -> Floats:
-        """Return what is expected of (user, item) pairs, [n], in the unit of `output`."""
+        """Return predictions [n] for (user, item) pairs, in the unit of `output`."""
         ...
 
     def to_prediction(self, score: Floats) -> Floats:
-        """Return scores in the unit of `output`."""
+        """Convert scores to predictions in the unit of `output`."""
         ...
 
     def boosted(self, amounts: Floats) -> Self:
-        """Return the model with amounts [I] added to the scores of its items."""
+        """Return the model with amounts [I] added to the scores of the items."""
         ...
 
     def with_users(self, count: int, changed: Mapping[int, tuple[Floats, float]]) -> Self:
-        """Return the model with so many users: those of `changed`, by row, have these vectors and biases.
+        """Return the model with `count` users, where those in `changed` (by row) have these vectors and biases.
 
-        Users are only added at the end; one that is new and not in `changed` has a vector and a bias of zero.
+        New users come after the existing ones; a new user who is not in `changed` gets a zero vector and bias.
         """
         ...
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
-        """Return everything that `Family.load` needs: arrays by name, and facts that JSON can hold."""
+        """Return everything that `Family.load` needs: arrays by name, and JSON-serializable metadata."""
         ...
 
 
 @dataclass(frozen=True)
 class Family:
-    """How a family of models comes to be; `registry.FAMILIES` names one in one line.
+    """How the models of a family are made; `registry.FAMILIES` lists the families.
 
-    fit: (a `training.fit.FitRequest`) -> a `training.result.TrainingResult` with the model.
-    load: (arrays, facts, as `save` gave them) -> the model; raises KeyError for what is missing.
-    fold_in: (model, ratings of each item [I], items of each user) -> what makes users who were not in training.
+    fit: (a `training.interface.FitRequest`) -> a `training.interface.TrainingResult` with the model.
+    load: (arrays and metadata from `save`) -> the model; raises KeyError if something is missing.
+    fold_in: (model, ratings per item [I], items of each user) -> the fold-in that computes new users.
     """
 
     fit: Callable[[Any], Any]

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.kernels import worth
+from recsys_embed.kernels import use_kernel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 
@@ -18,40 +18,41 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-# EASE inverts an items x items matrix: at 12,000 items 0.6 GB and about a minute on two cores.
-EASE_ITEMS = 12_000
-
+# EASE inverts an items x items matrix: with 12,000 items, 0.6 GB and about a minute on two cores.
+EASE_MAX_ITEMS = 12_000
 
 EASE_LAMBDAS = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 2000.0)
 
 
-# Rows and columns of a block that is turned over at once; a cache holds it.
-_MIRRORED = 128
+# Side of the blocks in which a triangle is mirrored, small enough for a cache.
+_MIRROR_BLOCK = 128
 
 
 def _cooccurrences(history: csr_matrix) -> Floats:
-    """Return how many users took both of two items, [items, items]; history: ones [users, items]."""
-    if not worth("histories", history.nnz * history.shape[1]):
-        both: Floats = (history.T @ history).toarray()
-        return both
-    from recsys_embed.kernels.compiled import over
-    from recsys_embed.kernels.histories import together
+    """Return how many users have both of two items, [items, items]. history: ones [users, items]."""
+    if not use_kernel("histories", history.nnz * history.shape[1]):
+        gram: Floats = (history.T @ history).toarray()
+        return gram
+    from recsys_embed.kernels.compiled import parallel_for
+    from recsys_embed.kernels.histories import cooccurrences
 
     out, by_item = np.empty((history.shape[1],) * 2, np.float32), history.tocsc()
-    over(len(out), together, out, by_item.indptr, by_item.indices, history.indptr, history.indices, least=16)
+    parallel_for(
+        len(out), cooccurrences, out, by_item.indptr, by_item.indices, history.indptr, history.indices, min_rows=16
+    )
     return out
 
 
 def _history_scores(history: csr_matrix, keys: Floats) -> Floats:
-    """Return the product of histories, as ones [b, n], with the transpose of keys [items, n]."""
-    if not worth("histories", history.nnz * len(keys)):
+    """Return the product [b, items] of histories, as ones [b, n], with the transpose of keys [items, n]."""
+    if not use_kernel("histories", history.nnz * len(keys)):
         product: Floats = history @ keys.T
         return product
-    from recsys_embed.kernels.compiled import over
-    from recsys_embed.kernels.histories import summed
+    from recsys_embed.kernels.compiled import parallel_for
+    from recsys_embed.kernels.histories import sum_rows
 
     out = np.empty((history.shape[0], len(keys)), np.float32)
-    over(len(out), summed, out, history.indptr, history.indices, np.ascontiguousarray(keys.T), least=16)
+    parallel_for(len(out), sum_rows, out, history.indptr, history.indices, np.ascontiguousarray(keys.T), min_rows=16)
     return out
 
 
@@ -65,20 +66,20 @@ class Ease:
         self.history = train.matrix()
         self.gram = _cooccurrences(self.history)
 
-    def rank(self, regularization: float) -> Ranker:
-        """Return the ranking of a user by the items rated; its queries are rows of a sparse matrix of ones."""
+    def fit(self, regularization: float) -> Ranker:
+        """Return the fitted ranking; its queries are the users' histories, sparse rows of ones."""
         from scipy.linalg.lapack import spotrf, spotri
 
         inverse = self.gram.copy()
         np.fill_diagonal(inverse, inverse.diagonal() + np.float32(regularization))
-        # In place: of a symmetric matrix, LAPACK's lower triangle by columns is the upper one by rows.
+        # In place. LAPACK is column-major, so its lower triangle of a symmetric matrix is the upper one here.
         for step in (spotrf, spotri):
-            done, failed = step(inverse.T, lower=True, **{f"overwrite_{'a' if step is spotrf else 'c'}": True})
+            result, failed = step(inverse.T, lower=True, **{f"overwrite_{'a' if step is spotrf else 'c'}": True})
             if failed:
                 raise np.linalg.LinAlgError(f"the Gram matrix of EASE has no inverse in float32 ({failed})")
-            inverse = done.T
-        for start in range(0, len(inverse), _MIRRORED):
-            stop = start + _MIRRORED
+            inverse = result.T
+        for start in range(0, len(inverse), _MIRROR_BLOCK):
+            stop = start + _MIRROR_BLOCK
             block = inverse[start:stop, start:stop]
             block[:] = np.triu(block) + np.triu(block, 1).T
             inverse[stop:, start:stop] = inverse[start:stop, stop:].T
@@ -86,18 +87,18 @@ class Ease:
         np.fill_diagonal(weights, 0)
         return Ranker(ExactIndex(weights.T, _history_scores), lambda users: self.history[users])
 
-    def choose(self, quality: Callable[[Ranker], float]) -> float:
-        """Return the regularization of the ranking with the best quality.
+    def tune_regularization(self, quality: Callable[[Ranker], float]) -> float:
+        """Return the regularization in `EASE_LAMBDAS` whose ranking has the best quality.
 
-        Quality rises to one peak along `EASE_LAMBDAS`, so the walk from the middle ends where it falls.
+        Quality has a single peak along them, so the search climbs from the middle and stops where quality falls.
         """
 
         @cache
-        def quality_at(place: int) -> float:
-            return quality(self.rank(EASE_LAMBDAS[place]))
+        def quality_at(index: int) -> float:
+            return quality(self.fit(EASE_LAMBDAS[index]))
 
-        place = len(EASE_LAMBDAS) // 2
-        for way in (1, -1):
-            while 0 <= place + way < len(EASE_LAMBDAS) and quality_at(place + way) > quality_at(place):
-                place += way
-        return EASE_LAMBDAS[place]
+        best = len(EASE_LAMBDAS) // 2
+        for step in (1, -1):
+            while 0 <= best + step < len(EASE_LAMBDAS) and quality_at(best + step) > quality_at(best):
+                best += step
+        return EASE_LAMBDAS[best]

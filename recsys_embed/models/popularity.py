@@ -1,33 +1,36 @@
-"""Rankings that are the same for everybody: by popularity, and by recent popularity."""
+"""Popularity: what anonymous users are scored by, and rankings that are the same for everyone (baselines)."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recsys_embed.arrays import Floats
+from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 
-if TYPE_CHECKING:
-    pass
+
+def popularity_scores(counts: Rows) -> Floats:
+    """Return the scores [I] of items for a user of whom nothing is known: log(1 + the number of ratings), as in a
+    softmax over biases alone. counts [I]: ratings per item."""
+    scores: Floats = np.log1p(counts, dtype=np.float32)
+    return scores
 
 
-def _same_for_all(score: Floats) -> Ranker:
-    """Rank the items alike for everybody."""
-    return Ranker(ExactIndex(score[:, None]), lambda users: np.ones((len(users), 1), np.float32))
+def _unpersonalized(scores: Floats) -> Ranker:
+    """Rank items by the same scores [I] for every user."""
+    return Ranker(ExactIndex(scores[:, None]), lambda users: np.ones((len(users), 1), np.float32))
 
 
 def popularity(train: Ratings) -> Ranker:
-    """Rank the items by their number of ratings."""
-    return _same_for_all(train.counts.astype(np.float32))
+    """Rank items by their number of ratings."""
+    return _unpersonalized(train.item_counts.astype(np.float32))
 
 
 def recent_popularity(train: Ratings, share: float = 0.1) -> Ranker:
-    """Rank the items by their number of ratings in the newest `share` of the ratings, then by all."""
+    """Rank items by their number of ratings within the newest `share` of the ratings, then by all ratings."""
     assert train.time is not None
     newest = train.take(train.time >= np.quantile(train.time, 1 - share))
-    counts = train.counts
-    return _same_for_all((newest.counts + counts / (counts.max() + 1)).astype(np.float32))
+    counts = train.item_counts
+    return _unpersonalized((newest.item_counts + counts / (counts.max() + 1)).astype(np.float32))

@@ -1,4 +1,4 @@
-"""Ranker: items ranked for users of the training, as evaluations ask for it."""
+"""Ranker: ranks items for trained users, for evaluation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from recsys_embed.retrieval.exact import ExactIndex, query_batch_size
 
 @dataclass(frozen=True)
 class Ranker:
-    """Anything that ranks items for users: what to ask, and whom with. `queries` maps user rows [b] to [b, d]."""
+    """Anything that ranks items for users: an index, and `queries`, from user rows [b] to queries [b, d]."""
 
     index: ExactIndex
     queries: Callable[[Rows], Any]
 
     @classmethod
     def of(cls, model: ScoringModel) -> Ranker:
-        """Rank as the model scores."""
+        """Rank items by the scores of a model."""
         return cls(ExactIndex.of(model), model.queries)
 
     def scores(self, users: Rows) -> Floats:
-        """Return the scores of all items, [b, items]."""
+        """Return the scores of all items for users [b], [b, items]."""
         return self.index.scores(self.queries(users))
 
-    def lists(self, users: Rows, k: int, seen: UserItems, allowed: Mask | None = None) -> Iterator[tuple[Rows, Rows]]:
-        """Yield (users [b], their k best unseen items [b, k']) among the allowed ones."""
+    def top_k(self, users: Rows, k: int, seen: UserItems, allowed: Mask | None = None) -> Iterator[tuple[Rows, Rows]]:
+        """Yield blocks of users [b] and their k best unseen, allowed items [b, k'], as in `Index.search`."""
         step = query_batch_size(len(self.index))
         for start in range(0, len(users), step):
             block = users[start : start + step]
-            yield block, self.index.search(self.queries(block), k, allowed, seen.of_users(block))[1]
+            yield block, self.index.search(self.queries(block), k, allowed, seen.pairs_of(block))[1]

@@ -1,19 +1,22 @@
-"""The families of models, by name. A new one is its own file and one line here."""
+"""The families of models by name. To add one, add a file and a line here."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
+from recsys_embed.errors import SettingError
 from recsys_embed.models.base import Family
 
-# name -> where its `Family` stands; it is imported when it is asked for, so that answers load no torch.
+# name -> the location of its `Family`, imported on demand so that answering loads no torch.
 FAMILIES: dict[str, str] = {
     "embedding": "recsys_embed.training.embedding:FAMILY",
 }
 
 
 def family(name: str) -> Family:
-    """Return a family by its name. Raises KeyError."""
+    """Return a family by its name. Raises SettingError for an unknown one."""
+    if name not in FAMILIES:
+        raise SettingError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}")
     module, _, attribute = FAMILIES[name].partition(":")
-    found: Family = getattr(import_module(module), attribute)
-    return found
+    result: Family = getattr(import_module(module), attribute)
+    return result

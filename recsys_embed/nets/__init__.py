@@ -1,1 +1,1 @@
-"""Modules of torch: towers make vectors, scorers make scores, losses compare them with negatives."""
+"""Torch modules: towers encode users and items, scorers score pairs, losses compare positives with negatives."""

@@ -1,4 +1,4 @@
-"""The softmax over shared negatives, with its gradient, in blocks of users that a cache holds."""
+"""The softmax over shared negatives, with its gradient, in blocks of users whose scores stay in a cache."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recsys_embed.nets.sparse_ops import in_bags
+from recsys_embed.nets.sparse_ops import bag_sum
 
-# Scores that are worked on at once: 4 MB of float32 stay in a processor's cache; a GPU wants more of them.
+# Scores in a block: 4 MB of float32 stay in a processor's cache; a GPU works better on more.
 BLOCK = {"cpu": 1 << 20, "cuda": 1 << 26}
 
 
@@ -21,40 +21,40 @@ class Pairs(NamedTuple):
     item: Tensor
     weight: Tensor
 
-    def by(self, column: Tensor) -> Pairs:
-        """Return them ordered by one of their columns; equal ones keep their order."""
+    def sorted_by(self, column: Tensor) -> Pairs:
+        """Return the pairs sorted by one of their columns; equal ones keep their order."""
         order = column.argsort(stable=True)
         return Pairs(*(c[order] for c in self))
 
 
 class Negatives(NamedTuple):
-    """What a step's users are compared with.
+    """The negatives that all users of a step are compared with.
 
-    items: rows [K] of the items' vectors; None for all of them. log_chance: [K], the logarithm of each one's chance of
-    being drawn; None where all are there. row, column: [n] each, the pairs of a user and a negative that know each
-    other, by row: such an item is no negative of that user.
+    items: rows [K] of the items' vectors; None for all items. log_prob: [K], the log of each one's inclusion
+    probability; None for all items. row, column: [n] each, ascending by row, the pairs of a user and a negative that is
+    a known positive of that user, and so no negative of theirs.
     """
 
     items: Tensor | None
-    log_chance: Tensor | None
+    log_prob: Tensor | None
     row: Tensor
     column: Tensor
 
 
 def shared_softmax(
-    u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, pressure: float = 1.0
+    u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, negative_weight: float = 1.0
 ) -> Tensor:
     """Return the mean over pairs of weight x -log( exp(pos) / (exp(pos) + sum_k exp(neg_k)) ), a scalar.
 
-    The same as `losses.softmax` of the scores u @ v.T + bias (u [D, d], v [M, d], bias [M]), where a user's known items
-    are no negatives, to rounding; but no matrix of all scores is kept, and the gradient is written out:
+    It equals `losses.softmax` of the scores u @ v.T + bias (u [D, d], v [M, d], bias [M]), where a user's known
+    positives are not negatives, to rounding; but it keeps no matrix of all scores and computes the gradient itself:
     with z = sum_k exp(neg_k) and g = weight / B x z / (z + exp(pos)), it is -g for a positive's score and
     exp(neg_k) / z x (the sum of g over the user's positives) for that of a negative.
 
-    pressure: weight x (pressure - 1) x log z is added to every term, so that negatives are pressed down by this much
-    more than positives are pulled up (as in the bilateral softmax loss, Wu et al., BSL, ICDE 2024).
+    negative_weight: weight x (negative_weight - 1) x log z is added to every term, so that negatives are pushed down
+    this much more than positives are pulled up (as in the bilateral softmax loss, Wu et al., BSL, ICDE 2024).
     """
-    loss: Tensor = _SharedSoftmax.apply(u, v, bias, pairs.by(pairs.row), negatives, pressure)
+    loss: Tensor = _SharedSoftmax.apply(u, v, bias, pairs.sorted_by(pairs.row), negatives, negative_weight)
     return loss
 
 
@@ -62,43 +62,45 @@ class _SharedSoftmax(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cuda", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
-        ctx: Any, u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, pressure: float
+        ctx: Any, u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs, negatives: Negatives, negative_weight: float
     ) -> Tensor:
-        everything = negatives.items is None
+        full = negatives.items is None
         columns = v if negatives.items is None else v.index_select(0, negatives.items)
         shift = bias if negatives.items is None else bias[negatives.items]
-        shift = shift if negatives.log_chance is None else shift - negatives.log_chance
+        shift = shift if negatives.log_prob is None else shift - negatives.log_prob
         weight = pairs.weight / len(pairs.weight)
-        du, dc, dshift = torch.empty_like(u), torch.zeros_like(columns), torch.zeros_like(shift)
-        push = torch.empty_like(weight)
+        du, dcolumns, dshift = torch.empty_like(u), torch.zeros_like(columns), torch.zeros_like(shift)
+        pull = torch.empty_like(weight)
         loss = u.new_zeros(())
-        pos = None if everything else _dots(u, v, bias, pairs)
+        positive = None if full else _pair_scores(u, v, bias, pairs)
         step = max(1, BLOCK[u.device.type] // max(1, len(columns)))
-        ends, known_ends = (_ends(rows, len(u), step) for rows in (pairs.row, negatives.row))
-        for at, start in enumerate(range(0, len(u), step)):
+        edges, known_edges = (_block_edges(rows, len(u), step) for rows in (pairs.row, negatives.row))
+        for n, start in enumerate(range(0, len(u), step)):
             block = slice(start, min(start + step, len(u)))
-            mine, known = slice(ends[at], ends[at + 1]), slice(known_ends[at], known_ends[at + 1])
+            ratings, known = slice(edges[n], edges[n + 1]), slice(known_edges[n], known_edges[n + 1])
             score = torch.addmm(shift, u[block], columns.T)
-            row = pairs.row[mine] - start
-            own = score[row, pairs.item[mine]] if pos is None else pos[mine]
+            row = pairs.row[ratings] - start
+            block_positive = score[row, pairs.item[ratings]] if positive is None else positive[ratings]
             score[negatives.row[known] - start, negatives.column[known]] = -torch.inf
             top = score.amax(1, keepdim=True).clamp_(min=-1e30)
             z = score.sub_(top).exp_().sum(1)
-            rest = (z.log() + top[:, 0]).clamp_(min=-1e30)[row]
-            gap = rest - own
-            loss += (weight[mine] * (F.softplus(gap) + (pressure - 1) * (rest * (rest > -1e29)))).sum()
-            g = weight[mine] * torch.sigmoid(gap)
-            total = torch.zeros_like(z).scatter_add_(0, row, g + (pressure - 1) * weight[mine])
+            log_z = (z.log() + top[:, 0]).clamp_(min=-1e30)[row]
+            gap = log_z - block_positive
+            extra = (negative_weight - 1) * (log_z * (log_z > -1e29))
+            loss += (weight[ratings] * (F.softplus(gap) + extra)).sum()
+            g = weight[ratings] * torch.sigmoid(gap)
+            total = torch.zeros_like(z).scatter_add_(0, row, g + (negative_weight - 1) * weight[ratings])
             score *= (total / z.clamp(min=1e-30))[:, None]
-            if everything:
-                score[row, pairs.item[mine]] -= g
-            push[mine] = g
+            if full:
+                score[row, pairs.item[ratings]] -= g
+            pull[ratings] = g
             torch.mm(score, columns, out=du[block])
-            dc.addmm_(score.T, u[block])
+            dcolumns.addmm_(score.T, u[block])
             dshift += score.sum(0)
-        if not everything:
-            dc, dshift = _add_positives(u, v, du, dc, dshift, Pairs(pairs.row, pairs.item, push), negatives)
-        ctx.save_for_backward(du, dc, dshift)
+        if not full:
+            pulls = Pairs(pairs.row, pairs.item, pull)
+            dcolumns, dshift = _add_positives(u, v, du, dcolumns, dshift, pulls, negatives)
+        ctx.save_for_backward(du, dcolumns, dshift)
         return loss
 
     @staticmethod
@@ -108,10 +110,10 @@ class _SharedSoftmax(torch.autograd.Function):
         return du * grad, dv * grad, dbias * grad, None, None, None
 
 
-def _ends(rows: Tensor, size: int, step: int) -> list[int]:
-    """Return where the blocks of `step` of `size` rows begin in ascending rows [n], and where the last one ends.
+def _block_edges(rows: Tensor, size: int, step: int) -> list[int]:
+    """Return where each block of `step` of `size` rows starts in ascending rows [n], and where the last one stops.
 
-    Where there is one block, which a GPU mostly has, nothing is asked of the device: to ask would be to wait.
+    A single block, which is usual on a GPU, needs no lookup, which would wait for the device.
     """
     if size <= step:
         return [0, len(rows)]
@@ -119,22 +121,23 @@ def _ends(rows: Tensor, size: int, step: int) -> list[int]:
     return torch.searchsorted(rows, edges).tolist()
 
 
-def _dots(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:
+def _pair_scores(u: Tensor, v: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:
     return torch.linalg.vecdot(u.index_select(0, pairs.row), v.index_select(0, pairs.item)) + bias[pairs.item]
 
 
 def _add_positives(
-    u: Tensor, v: Tensor, du: Tensor, dc: Tensor, dshift: Tensor, pairs: Pairs, negatives: Negatives
+    u: Tensor, v: Tensor, du: Tensor, dcolumns: Tensor, dshift: Tensor, pulls: Pairs, negatives: Negatives
 ) -> tuple[Tensor, Tensor]:
-    """Take the positives' share, with `pairs.weight` as their gradient, off du; return the gradients of v and bias.
+    """Subtract the positives' part of the gradients from du; return the gradients of v and bias.
 
-    Sums go by bags, each in one fixed order: adding at random places would differ from run to run on several threads.
+    pulls: the pairs, with minus the gradient by their scores as weight. Sums are over bags, each in one fixed order:
+    scattered additions on several threads would differ from run to run.
     """
-    du -= in_bags(v, pairs.item, pairs.row, pairs.weight, len(u))
-    by_item = pairs.by(pairs.item)
-    dv = -in_bags(u, by_item.row, by_item.item, by_item.weight, len(v))
-    dbias = -in_bags(torch.ones_like(u[:, :1]), by_item.row, by_item.item, by_item.weight, len(v))[:, 0]
+    du -= bag_sum(v, pulls.item, pulls.row, pulls.weight, len(u))
+    by_item = pulls.sorted_by(pulls.item)
+    dv = -bag_sum(u, by_item.row, by_item.item, by_item.weight, len(v))
+    dbias = -bag_sum(torch.ones_like(u[:, :1]), by_item.row, by_item.item, by_item.weight, len(v))[:, 0]
     assert negatives.items is not None
-    dv[negatives.items] += dc
+    dv[negatives.items] += dcolumns
     dbias[negatives.items] += dshift
     return dv, dbias

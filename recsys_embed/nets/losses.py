@@ -1,4 +1,4 @@
-"""Losses: the scores of a step -> one number, beside what the score then means as a rating."""
+"""Losses of a step's scores, and what the score of a model trained with each loss means."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from recsys_embed.models.base import OutputKind
 
 
 class Scores(NamedTuple):
-    """What a loss may look at, for B ratings.
+    """The input of a loss, for B ratings.
 
-    pos [B]: the score of each rating's pair. neg [R, K]: scores of negatives; those of rating b stand in row
-    `row[b]` (all ratings of one user share a row where negatives are shared). A negative that the user knows
-    scores -1e9. Drawn negatives are corrected by their chance of being drawn, so that exp(neg).sum(1)
-    estimates the sum over all unknown items. value [B]: the ratings. weight [B]: 1 on average.
+    pos [B]: the score of each rating's pair. neg [R, K]: the scores of negatives; those of rating b are in row `row[b]`
+    (where negatives are shared, all ratings of a user share a row). A negative that is a known positive of the user
+    scores -1e9. Drawn negatives are corrected by their probability of being drawn, so that exp(neg).sum(1) estimates
+    the sum over all items that are not known positives. value [B]: the ratings. weight [B]: 1 on average.
     """
 
     pos: Tensor
@@ -29,45 +29,44 @@ class Scores(NamedTuple):
 
 
 def take(table: Tensor, rows: Tensor) -> Tensor:
-    """Return table[rows] of a table [R] or [R, d], with a gradient that sums in one fixed order on CPU.
+    """Return table[rows] of a table [R] or [R, d]; on CPU its gradient is summed in one fixed order.
 
-    (Plain indexing sums with atomics on several threads, so two runs would differ in their last bits.)
+    (Indexing sums with atomics on several threads, so two runs would differ in their last bits.)
     """
     return F.embedding(rows, table) if table.ndim == 2 else F.embedding(rows, table[:, None]).squeeze(1)
 
 
 def softmax(s: Scores) -> Tensor:
-    """Mean of -log of the chance of the positive among itself and its negatives.
+    """Return the mean of -log of the softmax probability of the positive among itself and its negatives.
 
-    -log( exp(pos) / (exp(pos) + sum_k exp(neg_k)) ), where a user's other positives are no negatives.
+    -log( exp(pos) / (exp(pos) + sum_k exp(neg_k)) ), where a user's other positives are not negatives.
     """
-    rest = take(torch.logsumexp(s.neg, dim=1), s.row)
-    return (s.weight * F.softplus(rest - s.pos)).mean()
+    log_z = take(torch.logsumexp(s.neg, dim=1), s.row)
+    return (s.weight * F.softplus(log_z - s.pos)).mean()
 
 
 def bpr(s: Scores) -> Tensor:
-    """Mean of -log sigmoid(pos - neg) over all negatives (Rendle et al., BPR, UAI 2009, section 4.1)."""
+    """Return the mean of -log sigmoid(pos - neg) over all negatives (Rendle et al., BPR, UAI 2009, section 4.1)."""
     return (s.weight * F.softplus(take(s.neg, s.row) - s.pos[:, None]).mean(1)).mean()
 
 
 def logistic(s: Scores) -> Tensor:
-    """Binary cross-entropy of a positive, a one, and its negatives, zeros (He et al., WWW 2017, eq. 7).
+    """Return the binary cross-entropy of a positive, labelled 1, and its negatives, 0 (He et al., WWW 2017, eq. 7).
 
-    The negatives together weigh four times the positive, as four of them would; more of them make less noise.
+    The negatives together weigh four times the positive, as four of them would; more of them only reduce noise.
     """
     return (s.weight * (F.softplus(-s.pos) + 4 * take(F.softplus(s.neg).mean(1), s.row))).mean()
 
 
 def mse(s: Scores) -> Tensor:
-    """Mean squared error of the ratings."""
+    """Return the mean squared error of the ratings."""
     return (s.weight * (s.pos - s.value) ** 2).mean()
 
 
 class Objective(NamedTuple):
-    """A loss, the meaning of its score, and the negatives it asks for.
+    """A loss, the meaning of its score, and the negatives it needs.
 
-    negatives: "none"; "each": K of its own for every rating; "shared": K for all ratings of a step;
-    "all": every item.
+    negatives: "none"; "each": K for every rating; "shared": K shared by all ratings of a step; "all": every item.
     """
 
     loss: Callable[[Scores], Tensor]

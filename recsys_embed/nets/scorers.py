@@ -18,7 +18,7 @@ class Dot(nn.Module):
         super().__init__()
         self.cosine, self.temperature = cosine, temperature
 
-    def both(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def transform(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors [n, d] and [m, d] whose plain dot product is the score."""
         if self.cosine:
             u, v = nn.functional.normalize(u, dim=-1), nn.functional.normalize(v, dim=-1)
@@ -26,24 +26,24 @@ class Dot(nn.Module):
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Score u [*b, d] with v [*b, d], broadcasting: [*b]."""
-        u, v = self.both(u, v)
+        u, v = self.transform(u, v)
         return (u * v).sum(-1)
 
     def matrix(self, u: Tensor, v: Tensor) -> Tensor:
         """Score every u [B, d] with every v [I, d] as one matrix product: [B, I]."""
-        u, v = self.both(u, v)
+        u, v = self.transform(u, v)
         return u @ v.T
 
     def to_arrays(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
         """Return vectors whose plain dot product is this score, and no layers."""
-        return *self.both(u, v), []
+        return *self.transform(u, v), []
 
 
 class MLP(nn.Module):
     """A multi-layer perceptron over both vectors (He et al., Neural Collaborative Filtering, WWW 2017, eq. 10).
 
-    The first layer is linear in the two vectors, so each side is multiplied once and the halves are added:
-    scoring [U, I] costs no [U, I, 2d] tensor.
+    The first layer is linear in the two vectors, so each side is multiplied once and the halves are added: scoring
+    [U, I] needs no tensor [U, I, 2d].
     """
 
     def __init__(self, dim: int, layers: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class MLP(nn.Module):
         return self(u[:, None], v[None])
 
     def to_arrays(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Return the vectors as they are, and (weight, bias) of each layer."""
+        """Return the vectors unchanged, and (weight, bias) of each layer."""
         return u, v, [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
 
 

@@ -1,4 +1,4 @@
-"""Model = user tower + item tower + scorer + biases."""
+"""TwoTowerModel: a user tower, an item tower and a scorer."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from recsys_embed.nets.scorers import SCORERS
 from recsys_embed.nets.towers import HistoryTower, IdTower, SumTower, Tower, TowerOutput
 
 
-class Model(nn.Module):
-    """Scores users with items. `offset` is a constant of every score (the mean rating, for squared error)."""
+class TwoTowerModel(nn.Module):
+    """Scores users with items. `offset` is a constant in every score (the mean rating, for squared error)."""
 
     def __init__(self, users: Tower, items: Tower, scorer: nn.Module) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Model(nn.Module):
     offset: Tensor
 
     def score(self, u: TowerOutput, v: TowerOutput) -> Tensor:
-        """Score sides of one shape, broadcasting: pairs [B] with [B], or [B, 1] with [B, K]."""
+        """Score users with items of broadcastable shapes: pairs [B] with [B], or [B, 1] with [B, K]."""
         return self.scorer(u.vectors, v.vectors) + u.bias + v.bias + self.offset
 
     def matrix(self, u: TowerOutput, v: TowerOutput) -> Tensor:
@@ -44,60 +44,60 @@ class Model(nn.Module):
     def to_arrays(
         self, counts: tuple[Tensor, Tensor], output: OutputKind = "score", scale: tuple[float, float] = (0.0, 1.0)
     ) -> EmbeddingModel:
-        """Turn the model into plain arrays: vectors without biases, biases, and the scorer's layers.
+        """Return the model as plain arrays: vectors without biases, biases, and the scorer's layers.
 
-        counts: int [users] and int [items], the training ratings that each of them has.
+        counts: int [users] and int [items], the number of training ratings of each.
         """
         for tower in (self.users, self.items):
-            tower.prepare(training=False)
-        sides = self.users.all(counts[0] > 0), self.items.all(counts[1] > 0)
-        u, v, layers = self.scorer.to_arrays(sides[0].vectors, sides[1].vectors)  # type: ignore[operator]
+            tower.train(False)
+        users, items = self.users.encode_all(counts[0] > 0), self.items.encode_all(counts[1] > 0)
+        u, v, layers = self.scorer.to_arrays(users.vectors, items.vectors)  # type: ignore[operator]
         array = lambda t: t.detach().float().cpu().numpy().copy()  # noqa: E731
-        history = None
+        history = content = None
         if isinstance(self.users, HistoryTower):
-            history = array(self.users.of_items(counts[1] > 0) / self.scorer.temperature)  # type: ignore[operator]
-        plain = EmbeddingModel(
+            history = array(self.users.history_item_vectors(counts[1] > 0) / self.scorer.temperature)  # type: ignore[operator]
+        if items.content_vectors is not None and not layers:
+            content = array(items.content_vectors * _scale(items.vectors, v))
+        model = EmbeddingModel(
             users=array(u),
             items=array(v),
-            user_bias=array(sides[0].bias),
-            item_bias=array(sides[1].bias),
+            user_bias=array(users.bias),
+            item_bias=array(items.bias),
             offset=float(self.offset),
             output=output,
             scale=scale,
             layers=[(array(w), array(b)) for w, b in layers],
             normalized=bool(getattr(self.scorer, "cosine", False)),
             history_vectors=history,
-            content_vectors=None
-            if layers or sides[1].said is None
-            else array(sides[1].said * _scale(sides[1].vectors, v)),
+            content_vectors=content,
         )
-        features = self.items.described()
-        return plain if features is None else self._settle(plain, features, counts[1].cpu().numpy())
+        features = self.items.features()
+        return model if features is None else self._predict_cold_items(model, features, counts[1].cpu().numpy())
 
-    def _settle(self, plain: EmbeddingModel, features: Features, counts: Rows) -> EmbeddingModel:
-        """Give items without ratings the vectors and biases that their descriptions predict.
+    def _predict_cold_items(self, model: EmbeddingModel, features: Features, counts: Rows) -> EmbeddingModel:
+        """Give items without ratings the vectors and biases that a ridge regression predicts from their features.
 
-        What the tower itself says of such an item is a good deal worse than a regression, in closed form, of the
-        finished vectors on the same descriptions (experiments/LOG.md).
+        The tower's own output for such an item is a good deal worse than a regression, in closed form, of the finished
+        vectors on the same features (experiments/LOG.md).
         """
-        if self.ridge is None or not self.ridge.is_of(features, counts):
+        if self.ridge is None or not self.ridge.is_fitted_on(features, counts):
             self.ridge = Ridge(features, counts)
-        map_ = self.ridge.fit(np.column_stack((plain.items, plain.item_bias)))
-        plain = replace(plain, feature_map=map_, trained=self.items.trained())
-        new = counts == 0
-        vectors, bias = plain.encode(Features(features.bag[new], features.dense[new]))
-        plain.items[new], plain.item_bias[new] = vectors, bias
-        if plain.content_vectors is not None:
-            plain.content_vectors[new] = vectors
-        return plain
+        feature_map = self.ridge.fit(np.column_stack((model.items, model.item_bias)))
+        model = replace(model, feature_map=feature_map, content_weights=self.items.content_weights())
+        cold = counts == 0
+        vectors, bias = model.encode(Features(features.bag[cold], features.dense[cold]))
+        model.items[cold], model.item_bias[cold] = vectors, bias
+        if model.content_vectors is not None:
+            model.content_vectors[cold] = vectors
+        return model
 
 
 def _scale(before: Tensor, after: Tensor) -> Tensor:
-    """Return what each vector [n, d] was multiplied by on its way to the scorer, [n, 1]."""
+    """Return the factor [n, 1] that the scorer multiplied each vector [n, d] by."""
     return after.norm(dim=1, keepdim=True) / before.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
-def build(
+def build_two_tower(
     config: ModelConfig,
     users: int,
     items: int,
@@ -106,39 +106,41 @@ def build(
     content: ContentConfig | None = None,
     history: tuple[UserItems, float] | None = None,
     shared: bool = False,
-) -> Model:
-    """Make an untrained model for so many users and items; every None of the config must be filled.
+) -> TwoTowerModel:
+    """Return an untrained model for this many users and items; `config` must have no None.
 
-    descriptions: what is known of the items, one row each; content: how they become vectors.
-    history: what each user rated, and the share of it that a step leaves out, for users made of that.
-    shared: users and items are the same nodes, and one table is both towers: a score has no direction.
+    item_features: the features of the items, one row each; content: how they become vectors.
+    history: each user's rated items, and the share of them that a step leaves out, for a history tower.
+    shared: users and items are the same nodes, and one table is both towers: scores are symmetric.
     Equal seeds give equal weights, whatever was drawn before.
     """
     if config.dim is None or config.init_scale is None:
-        raise TypeError("build() needs a config without None: see recipes.recipe()")
+        raise TypeError("build_two_tower() needs a config without None: see recipes.resolve_settings()")
     generator = torch.Generator().manual_seed(seed)
     state = torch.get_rng_state()
-    torch.manual_seed(seed)  # dense layers draw from the global generator, which is put back below
+    torch.manual_seed(seed)  # dense layers draw from the global generator, which is restored below
     try:
         scorer = SCORERS[config.scorer](config)
-        said = item_features and ContentTower(item_features, config.dim, content or ContentConfig())
+        content_tower = item_features and ContentTower(item_features, config.dim, content or ContentConfig())
     finally:
         torch.set_rng_state(state)
-    made = config.dim, config.init_scale, generator
+    table = config.dim, config.init_scale, generator
     if shared:
-        nodes = IdTower(items, *made, config.biases)
-        return Model(nodes, nodes, scorer)
-    free = None
+        nodes = IdTower(items, *table, config.biases)
+        return TwoTowerModel(nodes, nodes, scorer)
+    user_ids = None
     kind = config.user_tower or "id"
     if kind != "history":
-        free = IdTower(users, *made, config.biases and kind == "id")
+        user_ids = IdTower(users, *table, config.biases and kind == "id")
     if kind == "id":
-        assert free is not None
-        own: Tower = free
+        assert user_ids is not None
+        user_tower: Tower = user_ids
     elif history is None:
-        raise TypeError("build() needs the history of users who are made of it")
+        raise TypeError(f"build_two_tower() needs the users' history for user_tower {kind!r}")
     else:
-        own = HistoryTower(history[0], items, *made, history[1], seed, free)
-    ids = IdTower(items, *made, config.biases)
-    tower = SumTower(ids, said, (content or ContentConfig()).id_dropout, seed) if said else ids
-    return Model(own, tower, scorer)
+        user_tower = HistoryTower(history[0], items, *table, history[1], seed, user_ids)
+    item_ids = IdTower(items, *table, config.biases)
+    item_tower: Tower = item_ids
+    if content_tower:
+        item_tower = SumTower(item_ids, content_tower, (content or ContentConfig()).id_dropout, seed)
+    return TwoTowerModel(user_tower, item_tower, scorer)

@@ -1,1 +1,1 @@
-"""Pictures by matplotlib: of a training, of comparisons, of searches, of words."""
+"""Pictures drawn with matplotlib: of a training, a comparison of trainings, a search for settings, and words."""

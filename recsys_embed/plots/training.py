@@ -1,4 +1,4 @@
-"""Pictures of one training: its curves, its users, and what its lists show."""
+"""Draw one training: its curves, the spread over users, and the popularity bias of its lists."""
 
 from __future__ import annotations
 
@@ -11,56 +11,59 @@ import numpy as np
 from recsys_embed.data.ids import Rows
 from recsys_embed.evaluation.evaluate import Report
 from recsys_embed.evaluation.training_report import TrainingReport
-from recsys_embed.plots.style import COLOURS, GREY, INK, label, new_figure, style, write
+from recsys_embed.plots.style import COLOURS, GREY, INK, metric_label, new_figure, save_figure, style_axes
 from recsys_embed.recommender import Recommender
 
-# What early stopping looks at, by the name in the history.
-VALIDATED = ("ndcg_at_10", "rmse")
-_OURS, _POPULAR = COLOURS[:2]
-_LENGTH = 10  # of the lists that are drawn; every training is measured at it
+# The metrics that early stopping monitors, by their names in the history.
+VALIDATION_METRICS = ("ndcg_at_10", "rmse")
+_MODEL_COLOUR, _POPULARITY_COLOUR = COLOURS[:2]
+_K = 10  # length of the lists that are drawn; every training is measured at 10
 
 
 def draw_training(recommender: Recommender, measured: TrainingReport, folder: Path) -> list[Path]:
-    """Draw curves.png and, where there was a test, users.png and popularity.png into a folder; return them."""
+    """Draw curves.png and, if there was a test, users.png and popularity.png into a folder; return the files."""
     history, epochs = recommender.metadata["history"], recommender.metadata["epochs"]
-    made = [write(_curves(history, epochs), folder / "curves.png")]
+    files = [save_figure(_draw_curves(history, epochs), folder / "curves.png")]
     if measured.test is not None and measured.test.users:
-        made.append(write(_users(measured.test, measured.popularity), folder / "users.png"))
-        picture = _popularity(recommender.counts, measured.test, measured.popularity)
-        made.append(write(picture, folder / "popularity.png"))
-    return made
+        files.append(save_figure(_draw_users(measured.test, measured.popularity), folder / "users.png"))
+        figure = _draw_popularity(recommender.item_counts, measured.test, measured.popularity)
+        files.append(save_figure(figure, folder / "popularity.png"))
+    return files
 
 
-def _curves(history: Sequence[dict[str, float]], best: int) -> Any:
-    """Draw the loss and, below it, the validation metric by epoch; the epoch that was kept is marked."""
+def _draw_curves(history: Sequence[dict[str, float]], best: int) -> Any:
+    """Draw the loss and, below it, the validation metric by epoch, with the best epoch marked."""
     from matplotlib.ticker import MaxNLocator
 
-    names = ["loss", *(n for n in VALIDATED if n in history[0])]
+    names = ["loss", *(n for n in VALIDATION_METRICS if n in history[0])]
     figure = new_figure(7, 2.1 + 1.9 * len(names))
     epochs = np.arange(1, len(history) + 1)
     for axis, name in zip(figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0], names, strict=True):
-        values = [facts[name] for facts in history]
-        colour = GREY if name == "loss" else _OURS
+        values = [epoch[name] for epoch in history]
+        colour = GREY if name == "loss" else _MODEL_COLOUR
         axis.plot(epochs, values, color=colour, linewidth=2, marker="o", markersize=4)
         title = "training loss"
         if name != "loss":
-            axis.plot(best, values[best - 1], "o", color=_POPULAR, markersize=10, zorder=3)
-            title = f"validation {label(name)}: {values[best - 1]:.4f} in epoch {best} of {len(history)}, the best"
-        axis.axvline(best, color=_POPULAR, linewidth=1, linestyle=(0, (4, 4)))
-        style(axis, title)
+            axis.plot(best, values[best - 1], "o", color=_POPULARITY_COLOUR, markersize=10, zorder=3)
+            title = (
+                f"validation {metric_label(name)}: {values[best - 1]:.4f} in epoch {best} of {len(history)}, the best"
+            )
+        axis.axvline(best, color=_POPULARITY_COLOUR, linewidth=1, linestyle=(0, (4, 4)))
+        style_axes(axis, title)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("epoch", color=INK)
     return figure
 
 
-def _users(test: Report, popularity: Report | None, metric: str = "ndcg_at_10") -> Any:
-    """Draw how a metric is spread over the users, of the model and of the popularity baseline."""
+def _draw_users(test: Report, popularity: Report | None, metric: str = "ndcg_at_10") -> Any:
+    """Draw the distribution of a metric over users, for the model and the popularity baseline."""
     figure = new_figure(7.5, 4.3)
     axis = figure.subplots()
     edges = np.linspace(0, 1, 21)
-    sides = [("this model", test, _OURS)] + ([("popularity", popularity, _POPULAR)] if popularity else [])
+    reports = [("this model", test, _MODEL_COLOUR)]
+    reports += [("popularity", popularity, _POPULARITY_COLOUR)] if popularity else []
     tallest = 0.0
-    for name, report, colour in sides:
+    for name, report, colour in reports:
         values, mean = report.per_user[metric].to_numpy(), report.metrics[metric]
         share = np.full(len(values), 100 / len(values))
         filled: dict[str, Any] = {"alpha": 0.35, "histtype": "stepfilled"} if report is test else {"histtype": "step"}
@@ -70,13 +73,18 @@ def _users(test: Report, popularity: Report | None, metric: str = "ndcg_at_10") 
                      label=f"{name}: mean {mean:.3f}, nothing found for {(values == 0).mean():.0%}")  # fmt: skip
     axis.set_ylim(0, 1.08 * tallest)
     axis.set_xlim(0, 1)
-    style(axis, f"{label(metric)} of {test.users:,} users on held-out test ratings", label(metric), "% of the users")
+    style_axes(
+        axis,
+        f"{metric_label(metric)} of {test.users:,} users on held-out test ratings",
+        metric_label(metric),
+        "% of the users",
+    )
     axis.legend(frameon=False, loc="upper right", labelcolor=INK)
     return figure
 
 
-def _popularity(counts: Rows, test: Report, popularity: Report | None) -> Any:
-    """Draw how often each item is rated against how often the lists show it: the bias towards what is popular.
+def _draw_popularity(counts: Rows, test: Report, popularity: Report | None) -> Any:
+    """Draw how often each item is in lists against how often it is rated: the bias towards popular items.
 
     counts: training ratings of each item, int64 [items].
     """
@@ -85,16 +93,17 @@ def _popularity(counts: Rows, test: Report, popularity: Report | None) -> Any:
     figure = new_figure(7.5, 5.2)
     axis = figure.subplots()
     rated = counts > 0
-    shown = test.shown[_LENGTH]
+    exposure = test.exposure[_K]
     if popularity is not None:
-        there = popularity.shown[_LENGTH] > 0
-        axis.scatter(counts[there], popularity.shown[_LENGTH][there], s=22, marker="D", facecolor="none",
-                     edgecolor=_POPULAR, linewidth=1.1, label=f"popularity: {there.sum():,} items ever shown",
-                     zorder=3)  # fmt: skip
-    ever = f"this model: {(shown > 0).sum():,} items ever shown"
-    axis.scatter(counts[rated], shown[rated], s=13, color=_OURS, alpha=0.45, linewidth=0, label=ever, zorder=2)
-    line = np.geomspace(counts[rated].min(), counts.max(), 50)
-    axis.plot(line, line * shown.sum() / counts.sum(), color=INK, linewidth=1.2, linestyle=(0, (4, 3)),
+        listed = popularity.exposure[_K] > 0
+        label = f"popularity: {listed.sum():,} items ever shown"
+        axis.scatter(counts[listed], popularity.exposure[_K][listed], s=22, marker="D", facecolor="none",
+                     edgecolor=_POPULARITY_COLOUR, linewidth=1.1, label=label, zorder=3)  # fmt: skip
+    label = f"this model: {(exposure > 0).sum():,} items ever shown"
+    axis.scatter(counts[rated], exposure[rated], s=13, color=_MODEL_COLOUR, alpha=0.45, linewidth=0, label=label,
+                 zorder=2)  # fmt: skip
+    x = np.geomspace(counts[rated].min(), counts.max(), 50)
+    axis.plot(x, x * exposure.sum() / counts.sum(), color=INK, linewidth=1.2, linestyle=(0, (4, 3)),
               label="shown as often as rated", zorder=1)  # fmt: skip
     axis.set_xscale("log")
     axis.set_yscale("symlog", linthresh=1, linscale=0.4)
@@ -102,8 +111,8 @@ def _popularity(counts: Rows, test: Report, popularity: Report | None) -> Any:
     for ticks in (axis.xaxis, axis.yaxis):
         ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     top = np.argsort(-counts, kind="stable")[: max(1, round(rated.sum() / 10))]
-    ratings, places = (part[top].sum() / max(1, part.sum()) for part in (counts, shown))
+    ratings, places = (values[top].sum() / max(1, values.sum()) for values in (counts, exposure))
     title = f"The most rated tenth of the items: {ratings:.0%} of the ratings, {places:.0%} of the places in lists"
-    style(axis, title, "ratings of the item in training", f"users whose {_LENGTH} best hold it")
+    style_axes(axis, title, "ratings of the item in training", f"users with the item in their top {_K}")
     axis.legend(frameon=False, loc="upper left", labelcolor=INK, fontsize=9)
     return figure

@@ -1,4 +1,4 @@
-"""The k best of many items: exact and approximate.
+"""Top-k retrieval: find the k best of many items, exactly or approximately.
 
-`topk` is the one place that ranks.
+All ranking happens in `topk`.
 """

@@ -1,4 +1,4 @@
-"""Lists from promising items alone, for very many items or an MLP scorer: nearly the exact ones, and it says how."""
+"""Approximate top-k: score promising candidates only, for millions of items or an MLP scorer; recall is measured."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from recsys_embed.retrieval.topk import topk
 
 log = logging.getLogger("recsys_embed")
 
-# The share of the exact lists that is to be found, in lists of this length.
+# Target recall of the exact lists, and the length of the lists that it is measured on.
 RECALL, LENGTH = 0.98, 10
-# Allowed items below which all of them are scored, with a dot product and with an MLP: that takes a millisecond or two.
+# With no more allowed items than this (dot product; MLP), all of them are scored: it takes a millisecond or two.
 _FEW, _FEW_MLP = 20_000, 5_000
-# Users whom an MLP is measured on: scoring a million items takes it .2 s for each.
+# Users on whom the recall of an MLP's index is measured: the MLP needs 0.2 s to score a million items for one user.
 _MEASURED = 50
 
 
 class ApproximateIndex:
-    """Takes promising items, scores these as the model does, and takes the best: see Index.
+    """Fetch promising candidates, score them with the model, and return the best. Implements `Index`.
 
-    Scores are exact, and so is which items may be found; what may happen is that a better one was not promising.
-    Where fewer than min(k, available) were found, or few are allowed, all that are allowed are scored.
+    Scores are exact, and no excluded item is ever returned; the only error is that a better item was no candidate.
+    All allowed items are scored where few are allowed, or where fewer than min(k, available) candidates are left.
 
-    found: the recall that was measured when it was built.
+    measured_recall: recall of the exact lists, measured when the index was built.
     """
 
     measured_recall = float("nan")
@@ -44,33 +44,36 @@ class ApproximateIndex:
 
     @classmethod
     def of(
-        cls, model: VectorScorer, queries: Floats, exclude: Pairs | None = None, least: float = RECALL
+        cls, model: VectorScorer, queries: Floats, exclude: Pairs | None = None, min_recall: float = RECALL
     ) -> ApproximateIndex:
-        """Index the items of a model, and look so hard for them that enough of the exact lists is found.
+        """Index a model's items, and raise the search effort until the target recall is reached.
 
-        queries [b, d + 2]: of a sample of users, with what is excluded from their lists; least: share of the items in
-        their exact lists of 10 that is to be found. An MLP's candidates are drawn up from these users too, and
-        measured on others of them. Raises SettingError without faiss, which an MLP does not need.
+        queries [b, d + 2]: a sample of users, with the (query, item) pairs to exclude from their lists. min_recall:
+        share of the items in their exact lists of 10 that must be found. For an MLP, half of the sample builds the
+        candidates, and recall is measured on the other half. Raises SettingError without faiss, which an MLP does not
+        need.
         """
-        begin = time.perf_counter()
+        started = time.perf_counter()
         half = len(queries) // 2 if model.layers else 0
         index = cls(model, LowRankCandidates(model, queries[: half or 1]) if model.layers else IVFCandidates(model))
-        queries, exclude = _some(queries, exclude, np.arange(half, len(queries))[: _MEASURED if half else None])
+        sample = np.arange(half, len(queries))[: _MEASURED if half else None]
+        queries, exclude = _select_queries(queries, exclude, sample)
         exact = index.exact.search(queries, LENGTH, None, exclude)[1]
-        index.measured_recall = index._share(exact, queries, None, exclude)
-        while index.measured_recall < least and index.candidates.harder():
-            index.measured_recall = index._share(exact, queries, None, exclude)
+        index.measured_recall = index._recall_of(exact, queries, None, exclude)
+        while index.measured_recall < min_recall and index.candidates.increase_effort():
+            index.measured_recall = index._recall_of(exact, queries, None, exclude)
         log.info(
             "approximate index of %s items in %.1f s: recall@%d %.4f of the exact lists of %d users (effort %d)",
-            f"{len(index):,}", time.perf_counter() - begin, LENGTH, index.measured_recall, len(queries),
+            f"{len(index):,}", time.perf_counter() - started, LENGTH, index.measured_recall, len(queries),
             index.candidates.effort,
         )  # fmt: skip
         return index
 
     def for_model(self, model: VectorScorer) -> ApproximateIndex | None:
-        """Return this index for a model of other users, or None where the items are not the same."""
-        mine, same = self.model, model.items is self.model.items and model.item_bias is self.model.item_bias
-        if not same or len(mine.layers) != len(model.layers):
+        """Return this index for a model that differs in its users only; None if its items are different."""
+        current = self.model
+        same_items = model.items is current.items and model.item_bias is current.item_bias
+        if not same_items or len(current.layers) != len(model.layers):
             return None
         index = ApproximateIndex(model, self.candidates)
         index.measured_recall = self.measured_recall
@@ -79,47 +82,49 @@ class ApproximateIndex:
     def search(
         self, queries: Floats, k: int, allowed: Mask | None = None, exclude: Pairs | None = None
     ) -> tuple[Floats, Rows]:
-        """See Index."""
+        """See `Index`."""
         b, n, k = len(queries), len(self), min(k, len(self))
-        query, hidden = check_exclusions(n, allowed, exclude)
+        query, excluded = check_exclusions(n, allowed, exclude)
         if (n if allowed is None else np.count_nonzero(allowed)) <= max(self.few, 4 * k):
             return self.exact.search(queries, k, allowed, exclude)
         scores, rows = np.empty((b, k), np.float32), np.empty((b, k), np.int64)
-        edge = np.searchsorted(query, np.arange(b + 1))
-        # Somebody's own items are among those found for them. Users who have about as many are asked for together.
-        room = 2 ** np.ceil(np.log2(k + self.candidates.spare + np.diff(edge))).astype(int)
-        short: list[int] = []
-        for count in np.unique(room).tolist():
-            lines = np.flatnonzero(room == count)
-            for line, some in zip(lines.tolist(), self.candidates.find(queries[lines], count, allowed), strict=True):
-                some = np.setdiff1d(some, hidden[edge[line] : edge[line + 1]])
-                some = some[np.searchsorted(some, 0) :]
-                if len(some) < k:
-                    short.append(line)
+        edges = np.searchsorted(query, np.arange(b + 1))
+        # Excluded items may be among the candidates, so as many more are fetched. Rounding the counts up to powers of
+        # two lets users with histories of similar length share one search.
+        counts = 2 ** np.ceil(np.log2(k + self.candidates.overfetch + np.diff(edges))).astype(int)
+        too_few: list[int] = []
+        for count in np.unique(counts).tolist():
+            lines = np.flatnonzero(counts == count)
+            candidates = self.candidates.find(queries[lines], count, allowed)
+            for line, candidate_rows in zip(lines.tolist(), candidates, strict=True):
+                candidate_rows = np.setdiff1d(candidate_rows, excluded[edges[line] : edges[line + 1]])
+                candidate_rows = candidate_rows[np.searchsorted(candidate_rows, 0) :]  # without -1
+                if len(candidate_rows) < k:
+                    too_few.append(line)
                     continue
-                best, at = topk(self.model.score(queries[line : line + 1], some), k)
-                scores[line], rows[line] = best[0], np.where(at[0] < 0, -1, some[at[0]])
-        if short:
-            short.sort()
-            theirs, pairs = _some(queries, (query, hidden), np.array(short))
-            scores[short], rows[short] = self.exact.search(theirs, k, allowed, pairs)
+                best, columns = topk(self.model.score(queries[line : line + 1], candidate_rows), k)
+                scores[line], rows[line] = best[0], np.where(columns[0] < 0, -1, candidate_rows[columns[0]])
+        if too_few:
+            too_few.sort()
+            remaining, pairs = _select_queries(queries, (query, excluded), np.array(too_few))
+            scores[too_few], rows[too_few] = self.exact.search(remaining, k, allowed, pairs)
         return scores, rows
 
     def recall(self, queries: Floats, k: int, allowed: Mask | None = None, exclude: Pairs | None = None) -> float:
-        """Return the share of the exact lists' items that this finds too; 1 where there is nothing to find."""
-        return self._share(self.exact.search(queries, k, allowed, exclude)[1], queries, allowed, exclude)
+        """Return the share of the items in the exact lists that this index finds; 1 if those lists are empty."""
+        return self._recall_of(self.exact.search(queries, k, allowed, exclude)[1], queries, allowed, exclude)
 
-    def _share(self, exact: Rows, queries: Floats, allowed: Mask | None, exclude: Pairs | None) -> float:
-        mine, there = self.search(queries, exact.shape[1], allowed, exclude)[1], exact >= 0
-        both = (exact[:, :, None] == mine[:, None, :]).any(axis=2) & there
-        return float(both.sum() / there.sum()) if there.any() else 1.0
+    def _recall_of(self, exact: Rows, queries: Floats, allowed: Mask | None, exclude: Pairs | None) -> float:
+        found, relevant = self.search(queries, exact.shape[1], allowed, exclude)[1], exact >= 0
+        hits = (exact[:, :, None] == found[:, None, :]).any(axis=2) & relevant
+        return float(hits.sum() / relevant.sum()) if relevant.any() else 1.0
 
 
-def _some(queries: Floats, exclude: Pairs | None, lines: Rows) -> tuple[Floats, Pairs]:
-    """Return some lines of the queries, ascending, and what is excluded of these."""
+def _select_queries(queries: Floats, exclude: Pairs | None, lines: Rows) -> tuple[Floats, Pairs]:
+    """Return some of the queries, by ascending line, and the pairs to exclude for them."""
     if exclude is None:
         return queries[lines], (lines[:0], lines[:0])
-    place = np.full(len(queries), -1)
-    place[lines] = np.arange(len(lines))
-    theirs = place[exclude[0]] >= 0
-    return queries[lines], (place[exclude[0][theirs]], exclude[1][theirs])
+    new_line = np.full(len(queries), -1)
+    new_line[lines] = np.arange(len(lines))
+    selected = new_line[exclude[0]] >= 0
+    return queries[lines], (new_line[exclude[0][selected]], exclude[1][selected])

@@ -1,4 +1,4 @@
-"""What an index of items is, and what it asks of a model."""
+"""The interface of an index of items, and what it needs of a model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 
+# Row pairs as two arrays [n], e.g. (query, item).
 Pairs = tuple[Rows, Rows]
 
-
 Mask = NDArray[np.bool_]
-
 
 NO_ROWS = np.zeros(0, np.int64)
 
@@ -25,30 +24,30 @@ class ItemScorer(Protocol):
 
     @property
     def item_vectors(self) -> Floats:
-        """The items, [n, e]."""
+        """The item vectors, [n, e]."""
         ...
 
     def score(self, queries: Any, rows: Rows | None = None) -> Floats:
-        """Return the scores of queries [b, q] with all items, or with some item rows: a new array."""
+        """Return the scores of queries [b, q] for all items, or for some item rows, as a new array."""
         ...
 
 
 class VectorScorer(ItemScorer, Protocol):
-    """A model that scores by vectors [n, d] and biases [n] of its items, and by layers where it has any."""
+    """A model that scores by item vectors [n, d] and biases [n], and by the layers of an MLP if it has one."""
 
     @property
     def items(self) -> Floats:
-        """The items' vectors, [n, d]."""
+        """The item vectors, [n, d]."""
         ...
 
     @property
     def item_bias(self) -> Floats:
-        """The items' biases, [n]."""
+        """The item biases, [n]."""
         ...
 
     @property
     def layers(self) -> Sequence[tuple[Floats, Floats]]:
-        """Weights and biases of a perceptron; none for a dot product."""
+        """Weights and biases of an MLP; empty for a dot product."""
         ...
 
     @property
@@ -58,7 +57,7 @@ class VectorScorer(ItemScorer, Protocol):
 
 
 class Index(Protocol):
-    """Finds the k best keys of queries."""
+    """Finds the k best keys for each query."""
 
     def __len__(self) -> int:
         """Return the number of keys."""
@@ -69,19 +68,22 @@ class Index(Protocol):
     ) -> tuple[Floats, Rows]:
         """Return (scores [b, k'], rows [b, k']), best first, for queries [b, d]; k' = min(k, keys).
 
-        allowed: bool [n], keys that may be found. exclude: (query, key) pairs, ascending by query, that may not.
-        Where fewer are left, the end of a line holds row -1 and score -inf; that is where keys go whose score is -inf
-        or no number. Equal scores go by ascending row.
+        allowed: bool [n], the keys that may be returned. exclude: (query, key) pairs, ascending by query, that may not.
+        If fewer than k' keys are left, the line is padded with row -1 and score -inf; a key whose score is -inf or NaN
+        counts as missing. Equal scores are ordered by row.
         """
         ...
 
 
 def check_exclusions(n: int, allowed: Mask | None, exclude: Pairs | None) -> Pairs:
-    """Return what is excluded; refuse what names no key of n."""
+    """Return the (query, key) pairs to exclude.
+
+    Raises ValueError if the mask has not one value for each of n keys, IndexError if an excluded key does not exist.
+    """
     if allowed is not None and len(allowed) != n:
-        raise ValueError(f"allowed must say of each of {n} keys whether it is, and says so of {len(allowed)}")
+        raise ValueError(f"allowed must hold one value for each of {n} keys; it holds {len(allowed)}")
     if exclude is None:
         return NO_ROWS, NO_ROWS
     if len(exclude[1]) and not 0 <= exclude[1].min() <= exclude[1].max() < n:
-        raise IndexError(f"of {n} keys, one is excluded that is none of them")
+        raise IndexError(f"exclude names a key outside the {n} keys")
     return exclude

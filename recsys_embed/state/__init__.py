@@ -1,1 +1,1 @@
-"""What a training leaves: the fitted state that all answers depend on, its folder on disk, and its updates."""
+"""The fitted state: the result of training that all answers are computed from, its folder on disk, and its updates."""

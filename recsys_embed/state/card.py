@@ -1,4 +1,4 @@
-"""The model card."""
+"""The model card: a Markdown page about a model, the README.md of its folder."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MEANINGS = {
 
 def model_card(state: FittedState) -> str:
     """Return the model card, in Markdown."""
-    chosen, metrics = state.metadata.get("settings", {}), state.metadata.get("metrics", {})
+    settings, metrics = state.metadata.get("settings", {}), state.metadata.get("metrics", {})
     lines = [
         f"# Recommendations from {short_name(state.metadata.get('dataset', 'ratings'))}",
         *_summary(metrics),
         "",
         f"{_sizes(state)}; "
-        f"vectors of {state.model.dim} numbers; loss {chosen.get('loss')}, scorer {chosen.get('scorer')}, "
-        f"{state.metadata.get('epochs')} epochs, seed {chosen.get('seed')}.",
-        *_before(state.metadata),
+        f"vectors of {state.model.dim} numbers; loss {settings.get('loss')}, scorer {settings.get('scorer')}, "
+        f"{state.metadata.get('epochs')} epochs, seed {settings.get('seed')}.",
+        *_provenance(state.metadata),
         "",
         f"A score means: {_MEANINGS[state.model.output]}.",
     ]
@@ -45,41 +45,41 @@ def model_card(state: FittedState) -> str:
 
 
 def _sizes(state: FittedState) -> str:
-    if state.shared:
+    if state.is_graph:
         return f"{len(state.users):,} nodes, {len(state.seen) // 2:,} edges"
     return f"{len(state.users):,} users, {len(state.items):,} items, {len(state.seen):,} ratings"
 
 
-def _before(facts: dict[str, Any]) -> list[str]:
-    """Return what the training went on from, and what came after it without training."""
+def _provenance(metadata: dict[str, Any]) -> list[str]:
+    """Return which model a warm start began from, and which updates came after training."""
     lines = []
-    if went := facts.get("continued"):
-        of = f"the model {went['model']}" if "model" in went else "a model"
-        more = f"{went['new_users']:,} users and {went['new_items']:,} items were new"
-        lines += ["", f"The training went on from {of} of {str(went.get('created', 'unknown date'))[:10]}; {more}."]
-    if later := facts.get("updated"):
-        more = f"{later['ratings']:,} ratings, {later['new_users']:,} new users"
-        lines += ["", f"After the training, without another one: {more}; the metrics are from before."]
+    if origin := metadata.get("continued"):
+        model = f"the model {origin['model']}" if "model" in origin else "a model"
+        new = f"{origin['new_users']:,} users and {origin['new_items']:,} items were new"
+        lines += ["", f"The training went on from {model} of {str(origin.get('created', 'unknown date'))[:10]}; {new}."]
+    if updates := metadata.get("updated"):
+        new = f"{updates['ratings']:,} ratings, {updates['new_users']:,} new users"
+        lines += ["", f"After the training, without another one: {new}; the metrics are from before."]
     return lines
 
 
 def _summary(metrics: dict[str, Any]) -> list[str]:
-    """Return how good the model is in a sentence, beside its baselines; it comes first, and lists show no more."""
+    """Return one sentence on the quality of the model and its baselines. It comes first: model lists show only it."""
     test, baselines = metrics.get("test"), metrics.get("baselines", {})
     if not test or not test["users"]:
         return []
-    against = [
-        f"{test['ndcg_at_10'] / baselines[name]['ndcg_at_10']:{form}} x {said} ({baselines[name]['ndcg_at_10']:.4f})"
-        for name, said, form in (("popularity", "popularity", ".1f"), ("ease", "EASE", ".2f"))
+    ratios = [
+        f"{test['ndcg_at_10'] / baselines[name]['ndcg_at_10']:{form}} x {label} ({baselines[name]['ndcg_at_10']:.4f})"
+        for name, label, form in (("popularity", "popularity", ".1f"), ("ease", "EASE", ".2f"))
         if baselines.get(name, {}).get("ndcg_at_10")
     ]
-    stars = f"RMSE {test['rmse']:.4f}; " if "rmse" in test else ""
-    beside = f": {', '.join(against)}" if against else ""
-    return ["", f"**{stars}NDCG@10 {test['ndcg_at_10']:.4f}{beside}**"]
+    rmse = f"RMSE {test['rmse']:.4f}; " if "rmse" in test else ""
+    comparison = f": {', '.join(ratios)}" if ratios else ""
+    return ["", f"**{rmse}NDCG@10 {test['ndcg_at_10']:.4f}{comparison}**"]
 
 
 def _quality(metrics: dict[str, Any]) -> list[str]:
-    """Return how good the model is as a table, beside its baselines, and how sure the difference is."""
+    """Return a table of the quality of the model and its baselines, with intervals of the differences."""
     test, baselines = metrics.get("test"), metrics.get("baselines", {})
     if not test or not test["users"]:
         return []
@@ -94,11 +94,12 @@ def _quality(metrics: dict[str, Any]) -> list[str]:
         cells = [f"{values[n]:.4f}" if n in values else "" for n in names]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     for name, values in baselines.items():
-        if found := values.get("difference"):
-            span = f"{found['mean']:+.4f}, 95 % interval {found['low']:+.4f} to {found['high']:+.4f}"
-            lines += [*([""] if name == next(iter(baselines)) else []), f"- {found['metric']} against {name}: {span}"]
+        if difference := values.get("difference"):
+            text = f"{difference['mean']:+.4f}, 95 % interval {difference['low']:+.4f} to {difference['high']:+.4f}"
+            first = name == next(iter(baselines))
+            lines += [*([""] if first else []), f"- {difference['metric']} against {name}: {text}"]
     if metrics.get("cold"):
-        sides = {"this model": metrics["cold"], **metrics["cold"]["baselines"]}
-        found = ", ".join(f"{row} {values['ndcg_at_10']:.4f}" for row, values in sides.items())
-        lines += ["", f"Items without a training rating, ranked among themselves, NDCG@10: {found}."]
+        models = {"this model": metrics["cold"], **metrics["cold"]["baselines"]}
+        text = ", ".join(f"{row} {values['ndcg_at_10']:.4f}" for row, values in models.items())
+        lines += ["", f"Items without a training rating, ranked among themselves, NDCG@10: {text}."]
     return lines

@@ -1,4 +1,4 @@
-"""FittedState: everything that a training leaves. All answers are functions of it; it needs no torch."""
+"""FittedState: everything that training produces. All answers are functions of it; it needs no torch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import polars as pl
 
+from recsys_embed.arrays import Floats
 from recsys_embed.config.settings import IndexName
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.data.user_items import UserItems
@@ -19,6 +20,7 @@ from recsys_embed.features.common_tokens import TokenIndex
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import FoldIn
+from recsys_embed.models.popularity import popularity_scores
 from recsys_embed.models.registry import family
 from recsys_embed.retrieval.approximate import ApproximateIndex
 from recsys_embed.retrieval.base import Index
@@ -26,26 +28,26 @@ from recsys_embed.retrieval.exact import CosineIndex, ExactIndex
 from recsys_embed.rules.compile import RuleCache
 from recsys_embed.state.content_model import ContentModel
 
-# Users whose lists measure the recall of an approximate index.
+# Users on whose lists the recall of an approximate index is measured.
 _RECALL_USERS = 300
 
 
 @dataclass(frozen=True, eq=False)
 class FittedState:
-    """A trained model with its vocabularies, and what is known of its users and items.
+    """A trained model with its vocabularies, histories and item table.
 
-    It never changes: what takes in new ratings or items returns another one. What it derives from its arrays (indexes,
-    the fold-in, compiled rules) is made when first asked for, and kept.
+    Immutable: updates and added items return a new state. Whatever is derived from its arrays (indexes, the fold-in,
+    compiled rules) is computed on first use and cached.
 
-    users, items: the vocabularies; for a graph both are the one vocabulary of its nodes. model: scores items for users.
-    seen: the items of each user that the model was fitted on; held_out: those kept back for test. history_items: the
-    items that users of a history model are the sum of, where that is not all that was seen; else None.
-    table: one row an item (item_id, title, …). counts: training ratings of each item, int64 [items].
-    metadata: settings, metrics and dates, saved with the model. per_user: every user's metrics in the test of the
-    training (user_id, ndcg_at_10, …), or None without one.
-    content: what makes vectors of descriptions; the folder where it lies, to be read when asked for; or None.
-    index_name: whether all items are ranked, or promising ones. fold_in_of, index_of: what another state of the same
-    training had made already, to be used again.
+    users, items: the vocabularies; for a graph, both are the vocabulary of its nodes. model: scores items for users.
+    seen: the items of each user that the model was fitted on. held_out: their items that are held out for testing.
+    history_items: the items that users of a history model are the sum of, if that is not everything seen; else None.
+    table: one row per item (item_id, title, …). item_counts: training ratings per item, int64 [items].
+    metadata: settings, metrics and dates, saved with the model. per_user: the test metrics of each user (user_id,
+    ndcg_at_10, …), or None without a test.
+    content: the content model, or the folder to load it from on first use, or None.
+    index_name: "exact" to rank all items, "approximate" for candidates only. cached_fold_in, cached_index: what an
+    earlier state computed and still holds, for reuse; see `replace`.
     """
 
     users: Vocab
@@ -54,65 +56,67 @@ class FittedState:
     seen: UserItems
     held_out: UserItems
     table: pl.DataFrame
-    counts: Rows
+    item_counts: Rows
     metadata: dict[str, Any] = field(default_factory=dict)
     per_user: pl.DataFrame | None = None
     history_items: UserItems | None = None
     content: ContentModel | Path | None = None
     index_name: IndexName = "exact"
-    fold_in_of: FoldIn | None = None
-    index_of: ApproximateIndex | None = None
+    cached_fold_in: FoldIn | None = None
+    cached_index: ApproximateIndex | None = None
 
     def __repr__(self) -> str:
-        sizes = f"{len(self.users):,} nodes" if self.shared else f"{len(self.users):,} users, {len(self.items):,} items"
+        sizes = (
+            f"{len(self.users):,} nodes" if self.is_graph else f"{len(self.users):,} users, {len(self.items):,} items"
+        )
         return f"{sizes}, vectors of {self.model.dim}"
 
     @property
-    def shared(self) -> bool:
-        """Whether users and items are one vocabulary: the nodes of a graph."""
+    def is_graph(self) -> bool:
+        """Whether users and items share one vocabulary: the nodes of a graph."""
         return self.users is self.items
 
     @property
     def embeddings(self) -> EmbeddingModel:
-        """The model, where it is one of embeddings. Raises SettingError for another family."""
+        """The model as an `EmbeddingModel`. Raises SettingError for another family."""
         if not isinstance(self.model, EmbeddingModel):
             raise SettingError(f"this needs a model of embeddings; this one is of the family {self.model.family!r}")
         return self.model
 
     @property
     def positive_threshold(self) -> float | None:
-        """The rating from which on training took ratings for positives, or None: all of them."""
+        """The lowest rating that counted as positive in training; None if all did."""
         threshold: float | None = self.metadata.get("settings", {}).get("min_rating")
         return None if self.model.output == "stars" else threshold
 
     def history(self, user: int) -> Rows:
-        """Return the item rows, ascending, that a user of the model is made of."""
+        """Return the item rows, ascending, that the vector of a trained user is based on."""
         return (self.seen if self.history_items is None else self.history_items)[user]
 
     @cached_property
-    def hidden(self) -> UserItems:
-        """What is in no list of a user: what the model was fitted on; for a node, itself too."""
-        return self.seen.with_self_loops() if self.shared else self.seen
+    def excluded(self) -> UserItems:
+        """The items excluded from each user's list: those the model was fitted on and, for a node, the node itself."""
+        return self.seen.with_self_loops() if self.is_graph else self.seen
 
     @cached_property
     def item_ids(self) -> list[Id]:
-        """The items' ids by row."""
+        """Item ids by row."""
         ids: list[Id] = self.items.series.to_list()
         return ids
 
     @cached_property
     def titles(self) -> list[str]:
-        """The items' titles by row."""
+        """Item titles by row."""
         titles: list[str] = self.table["title"].to_list()
         return titles
 
     @cached_property
     def content_model(self) -> ContentModel | None:
-        """What makes vectors of descriptions, or None where the model was trained without."""
+        """The content model, or None if the model was trained without descriptions."""
         return ContentModel.load(self.content) if isinstance(self.content, Path) else self.content
 
     def require_content_model(self) -> ContentModel:
-        """Return `content_model`. Raises SettingError where the model was trained without."""
+        """Return `content_model`. Raises SettingError if the model was trained without descriptions."""
         if self.content_model is None:
             raise SettingError(
                 "this model was trained without descriptions of its items: train one with --text title,genres,…"
@@ -121,56 +125,77 @@ class FittedState:
 
     @cached_property
     def fold_in(self) -> FoldIn:
-        """What makes vectors of users from their feedback."""
-        return self.fold_in_of or family(self.model.family).fold_in(self.model, self.counts, self.seen)
+        """The fold-in, which computes user vectors from feedback."""
+        return self.cached_fold_in or family(self.model.family).fold_in(self.model, self.item_counts, self.seen)
 
     @cached_property
     def rules(self) -> RuleCache:
-        """The rules that were asked for lately, compiled for these items."""
-        return RuleCache(self.table, self.counts, self.model)
+        """Compiles rules for these items, and caches recent ones."""
+        return RuleCache(self.table, self.item_counts, self.model, self.popularity)
 
     @cached_property
     def tokens(self) -> TokenIndex:
-        """The items' tags and words, for explanations."""
+        """The tags and words of the items, for explanations."""
         kinds = {} if self.content_model is None else {c.name: c.kind for c in self.content_model.encoder.columns}
         return TokenIndex.of(self.table, kinds)
 
     @cached_property
     def index(self) -> Index:
-        """The items by score; ask it with `model.queries(users)`."""
+        """The items by score; search it with `model.queries(users)`."""
         return ExactIndex.of(self.model) if self.index_name == "exact" else self._approximate()
 
     @cached_property
+    def popularity(self) -> Floats:
+        """The scores of the items for anonymous users, [items]."""
+        return popularity_scores(self.item_counts)
+
+    @cached_property
     def popularity_index(self) -> ExactIndex:
-        """The items by popularity, for an anonymous user; ask it with ones [b, 1]."""
-        return ExactIndex(np.log1p(self.counts, dtype=np.float32)[:, None])
+        """The items by popularity, for anonymous users; search it with ones [b, 1]."""
+        return ExactIndex(self.popularity[:, None])
 
     @cached_property
     def cosine_index(self) -> CosineIndex:
-        """The items by the cosine of their vectors; biases take no part."""
+        """The items by the cosine of their vectors, without biases."""
         return CosineIndex(self.model.item_vectors)
 
     def with_index(self, name: IndexName) -> FittedState:
-        """Return the state with the "exact" or the "approximate" index, which is built now.
+        """Return the state with the "exact" or the "approximate" index, which is built at once.
 
-        Raises SettingError for another name, and without faiss, which an MLP scorer does not need.
+        Raises SettingError for another name, or if faiss is missing (an MLP scorer does not need it).
         """
         if name not in get_args(IndexName):
             raise SettingError(f"index must be one of {', '.join(get_args(IndexName))}, got {name!r}")
-        state = replace(self, index_name=name, index_of=None if name == "exact" else self.index_of)
+        state = self
+        if name != self.index_name:
+            state = self.replace(index_name=name, **({"cached_index": None} if name == "exact" else {}))
         if name == "approximate":
             _ = state.index
         return state
 
     def _approximate(self) -> ApproximateIndex:
-        model = self.embeddings
-        index = self.index_of.for_model(model) if self.index_of else None
-        if index is None:
-            users = np.random.default_rng(0).permutation(len(self.users))[:_RECALL_USERS]
-            index = ApproximateIndex.of(model, model.queries(users), self.hidden.of_users(users))
-        return index
+        if self.cached_index is not None:
+            return self.cached_index
+        users = np.random.default_rng(0).permutation(len(self.users))[:_RECALL_USERS]
+        return ApproximateIndex.of(self.embeddings, self.model.queries(users), self.excluded.pairs_of(users))
 
-    def but(self, **changed: Any) -> FittedState:
-        """Return the state with other fields; an approximate index is used again where the items are the same."""
-        built = vars(self).get("index")
-        return replace(self, **{"index_of": built if isinstance(built, ApproximateIndex) else self.index_of} | changed)
+    def replace(self, **changes: Any) -> FittedState:
+        """Return the state with some fields replaced.
+
+        What was computed is kept: the content model, the fold-in if it depends on none of the changes, and an
+        approximate index if the items are the same.
+        """
+        computed = vars(self)
+        fold_in = computed.get("fold_in", self.cached_fold_in)
+        index, model = computed.get("index", self.cached_index), changes.get("model", self.model)
+        kept: dict[str, Any] = {
+            "metadata": dict(self.metadata),
+            "content": computed.get("content_model", self.content),
+            "cached_fold_in": None if {"model", "item_counts", "seen"} & changes.keys() else fold_in,
+            "cached_index": index.for_model(model) if isinstance(index, ApproximateIndex) else None,
+        }
+        return replace(self, **kept | changes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields without what is computed from them."""
+        return {name: vars(self)[name] for name in self.__dataclass_fields__}

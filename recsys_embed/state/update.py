@@ -1,4 +1,4 @@
-"""New ratings for a fitted state, without training: new users become its users, and known ones are updated."""
+"""Take new ratings into a fitted state without training: add new users, and update known ones."""
 
 from __future__ import annotations
 
@@ -28,67 +28,67 @@ if TYPE_CHECKING:
 log = logging.getLogger("recsys_embed")
 
 
-def update(state: FittedState, given: Ratings | pl.DataFrame | pd.DataFrame) -> FittedState:
-    """Return a state that has taken in new ratings; see `Recommender.update`. `state` is left as it is."""
-    if state.shared:
+def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFrame) -> FittedState:
+    """Return a new state that includes new ratings; see `Recommender.update`. `state` does not change."""
+    if state.is_graph:
         raise SettingError(
-            "a model of nodes cannot be updated, since an edge moves both of its ends: recsys train --continue does it"
+            "a model of nodes cannot be updated, since an edge changes both of its ends: use recsys train --warm-start"
         )
-    ratings = given if isinstance(given, Ratings) else Ratings.from_frame(given)
+    ratings = new_ratings if isinstance(new_ratings, Ratings) else Ratings.from_frame(new_ratings)
     users, rows = _with_users(state.users, ratings)
     new = _new_ratings(state, replace(ratings, users=users, user=rows[ratings.user]), len(users))
     positives = new.positives(state.positive_threshold)
     metadata = copy.deepcopy(state.metadata)
-    log_ = metadata.setdefault("updated", {"ratings": 0, "new_users": 0})
-    log_["time"] = datetime.datetime.now(datetime.UTC).isoformat()
-    log_["ratings"] += len(new)
-    log_["new_users"] += len(users) - len(state.users)
-    return state.but(
+    totals = metadata.setdefault("updated", {"ratings": 0, "new_users": 0})
+    totals["time"] = datetime.datetime.now(datetime.UTC).isoformat()
+    totals["ratings"] += len(new)
+    totals["new_users"] += len(users) - len(state.users)
+    return state.replace(
         users=users,
-        model=state.model.with_users(len(users), _folded_in(state, positives)),
+        model=state.model.with_users(len(users), _updated_users(state, positives)),
         seen=state.seen.with_users(len(users)).union(new.seen()),
-        held_out=_without(state.held_out.with_users(len(users)), new),
-        counts=state.counts + np.bincount(positives.item, minlength=len(new.items)),
+        held_out=_without_ratings(state.held_out.with_users(len(users)), new),
+        item_counts=state.item_counts + np.bincount(positives.item, minlength=len(new.items)),
         metadata=metadata,
         history_items=_history_items(state, new, len(users)),
-        # The fold-in stays that of the training, so that updating one by one equals updating all at once.
-        fold_in_of=state.fold_in,
+        # The fold-in stays that of the training, so that updating step by step equals updating at once.
+        cached_fold_in=state.fold_in,
     )
 
 
 def _with_users(known: Vocab, ratings: Ratings) -> tuple[Vocab, Rows]:
-    """Return the users with those who are new, behind the others, and the row there of each user of the ratings."""
-    ids = known.like(ratings.users.series)
+    """Return the known users followed by the new ones, and the row of each user of the ratings among them."""
+    ids = known.cast_column(ratings.users.series)
     if ids.null_count():
-        odd = ratings.users.series.filter(ids.is_null())[0]
-        raise DataError(f"user id {odd!r} is no integer, and the ids of this model are")
-    fresh = ids.filter(known.rows(ids, missing="negative") < 0)
-    users = Vocab(pl.concat([known.series, fresh.cast(known.series.dtype)]), "user") if len(fresh) else known
+        invalid = ratings.users.series.filter(ids.is_null())[0]
+        raise DataError(f"user id {invalid!r} is not an integer, but the ids of this model are")
+    new = ids.filter(known.rows(ids, missing="negative") < 0)
+    users = Vocab(pl.concat([known.series, new.cast(known.series.dtype)]), "user") if len(new) else known
     return users, users.rows(ids)
 
 
 def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
-    """Return the ratings of known items that the state has not seen, on its items."""
+    """Return the ratings of known items that the state has not seen yet, with its item rows."""
     item = state.items.rows(ratings.items.ids(ratings.item), missing="negative")
     unknown = int((item < 0).sum())
     if unknown:
         log.warning(
-            "%s of %s ratings are of items that are not known: left out (recsys train --continue learns them)",
+            "%s of %s ratings are for unknown items and were skipped (recsys train --warm-start learns them)",
             f"{unknown:,}", f"{len(item):,}",
         )  # fmt: skip
     ratings = replace(ratings.take(item >= 0), items=state.items, item=item[item >= 0])
     width = len(state.items)
-    known = pair_keys(*state.seen.with_users(users).of_users(np.arange(users)), width)
+    known = pair_keys(*state.seen.with_users(users).pairs_of(np.arange(users)), width)
     repeated = np.isin(pair_keys(ratings.user, ratings.item, width), known)
     if repeated.any():
-        log.info("%s ratings are known already", f"{int(repeated.sum()):,}")
+        log.info("%s ratings were known already", f"{int(repeated.sum()):,}")
     return ratings.take(~repeated)
 
 
-def _folded_in(state: FittedState, positives: Ratings) -> dict[int, tuple[Floats, float]]:
-    """Return the vectors and biases of the users who have new positives, by row.
+def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[Floats, float]]:
+    """Return the new vector and bias of each user with new positives, by row.
 
-    Ratings count as they did in training: all alike, but for those below a --min-rating, which are not positives.
+    As in training, all positives count equally; ratings below --min-rating are not positives.
     """
     positives = positives.take(np.lexsort((positives.item, positives.user)))
     users, first = np.unique(positives.user, return_index=True)
@@ -105,17 +105,17 @@ def _folded_in(state: FittedState, positives: Ratings) -> dict[int, tuple[Floats
 
 
 def _history_items(state: FittedState, new: Ratings, users: int) -> UserItems | None:
-    """Return the items that users of a history model are the sum of now, where that is not all that they rated."""
+    """Return the items that users of a history model are the sum of, or None if that is everything they rated."""
     positives = new.positives(state.positive_threshold)
-    if state.history_items is None and (not state.model.users_are_histories or len(positives) == len(new)):
+    if state.history_items is None and (not state.model.has_history_users or len(positives) == len(new)):
         return None
     return (state.history_items or state.seen).with_users(users).union(positives.seen())
 
 
-def _without(held_out: UserItems, new: Ratings) -> UserItems:
-    """Return what is held out, without what is known now."""
-    users = len(held_out.start) - 1
-    user, item = held_out.of_users(np.arange(users))
+def _without_ratings(held_out: UserItems, new: Ratings) -> UserItems:
+    """Return the held-out items without those that are rated now."""
+    users = len(held_out.indptr) - 1
+    user, item = held_out.pairs_of(np.arange(users))
     width = len(new.items)
-    kept = ~np.isin(pair_keys(user, item, width), pair_keys(new.user, new.item, width))
-    return UserItems.of(user[kept], item[kept], users)
+    unrated = ~np.isin(pair_keys(user, item, width), pair_keys(new.user, new.item, width))
+    return UserItems.of(user[unrated], item[unrated], users)

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and read without executing anything.
+"""Files: written completely or not at all, and read without executing anything in them.
 
-The model folder's format, the folders of a workspace, safetensors, JSON and tables; not what they mean.
+The format of a model folder, the model folders of a workspace, safetensors, JSON and tables; not what they mean.
 """

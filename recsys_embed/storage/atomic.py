@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and files that may be compressed."""
+"""Atomic writes, and read errors that name the file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from recsys_embed.errors import DataError
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what can go wrong in reading a file, plain, gzipped or of text, into a DataError that names it."""
+def wrap_read_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file, be it binary, text or gzipped, into a DataError that names the file."""
     if path.is_dir():
         raise DataError(f"{path} is a folder; a file is needed")
     try:
@@ -24,7 +24,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise DataError(f"{path} is no whole gzip file: it may have been cut short; fetch it again") from None
+        raise DataError(f"{path} is not a complete gzip file: it may have been cut short; download it again") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text") from None
     except OSError as error:
@@ -32,26 +32,29 @@ def reading(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing_whole(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write to; it appears under its name when all went well, and not before. Raises DataError."""
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file for writing, and rename it to `path` if no error is raised. Raises DataError.
+
+    The file is flushed to disk before the rename, so `path` never holds a part of the content.
+    """
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}") from None
-    fresh = Path(name)
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             if not file.closed:
                 file.flush()
                 os.fsync(file.fileno())
-        fresh.chmod(0o644)
-        fresh.replace(path)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
-        fresh.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file, without blanks at their ends. Raises DataError."""
-    with reading(path):
+    """Return the lines of a UTF-8 text file, stripped of white space at both ends. Raises DataError."""
+    with wrap_read_errors(path):
         return [line.strip() for line in path.read_text("utf-8-sig").splitlines()]

@@ -1,4 +1,4 @@
-"""The folder on disk: written whole or not at all, checked when it is read, and nothing in it is executed."""
+"""The model folder on disk: written completely or not at all, verified when read, and nothing in it is executed."""
 
 from __future__ import annotations
 
@@ -19,86 +19,91 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
-from recsys_embed.storage.safetensors_reader import arrays
+from recsys_embed.storage.safetensors_reader import read_arrays
 
 MANIFEST = "manifest.json"
 
-
+# The version of the folder's format.
 FORMAT = 1
 
 
 @dataclass
 class Bundle:
-    """What a model folder holds, by file name: arrays (.safetensors), frames (.parquet), facts (.json), pages (.md)."""
+    """The contents of a model folder by file name.
+
+    arrays: .safetensors. frames: .parquet. metadata: .json. texts: any other file, such as README.md.
+    """
 
     arrays: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
     frames: dict[str, pl.DataFrame] = field(default_factory=dict)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    pages: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write everything into a temporary folder beside `folder`, then rename it.
+        """Write all files to a temporary folder beside `folder`, then rename it to `folder`.
 
-        A model that stands there is replaced; anything else that stands there is refused.
+        A model in `folder` is replaced; anything else is left alone, and BundleError is raised.
         """
         folder = Path(folder)
-        with _beside(folder) as fresh:
-            self._fill(fresh)
-            _swap(fresh, folder)
+        with temporary_sibling(folder) as temporary:
+            self._fill(temporary)
+            _replace_folder(temporary, folder)
 
     def _fill(self, folder: Path) -> None:
         from safetensors.numpy import save
 
-        for name, named in self.arrays.items():
-            _put(folder / name, save({k: np.ascontiguousarray(a) for k, a in named.items()}))
+        for name, arrays in self.arrays.items():
+            _write_synced(folder / name, save({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
         for name, frame in self.frames.items():
             frame.write_parquet(folder / name)
             _sync(folder / name)
-        for name, facts in self.facts.items():
-            _put(folder / name, (json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-        for name, page in self.pages.items():
-            _put(folder / name, page.encode())
+        for name, values in self.metadata.items():
+            text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+            _write_synced(folder / name, text.encode())
+        for name, text in self.texts.items():
+            _write_synced(folder / name, text.encode())
         files = {f.name: {"size": f.stat().st_size, "sha256": _digest(f)} for f in sorted(folder.iterdir())}
-        _put(folder / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1).encode() + b"\n")
+        _write_synced(folder / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1).encode() + b"\n")
         _sync(folder)
 
     @classmethod
     def read(
         cls, folder: Path, only: Collection[str] | None = None, without: Collection[str] = (), *, mapped: bool = False
     ) -> Bundle:
-        """Read a folder, or only some of its files, and compare each with the manifest. Raises BundleError.
+        """Read a folder, or some of its files, and verify each file against the manifest. Raises BundleError.
 
-        mapped: arrays stay in their files, which processes share, once every byte has been compared. A file that is
-        replaced stays as it was for whoever has it; one that is written into does not.
+        only: the files to read, if not all. without: files to skip.
+        mapped: memory-map the arrays after every byte has been verified, so that processes share them. If a file is
+            replaced, whoever has mapped it keeps the old content; it must not be written in place.
         """
         folder = Path(folder)
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         bundle = cls()
         for name, entry in manifest["files"].items():
             if Path(name).name != name:
-                raise BundleError(f"{folder}: the manifest names {name!r}, which is no file of this folder")
+                raise BundleError(f"{folder}: the manifest names {name!r}, which is not a file of this folder")
             if name in without or (only is not None and name not in only):
                 continue
-            data = _same(folder, name, entry, mapped and name.endswith(".safetensors"))
+            data = _read_verified(folder, name, entry, mapped and name.endswith(".safetensors"))
             if name.endswith(".safetensors"):
                 try:
-                    bundle.arrays[name] = arrays(data)
+                    bundle.arrays[name] = read_arrays(data)
                 except ValueError as error:
                     raise BundleError(f"{folder}: {name} is broken: {error}") from None
             elif name.endswith(".parquet"):
                 bundle.frames[name] = pl.read_parquet(bytes(data))
             elif name.endswith(".json"):
-                bundle.facts[name] = json.loads(bytes(data))
+                bundle.metadata[name] = json.loads(bytes(data))
             else:
-                bundle.pages[name] = bytes(data).decode()
+                bundle.texts[name] = bytes(data).decode()
         return bundle
 
 
-def _same(folder: Path, name: str, entry: Mapping[str, Any], mapped: bool) -> bytes | mmap.mmap:
-    """Return what is in a file of the manifest, read or mapped, if it is the same as when it was written."""
+def _read_verified(folder: Path, name: str, entry: Mapping[str, Any], mapped: bool) -> bytes | mmap.mmap:
+    """Return the content of a file, read or memory-mapped, if its size and digest are those of the manifest entry."""
     try:
         with (folder / name).open("rb") as file:
-            # Of one open file, so that what is mapped is what was compared, whatever bears its name by then.
+            # Hash and map the same open file: another file may get its name in between.
             digest = hashlib.file_digest(file, "sha256").hexdigest() if mapped else ""
             if mapped:
                 data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
@@ -113,68 +118,72 @@ def _same(folder: Path, name: str, entry: Mapping[str, Any], mapped: bool) -> by
 
 
 @contextlib.contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`; what is left of it afterwards is removed."""
+def temporary_sibling(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`, and remove it afterwards unless it has been renamed.
+
+    Raises BundleError if `folder` exists and is not a model, or if nothing can be written there.
+    """
     if folder.exists() and not _is_replaceable(folder):
-        raise BundleError(f"{folder} is there already and is no model: choose another --out")
-    fresh: Path | None = None
+        raise BundleError(f"{folder} exists and is not a model: choose another --out")
+    temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        fresh.chmod(0o755)
-        yield fresh
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        temporary.chmod(0o755)
+        yield temporary
     except OSError as error:
         raise BundleError(f"the model could not be written to {folder}: {error.strerror or error}") from None
     finally:
-        if fresh is not None:
-            shutil.rmtree(fresh, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a model folder. Raises BundleError if it is missing, broken or of another format."""
     if not folder.is_dir():
         raise BundleError(f"there is no model folder {folder}")
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         version, files = manifest["format"], manifest["files"]
-        good = all(isinstance(e["size"], int) and isinstance(e["sha256"], str) for e in files.values())
+        valid = all(isinstance(e["size"], int) and isinstance(e["sha256"], str) for e in files.values())
     except OSError:
-        raise BundleError(f"{folder} is no model folder: it has no {MANIFEST}") from None
+        raise BundleError(f"{folder} is not a model folder: it has no {MANIFEST}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise BundleError(f"{folder}: {MANIFEST} is broken") from None
-    if version != FORMAT or not good:
+    if version != FORMAT or not valid:
         raise BundleError(f"{folder} has format {version}; this version of recsys-embed reads format {FORMAT}")
     return manifest
 
 
 def _is_replaceable(folder: Path) -> bool:
-    """Tell whether nothing but a model of ours stands there: a manifest of ours, and no file that it does not name."""
+    """Return whether a folder is empty or a model: it has a valid manifest and no file that this does not name."""
     if not folder.is_dir():
         return False
-    found = {entry.name for entry in folder.iterdir()}
+    names = {entry.name for entry in folder.iterdir()}
     try:
-        return not found or found <= {MANIFEST, *_manifest(folder)["files"]}
+        return not names or names <= {MANIFEST, *read_manifest(folder)["files"]}
     except BundleError:
         return False
 
 
-def _swap(fresh: Path, folder: Path) -> None:
-    """Put `fresh` where `folder` is, or leave the old one there."""
+def _replace_folder(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; if that fails, the old folder stays."""
     if not folder.exists():
-        fresh.rename(folder)
+        temporary.rename(folder)
     else:
-        # A folder cannot replace a full one in one step: the old one steps aside, and back if the new one cannot come.
-        aside = folder.with_name(f".{folder.name}-old-{os.getpid()}")
-        folder.rename(aside)
+        # A rename cannot replace a folder that is not empty, so the old one is moved aside, and back on failure.
+        old = folder.with_name(f".{folder.name}-old-{os.getpid()}")
+        folder.rename(old)
         try:
-            fresh.rename(folder)
+            temporary.rename(folder)
         except OSError:
-            aside.rename(folder)
+            old.rename(folder)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     _sync(folder.parent)
 
 
-def _put(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -182,7 +191,8 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    # Folders cannot be opened on every system; there the rename is all there is.
+    """Flush a file or a folder to disk."""
+    # Some systems cannot open a folder; there the rename alone must do.
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Convert values to what JSON can hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def jsonable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with everything that JSON cannot hold (NaN, infinity) as None."""
+    """Return the values as plain Python types, with None for NaN and infinity, which JSON cannot hold."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, Mapping):

@@ -1,20 +1,16 @@
-"""Lists of many users, written to a file a block at a time: whole or not at all."""
+"""Write a table to a file, at once or a block at a time; the file appears completely or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import polars as pl
 
 from recsys_embed.errors import SettingError
-from recsys_embed.storage.atomic import writing_whole
-
-if TYPE_CHECKING:
-    pass
-
+from recsys_embed.storage.atomic import atomic_write
 
 Append = Callable[[pl.DataFrame], None]
 
@@ -57,15 +53,18 @@ FORMATS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[Append]:
-    """Give a function that appends frames; the file appears under its name when all went well, and not before."""
+def table_writer(path: Path) -> Iterator[Append]:
+    """Give a function that appends a frame to a .parquet, .csv or .jsonl file.
+
+    The file appears at `path` when the block ends without an error. Raises SettingError for another suffix.
+    """
     if path.suffix not in FORMATS:
         raise SettingError(f"{path} must end in one of {', '.join(FORMATS)}")
-    with writing_whole(path) as file, FORMATS[path.suffix](file) as append:
+    with atomic_write(path) as file, FORMATS[path.suffix](file) as append:
         yield append
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
     """Write one frame as .parquet, .csv or .jsonl."""
-    with writing(path) as append:
+    with table_writer(path) as append:
         append(frame)

@@ -1,4 +1,4 @@
-"""Who is told of a training: nobody, a progress bar, MLflow.
+"""Trackers that a training reports to: none, a progress bar, or MLflow; and MLflow's runs and models read back.
 
-The only room that knows MLflow's API, but for the model that MLflow serves (`experiment.mlflow_model`).
+MLflow's API is used only here, and for the model that MLflow serves (`experiment.mlflow_model`).
 """

@@ -1,4 +1,4 @@
-"""Models that MLflow keeps, read back: which version a name means now, and its folder on this machine."""
+"""Read models back from MLflow: resolve a model URI to a version, and to a folder on this machine."""
 
 from __future__ import annotations
 
@@ -14,70 +14,69 @@ from recsys_embed.sources.download import cache_dir
 from recsys_embed.tracking.mlflow_tracker import resolve_tracking_uri
 from recsys_embed.tracking.runs import client_of
 
-_FORM = re.compile(
+_URI = re.compile(
     r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/]+)"
 )
-_FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/model"
+_URI_FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/model"
 
 
 def is_model_uri(text: str) -> bool:
-    """Tell whether a text names a model of MLflow, not a folder."""
+    """Return whether a text is an MLflow model URI, not a folder."""
     return text.startswith(("models:/", "runs:/"))
 
 
 def version_of(uri: str, tracking_uri: str | None = None) -> str:
-    """Return the version that is meant now: the number of a registered model's, the id of a run's model.
+    """Return the version that a model URI refers to now: a version number of a registered model, or a model id.
 
-    It costs one question to the store, so that it can be asked again and again. tracking_uri: of the store; by default
-    as in a training. Raises UnknownId where there is no such model, DataError where the store cannot be read.
+    It takes one request to the store, so it is cheap enough for polling. tracking_uri: see `resolve_tracking_uri`.
+    Raises UnknownId if there is no such model, DataError if the store cannot be read.
     """
     with client_of(resolve_tracking_uri(tracking_uri)) as client:
-        return _meant(client, uri)[0]
+        return _resolve(client, uri)[0]
 
 
 def model_folder(uri: str, tracking_uri: str | None = None) -> tuple[Path, str]:
-    """Return the model folder that is meant by "models:/NAME@ALIAS", "models:/NAME/3" or "runs:/RUN/model", and its
-    version, as `version_of` has it.
+    """Return the model folder of "models:/NAME@ALIAS", "models:/NAME/3" or "runs:/RUN/model", and its version.
 
-    Where MLflow keeps its files on this machine, the folder is MLflow's own and must not be written to; else it is
-    fetched, once, into the user's cache. Raises UnknownId and DataError, as `version_of`.
+    If MLflow keeps its files on this machine, the folder is MLflow's own and must not be written to. Otherwise it is
+    downloaded once into the user's cache. Raises UnknownId and DataError, like `version_of`.
     """
     store = resolve_tracking_uri(tracking_uri)
     with client_of(store) as client:
-        version, source = _meant(client, uri)
+        version, source = _resolve(client, uri)
         if source.startswith("models:/"):
             source = client.get_logged_model(source.removeprefix("models:/")).artifact_location
-        folder = _local(source) or _fetched(source, store)
-    found = [manifest.parent for manifest in folder.glob("artifacts/*/manifest.json")]
-    if len(found) != 1:
-        raise DataError(f"{uri} is no model of recsys-embed: it has no model folder among its files")
-    return found[0], version
+        folder = _local_folder(source) or _download(source, store)
+    folders = [manifest.parent for manifest in folder.glob("artifacts/*/manifest.json")]
+    if len(folders) != 1:
+        raise DataError(f"{uri} is not a model of recsys-embed: there is no model folder among its files")
+    return folders[0], version
 
 
-def _meant(client: Any, uri: str) -> tuple[str, str]:
-    """Return the version and the source of a model: "models:/ID" of a logged model, or where its files are."""
+def _resolve(client: Any, uri: str) -> tuple[str, str]:
+    """Return the version and the source of a model: "models:/ID" for a logged model, or the location of its files."""
     from mlflow.exceptions import MlflowException
 
-    form = _FORM.fullmatch(uri)
-    if form is None:
-        raise UnknownId(f"{uri!r} names no model of MLflow: {_FORMS} does")
-    if form["run"]:
-        return _of_run(client, form["run"], form["model"])
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise UnknownId(f"{uri!r} is not the URI of an MLflow model: write {_URI_FORMS}")
+    if match["run"]:
+        return _resolve_run_model(client, match["run"], match["model"])
     try:
-        if form["alias"]:
-            found = client.get_model_version_by_alias(form["name"], form["alias"])
+        if match["alias"]:
+            version = client.get_model_version_by_alias(match["name"], match["alias"])
         else:
-            found = client.get_model_version(form["name"], form["version"])
+            version = client.get_model_version(match["name"], match["version"])
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             raise
         raise UnknownId(
             f"{uri} is not registered in MLflow: recsys train --register NAME@ALIAS registers one"
         ) from None
-    return str(found.version), f"models:/{found.model_id}" if found.model_id else found.source
+    return str(version.version), f"models:/{version.model_id}" if version.model_id else version.source
 
 
-def _of_run(client: Any, run: str, name: str) -> tuple[str, str]:
+def _resolve_run_model(client: Any, run: str, name: str) -> tuple[str, str]:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -86,15 +85,15 @@ def _of_run(client: Any, run: str, name: str) -> tuple[str, str]:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise UnknownId(f"there is no run {run} in MLflow") from None
-    found = client.search_logged_models([experiment], f"source_run_id = '{run}'")
-    ids = [model.model_id for model in found if model.name == name]  # the newest first
+    models = client.search_logged_models([experiment], f"source_run_id = '{run}'")
+    ids = [model.model_id for model in models if model.name == name]  # newest first
     if not ids:
         raise UnknownId(f"the run {run} has no model {name!r}")
     return ids[0], f"models:/{ids[0]}"
 
 
-def _local(source: str) -> Path | None:
-    """Return the folder of files that are on this machine, else None."""
+def _local_folder(source: str) -> Path | None:
+    """Return the folder of a source on this machine, or None for another source."""
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     scheme = source.partition(":")[0] if "://" in source or ":/" in source else ""
@@ -102,8 +101,11 @@ def _local(source: str) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def _fetched(source: str, store: str) -> Path:
-    """Fetch files into the cache, whole or not at all, and return their folder. What bears one name never changes."""
+def _download(source: str, store: str) -> Path:
+    """Download files into the cache atomically, unless they are there, and return their folder.
+
+    The files of a source never change, so the cache is never stale.
+    """
     import mlflow
 
     folder = cache_dir() / "mlflow" / hashlib.sha256(source.encode()).hexdigest()[:32]
@@ -111,10 +113,10 @@ def _fetched(source: str, store: str) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        whole = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=store)
+        downloaded = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=store)
         try:
-            os.rename(whole, folder)
+            os.rename(downloaded, folder)
         except OSError:
-            if not folder.is_dir():  # else somebody was faster
+            if not folder.is_dir():  # otherwise another process was faster
                 raise
     return folder

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
 from recsys_embed.tracking.tracker import Tracker
 
 
 class BarTracker(Tracker):
-    """A progress bar on stderr with loss, rate, metric and time left; plain lines where no terminal is."""
+    """A progress bar on stderr with loss, rate, metric and time left; plain lines if stderr is not a terminal."""
 
     def __init__(self, quiet: bool = False) -> None:
         from rich.console import Console
@@ -30,19 +27,19 @@ class BarTracker(Tracker):
             disable=not self.console.is_terminal,
         )
         self.task = self.bar.add_task("epoch", total=1, note="")
-        self.said = 0.0
+        self.reported = 0.0  # share of the training at the last printed line
 
     def __enter__(self) -> BarTracker:
         self.bar.start()
         return self
 
     def progress(self, done: float, total: float, note: str = "") -> None:
-        """Move the bar, or say a line after every fifth of the way."""
+        """Advance the bar, or print a line after each fifth of the training."""
         self.bar.update(self.task, completed=done, total=total, note=note)
         if not self.console.is_terminal:
-            self.said = 0.0 if done < self.said * total else self.said
-            if done >= (self.said + 0.2) * total:
-                self.said = done / total
+            self.reported = 0.0 if done < self.reported * total else self.reported  # a second training has started
+            if done >= (self.reported + 0.2) * total:
+                self.reported = done / total
                 self.console.print(f"epoch {done:.0f} of {total:.0f}  {note}")
 
     def __exit__(

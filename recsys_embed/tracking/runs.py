@@ -1,4 +1,4 @@
-"""Runs of MLflow, read back: which one is meant, and the files that it keeps."""
+"""Read runs back from MLflow: find a run by its id, and download its artifacts."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ _ID = re.compile(r"[0-9a-f]{6,32}")
 
 
 def is_run_id(text: str) -> bool:
-    """Tell whether a text can be a run's id, or the beginning of one: from 6 hex digits on."""
+    """Return whether a text can be a run id or a prefix of one: 6 to 32 hex digits."""
     return _ID.fullmatch(text) is not None
 
 
-def read_run(begin: str, names: Collection[str], uri: str | None = None) -> tuple[str, dict[str, bytes]]:
-    """Return the full id of the run whose id begins so, and those of the named artifacts that it has.
+def read_run(id_prefix: str, names: Collection[str], uri: str | None = None) -> tuple[str, dict[str, bytes]]:
+    """Return the full id of the run with this id prefix, and those of the named artifacts that it has.
 
-    uri: of the store; by default as in a training. Raises UnknownId where no run's id begins so, or several do, and
-    DataError where the store cannot be read.
+    uri: tracking URI; see `resolve_tracking_uri`. Raises UnknownId if no run or several runs match, and DataError if
+    the store cannot be read.
     """
     with client_of(resolve_tracking_uri(uri)) as client:
-        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = client.search_runs(everywhere, f"attributes.run_id LIKE '{begin}%'", max_results=5)
-        ids = [run.info.run_id for run in found]
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = client.search_runs(experiments, f"attributes.run_id LIKE '{id_prefix}%'", max_results=5)
+        ids = [run.info.run_id for run in runs]
         if not ids:
-            raise UnknownId(f"no run's id begins with {begin} in {resolve_tracking_uri(uri)}")
+            raise UnknownId(f"no run's id begins with {id_prefix} in {resolve_tracking_uri(uri)}")
         if len(ids) > 1:
-            raise UnknownId(f"several runs' ids begin with {begin}: {', '.join(sorted(ids))}; say more of it")
-        there = {artifact.path for artifact in client.list_artifacts(ids[0])}
+            raise UnknownId(f"several runs' ids begin with {id_prefix}: {', '.join(sorted(ids))}; give more digits")
+        available = {artifact.path for artifact in client.list_artifacts(ids[0])}
         with tempfile.TemporaryDirectory() as scratch:
-            kept = {n: Path(client.download_artifacts(ids[0], n, scratch)).read_bytes() for n in names if n in there}
-    return ids[0], kept
+            files = {
+                n: Path(client.download_artifacts(ids[0], n, scratch)).read_bytes() for n in names if n in available
+            }
+    return ids[0], files
 
 
 @contextlib.contextmanager
 def client_of(store: str) -> Iterator[Any]:
-    """Give a client of a store that is there already; whatever it fails with becomes a DataError."""
+    """Open a client for an existing store; any failure within becomes a DataError."""
     kind, _, local = store.partition("?")[0].partition(":///")
-    if kind == "sqlite" and not Path(local).is_file():  # reading must not make an empty one
+    if kind == "sqlite" and not Path(local).is_file():  # reading must not create an empty store
         raise DataError(f"there is no MLflow store {local}: name one with --tracking-uri, or a model folder")
     mlflow = quiet_mlflow()
     try:

@@ -1,4 +1,4 @@
-"""Trackers: where a training reports to. The plain one does nothing, so that nobody has to ask whether there is one."""
+"""Trackers: what a training reports to. The base class does nothing, so that callers need no check for None."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ if TYPE_CHECKING:
 
 
 class Stop(Exception):
-    """Raised by a tracker to end a training from outside: for a clock, or because it is not worth its time."""
+    """Raised by a tracker to stop a training: on a time limit, or to prune a trial."""
 
 
 class Tracker(AbstractContextManager["Tracker"]):
-    """Does nothing. A subclass overrides what it cares for."""
+    """A tracker that does nothing; subclasses override what they record."""
 
     run_id: str | None = None
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Take the settings, once."""
+        """Record the settings, once."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Take numbers; `step` counts epochs from 1, None marks final numbers."""
+        """Record metrics. step: the epoch, from 1; None for final metrics."""
 
     def progress(self, done: float, total: float, note: str = "") -> None:
-        """Take how far the training is, in epochs."""
+        """Report progress, in epochs."""
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Take a file, to be kept in a folder of that name or beside all."""
+        """Record a file, in a folder of that name or at the top level."""
 
     def describe(self, text: str) -> None:
-        """Take a description, in Markdown."""
+        """Record a description, in Markdown."""
 
     def inputs(self, frames: Mapping[str, pl.DataFrame], name: str, source: str) -> None:
-        """Take the data, by what it is used for."""
+        """Record the data sets by their use: "training", "validation", "test"."""
 
     def model(
         self, bundle: Path, code: Path, example: pl.DataFrame, signature: Callable[[], Any], requirements: list[str]
     ) -> None:
-        """Take the model's folder, the code that answers with it, an example and the form of a question, its needs."""
+        """Record the model: its folder, code that wraps it, an input example, the signature and requirements."""
 
-    def register(self, wanted: str) -> None:
-        """Register the model that was taken under a name, NAME or NAME@ALIAS."""
+    def register(self, target: str) -> None:
+        """Register the recorded model as NAME or NAME@ALIAS."""
 
     def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
-        """Return a tracker of a part of this run, not begun."""
+        """Return a tracker for a nested run, not started yet."""
         return Tracker()
 
     def mark_killed(self, run_id: str) -> None:
-        """Mark a run as killed that was left open by a program that is no more."""
+        """Mark a run that a dead process left open as killed."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -61,7 +61,7 @@ class Tracker(AbstractContextManager["Tracker"]):
 
 
 class MemoryTracker(Tracker):
-    """Keeps everything in lists and dicts; for tests and notebooks."""
+    """Keeps everything in memory, for tests and notebooks."""
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {}
@@ -72,27 +72,27 @@ class MemoryTracker(Tracker):
         self.settings.update(values)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Keep the numbers with their step."""
+        """Keep the metrics with their step."""
         self.steps.append((step, dict(values)))
 
 
 class MultiTracker(Tracker):
-    """Hands settings, numbers and progress on to several trackers: what a training loop reports."""
+    """Forwards what a training loop reports (settings, metrics, progress) to several trackers."""
 
     def __init__(self, *trackers: Tracker) -> None:
         self.trackers = trackers
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Hand on the settings."""
+        """Forward the settings."""
         for tracker in self.trackers:
             tracker.params(values)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Hand on the numbers."""
+        """Forward the metrics."""
         for tracker in self.trackers:
             tracker.metrics(values, step)
 
     def progress(self, done: float, total: float, note: str = "") -> None:
-        """Hand on the progress."""
+        """Forward the progress."""
         for tracker in self.trackers:
             tracker.progress(done, total, note)

@@ -1,4 +1,4 @@
-"""Numbers move: the loop, the steps, the optimiser, Gibbs sampling, and warm starts.
+"""Training: the loop, the steps, the optimizer, Gibbs sampling, and warm starts.
 
-`fit` takes ratings to a fitted state; `trainer` holds the one loop.
+`fit` turns ratings into a fitted state; `trainer` holds the training loop.
 """

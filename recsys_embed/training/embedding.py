@@ -1,4 +1,4 @@
-"""The family of embedding models: how one is fitted, read from its arrays, and given new users."""
+"""The family of embedding models: how one is fitted and loaded, and how it folds in new users."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import TYPE_CHECKING
 
 from recsys_embed.models.base import Family
 from recsys_embed.models.embedding import EmbeddingModel
-from recsys_embed.models.fold_in.registry import fold_in_for
+from recsys_embed.models.fold_in.choose import fold_in_for
 
 if TYPE_CHECKING:
     from recsys_embed.training.interface import FitRequest, TrainingResult
 
 
 def fit_embedding(request: FitRequest) -> TrainingResult:
-    """Train towers and a scorer, or sample the posterior of a factorisation, and return plain arrays."""
-    from recsys_embed.nets.two_tower import build
-    from recsys_embed.training.continue_from import make_warm_start
+    """Train towers and a scorer, or sample the posterior of a factorization; return plain arrays."""
+    from recsys_embed.nets.two_tower import build_two_tower
     from recsys_embed.training.gibbs import fit_gibbs
     from recsys_embed.training.trainer import choose_device, fit
+    from recsys_embed.training.warm_start import warm_start_initializer
 
     ratings, model, content = request.ratings, request.model, request.content
     train = replace(request.train, device=choose_device(request.train.device)[0])
     positives = request.positives
     init = None
     if request.warm_start is not None:
-        init = make_warm_start(request.warm_start, model, train, ratings, content.any)
+        init = warm_start_initializer(request.warm_start, model, train, ratings, content.any)
     if train.method == "gibbs":
         result = fit_gibbs(positives, model.dim or 1, train, request.tracker, request.validate, request.epochs)
         return replace(result, device=train.device)
     history = positives.seen(), train.history_dropout
     sizes = len(ratings.users), len(ratings.items)
-    net = build(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.shared)
+    net = build_two_tower(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.is_graph)
     result = fit(net, positives, train, request.tracker, request.validate, request.monitor, request.epochs, init)
     return replace(result, device=train.device)
 

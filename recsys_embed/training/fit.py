@@ -1,4 +1,4 @@
-"""fit_state: ratings -> a fitted state, by whatever family of models."""
+"""fit_state: ratings -> a fitted state, for any family of models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from recsys_embed.config.fields import settings
 from recsys_embed.config.recipes import Size, resolve_settings
 from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.checks import check_trainable
-from recsys_embed.data.item_table import aligned
+from recsys_embed.data.item_table import align_items
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError
@@ -19,14 +19,14 @@ from recsys_embed.models.registry import family
 from recsys_embed.state.content_model import ContentModel
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import Tracker
-from recsys_embed.training.continue_from import warm_start_summary
 from recsys_embed.training.interface import FitRequest, TrainingResult, Validate
+from recsys_embed.training.warm_start import warm_start_summary
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-# The configs of a training.
+# The settings of a training.
 Configs = tuple[ModelConfig, TrainConfig, ContentConfig]
 
 
@@ -43,28 +43,27 @@ def fit_state(
     tracker: Tracker | None = None,
     item_features: ItemFeatures | None = None,
     warm_start: FittedState | None = None,
-    kind: str = "embedding",
 ) -> tuple[FittedState, TrainingResult]:
-    """Train a model on ratings; see `Recommender.fit`. kind: its family, by name.
+    """Train a model on ratings; see `Recommender.fit`.
 
-    Raises DataError for ratings that nothing can be learnt from, SettingError for settings that contradict each other.
+    Raises DataError for ratings that cannot be learnt from, SettingError for settings that contradict each other.
     """
     if not isinstance(ratings, Ratings):
         raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
-    size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.shared)
+    size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.is_graph)
     model, train, content = configs
     model, train = resolve_settings(model, train, size, content.any)
-    # A model of stars learns from all of them; for the others, a rating below the threshold is no positive.
+    # Rating prediction learns from all ratings; for the other losses, one below the threshold is no positive.
     positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
     check_trainable(positives)
-    table = aligned(items, ratings.items)
+    table = align_items(items, ratings.items)
     if content.any and item_features is None:
         item_features = encode_items(table, content)
     request = FitRequest(
         ratings, positives, model, train, content, item_features, tracker, validate, monitor, epochs, warm_start
     )
-    result = family(kind).fit(request)
-    made_of_fewer = result.model.users_are_histories and len(positives) < len(ratings)
+    result = family(model.family).fit(request)
+    history_is_positives = result.model.has_history_users and len(positives) < len(ratings)
     metadata = {
         "settings": settings(model, replace(train, device=result.device), content) | {"min_rating": min_rating},
         "epochs": result.epochs,
@@ -77,11 +76,11 @@ def fit_state(
         items=ratings.items,
         model=result.model,
         seen=ratings.seen(),
-        held_out=held_out.seen() if held_out is not None else UserItems.nothing(len(ratings.users)),
+        held_out=held_out.seen() if held_out is not None else UserItems.empty(len(ratings.users)),
         table=table if item_features is None else table.with_columns(known_words=item_features.coverage),
-        counts=positives.counts,
+        item_counts=positives.item_counts,
         metadata=metadata,
-        history_items=positives.seen() if made_of_fewer else None,
+        history_items=positives.seen() if history_is_positives else None,
         content=_content_model(item_features, result, content),
     )
     return state, result

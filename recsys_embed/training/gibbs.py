@@ -1,4 +1,4 @@
-"""fit_gibbs(): vectors that predict ratings, as the mean of many samples of what they may be."""
+"""fit_gibbs(): vectors that predict ratings, as the mean of many samples from their posterior."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from recsys_embed.training.trainer import choose_device
 
 log = logging.getLogger("recsys_embed")
 
-# All of this was chosen on validation ratings (experiments/LOG.md), where nothing of it matters much.
+# All of these were chosen on validation ratings (experiments/LOG.md), where none of them matters much.
 _BURN_IN = 0.2  # share of the sweeps before the first one that counts
-_START = 0.1  # deviation of the first vectors' numbers
-_HISTORY = 100  # principal directions of who rated what
-_NOISE = 5.0  # shape of the gamma distribution of how reliable a user, or an item, is
-_PADDED = 0.75  # rows of a block have at least this share of the ratings of its first row
-_NUMBERS = 1_000_000  # numbers that a block holds of the other side's vectors
-_SPARE = 4  # the mean is held this much wider than what is kept of it
+_INIT_STD = 0.1  # standard deviation of the initial vectors' numbers
+_HISTORY_DIM = 100  # principal directions of who rated what
+_NOISE_SHAPE = 5.0  # shape of the gamma distribution of a user's, or an item's, reliability
+_MIN_FILL = 0.75  # rows of a block have at least this share of the ratings of its first row
+_BLOCK_NUMBERS = 1_000_000  # numbers of the other side's vectors in a block
+_OVERSIZE = 4  # the mean is kept this many times wider than what is returned of it
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: of many small products and roots two make ten times the work, waiting for each other.
+    """Restrict torch to one thread: on many small products and roots, two threads do ten times the work in waiting.
 
     (1.7 against 17 s of processor time for 40 epochs of ML-100K beside other programs.)
     """
@@ -57,68 +57,83 @@ def fit_gibbs(
     validate: Validate | None = None,
     epochs: int | None = None,
 ) -> TrainingResult:
-    """Sample the posterior of a factorisation of the ratings, and return the mean of its predictions as plain vectors.
+    """Sample the posterior of a factorization of the ratings; return the mean of its predictions as plain vectors.
 
     rating of u for i ~ normal(offset + bias_u + bias_i + u . v, 1 / (precision * noise_u * noise_i)). The vectors with
     their biases have a normal prior, whose mean and covariance are sampled too (Salakhutdinov and Mnih, Bayesian
-    probabilistic matrix factorization by MCMC, ICML 2008). A prior's mean is linear in whom a row has ratings of, as
-    in SVD++ (Koren, KDD 2008) and for both sides, by a regression that is sampled (Simm et al., Macau, 2015); that a
-    rating is there says something, whatever it is, and no held-out pair takes part. The noise of users and items is
-    sampled as well (Lakshminarayanan et al., Robust Bayesian matrix factorisation, AISTATS 2011).
+    probabilistic matrix factorization by MCMC, ICML 2008). The mean of a row's prior is linear in whom the row has
+    ratings of, as in SVD++ (Koren, KDD 2008) and for both sides, by a regression that is sampled (Simm et al., Macau,
+    2015): that a rating exists is informative whatever its value, and no held-out pair is used. The noise of users and
+    items is sampled as well (Lakshminarayanan et al., Robust Bayesian matrix factorisation, AISTATS 2011).
 
     A sweep samples all users and then all items, each whole vector at once: it is an epoch. The mean of the sampled
     models' predictions is one dot product of long vectors, of which `PosteriorMean` keeps the best `dim` directions.
-    config: with every None filled; `epochs` ends the sampling sooner, as in `loop.fit`. validate: called
-    after every epoch, and decides nothing: more samples are no worse but for chance, so the last model is the best one.
+    config: without None; `epochs` stops the sampling earlier, as in `trainer.fit`. validate: called after every epoch,
+    and decides nothing: more samples are no worse except by chance, so the last model is the best one.
     Ctrl-C keeps the mean so far.
     """
     tracker = tracker or Tracker()
     last = epochs or config.epochs or 1
-    device = torch.device(choose_device(config.device)[0])
-    generator = torch.Generator(device).manual_seed(config.seed)
-    scale = (float(ratings.value.min()), float(ratings.value.max()))
-    offset = float(ratings.value.mean(dtype=np.float64))
-    unit = float(ratings.value.std(dtype=np.float64)) or 1.0  # inside, ratings have mean 0 and deviation 1
-    value = ((ratings.value - offset) / unit).astype(np.float32)
-    begin, history, stopped = time.perf_counter(), [], "epochs"
-    sizes = len(ratings.users), len(ratings.items)
-    users = _Side(ratings.user, ratings.item, value, sizes, dim, generator)
-    items = _Side(ratings.item, ratings.user, value, sizes[::-1], dim, generator)
-    chain, mean = _Chain(users, items, generator), PosteriorMean(_SPARE * dim)
-
-    def read() -> EmbeddingModel:
-        (u, a), (v, b) = mean.read(dim)
-        arrays = [(t * by).cpu().numpy() for t, by in ((u, unit**0.5), (v, unit**0.5), (a, unit), (b, unit))]
-        return EmbeddingModel(arrays[0], arrays[1], arrays[2], arrays[3], offset, "stars", scale)
-
-    note = ""
+    generator = torch.Generator(torch.device(choose_device(config.device)[0])).manual_seed(config.seed)
+    start, history, stopped = time.perf_counter(), [], "epochs"
+    scale = _Scale.of(ratings)
+    chain, mean = _Chain.of(ratings, scale, dim, generator), PosteriorMean(_OVERSIZE * dim)
     try:
         for epoch in range(1, last + 1):
-            start = time.perf_counter()
+            epoch_start = time.perf_counter()
             models = chain.sweep()
-            # Until the burn-in is over, the newest sample stands for the mean: there is always something to read.
+            # Until the burn-in is over, the latest sample replaces the mean, so that there always is a model.
             if epoch <= math.floor(_BURN_IN * last) + 1:
-                mean = PosteriorMean(_SPARE * dim)
+                mean = PosteriorMean(_OVERSIZE * dim)
             mean.add(*models)
-            facts = {"loss": chain.loss * unit**2, "samples_per_s": len(ratings) / (time.perf_counter() - start)}
+            rate = len(ratings) / (time.perf_counter() - epoch_start)
+            metrics = {"loss": chain.loss * scale.unit**2, "samples_per_s": rate}
             if validate:
-                facts |= validate(read())
-            history.append(facts)
-            tracker.metrics(facts, epoch)
-            note = f"loss {facts['loss']:.4f}" + (f"  rmse {facts['rmse']:.4f}" if "rmse" in facts else "")
+                metrics |= validate(scale.to_model(mean, dim))
+            history.append(metrics)
+            tracker.metrics(metrics, epoch)
+            note = f"loss {metrics['loss']:.4f}" + (f"  rmse {metrics['rmse']:.4f}" if "rmse" in metrics else "")
             tracker.progress(epoch, last, note)
     except KeyboardInterrupt:
         if not history:
             raise
         stopped = "interrupted"
         log.warning("interrupted in epoch %d: the mean of the samples so far is kept", len(history) + 1)
-    return TrainingResult(read(), len(history), history, time.perf_counter() - begin, stopped)
+    return TrainingResult(scale.to_model(mean, dim), len(history), history, time.perf_counter() - start, stopped)
+
+
+class _Scale(NamedTuple):
+    """The mean, standard deviation and range of the ratings; the sampler works on standardized ratings."""
+
+    offset: float
+    unit: float
+    range: tuple[float, float]
+
+    @classmethod
+    def of(cls, ratings: Ratings) -> _Scale:
+        """Measure the ratings."""
+        return cls(
+            float(ratings.value.mean(dtype=np.float64)),
+            float(ratings.value.std(dtype=np.float64)) or 1.0,
+            (float(ratings.value.min()), float(ratings.value.max())),
+        )
+
+    def standardize(self, value: np.ndarray) -> np.ndarray:
+        """Return ratings with mean 0 and standard deviation 1."""
+        return ((value - self.offset) / self.unit).astype(np.float32)
+
+    def to_model(self, mean: PosteriorMean, dim: int) -> EmbeddingModel:
+        """Return the mean of the samples as plain vectors that predict ratings."""
+        (u, a), (v, b) = mean.read(dim)
+        factors = ((u, self.unit**0.5), (v, self.unit**0.5), (a, self.unit), (b, self.unit))
+        users, items, user_bias, item_bias = ((tensor * factor).cpu().numpy() for tensor, factor in factors)
+        return EmbeddingModel(users, items, user_bias, item_bias, self.offset, "stars", self.range)
 
 
 class PosteriorMean:
-    """The mean of the predictions of many dot-product models, itself one: all their vectors beside each other.
+    """The mean of the predictions of many dot-product models, itself one: all their vectors side by side.
 
-    That would grow, so of the products' sum the `width` directions are held that matter most.
+    Those would grow with every model, so only the `width` strongest directions of the sum of their products are kept.
     """
 
     def __init__(self, width: int) -> None:
@@ -127,14 +142,14 @@ class PosteriorMean:
         self.bias: list[Tensor] = []
 
     def add(self, *models: tuple[Tensor, Tensor]) -> None:
-        """Add models of vectors [U, d + 1] and [I, d + 1], whose last numbers are the biases."""
+        """Add models of vectors [U, d + 1] and [I, d + 1], whose last column holds the biases."""
         sides = list(zip(*models, strict=True))
-        bias = [torch.stack([part[:, -1] for part in side]).double().sum(0) for side in sides]
-        vectors = [torch.cat([part[:, :-1] for part in side], 1) for side in sides]
+        bias = [torch.stack([vectors[:, -1] for vectors in side]).double().sum(0) for side in sides]
+        vectors = [torch.cat([vectors[:, :-1] for vectors in side], 1) for side in sides]
         if self.count:
             bias = [a + b for a, b in zip(self.bias, bias, strict=True)]
-            vectors = [torch.cat(both, 1) for both in zip(self.vectors, vectors, strict=True)]
-        self.vectors, self.bias = list(narrowed(vectors[0], vectors[1], self.width)), bias
+            vectors = [torch.cat(pair, 1) for pair in zip(self.vectors, vectors, strict=True)]
+        self.vectors, self.bias = list(truncated_product_svd(vectors[0], vectors[1], self.width)), bias
         self.count += len(models)
 
     def read(self, dim: int) -> list[tuple[Tensor, Tensor]]:
@@ -143,10 +158,10 @@ class PosteriorMean:
         return [(v, (b / self.count).float()) for v, b in zip(vectors, self.bias, strict=True)]
 
 
-def narrowed(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return [U, w] and [I, w], w <= width, whose product is nearest to left @ right.T, by its singular values.
+def truncated_product_svd(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Return [U, w] and [I, w], w <= width, whose product is the best approximation of left @ right.T.
 
-    left, right: [U, n] and [I, n]. Both get the same lengths along each direction, and the longest come first.
+    left, right: [U, n] and [I, n]. Along each direction both have the same length, and the longest come first.
     """
     (u, first), (v, second) = torch.linalg.qr(left), torch.linalg.qr(right)
     a, size, b = torch.linalg.svd(first.double() @ second.double().T, full_matrices=False)
@@ -155,79 +170,81 @@ def narrowed(left: Tensor, right: Tensor, width: int) -> tuple[Tensor, Tensor]:
 
 
 class _Block(NamedTuple):
-    """Some rows of a side, with about equally many ratings: rows [b], the other side's rows and values [b, L].
+    """Some rows of a side with about equally many ratings: rows [b], and the other side's rows and values [b, L].
 
-    Where a row has fewer than L ratings, the other's row is the one after the last, and the value is zero. number: of
-    ratings, [b].
+    A row with fewer than L ratings is padded with the row after the last and the value zero. n_ratings: [b].
     """
 
     rows: Tensor
     other: Tensor
     value: Tensor
-    number: Tensor
+    n_ratings: Tensor
 
 
 class _Side:
-    """The users or the items: their sampled vectors with biases, and what their prior is.
+    """The users or the items: their sampled vectors with biases, and their prior.
 
-    drawn, mean: [n, d + 1], the sample and what it would be on average, given all else; the last number is the bias.
-    noise: [n + 1], how reliable a row's ratings are, 1 on average; a last zero is that of the padding.
+    sample, mean: [n, d + 1], the sample and its conditional mean given everything else; the last column is the bias.
+    noise: [n + 1], the reliability of a row's ratings, 1 on average; the last one, zero, is that of the padding.
     prior: [n, d + 1], the prior's mean; precision: [d + 1, d + 1].
     """
 
     def __init__(
-        self, own: Rows, other: Rows, value: np.ndarray, sizes: tuple[int, int], dim: int, generator: torch.Generator
+        self, rows: Rows, other: Rows, value: np.ndarray, sizes: tuple[int, int], dim: int, generator: torch.Generator
     ) -> None:
         self.generator, device = generator, generator.device
-        self.blocks = list(_blocks(own, other, value, sizes, dim + 2, device))
-        self.drawn = _START * torch.randn(sizes[0], dim + 1, generator=generator, device=device)
-        self.drawn[:, -1] = 0
-        self.mean, self.noise = torch.zeros_like(self.drawn), torch.ones(sizes[0] + 1, device=device)
+        self.blocks = list(_blocks(rows, other, value, sizes, dim + 2, device))
+        self.sample = _INIT_STD * torch.randn(sizes[0], dim + 1, generator=generator, device=device)
+        self.sample[:, -1] = 0
+        self.mean, self.noise = torch.zeros_like(self.sample), torch.ones(sizes[0] + 1, device=device)
         self.noise[-1] = 0
-        directions, share = _history(own, other, sizes)
-        self.directions, self.share = directions.to(device), share.to(device)
-        self.history = torch.zeros_like(self.drawn)
+        directions, variance = _history_directions(rows, other, sizes)
+        self.directions, self.variance = directions.to(device), variance.to(device)
+        self.history = torch.zeros_like(self.sample)
 
     def draw_prior(self) -> None:
-        """Sample the prior's mean, precision and dependence on the history, given the vectors."""
-        centre, root = _normal_wishart(self.drawn - self.history, self.generator)
-        # In units of the prior's own deviations every number of a vector has noise 1 around its history's part, and
-        # the directions do not mix: for each, a ridge regression of its own in closed form.
-        seen = self.directions.T @ ((self.drawn - centre) @ root)
-        strength = self.share[:, None] * torch.logspace(-3, 2, 51, device=seen.device)
-        likelihood = -0.5 * (seen.shape[1] * strength.log1p() + (seen**2).sum(1, keepdim=True) / (1 + strength)).sum(0)
+        """Sample the prior's mean, its precision and its dependence on the history, given the vectors."""
+        centre, root = _normal_wishart(self.sample - self.history, self.generator)
+        # In units of the prior's own deviations, every number of a vector has noise 1 around what its history predicts,
+        # and the directions are independent: each is a ridge regression of its own, in closed form.
+        projected = self.directions.T @ ((self.sample - centre) @ root)
+        strength = self.variance[:, None] * torch.logspace(-3, 2, 51, device=projected.device)
+        fit = (projected**2).sum(1, keepdim=True) / (1 + strength)
+        likelihood = -0.5 * (projected.shape[1] * strength.log1p() + fit).sum(0)
         chosen = torch.multinomial(likelihood.double().softmax(0), 1, generator=self.generator)
-        kept = (strength / (1 + strength))[:, chosen]
-        noise = torch.randn(seen.shape, generator=self.generator, device=seen.device)
-        effect = torch.linalg.solve_triangular(root, kept * seen + kept.sqrt() * noise, upper=False, left=False)
+        shrinkage = (strength / (1 + strength))[:, chosen]
+        noise = torch.randn(projected.shape, generator=self.generator, device=projected.device)
+        drawn = shrinkage * projected + shrinkage.sqrt() * noise
+        effect = torch.linalg.solve_triangular(root, drawn, upper=False, left=False)
         self.history = self.directions @ effect
         self.prior, self.precision = centre + self.history, root @ root.T
 
     def draw(self, other: _Side, precision: float) -> float:
         """Sample all vectors and noises, given the other side; return the weighted squared error of all ratings.
 
-        All that the ratings say of a row stands in one matrix [d + 2, d + 2]: the products of the other side's
-        vectors, a one (for the bias) and the rating less the other's bias, weighted and summed over the ratings.
+        One matrix [d + 2, d + 2] holds all that a row's ratings say of it: the products of the other side's vectors, a
+        one (for the bias) and the rating minus the other's bias, weighted and summed over the ratings.
         """
-        table = torch.cat((other.drawn[:, :-1], torch.ones_like(other.drawn[:, :1]), -other.drawn[:, -1:]), 1)
+        table = torch.cat((other.sample[:, :-1], torch.ones_like(other.sample[:, :1]), -other.sample[:, -1:]), 1)
         table = torch.cat((table, torch.zeros_like(table[:1])))
         total = 0.0
         for block in self.blocks:
             weight = precision * self.noise[block.rows][:, None] * other.noise[block.other]
-            parts = F.embedding(block.other, table)
-            parts[..., -1] += block.value
-            parts *= weight.sqrt()[..., None]
-            sums = parts.mT @ parts
-            factor = torch.linalg.cholesky(sums[:, :-1, :-1] + self.precision)
+            factors = F.embedding(block.other, table)
+            factors[..., -1] += block.value
+            factors *= weight.sqrt()[..., None]
+            sums = factors.mT @ factors
+            root = torch.linalg.cholesky(sums[:, :-1, :-1] + self.precision)
             pull = sums[:, :-1, -1:] + (self.prior[block.rows] @ self.precision)[..., None]
-            half = torch.linalg.solve_triangular(factor, pull, upper=False)
+            half = torch.linalg.solve_triangular(root, pull, upper=False)
             noise = torch.randn(half.shape, generator=self.generator, device=half.device)
-            both = torch.linalg.solve_triangular(factor.mT, torch.cat((half, half + noise), 2), upper=True)
-            self.mean[block.rows], self.drawn[block.rows] = both[..., 0], both[..., 1]
-            residual = torch.cat((-both[..., 1:], torch.ones_like(both[:, :1, 1:])), 1)
+            drawn = torch.linalg.solve_triangular(root.mT, torch.cat((half, half + noise), 2), upper=True)
+            self.mean[block.rows], self.sample[block.rows] = drawn[..., 0], drawn[..., 1]
+            residual = torch.cat((-drawn[..., 1:], torch.ones_like(drawn[:, :1, 1:])), 1)
             error = (residual.mT @ sums @ residual)[:, 0, 0].clamp(min=0) / self.noise[block.rows]
-            shape = _NOISE + block.number / 2
-            self.noise[block.rows] = torch._standard_gamma(shape, generator=self.generator) / (_NOISE + error / 2)
+            shape = _NOISE_SHAPE + block.n_ratings / 2
+            gamma = torch._standard_gamma(shape, generator=self.generator)
+            self.noise[block.rows] = gamma / (_NOISE_SHAPE + error / 2)
             total += float((error * self.noise[block.rows]).sum())
         return total
 
@@ -237,15 +254,24 @@ class _Chain:
 
     def __init__(self, users: _Side, items: _Side, generator: torch.Generator) -> None:
         self.users, self.items, self.generator = users, items, generator
-        self.ratings = sum(int(block.number.sum()) for block in users.blocks)
+        self.ratings = sum(int(block.n_ratings.sum()) for block in users.blocks)
         self.precision, self.loss = 1.0, math.nan
 
-    def sweep(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Sample everything once; return two models, each the mean given the other side's sample.
+    @classmethod
+    def of(cls, ratings: Ratings, scale: _Scale, dim: int, generator: torch.Generator) -> _Chain:
+        """Start a chain on ratings."""
+        value = scale.standardize(ratings.value)
+        sizes = len(ratings.users), len(ratings.items)
+        users = _Side(ratings.user, ratings.item, value, sizes, dim, generator)
+        items = _Side(ratings.item, ratings.user, value, sizes[::-1], dim, generator)
+        return cls(users, items, generator)
 
-        (Such a conditional mean has the same expectation as the sample and less noise: Rao and Blackwell.)
+    def sweep(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Sample everything once; return two models, each with one side's mean given the other side's sample.
+
+        (Such a conditional mean has the same expectation as the sample, with less noise: Rao and Blackwell.)
         """
-        before = self.items.drawn.clone()
+        before = self.items.sample.clone()
         self.users.draw_prior()
         self.users.draw(self.items, self.precision)
         self.items.draw_prior()
@@ -253,45 +279,45 @@ class _Chain:
         self.loss = error / self.ratings
         shape = torch.tensor(1 + self.ratings / 2, device=before.device)
         self.precision = float(torch._standard_gamma(shape, generator=self.generator)) / (1 + error / 2)
-        return (self.users.mean, before), (self.users.drawn, self.items.mean)
+        return (self.users.mean, before), (self.users.sample, self.items.mean)
 
 
 def _blocks(
-    own: Rows, other: Rows, value: np.ndarray, sizes: tuple[int, int], width: int, device: torch.device
+    rows: Rows, other: Rows, value: np.ndarray, sizes: tuple[int, int], width: int, device: torch.device
 ) -> Iterator[_Block]:
-    """Yield all rows in blocks of about equally many ratings, those with the most first."""
-    order, count = np.argsort(own, kind="stable"), np.bincount(own, minlength=sizes[0])
+    """Yield all rows in blocks with about equally many ratings, those with the most first."""
+    order, count = np.argsort(rows, kind="stable"), np.bincount(rows, minlength=sizes[0])
     start = np.cumsum(count) - count
-    rows = np.argsort(-count, kind="stable")
+    by_count = np.argsort(-count, kind="stable")
     other, value = np.append(other[order], sizes[1]), np.append(value[order], np.float32(0))
-    at = 0
-    while at < len(rows):
-        longest = int(count[rows[at]])
-        near = np.searchsorted(-count[rows], -math.floor(_PADDED * longest), side="right")
-        end = min(int(near), at + max(1, _NUMBERS // max(1, longest * width)))
-        part, place = rows[at:end], np.arange(longest)
-        found = np.where(place < count[part][:, None], start[part][:, None] + place, len(order))
-        arrays = part, other[found], value[found], count[part].astype(np.float32)
+    first = 0
+    while first < len(by_count):
+        longest = int(count[by_count[first]])
+        similar = np.searchsorted(-count[by_count], -math.floor(_MIN_FILL * longest), side="right")
+        end = min(int(similar), first + max(1, _BLOCK_NUMBERS // max(1, longest * width)))
+        block, offset = by_count[first:end], np.arange(longest)
+        index = np.where(offset < count[block][:, None], start[block][:, None] + offset, len(order))
+        arrays = block, other[index], value[index], count[block].astype(np.float32)
         yield _Block(*(torch.from_numpy(array).to(device) for array in arrays))
-        at = end
+        first = end
 
 
-def _history(own: Rows, other: Rows, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _history_directions(rows: Rows, other: Rows, sizes: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the principal directions [n, r] of which rows have ratings of what, and their variances [r].
 
-    A row's features are ones over the root of their number, as in SVD++. The directions are found by subspace
+    A row's features are ones divided by the root of their number, as in SVD++. The directions are found by subspace
     iteration (Halko, Martinsson and Tropp, SIAM Review 2011, algorithm 4.4).
     """
     from scipy.sparse import csr_matrix
 
-    count = np.bincount(own, minlength=sizes[0])
-    features = csr_matrix(((count[own] ** -0.5).astype(np.float32), (own, other)), sizes)
-    back = features.T.tocsr()
-    width = min(_HISTORY, *sizes)
+    count = np.bincount(rows, minlength=sizes[0])
+    features = csr_matrix(((count[rows] ** -0.5).astype(np.float32), (rows, other)), sizes)
+    transposed = features.T.tocsr()
+    width = min(_HISTORY_DIM, *sizes)
     basis = np.random.default_rng(0).standard_normal((sizes[1], width)).astype(np.float32)
     for _ in range(4):
         # By torch: NumPy's threads spin while they wait, which takes seconds beside another program.
-        basis = torch.linalg.qr(torch.from_numpy(back @ (features @ basis)))[0].numpy()
+        basis = torch.linalg.qr(torch.from_numpy(transposed @ (features @ basis)))[0].numpy()
     directions, size, _ = torch.linalg.svd(torch.from_numpy(features @ basis), full_matrices=False)
     return directions, size**2
 

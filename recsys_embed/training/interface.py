@@ -1,4 +1,4 @@
-"""What is asked of a family of models that is to be fitted, and what comes of it."""
+"""What a family of models takes to be fitted, and what it returns."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from recsys_embed.tracking.tracker import Tracker
 if TYPE_CHECKING:
     from recsys_embed.features.item_features import ItemFeatures
 
-# Measures the model after an epoch, on validation data: metrics by name.
+# Measures the model after an epoch on validation data; returns metrics by name.
 Validate = Callable[[Any], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """A training that is asked for; every None of the settings is filled.
+    """The input of a training; the settings have no None left to fill.
 
-    ratings: all that is known; positives: those that the model learns from. item_features: what describes the items.
-    validate: called after each epoch, where there are any; monitor: the metric that decides, and 1 where more is better
-    or -1 where less is. epochs: end sooner, on the same learning-rate curve. warm_start: a state to begin from.
+    ratings: all ratings; positives: those that the model learns from. item_features: the features of the items.
+    validate: called after each epoch, if given; monitor: the metric that decides, and 1 if more is better or -1 if less
+    is. epochs: stop earlier, on the same learning-rate curve. warm_start: a state to start from.
     """
 
     ratings: Ratings
@@ -43,10 +43,11 @@ class FitRequest:
 
 @dataclass
 class TrainingResult:
-    """What a training came to.
+    """The output of a training.
 
-    model: plain arrays of the best epoch. epochs: the best epoch's number, from 1. history: the metrics of every
-    epoch. seconds: of the loop. stopped: why it ended: "epochs", "patience" or "interrupted". device: where it ran.
+    model: plain arrays of the best epoch. epochs: the number of the best epoch, from 1. history: the metrics of every
+    epoch. seconds: the time of the training loop. stopped: why it ended: "epochs", "patience" or "interrupted". device:
+    where it ran.
     """
 
     model: ScoringModel

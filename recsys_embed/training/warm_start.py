@@ -1,78 +1,139 @@
-"""Beginning where another training ended: tables and biases of a trained model, put into a new one by row."""
+"""Warm starts: the settings that a training inherits from a model, and whether it can start from that model."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from recsys_embed.arrays import Floats
-from recsys_embed.data.ids import Rows
-from recsys_embed.models.embedding import EmbeddingModel
-from recsys_embed.nets.towers import HistoryTower, IdTower
-from recsys_embed.nets.two_tower import Model
+import polars as pl
+
+from recsys_embed.config.fields import NON_RESULT_SETTINGS
+from recsys_embed.config.settings import DataConfig, ModelConfig, TrainConfig
+from recsys_embed.data.vocab import Vocab
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.state.update import update
+from recsys_embed.storage.model_folders import read_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from recsys_embed.data.ratings import Ratings
+    from recsys_embed.nets.two_tower import TwoTowerModel
+    from recsys_embed.state.fitted import FittedState
+
+# A warm start needs fewer and smaller steps than a training from scratch (experiments/LOG.md).
+_EPOCH_SHARE, _LR_SHARE = 0.25, 0.25
+_NOT_INHERITED = ("seed", "device", "threads", "valid", "test", *NON_RESULT_SETTINGS)
 
 
-@torch.no_grad()
-def warm_start_from(model: Model, plain: EmbeddingModel, users: Rows, items: Rows) -> None:
-    """Put a trained model into one that is not, whose items have their first biases already.
+def inherited_settings(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings, by name, of a training that is warm-started from the model with this metadata.
 
-    users [U], items [I]: the row that each has in the trained one, or -1. Who is new there, or stands there without a
-    vector, keeps the first one. A new item's bias is what a line says that leads from the first biases of the others to
-    what they became. The model is of the same kind and width, without descriptions.
+    They are the model's own settings of data, model and training, with a quarter of its epochs and learning rate.
     """
-    temperature = float(getattr(model.scorer, "temperature", 1.0))
-    model.offset.fill_(plain.offset)
-    for at, (weight, bias) in enumerate(plain.layers):
-        layer: nn.Linear = model.scorer.layers[at]  # type: ignore[index, assignment]
-        layer.weight.copy_(torch.from_numpy(weight.copy()))
-        layer.bias.copy_(torch.from_numpy(bias.copy()))
-    ids = model.items
-    assert isinstance(ids, IdTower)
-    _put(ids.table.weight, plain.items, items)
-    if ids.bias is not None:
-        _biases(ids.bias.weight, plain.item_bias, items, np.flatnonzero(plain.items.any(axis=1)))
-    own: IdTower | None = None
-    if isinstance(model.users, HistoryTower):
-        assert plain.history_vectors is not None
-        _put(model.users.table, plain.history_vectors * np.float32(temperature), items)
-        own = model.users.own
-        if own is not None:
-            _beside(model.users, own, plain.users * np.float32(temperature), users)
-    elif model.users is not model.items:
-        assert isinstance(model.users, IdTower)
-        own = model.users
-        vectors = plain.users * np.float32(temperature)
-        if plain.normalized:  # who was folded in is not of unit length
-            vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        _put(own.table.weight, vectors, users)
-    if own is not None and own.bias is not None:
-        _put(own.bias.weight, plain.user_bias[:, None], users)
+    names = {f.name for config in (DataConfig, ModelConfig, TrainConfig) for f in fields(config)} - set(_NOT_INHERITED)
+    inherited = {name: value for name, value in metadata.get("settings", {}).items() if name in names}
+    if inherited.get("method") == "adam":
+        inherited["epochs"] = math.ceil(_EPOCH_SHARE * inherited["epochs"])
+        inherited["lr"] = _LR_SHARE * inherited["lr"]
+    return inherited
 
 
-def _put(table: Tensor, vectors: Floats, rows: Rows) -> None:
-    """Put the vectors of some rows into a table; those that are zero were not trained."""
-    known = np.flatnonzero(rows >= 0)
-    known = known[vectors[rows[known]].any(axis=1)]
-    table[torch.from_numpy(known)] = torch.from_numpy(np.ascontiguousarray(vectors[rows[known]])).to(table)
+def inherited_settings_of(folder: str | None) -> dict[str, Any]:
+    """Return the inherited settings of the model in a folder, or none without a folder. Raises BundleError."""
+    return inherited_settings(read_metadata(Path(folder))) if folder else {}
 
 
-def _biases(table: Tensor, bias: Floats, rows: Rows, trained: Rows) -> None:
-    first = table[:, 0].numpy().astype(np.float64)
-    known = np.flatnonzero(np.isin(rows, trained))
-    if not len(known):
-        return
-    x, y = first[known], bias[rows[known]].astype(np.float64)
-    slope = float(((x - x.mean()) * (y - y.mean())).sum() / max(((x - x.mean()) ** 2).sum(), 1e-12))
-    became = y.mean() + slope * (first - x.mean())
-    became[known] = y
-    table[:, 0] = torch.from_numpy(became).to(table)
+def warm_start_configs(metadata: dict[str, Any], **given: Any) -> tuple[ModelConfig, TrainConfig]:
+    """Return the inherited settings as a ModelConfig and a TrainConfig; the given settings take precedence."""
+    chosen = inherited_settings(metadata) | given
+    model, train = ({f.name for f in fields(config)} for config in (ModelConfig, TrainConfig))
+    unknown = sorted(set(given) - model - train)
+    if unknown:
+        raise SettingError(f"there is no setting {unknown[0]!r}; there are {', '.join(sorted(model | train))}")
+    pick = lambda names: {name: value for name, value in chosen.items() if name in names}  # noqa: E731
+    return ModelConfig(**pick(model)), TrainConfig(**pick(train))
 
 
-def _beside(tower: HistoryTower, own: IdTower, vectors: Floats, rows: Rows) -> None:
-    """Give users the vectors of their own that make them what they were, beside their histories."""
-    own.table.weight.zero_()
-    tower.prepare(training=False)
-    made = tower.all(torch.ones(len(rows), dtype=torch.bool)).vectors.numpy()
-    known = np.flatnonzero(rows >= 0)
-    own.table.weight[torch.from_numpy(known)] = torch.from_numpy(vectors[rows[known]] - made[known])
+def check_warm_start(
+    previous: FittedState, model: ModelConfig, train: TrainConfig, shared: bool, has_content: bool
+) -> None:
+    """Raise SettingError where a training with these complete settings cannot be warm-started from a state."""
+    old_settings, vectors = previous.metadata.get("settings", {}), previous.embeddings
+    reasons = []
+    if train.method == "gibbs":
+        reasons.append("gibbs samples cannot start from vectors: train from scratch, or with --method adam")
+    if has_content or previous.content_model is not None:
+        reasons.append("a model with descriptions does not keep the net that encodes them: train from scratch")
+    if model.dim != vectors.dim:
+        reasons.append(f"it has vectors of {vectors.dim}, not {model.dim}")
+    old_layers = old_settings.get("mlp_layers")
+    for name, old, new in (
+        ("scorer", "mlp" if vectors.layers else "dot", model.scorer),
+        ("mlp-layers", old_layers, model.mlp_layers if vectors.layers else old_layers),
+        ("cosine", vectors.normalized, bool(model.cosine)),
+        ("user-tower", old_settings.get("user_tower") or "id", model.user_tower or "id"),
+        ("shared-ids", previous.is_graph, shared),
+        ("loss mse", vectors.output == "stars", train.loss == "mse"),
+    ):
+        if old != new:
+            reasons.append(f"its {name} is {old}, not {new}")
+    if vectors.normalized and model.user_tower == "both":
+        reasons.append("with --user-tower both and --cosine the users' own vectors are not kept")
+    if reasons:
+        raise SettingError(f"cannot warm-start from this model: {'; '.join(reasons)}")
+
+
+def check_coverage(previous: FittedState, users: Vocab, items: Vocab) -> None:
+    """Raise DataError where the ratings lack most of a model's users or items, which the training would forget."""
+    for old, new in ((previous.users, users), (previous.items, items)):
+        present = int((new.rows(old.series, missing="negative") >= 0).sum())
+        if 2 * present < len(old):
+            raise DataError(
+                f"the ratings have {present:,} of the {len(old):,} {old.name}s of the model to start from, and the "
+                "others would be lost: give all ratings, and new ones by --extra-ratings FILE (Recommender.update "
+                "takes new ones alone)"
+            )
+
+
+def with_new_users(previous: FittedState, ratings: Ratings) -> FittedState:
+    """Return a state that includes the new users in these ratings, folded in by what they rated of its items.
+
+    Its own users stay as they are: training updates them.
+    """
+    if previous.is_graph:
+        return previous
+    if ratings.users.is_text and not previous.users.is_text:  # a single new id that is no integer makes all ids text
+        previous = previous.replace(users=Vocab(previous.users.series.cast(pl.String), previous.users.name))
+    users, items = (
+        old.rows(new.series, missing="negative")
+        for old, new in ((previous.users, ratings.users), (previous.items, ratings.items))
+    )
+    return update(previous, ratings.take((users[ratings.user] < 0) & (items[ratings.item] >= 0)))
+
+
+def warm_start_initializer(
+    previous: FittedState, model: ModelConfig, train: TrainConfig, ratings: Ratings, has_content: bool
+) -> Callable[[TwoTowerModel], None]:
+    """Return a function that initializes an untrained model from a trained one. Raises SettingError if none can."""
+    from recsys_embed.training.warm_start_weights import copy_weights
+
+    check_warm_start(previous, model, train, ratings.is_graph, has_content)
+    state = with_new_users(previous, ratings)
+    users, items = (
+        old.rows(new.series, missing="negative")
+        for old, new in ((state.users, ratings.users), (state.items, ratings.items))
+    )
+    return lambda net: copy_weights(net, state.embeddings, users, items)
+
+
+def warm_start_summary(previous: FittedState, ratings: Ratings) -> dict[str, Any]:
+    """Return which model a training started from, and how many of the ratings' users and items were new."""
+    new = {
+        f"new_{name}s": int((old.rows(new.series, missing="negative") < 0).sum())
+        for name, old, new in (("user", previous.users, ratings.users), ("item", previous.items, ratings.items))
+    }
+    summary = {name: previous.metadata[name] for name in ("created", "run_id", "epochs") if name in previous.metadata}
+    return summary | new

@@ -1,1 +1,1 @@
-"""Word vectors: their file formats, neighbours and analogies, tokens, and training from text."""
+"""Word vectors: file formats, nearest words and analogies, tokens, and training on texts."""

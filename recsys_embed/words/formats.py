@@ -1,12 +1,13 @@
-"""Files of word vectors: GloVe and word2vec text, word2vec binary, fastText .vec and .bin, and our own; gzip too.
+"""Read and write word vectors: GloVe and word2vec text, word2vec binary, fastText .vec and .bin, .npy, .safetensors.
 
-Every reader gives (words, vectors float32 [n, dim], notes). None executes anything that a file says. What the
-formats' own files are known to hold is counted in the notes and left out or mended; anything else is a DataError that
-names the line:
+Text and word2vec's binary form may be gzipped. Every reader returns (words, vectors float32 [n, dim], notes), and none
+executes anything in a file. Known flaws of published files are skipped or repaired, and counted in the notes; anything
+else raises a DataError that names the line:
 
-* "duplicate words": the first one counts;
-* "words with blanks": a line of more numbers than the dimension, as GloVe's 840B has (". . . 0.1 …");
-* "lines without a word": a vector whose word is blank, as some fastText files have.
+* "duplicate words": the first one is used;
+* "words with blanks": a line with more fields than a word and its numbers, as in GloVe's 840B (". . . 0.1 …"); the
+  word is all that comes before the numbers;
+* "lines without a word": a vector whose word is blank, as in some fastText files; the line is skipped.
 """
 
 from __future__ import annotations
@@ -24,34 +25,36 @@ import polars as pl
 
 from recsys_embed.arrays import Floats
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.storage.atomic import reading, writing_whole
+from recsys_embed.storage.atomic import atomic_write, wrap_read_errors
 
 Read = tuple[pl.Series, Floats, dict[str, int]]
 
-# Text that is parsed at once.
-_CHUNK = 1 << 24
-_MOST_WORD = 10_000  # bytes; no word of any language comes near
-_FASTTEXT = (793_712_314).to_bytes(4, "little")
+_CHUNK = 1 << 24  # bytes that are read and parsed at a time
+_MAX_WORD_BYTES = 10_000  # more than any word of any language has
+_FASTTEXT_MAGIC = (793_712_314).to_bytes(4, "little")
 
 
 def read_vectors(path: Path) -> Read:
-    """Read a file of word vectors, whatever its form: it is told from the content, not from the name."""
-    with reading(path):
+    """Read a file of word vectors in any of the formats.
+
+    All but .safetensors are recognised by their content, not by their name. Raises DataError.
+    """
+    with wrap_read_errors(path):
         with path.open("rb") as file:
             magic = file.read(8)
         if magic[:6] == b"\x93NUMPY":
             words, vectors, notes = _read_npy(path)
         elif path.suffix == ".safetensors":
-            words, vectors, notes = _read_own(path)
-        elif magic[:4] == _FASTTEXT:
+            words, vectors, notes = _read_safetensors(path)
+        elif magic[:4] == _FASTTEXT_MAGIC:
             words, vectors, notes = _read_fasttext(path)
         else:
-            with _opened(path, magic) as stream:
+            with _open(path, magic) as stream:
                 words, vectors, notes = _read_stream(stream, path)
-    return _without_duplicates(words, vectors, notes)
+    return _drop_duplicates(words, vectors, notes)
 
 
-def _without_duplicates(words: pl.Series, vectors: Floats, notes: dict[str, int]) -> Read:
+def _drop_duplicates(words: pl.Series, vectors: Floats, notes: dict[str, int]) -> Read:
     first = words.is_first_distinct().to_numpy()
     if not first.all():
         notes = {**notes, "duplicate words": int((~first).sum())}
@@ -60,14 +63,14 @@ def _without_duplicates(words: pl.Series, vectors: Floats, notes: dict[str, int]
 
 
 @contextmanager
-def _opened(path: Path, magic: bytes) -> Iterator[IO[bytes]]:
+def _open(path: Path, magic: bytes) -> Iterator[IO[bytes]]:
     opener: Any = gzip.open if magic[:2] == b"\x1f\x8b" else open
     with opener(path, "rb") as stream:
         yield stream
 
 
 def _read_stream(stream: IO[bytes], path: Path) -> Read:
-    """Read what has words in it: text with or without word2vec's header line, or word2vec's binary form."""
+    """Read text with or without word2vec's header line, or word2vec's binary form."""
     head = stream.read(1 << 16)
     if not head.strip():
         raise DataError(f"{path} is empty")
@@ -76,67 +79,70 @@ def _read_stream(stream: IO[bytes], path: Path) -> Read:
     if len(fields) == 2 and all(f.isdigit() and len(f) <= 12 for f in fields):
         count, dim = int(fields[0]), int(fields[1])
         if not 1 <= dim <= 65_536:
-            raise DataError(f"{path}: the first line says {dim} numbers a word; from 1 to 65536 is expected")
+            raise DataError(f"{path}: the first line says {dim} numbers per word; from 1 to 65536 are expected")
         if _is_text(rest):
-            words, vectors, notes = _read_text(stream, rest, path, dim, first=2)
-            found = len(words) + notes.get("lines without a word", 0)
-            if found != count:
-                raise DataError(
-                    f"{path} says that it has {count:,} words and has {found:,}: it may have been cut short"
-                )
+            words, vectors, notes = _read_text(stream, rest, path, dim, first_line=2)
+            n_lines = len(words) + notes.get("lines without a word", 0)
+            if n_lines != count:
+                raise DataError(f"{path} should have {count:,} words but has {n_lines:,}: it may have been cut short")
             return words, vectors, notes
         return _read_binary(stream, rest, path, count, dim)
-    return _read_text(stream, head, path, None, first=1)
+    return _read_text(stream, head, path, None, first_line=1)
 
 
 def _is_text(rest: bytes) -> bool:
-    """Tell text from word2vec's binary form: behind the first word stand digits, or bytes that mean nothing."""
+    """Return whether the first word is followed by numbers as text, rather than by word2vec's binary numbers."""
     numbers = rest.lstrip(b"\n").split(b"\n", 1)[0].partition(b" ")[2]
     return not numbers.strip(b"0123456789+-.eEinfaN \t\r")
 
 
-def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, first: int) -> Read:
+def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, first_line: int) -> Read:
+    """Read lines of a word and its numbers.
+
+    head: what was read from the stream already. dim: the numbers per word; None to take it from the first line.
+    first_line: the number of the line that head begins with.
+    """
     words: list[pl.Series] = []
-    parts: list[Floats] = []
+    vectors: list[Floats] = []
     notes: dict[str, int] = {}
-    number, left = first, head
+    line_number, unread = first_line, head
     while True:
         data = stream.read(_CHUNK)
-        block = left + data
+        block = unread + data
         cut = block.rfind(b"\n") + 1 if data else len(block)
-        block, left = block[:cut], block[cut:]
-        if len(left) > 4 * max(_CHUNK, 1 << 20):
-            raise DataError(f"{path} is no text of word vectors: a line does not end")
+        block, unread = block[:cut], block[cut:]
+        if len(unread) > 4 * max(_CHUNK, 1 << 20):
+            raise DataError(f"{path} is not a text file of word vectors: a line does not end")
         if block:
             dim = dim or _dim_of(block, path)
-            part, vectors = _parse(block, dim, path, number, notes)
-            words.append(part)
-            parts.append(vectors)
-            number += block.count(b"\n")
+            block_words, block_vectors = _parse(block, dim, path, line_number, notes)
+            words.append(block_words)
+            vectors.append(block_vectors)
+            line_number += block.count(b"\n")
         if not data:
             break
     if not sum(map(len, words)):
         raise DataError(f"{path} has no word")
-    return pl.concat(words), np.concatenate(parts), notes
+    return pl.concat(words), np.concatenate(vectors), notes
 
 
 def _dim_of(block: bytes, path: Path) -> int:
-    """Return the numbers behind the first word: those at the end of the line that are numbers."""
+    """Return how many numbers follow the word in the first line. Raises DataError if they are not all numbers."""
     line = block.split(b"\n", 1)[0].rstrip(b"\r ")
     dim = len(line.split(b" ")) - 1
-    if dim < 1 or not _numbers(line.split(b" ")[1:]):
-        shown = line[:60].decode("latin-1")
-        raise DataError(f"{path} is no file of word vectors: line 1 is not a word and its numbers, but {shown!r}")
+    if dim < 1 or not _parse_numbers(line.split(b" ")[1:]):
+        start = line[:60].decode("latin-1")
+        raise DataError(f"{path} is not a file of word vectors: line 1 is not a word and its numbers, but {start!r}")
     return dim
 
 
-def _parse(block: bytes, dim: int, path: Path, number: int, notes: dict[str, int]) -> tuple[pl.Series, Floats]:
-    """Parse lines, the first of which is line `number` of the file: fast where all are regular, else one by one."""
+def _parse(block: bytes, dim: int, path: Path, line_number: int, notes: dict[str, int]) -> tuple[pl.Series, Floats]:
+    """Parse lines with polars if all are regular, else one by one. line_number: that of the first line in the file."""
     block = block.replace(b"\r\n", b"\n")
     if b"\r" not in block:
-        columns = {"word": pl.String, **{str(at): pl.Float32 for at in range(dim)}}
+        columns = {"word": pl.String, **{str(k): pl.Float32 for k in range(dim)}}
         line = block.split(b"\n", 1)[0]
-        if line.endswith(b" "):  # word2vec and fastText end every line with a blank
+        if line.endswith(b" "):  # word2vec and fastText end every line with a space
             columns["end"] = pl.String
         try:
             frame = pl.read_csv(
@@ -156,23 +162,26 @@ def _parse(block: bytes, dim: int, path: Path, number: int, notes: dict[str, int
             vectors = frame.select(pl.exclude("word", "end")).to_numpy().astype(np.float32, copy=False)
             if regular and np.isfinite(vectors).all():
                 return frame["word"], np.ascontiguousarray(vectors)
-    return _parse_slowly(block, dim, path, number, notes)
+    return _parse_lines(block, dim, path, line_number, notes)
 
 
-def _parse_slowly(block: bytes, dim: int, path: Path, number: int, notes: dict[str, int]) -> tuple[pl.Series, Floats]:
+def _parse_lines(
+    block: bytes, dim: int, path: Path, line_number: int, notes: dict[str, int]
+) -> tuple[pl.Series, Floats]:
+    """Parse lines one by one, and count in the notes those that are skipped or repaired."""
     words, vectors = [], []
-    for at, line in enumerate(block.split(b"\n"), number):
+    for number, line in enumerate(block.split(b"\n"), line_number):
         fields = line.rstrip(b"\r ").split(b" ")
         if not any(fields):
             continue
         word, numbers = b" ".join(fields[:-dim]), fields[-dim:]
-        if not word.strip() and len(fields) in (dim, dim + 1) and _numbers(numbers):
+        if not word.strip() and len(fields) in (dim, dim + 1) and _parse_numbers(numbers):
             notes["lines without a word"] = notes.get("lines without a word", 0) + 1
             continue
-        values = _numbers(numbers) if len(fields) > dim else None
+        values = _parse_numbers(numbers) if len(fields) > dim else None
         if values is None:
             raise DataError(
-                f"{path}: line {at} is not a word and {dim} numbers: {line[:60].decode('utf-8', 'replace')!r}"
+                f"{path}: line {number} is not a word and {dim} numbers: {line[:60].decode('utf-8', 'replace')!r}"
                 + (f" ({len(fields) - 1} numbers)" if len(fields) <= dim else "")
             )
         if len(fields) > dim + 1:
@@ -182,8 +191,8 @@ def _parse_slowly(block: bytes, dim: int, path: Path, number: int, notes: dict[s
     return pl.Series("word", words, pl.String), np.array(vectors, np.float32).reshape(len(words), dim)
 
 
-def _numbers(fields: list[bytes]) -> list[float] | None:
-    """Return the fields as numbers, or None where one is none, or is too large for 32 bits."""
+def _parse_numbers(fields: list[bytes]) -> list[float] | None:
+    """Return the fields as numbers, or None if one is not a number or does not fit into 32 bits."""
     try:
         values = [float(f) for f in fields]
     except ValueError:
@@ -191,122 +200,126 @@ def _numbers(fields: list[bytes]) -> list[float] | None:
     return values if all(abs(v) < 3.4e38 for v in values) else None
 
 
-def _read_binary(stream: IO[bytes], left: bytes, path: Path, count: int, dim: int) -> Read:
-    """Read word2vec's binary form: a word, a blank, its numbers as they lie in memory; perhaps a line's end between."""
+def _read_binary(stream: IO[bytes], unread: bytes, path: Path, count: int, dim: int) -> Read:
+    """Read word2vec's binary form: for each word its text, a space, its numbers as float32, and perhaps a newline.
+
+    unread: what was read from the stream already, after the header. count, dim: the header.
+    """
     size = 4 * dim
     words: list[str] = []
-    parts: list[bytes] = []
+    chunks: list[bytes] = []
     at = 0
     for n in range(count):
         while True:
-            if left[at : at + 1] == b"\n":
+            if unread[at : at + 1] == b"\n":
                 at += 1
-            blank = left.find(b" ", at, at + _MOST_WORD)
-            if blank >= 0 and len(left) >= blank + 1 + size:
+            space = unread.find(b" ", at, at + _MAX_WORD_BYTES)
+            if space >= 0 and len(unread) >= space + 1 + size:
                 break
             data = stream.read(_CHUNK)
             if not data:
+                raise DataError(f"{path} should have {count:,} words but ends in word {n + 1:,}: it was cut short")
+            if space < 0 and len(unread) - at > _MAX_WORD_BYTES:
                 raise DataError(
-                    f"{path} says that it has {count:,} words, and ends in word {n + 1:,}: it was cut short"
+                    f"{path}: word {n + 1:,} does not end: this is not a file of word vectors of {dim} numbers"
                 )
-            if blank < 0 and len(left) - at > _MOST_WORD:
-                raise DataError(
-                    f"{path}: word {n + 1:,} does not end: this is no file of word vectors of {dim} numbers"
-                )
-            left, at = left[at:] + data, 0
-        words.append(left[at:blank].decode("utf-8", "replace"))
-        at = blank + 1 + size
-        parts.append(left[blank + 1 : at])
-    if (left[at:] + stream.read(16)).strip():
-        raise DataError(f"{path} goes on behind its {count:,} words: its first line is wrong")
+            unread, at = unread[at:] + data, 0
+        words.append(unread[at:space].decode("utf-8", "replace"))
+        at = space + 1 + size
+        chunks.append(unread[space + 1 : at])
+    if (unread[at:] + stream.read(16)).strip():
+        raise DataError(f"{path} goes on after its {count:,} words: its first line is wrong")
     if not words:
         raise DataError(f"{path} has no word")
-    vectors = np.frombuffer(b"".join(parts), "<f4").reshape(count, dim)
+    vectors = np.frombuffer(b"".join(chunks), "<f4").reshape(count, dim)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
-        raise DataError(f"{path}: the vector of word {bad[0] + 1:,} ({words[bad[0]]!r}) holds what is no number")
+        raise DataError(f"{path}: the vector of word {bad[0] + 1:,} ({words[bad[0]]!r}) is not finite")
     return pl.Series("word", words, pl.String), vectors, {}
 
 
 def _read_fasttext(path: Path) -> Read:
+    """Read a fastText .bin with gensim. Raises DataError if gensim is not installed."""
     try:
         from gensim.models.fasttext import load_facebook_vectors
     except ImportError:
         raise DataError(
-            f"{path} is a fastText .bin, which gensim reads: pip install 'recsys-embed[text]', or use the .vec file"
+            f"{path} is a fastText .bin, which needs gensim: pip install 'recsys-embed[text]', or use the .vec file"
         ) from None
     try:
         loaded = load_facebook_vectors(str(path))
         words, vectors = pl.Series("word", loaded.index_to_key, pl.String), np.array(loaded.vectors, np.float32)
-    except Exception as error:  # gensim trusts the file: a broken one ends in whatever its bytes lead to
-        raise DataError(f"{path} is no whole fastText file: {type(error).__name__}: {str(error)[:100]}") from None
+    except Exception as error:  # gensim trusts the file, so a broken one can raise anything
+        raise DataError(f"{path} is not a complete fastText file: {type(error).__name__}: {str(error)[:100]}") from None
     return words, vectors, {}
 
 
-def _words_beside(path: Path) -> pl.Series:
-    beside = path.with_suffix(".parquet")
-    if not beside.is_file():
-        raise DataError(f"{path} holds vectors alone; its words are expected in {beside.name} beside it")
+def _read_words_of(path: Path) -> pl.Series:
+    """Read the words of a file that holds vectors alone, from the .parquet file of the same name beside it."""
+    words_path = path.with_suffix(".parquet")
+    if not words_path.is_file():
+        raise DataError(f"{path} holds vectors alone; its words are expected in {words_path.name} beside it")
     try:
-        frame = pl.read_parquet(beside)
+        frame = pl.read_parquet(words_path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{beside} is no readable Parquet file: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{words_path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     column = next((frame[c] for c in ("word", "index") if c in frame.columns), frame.to_series(0))
     if column.dtype != pl.String or column.null_count():
-        raise DataError(f"{beside}: its column {column.name!r} must hold a word in every row")
+        raise DataError(f"{words_path}: its column {column.name!r} must hold a word in every row")
     return column.alias("word")
 
 
-def _paired(path: Path, vectors: Floats) -> Read:
-    words = _words_beside(path)
+def _with_words(path: Path, vectors: Floats) -> Read:
+    """Return vectors that were read from `path` with their words. Raises DataError if they do not fit together."""
+    words = _read_words_of(path)
     if vectors.ndim != 2 or len(vectors) != len(words):
         raise DataError(f"{path} has vectors of the shape {vectors.shape} for {len(words):,} words")
     if not vectors.size:
         raise DataError(f"{path} is empty")
     if not all(np.isfinite(vectors[start : start + 65_536]).all() for start in range(0, len(vectors), 65_536)):
-        raise DataError(f"{path} holds what is no number")
+        raise DataError(f"{path} holds numbers that are not finite")
     return words, vectors, {}
 
 
 def _read_npy(path: Path) -> Read:
-    """Map a .npy file into memory; its words stand beside it. Arrays of objects (pickles) are refused."""
+    """Memory-map a .npy file, and read its words beside it. Arrays of objects, which are pickles, are refused."""
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path} is no whole .npy file of numbers: {str(error)[:100]}") from None
+        raise DataError(f"{path} is not a complete .npy file of numbers: {str(error)[:100]}") from None
     if vectors.dtype != np.float32:
         if vectors.dtype.kind != "f":
-            raise DataError(f"{path} holds {vectors.dtype}; numbers of floating point are needed")
+            raise DataError(f"{path} holds {vectors.dtype}; floating-point numbers are needed")
         vectors = vectors.astype(np.float32)
-    return _paired(path, vectors)
+    return _with_words(path, vectors)
 
 
-def _read_own(path: Path) -> Read:
-    """Map the tensor "vectors" of a .safetensors file into memory."""
+def _read_safetensors(path: Path) -> Read:
+    """Memory-map the tensor "vectors" of a .safetensors file, and read its words beside it."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(os.path.getsize(path), 1 << 20):
-                raise ValueError("its header has no sensible length")
+                raise ValueError("the length of its header is wrong")
             entry = json.loads(file.read(length))["vectors"]
-        begin, end = entry["data_offsets"]
+        start, stop = entry["data_offsets"]
         rows, dim = entry["shape"]
-        if entry["dtype"] != "F32" or end - begin != 4 * rows * dim or 8 + length + end > os.path.getsize(path):
+        if entry["dtype"] != "F32" or stop - start != 4 * rows * dim or 8 + length + stop > os.path.getsize(path):
             raise ValueError("its tensor is not 32-bit floats, or is cut short")
-        vectors = np.memmap(path, "<f4", "r", 8 + length + begin, (rows, dim))
+        vectors = np.memmap(path, "<f4", "r", 8 + length + start, (rows, dim))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise DataError(f'{path} is no whole safetensors file with a tensor "vectors": {error}') from None
-    return _paired(path, vectors)
+        raise DataError(f'{path} is not a complete safetensors file with a tensor "vectors": {error}') from None
+    return _with_words(path, vectors)
 
 
 def write_vectors(path: Path, words: pl.Series, vectors: Floats) -> Path:
-    """Write vectors as NAME.safetensors with NAME.parquet of the words beside it, each whole or not at all."""
+    """Write NAME.safetensors, and the words to NAME.parquet beside it, each atomically; return the first path."""
     from safetensors.numpy import save
 
     if path.suffix != ".safetensors":
         raise SettingError(f"{path} must end in .safetensors")
-    with writing_whole(path.with_suffix(".parquet")) as file:
+    with atomic_write(path.with_suffix(".parquet")) as file:
         words.alias("word").to_frame().write_parquet(file)
-    with writing_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(save({"vectors": np.ascontiguousarray(vectors, np.float32)}))
     return path

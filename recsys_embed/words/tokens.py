@@ -1,4 +1,4 @@
-"""Tokens: what counts as a word, as an entry of a list, and as a number. The one place that says so."""
+"""Tokens: the only place that defines what a word, a tag and a number in an item column are."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from recsys_embed.errors import DataError
 
 Kind = Literal["words", "tags", "number"]
 
-# What stands in a table where nothing is known.
+# Texts that mark a missing value.
 _MISSING = ("", "n/a", "na", "none", "null", "nan", "-")
 
 
-def words(column: pl.Series) -> pl.Series:
-    """Return the words of every text, a list of strings each; of a missing one, an empty list.
+def split_words(column: pl.Series) -> pl.Series:
+    """Return the words of each text as a list of strings; an empty list if it is missing.
 
-    Text is normalised (Unicode NFKC) and set in lower case. A word is a run of letters, the marks on them, and
-    digits of any script; everything else parts words. "Schindler's" is "schindler": what a short form leaves
-    behind an apostrophe is dropped. Scripts that write without blanks (Chinese, Japanese, Thai) are not cut
-    into words: a run of them is one.
+    Text is normalised (Unicode NFKC) and lower-cased. A word is a run of letters, their combining marks, and digits of
+    any script; everything else separates words. "Schindler's" is "schindler": what a contraction leaves after the
+    apostrophe is dropped. Scripts that are written without spaces (Chinese, Japanese, Thai) are not segmented: a run
+    of them is one word.
     """
-    column = _plain(column)
+    column = _plain_column(column)
     if column.dtype == pl.List:
         column = column.cast(pl.List(pl.String)).list.join(" ")
     text = pl.col(column.name).cast(pl.String).fill_null("").str.normalize("NFKC").str.to_lowercase()
@@ -30,36 +30,36 @@ def words(column: pl.Series) -> pl.Series:
     return column.to_frame().select(text.str.extract_all(r"[\p{L}\p{M}\p{N}]+")).to_series()
 
 
-def tags(column: pl.Series) -> pl.Series:
-    """Return the entries of every list, in lower case: "Animation|Children's" has two, "Tom Hanks, Tim Allen" too.
+def split_tags(column: pl.Series) -> pl.Series:
+    """Return the tags of each text or list, lower-cased: "Animation|Children's" and "Tom Hanks, Tim Allen" have two.
 
-    Entries are parted by `|`, `;` or `,`; those of a column of lists are taken as they are. What stands in parentheses
-    is left out ("Joel Cohen (screenplay by)").
+    Tags in a text are separated by `|`, `;` or `,`; a list has one tag per entry. Text in parentheses is dropped
+    ("Joel Cohen (screenplay by)"), and so are duplicates and marks of missing values.
     """
-    column = _plain(column)
+    column = _plain_column(column)
     name = column.name
     if column.dtype == pl.List:
         entries = pl.col(name).cast(pl.List(pl.String)).fill_null([])
     else:
         entries = pl.col(name).cast(pl.String).fill_null("").str.replace_all(r"\([^)]*\)", "")
         entries = entries.str.replace_all(r"[,;]", "|").str.split("|")
-    one = pl.element().str.to_lowercase().str.replace_all(r"\([^)]*\)", "").str.strip_chars()
-    entries = entries.list.eval(one).list.drop_nulls()
-    kept = entries.list.eval(pl.element().filter(~pl.element().is_in(_MISSING))).list.unique(maintain_order=True)
-    return column.alias(name).to_frame().select(kept).to_series()
+    clean = pl.element().str.to_lowercase().str.replace_all(r"\([^)]*\)", "").str.strip_chars()
+    entries = entries.list.eval(clean).list.drop_nulls()
+    tags = entries.list.eval(pl.element().filter(~pl.element().is_in(_MISSING))).list.unique(maintain_order=True)
+    return column.alias(name).to_frame().select(tags).to_series()
 
 
-def numbers(column: pl.Series) -> pl.Series:
-    """Return the values as floats, null where there is none."""
-    column = _plain(column)
+def parse_numbers(column: pl.Series) -> pl.Series:
+    """Return the values as floats; null if missing, not a number or not finite."""
+    column = _plain_column(column)
     if column.dtype == pl.String:
         column = column.str.strip_chars()
     values = column.cast(pl.Float64, strict=False)
     return values.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
 
 
-def readable(column: pl.Series) -> pl.Series:
-    """Return a column with dates as years, lists as lists of names, and what is not a number as nothing."""
+def normalize_column(column: pl.Series) -> pl.Series:
+    """Return a column with dates as years, other times as text, lists as lists of strings, and NaN as null."""
     kind = column.dtype
     if kind in (pl.Date, pl.Datetime):
         return column.dt.year()
@@ -72,8 +72,8 @@ def readable(column: pl.Series) -> pl.Series:
     return column
 
 
-def _plain(column: pl.Series) -> pl.Series:
-    """Return a column as text, numbers or lists of them. Raises DataError for what cannot be read as such."""
+def _plain_column(column: pl.Series) -> pl.Series:
+    """Return a column of text, numbers or lists of these. Raises DataError for other types."""
     kind = column.dtype
     if isinstance(kind, pl.Categorical | pl.Enum):
         return column.cast(pl.String)
@@ -88,21 +88,22 @@ def _plain(column: pl.Series) -> pl.Series:
     return column
 
 
-def kind_of(column: pl.Series) -> Kind:
-    """Say what a column holds: a number, tags, or words.
+def infer_kind(column: pl.Series) -> Kind:
+    """Return what a column holds: "number", "tags" or "words".
 
-    A title is words. Numbers are what nearly every value (19 of 20) reads as. Tags are short and come again: half of
-    the entries have three words at most, and an entry stands in 1.5 items or more on average. All else is words.
+    A column `title` holds words. A column holds numbers if at least 95% of its values parse as numbers. It holds tags
+    if they are short and repeat: the median tag has at most three words, and a tag is on at least 1.5 items on
+    average. Otherwise it holds words.
     """
-    known = _plain(column).drop_nulls()
-    if known.dtype == pl.String:
-        known = known.filter(~known.str.strip_chars().str.to_lowercase().is_in(_MISSING))
-    if not len(known) or column.name == "title":
+    present = _plain_column(column).drop_nulls()
+    if present.dtype == pl.String:
+        present = present.filter(~present.str.strip_chars().str.to_lowercase().is_in(_MISSING))
+    if not len(present) or column.name == "title":
         return "words"
-    if known.dtype != pl.List and numbers(known).is_not_null().sum() >= 0.95 * len(known):
+    if present.dtype != pl.List and parse_numbers(present).is_not_null().sum() >= 0.95 * len(present):
         return "number"
-    entries = tags(known).explode().drop_nulls()
-    if not len(entries):
+    tags = split_tags(present).explode().drop_nulls()
+    if not len(tags):
         return "words"
-    short = float(entries.str.split(" ").list.len().median() or 0) <= 3  # type: ignore[arg-type]
-    return "tags" if short and len(entries) >= 1.5 * entries.n_unique() else "words"
+    short = float(tags.str.split(" ").list.len().median() or 0) <= 3  # type: ignore[arg-type]
+    return "tags" if short and len(tags) >= 1.5 * tags.n_unique() else "words"

@@ -6,11 +6,11 @@ from fastapi import FastAPI
 from implicit.cpu.als import AlternatingLeastSquares
 
 from recsys_embed import load_dataset
-from recsys_embed.data.item_table import aligned
+from recsys_embed.data.item_table import align_items
 
 data = load_dataset(os.environ["DATASET"])
 matrix, ids = data.ratings.matrix(), data.ratings.items.series.to_list()
-titles = aligned(data.items, data.ratings.items)["title"].to_list()
+titles = align_items(data.items, data.ratings.items)["title"].to_list()
 model = AlternatingLeastSquares(factors=128, iterations=5, num_threads=1)
 model.fit(matrix, show_progress=False)
 app = FastAPI()

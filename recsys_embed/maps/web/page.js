@@ -1,4 +1,4 @@
-// The page around the plot. Titles are data: they reach the page as text alone.
+// The page around the plot. Titles are data: they enter the page as text only.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
@@ -8,25 +8,25 @@ const points = Float32Array.from(new Uint16Array(bytesOf(data.points).buffer), (
 const items = data.titles.length; // rows from here on are users
 const count = points.length / 2;
 const ratings = data.columns[0].values;
-const most = ratings.reduce((high, r) => Math.max(high, r || 0), 1);
-const weight = Float32Array.from({ length: count }, (_, row) => (row < items ? Math.sqrt((ratings[row] || 0) / most) : 0.2));
+const maxRatings = ratings.reduce((high, r) => Math.max(high, r || 0), 1);
+const weight = Float32Array.from({ length: count }, (_, row) => (row < items ? Math.sqrt((ratings[row] || 0) / maxRatings) : 0.2));
 const order = Uint32Array.from({ length: count }, (_, row) => row).sort((a, b) => (a < items) - (b < items) || weight[a] - weight[b] || b - a);
 const vectors = data.vectors && new Vectors({ n: items, ...data.vectors });
 const plot = new Plot($("points"), $("overlay"), points, weight, order);
 const titleOf = (row) => (row < items ? data.titles[row] : `user ${data.users.ids[row - items]}`);
 plot.titles = titleOf;
-const plain = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+const normalizeText = (text) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 const idOf = (row) => (row < items ? data.ids[row] : data.users.ids[row - items]);
-const searchable = Array.from({ length: count }, (_, row) => plain(titleOf(row)));
+const searchable = Array.from({ length: count }, (_, row) => normalizeText(titleOf(row)));
 const state = { column: data.columns.find((c) => c.name === data.colour), tags: new Set(), picks: [] };
 
 function element(name, text, more = {}) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  return Object.assign(made, more);
+  const created = document.createElement(name);
+  if (text !== undefined) created.textContent = text;
+  return Object.assign(created, more);
 }
 
-const say = (text) => ($("said").textContent = text);
+const announce = (text) => ($("status").textContent = text);
 
 // ---- Colours and the legend
 
@@ -37,7 +37,7 @@ function theme(dark) {
   plot.redraw();
 }
 
-function paintBy(column) {
+function colourBy(column) {
   state.column = column;
   state.tags.clear();
   const palette = data.palette.tags.map(channels).map(packed);
@@ -53,7 +53,7 @@ function paintBy(column) {
   const colourOf = column.kind === "tags" ? rarest : (row) => between(column.shares[row]);
   plot.colours = Uint32Array.from({ length: count }, (_, row) => (row < items ? colourOf(row) : other));
   legend();
-  light();
+  highlight();
 }
 
 function legend() {
@@ -64,12 +64,12 @@ function legend() {
     const scale = element("div", undefined, { className: "scale" });
     scale.style.background = `linear-gradient(to right, ${data.palette.scale.join(", ")})`;
     const ends = element("div", undefined, { className: "ends" });
-    ends.append(element("span", written(column.ends[0])), element("span", "by rank"), element("span", written(column.ends[1])));
+    ends.append(element("span", formatNumber(column.ends[0])), element("span", "by rank"), element("span", formatNumber(column.ends[1])));
     box.append(scale, ends);
     return;
   }
   const sizes = new Array(column.names.length).fill(0);
-  for (const mine of column.members) for (const m of mine) sizes[m]++;
+  for (const tags of column.members) for (const tag of tags) sizes[tag]++;
   column.names.slice(0, 30).forEach((name, at) => {
     const button = element("button", undefined, { type: "button" });
     const mark = element("i");
@@ -79,15 +79,15 @@ function legend() {
     button.addEventListener("click", () => {
       if (!state.tags.delete(at)) state.tags.add(at);
       button.setAttribute("aria-pressed", String(state.tags.has(at)));
-      light();
-      say(state.tags.size ? `${plot.lit.slice(0, items).reduce((a, b) => a + b, 0)} items shown` : "all items shown");
+      highlight();
+      announce(state.tags.size ? `${plot.lit.slice(0, items).reduce((a, b) => a + b, 0)} items shown` : "all items shown");
     });
     box.append(button);
   });
 }
 
-/** Items with any of the chosen tags are lit; without a choice, all are. */
-function light() {
+/** Highlight the items with any of the chosen tags; all items if none is chosen. */
+function highlight() {
   const { column, tags } = state;
   for (let row = 0; row < count; row++)
     plot.lit[row] = !tags.size || (row < items && column.members[row].some((m) => tags.has(m))) ? 1 : 0;
@@ -96,21 +96,21 @@ function light() {
 
 // ---- Facts
 
-function written(value) {
+function formatNumber(value) {
   if (value === null) return "";
   if (Math.abs(value) >= 1e15) return String(value);
   return Number.isInteger(value) && Math.abs(value) < 10000 ? String(value) : value.toLocaleString("en", { maximumFractionDigits: 3 });
 }
 
 function factsOf(row) {
-  if (row >= items) return [["ratings", written(data.users.counts[row - items])]];
+  if (row >= items) return [["ratings", formatNumber(data.users.counts[row - items])]];
   return data.columns
-    .map((c) => [c.name, c.kind === "tags" ? c.members[row].map((m) => c.names[m]).join(", ") : c.kind === "number" ? written(c.values[row]) : c.texts[row]])
+    .map((c) => [c.name, c.kind === "tags" ? c.members[row].map((m) => c.names[m]).join(", ") : c.kind === "number" ? formatNumber(c.values[row]) : c.texts[row]])
     .concat(data.moves ? [["neighbours kept", `${data.moves.kept[row] ?? "new here"}${data.moves.kept[row] === null ? "" : ` of ${data.moves.of}`}`]] : [])
     .filter(([, value]) => value !== "");
 }
 
-function tip(row, x, y) {
+function showTooltip(row, x, y) {
   const box = $("tip");
   plot.tooltip = row;
   box.hidden = row < 0;
@@ -124,7 +124,7 @@ function tip(row, x, y) {
   plot.redraw();
 }
 
-// ---- One item, and what is near it
+// ---- One item, and its nearest ones
 
 function entry(row, note) {
   const line = element("li");
@@ -133,9 +133,9 @@ function entry(row, note) {
     select(row, true);
     $("item-title").focus();
   });
-  for (const [event, shown] of [["mouseenter", row], ["mouseleave", -1], ["focus", row], ["blur", -1]])
+  for (const [event, hovered] of [["mouseenter", row], ["mouseleave", -1], ["focus", row], ["blur", -1]])
     button.addEventListener(event, () => {
-      plot.tooltip = shown;
+      plot.tooltip = hovered;
       plot.redraw();
     });
   line.append(button);
@@ -150,22 +150,22 @@ function select(row, move) {
   if (row >= 0) {
     $("item-title").textContent = titleOf(row);
     $("item-facts").replaceChildren(...factsOf(row).flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
-    const near = row < items ? (vectors ? vectors.nearest(row, NEIGHBOURS) : []) : data.users.near[row - items].map((r) => ({ row: r }));
-    plot.lines = near.map((n) => ({ from: row, to: n.row }));
-    $("near-name").textContent = row < items ? `Nearest of ${items.toLocaleString("en")}, by cosine in ${vectors.dim} dimensions` : "Items whose vectors point the same way";
-    $("near").replaceChildren(...near.map((n) => entry(n.row, n.score === undefined ? undefined : n.score.toFixed(2))));
-    say(`${titleOf(row)}. Nearest: ${near.slice(0, 3).map((n) => titleOf(n.row)).join(", ")}`);
-    if (move) plot.show([row, ...near.slice(0, 6).map((n) => n.row)]);
+    const nearest = row < items ? (vectors ? vectors.nearest(row, NEIGHBOURS) : []) : data.users.near[row - items].map((r) => ({ row: r }));
+    plot.lines = nearest.map((n) => ({ from: row, to: n.row }));
+    $("nearest-title").textContent = row < items ? `Nearest of ${items.toLocaleString("en")}, by cosine in ${vectors.dim} dimensions` : "Items nearest to the user, by cosine";
+    $("nearest").replaceChildren(...nearest.map((n) => entry(n.row, n.score === undefined ? undefined : n.score.toFixed(2))));
+    announce(`${titleOf(row)}. Nearest: ${nearest.slice(0, 3).map((n) => titleOf(n.row)).join(", ")}`);
+    if (move) plot.show([row, ...nearest.slice(0, 6).map((n) => n.row)]);
     fold(false);
   }
-  like();
-  movesLines();
+  updateLikeButton();
+  addChangeLines();
   plot.redraw();
 }
 
-// ---- Picks: what a visitor likes, and what follows from it
+// ---- Picks: items that the user likes, and recommendations from them
 
-function like() {
+function updateLikeButton() {
   const row = plot.selected;
   const button = $("like");
   button.hidden = !vectors || !vectors.fold || row < 0 || row >= items;
@@ -196,35 +196,36 @@ function pick(row) {
   $("for-you-name").hidden = !found.length;
   $("for-you").replaceChildren(...found.map((f) => entry(f.row)));
   plot.hinted = found.map((f) => f.row);
-  like();
-  inset();
+  updateLikeButton();
+  updateInset();
   plot.redraw();
 }
 
 // ---- Search
 
-/** Rows whose titles hold all words: an id or a whole title first, then what begins so, then the best known. */
+/** List the rows whose titles contain all words: an id or a whole title first, then titles that start so, then the most rated. */
 function search(text) {
-  const whole = plain(text.trim());
+  const whole = normalizeText(text.trim());
   const words = whole.split(/\s+/).filter(Boolean);
   const found = [[], [], []];
   if (words.length)
     for (let at = order.length - 1; at >= 0; at--) {
       const row = order[at];
       const title = searchable[row];
-      const named = plain(idOf(row)) === whole || title === whole || title.replace(/ \(\d{4}\)$/, "") === whole;
-      if (named) found[0].push(row);
+      const exact = normalizeText(idOf(row)) === whole || title === whole || title.replace(/ \(\d{4}\)$/, "") === whole;
+      if (exact) found[0].push(row);
       else if (words.every((w) => title.includes(w))) found[title.startsWith(whole) ? 1 : 2].push(row);
     }
   const rows = found.flat();
   $("results").hidden = !words.length;
   $("results").replaceChildren(...(rows.length ? rows.slice(0, 30).map((row) => entry(row)) : [element("li", words.length ? "nothing found" : "")]));
-  if (words.length) say(`${rows.length} found`);
+  if (words.length) announce(`${rows.length} found`);
 }
 
-// ---- What moved since another model
+// ---- Changes from another model
 
-function movesLines() {
+/** Add arrows from old positions: of the selected item, or of those whose neighbours changed most. */
+function addChangeLines() {
   if (!data.moves || !$("moves").checked) return;
   const from = (row) => [data.moves.from[2 * row] / 1000, data.moves.from[2 * row + 1] / 1000];
   const rows = plot.selected >= 0 ? [plot.selected] : data.moves.most;
@@ -246,7 +247,7 @@ function pointerDown(event) {
 
 function pointerMove(event) {
   const before = pointers.get(event.pointerId);
-  if (!before) return event.pointerType === "mouse" && tip(plot.pick(event.clientX, event.clientY), event.clientX, event.clientY);
+  if (!before) return event.pointerType === "mouse" && showTooltip(plot.pick(event.clientX, event.clientY), event.clientX, event.clientY);
   const now = [event.clientX, event.clientY];
   if (pointers.size === 1) plot.pan(now[0] - before[0], now[1] - before[1]);
   else if (pointers.size === 2) {
@@ -256,7 +257,7 @@ function pointerMove(event) {
     plot.pan((now[0] - before[0]) / 2, (now[1] - before[1]) / 2);
   }
   travelled += Math.hypot(now[0] - before[0], now[1] - before[1]);
-  if (travelled > 4) tip(-1);
+  if (travelled > 4) showTooltip(-1);
   pointers.set(event.pointerId, now);
 }
 
@@ -267,7 +268,7 @@ function pointerUp(event) {
   if (alone && travelled <= 4 && event.type === "pointerup") {
     const row = plot.pick(event.clientX, event.clientY, event.pointerType === "mouse" ? 6 : 14);
     select(row);
-    if (row < 0) tip(-1);
+    if (row < 0) showTooltip(-1);
   }
 }
 
@@ -288,16 +289,16 @@ function key(event) {
   plot.redraw();
 }
 
-/** On a phone: only the search, or all of the card. */
+/** On a phone: show only the search, or the whole panel. */
 function fold(folded) {
   $("panel").classList.toggle("folded", folded);
   $("fold").setAttribute("aria-expanded", String(!folded));
-  inset();
+  updateInset();
   plot.redraw();
 }
 
-/** What the cards leave of the canvas. */
-function inset() {
+/** Tell the plot how much of the canvas the panels cover. */
+function updateInset() {
   const card = $("panel").getBoundingClientRect();
   const right = $("picks").hidden || innerWidth < 1000 ? 60 : innerWidth - $("picks").getBoundingClientRect().left;
   plot.inset = innerWidth <= 700 ? { bottom: Math.min(card.height, innerHeight * 0.46), right: 60 } : { left: card.right, right };
@@ -309,7 +310,7 @@ function start() {
   $("overlay").setAttribute("aria-label", `Map of ${items.toLocaleString("en")} items. ${data.facts}`);
   for (const column of data.columns.filter((c) => c.kind !== "text")) $("colour").append(element("option", column.name, { value: column.name }));
   $("colour").value = data.colour;
-  $("colour").addEventListener("change", () => paintBy(data.columns.find((c) => c.name === $("colour").value)));
+  $("colour").addEventListener("change", () => colourBy(data.columns.find((c) => c.name === $("colour").value)));
   $("moves-label").hidden = !data.moves;
   $("moves").addEventListener("change", () => select(plot.selected));
   $("search").addEventListener("input", () => search($("search").value));
@@ -338,7 +339,7 @@ function start() {
   canvas.addEventListener("pointermove", pointerMove);
   canvas.addEventListener("pointerup", pointerUp);
   canvas.addEventListener("pointercancel", pointerUp);
-  canvas.addEventListener("pointerleave", () => tip(-1));
+  canvas.addEventListener("pointerleave", () => showTooltip(-1));
   canvas.addEventListener("keydown", key);
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
@@ -357,10 +358,10 @@ function start() {
     }
   });
   theme(dark.matches);
-  paintBy(state.column);
-  inset();
+  colourBy(state.column);
+  updateInset();
   new ResizeObserver(() => {
-    inset();
+    updateInset();
     plot.resize();
   }).observe(canvas);
   plot.resize();

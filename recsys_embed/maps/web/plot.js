@@ -1,8 +1,8 @@
-// Points on a canvas. They are painted into the pixels by hand: 100,000 of them in milliseconds, without a GPU.
+// Points on a canvas, drawn pixel by pixel: 100,000 of them in milliseconds, without a GPU.
 
 const RADII = [1.2, 1.6, 2.1, 2.7, 3.4, 4.2, 5.2, 6.4, 7.8, 9.4, 11.2, 13.2];
 
-/** The pixels of a disc of some radius in device pixels: dx, dy, and how much of each it covers, 1 to 255; full ones first. */
+/** Return the pixels of a disc (radius in device pixels): dx, dy, and the coverage of each, 1 to 255, full ones first. */
 function disc(radius) {
   const reach = Math.ceil(radius);
   const pixels = [];
@@ -19,39 +19,39 @@ function disc(radius) {
 const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const packed = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
-/** Put a disc of a packed colour into an image, its rim blended with what is there. */
+/** Draw a disc of a packed colour into an image, with an antialiased rim. */
 function blend(pixels, width, height, x, y, colour, { reach, dx, dy, share, full, offset }) {
   if (x < -reach || y < -reach || x >= width + reach || y >= height + reach) return;
   const middle = y * width + x;
-  const whole = x >= reach && y >= reach && x < width - reach && y < height - reach;
+  const inside = x >= reach && y >= reach && x < width - reach && y < height - reach;
   const [r, g, b] = [colour & 255, (colour >> 8) & 255, (colour >> 16) & 255];
   for (let p = 0; p < offset.length; p++) {
-    if (!whole && (x + dx[p] < 0 || x + dx[p] >= width || y + dy[p] < 0 || y + dy[p] >= height)) continue;
+    if (!inside && (x + dx[p] < 0 || x + dx[p] >= width || y + dy[p] < 0 || y + dy[p] >= height)) continue;
     const at = middle + offset[p];
     if (p < full) {
       pixels[at] = colour;
       continue;
     }
     const old = pixels[at];
-    const own = share[p];
-    const rest = 255 - own;
+    const alpha = share[p];
+    const rest = 255 - alpha;
     pixels[at] =
       (255 << 24) |
-      (((b * own + ((old >> 16) & 255) * rest) / 255) << 16) |
-      (((g * own + ((old >> 8) & 255) * rest) / 255) << 8) |
-      ((r * own + (old & 255) * rest) / 255);
+      (((b * alpha + ((old >> 16) & 255) * rest) / 255) << 16) |
+      (((g * alpha + ((old >> 8) & 255) * rest) / 255) << 8) |
+      ((r * alpha + (old & 255) * rest) / 255);
   }
 }
 
 class Plot {
-  /** points: Float32Array [2n] in -1..1; weight: [n] from 0 (small) to 1 (large); order: rows, the last on top. */
+  /** points: Float32Array [2n] in -1..1; weight: [n] from 0 (small) to 1 (large); order: rows, drawn from first to last. */
   constructor(canvas, overlay, points, weight, order) {
     Object.assign(this, { canvas, overlay, points, weight, order });
     this.n = weight.length;
-    // A point's radius at zoom 1, in pixels, and which of RADII that is.
-    const [least, more] = this.n > 30000 ? [0.9, 4] : this.n > 5000 ? [1.4, 6] : [2, 6];
-    this.radii = weight.map((w) => least + w * w * more);
-    this.sizes = Uint8Array.from(this.radii, (r) => Math.max(0, RADII.findIndex((known, at) => known >= r || at === RADII.length - 1)));
+    // A point's radius at zoom 1, in pixels, and the index of RADII that is nearest above.
+    const [minRadius, range] = this.n > 30000 ? [0.9, 4] : this.n > 5000 ? [1.4, 6] : [2, 6];
+    this.radii = weight.map((w) => minRadius + w * w * range);
+    this.sizes = Uint8Array.from(this.radii, (r) => Math.max(0, RADII.findIndex((radius, at) => radius >= r || at === RADII.length - 1)));
     this.view = { x: 0, y: 0, zoom: 1 };
     this.lit = new Uint8Array(this.n).fill(1);
     this.colours = new Uint32Array(this.n); // packed
@@ -59,17 +59,17 @@ class Plot {
     this.selected = -1;
     this.lines = [];
     this.marked = []; // picks
-    this.hinted = []; // and what follows from them
-    this.labels = []; // rows whose titles are written, and where: left, top, right, bottom
+    this.hinted = []; // recommendations for the picks
+    this.labels = []; // rows whose titles are drawn, and their boxes: left, top, right, bottom
     this.boxes = [];
     this.titles = (row) => String(row);
     this.cells = this.grid();
-    // Half of the width and height of all points; the farther of the two is 1.
+    // Half the width and height of all points; the larger of the two is 1.
     this.half = [0, 1].map((axis) => points.reduce((most, p, at) => (at % 2 === axis ? Math.max(most, Math.abs(p)) : most), 0.05));
-    this.asked = false;
+    this.scheduled = false;
   }
 
-  /** Rows by cell of a grid, so that the point under the pointer is found without looking at all. */
+  /** Return rows by cell of a grid, to find the point under the pointer without checking all points. */
   grid() {
     const side = Math.max(1, Math.min(512, Math.ceil(Math.sqrt(this.n / 4))));
     const cells = Array.from({ length: side * side }, () => []);
@@ -77,15 +77,15 @@ class Plot {
     return { side, cells };
   }
 
-  cellOf(place, side) {
-    return Math.max(0, Math.min(side - 1, Math.floor(((place + 1) / 2) * side)));
+  cellOf(coordinate, side) {
+    return Math.max(0, Math.min(side - 1, Math.floor(((coordinate + 1) / 2) * side)));
   }
 
   resize() {
     const box = this.canvas.getBoundingClientRect();
     this.width = Math.max(1, Math.round(box.width));
     this.height = Math.max(1, Math.round(box.height));
-    // More than two pixels a point cannot be seen, and above six million they cost frames.
+    // More than two device pixels per CSS pixel cannot be seen, and more than six million pixels cost frames.
     this.ratio = Math.min(globalThis.devicePixelRatio || 1, 2, Math.sqrt(6e6 / (this.width * this.height)));
     for (const canvas of [this.canvas, this.overlay]) {
       canvas.width = Math.round(this.width * this.ratio);
@@ -95,7 +95,7 @@ class Plot {
     this.redraw();
   }
 
-  /** Pixels (of CSS) of a unit, and where the middle of the view is on the canvas. */
+  /** CSS pixels per unit of the points' coordinates; `middle`: the position of the view's centre on the canvas. */
   get unit() {
     const { left = 0, right = 0, top = 0, bottom = 0 } = this.inset || {};
     const [x, y] = this.half;
@@ -121,7 +121,7 @@ class Plot {
     return [this.view.x + (x - mx) / this.unit, this.view.y - (y - my) / this.unit];
   }
 
-  /** How much larger points are at this zoom. */
+  /** The factor by which points grow at this zoom. */
   get growth() {
     return Math.min(2.2, Math.max(0.8, this.view.zoom ** 0.35)) * (this.width < 700 ? 0.7 : 1);
   }
@@ -150,7 +150,7 @@ class Plot {
     this.redraw();
   }
 
-  /** Bring rows into the view, at least so near that the first one can be told from its neighbours. */
+  /** Move the view to rows, zoomed in far enough to distinguish the first one from its neighbours. */
   show(rows) {
     const xs = rows.map((r) => this.points[2 * r]);
     const ys = rows.map((r) => this.points[2 * r + 1]);
@@ -163,30 +163,30 @@ class Plot {
     this.redraw();
   }
 
-  /** The lit row nearest to a place, within some pixels of its rim, else the one whose title is there, else -1. */
+  /** Return the highlighted row nearest to a position, within some pixels of its rim; or the one whose title is there; or -1. */
   pick(x, y, reach = 6) {
     const { side, cells } = this.cells;
     const [px, py] = this.at(x, y);
     const far = (reach + 20) / this.unit;
     const label = this.boxes.findIndex(([left, top, right, bottom]) => left < x && x < right && top < y && y < bottom);
     let found = label < 0 ? -1 : this.labels[label];
-    let least = Infinity;
+    let nearest = Infinity;
     for (let cy = this.cellOf(py - far, side); cy <= this.cellOf(py + far, side); cy++)
       for (let cx = this.cellOf(px - far, side); cx <= this.cellOf(px + far, side); cx++)
         for (const row of cells[cx + side * cy]) {
           if (!this.lit[row]) continue;
           const [rx, ry] = this.place(row);
           const distance = Math.hypot(rx - x, ry - y) - this.radius(row);
-          if (distance < Math.min(reach, least)) [least, found] = [distance, row];
+          if (distance < Math.min(reach, nearest)) [nearest, found] = [distance, row];
         }
     return found;
   }
 
   redraw() {
-    if (this.asked) return;
-    this.asked = true;
+    if (this.scheduled) return;
+    this.scheduled = true;
     requestAnimationFrame(() => {
-      this.asked = false;
+      this.scheduled = false;
       this.paint();
     });
   }
@@ -202,7 +202,7 @@ class Plot {
     const ground = channels(this.colour.ground);
     this.pixels.fill(packed(ground));
     const discs = RADII.map((r) => disc(r * this.growth * this.ratio));
-    for (const one of discs) one.offset = one.dx.map((x, at) => x + width * one.dy[at]);
+    for (const d of discs) d.offset = d.dx.map((x, at) => x + width * d.dy[at]);
     const faint = packed(channels(this.colour.dim));
     const [mx, my] = this.middle.map((m) => m * this.ratio);
     const unit = this.unit * this.ratio;
@@ -231,10 +231,10 @@ class Plot {
     if (this.selected >= 0) this.ring(context, this.selected, this.colour.text, 2.5);
     if (this.tooltip >= 0 && this.tooltip !== this.selected) this.ring(context, this.tooltip, this.colour.text, 1.5);
     if (this.keyed) this.cross(context);
-    this.name(context);
+    this.drawLabels(context);
   }
 
-  /** Mark the middle, which Enter chooses from. */
+  /** Mark the middle, from which Enter selects. */
   cross(context) {
     const [x, y] = this.middle;
     context.strokeStyle = this.colour.soft;
@@ -275,44 +275,44 @@ class Plot {
     context.stroke();
   }
 
-  /** Write titles where they cover neither each other nor the panels: the selection's first, then those that stood there, then the best known. */
-  name(context) {
-    const room = this.width < 700 ? 18 : 45;
-    const small = this.width < 700 ? 11 : 12;
-    const taken = [];
-    const written = [];
+  /** Draw titles where they overlap neither each other nor the panels: the selection's, then those drawn before, then the most rated items'. */
+  drawLabels(context) {
+    const maxLabels = this.width < 700 ? 18 : 45;
+    const size = this.width < 700 ? 11 : 12;
+    const boxes = [];
+    const labels = [];
     const first = [this.selected, ...this.marked, ...this.lines.filter((l) => !l.arrow).map((l) => l.to)].filter((r) => r >= 0);
-    const must = new Set(first);
-    const candidates = [...must, ...this.labels.filter((r) => !must.has(r) && this.lit[r])];
-    const known = new Set(candidates);
-    let looked = 0;
-    for (let at = this.n - 1; at >= 0 && looked < 400; at--) {
+    const required = new Set(first);
+    const candidates = [...required, ...this.labels.filter((r) => !required.has(r) && this.lit[r])];
+    const included = new Set(candidates);
+    let visible = 0;
+    for (let at = this.n - 1; at >= 0 && visible < 400; at--) {
       const row = this.order[at];
       if (!this.lit[row]) continue;
       const [x, y] = this.place(row);
       if (x < 0 || y < 0 || x > this.width || y > this.height) continue;
-      looked++;
-      if (!known.has(row)) candidates.push(row);
+      visible++;
+      if (!included.has(row)) candidates.push(row);
     }
     const { left = 0, right = 0, top = 0, bottom = 0 } = this.inset || {};
     for (const row of candidates) {
-      if (written.length >= room + must.size) break;
+      if (labels.length >= maxLabels + required.size) break;
       const [x, y] = this.place(row);
       if (x < left || y < top || x > this.width - right || y > this.height - bottom) continue;
-      const strong = must.has(row);
-      context.font = `${strong ? 600 : 400} ${small}px system-ui, sans-serif`;
+      const strong = required.has(row);
+      context.font = `${strong ? 600 : 400} ${size}px system-ui, sans-serif`;
       const text = shortened(this.titles(row), strong ? 44 : 30);
       const width = context.measureText(text).width;
-      const away = this.radius(row) + 4;
-      const spots = [[x + away, y], [x - away - width, y], [x - width / 2, y - away - 6], [x - width / 2, y + away + 6]];
+      const distance = this.radius(row) + 4;
+      const spots = [[x + distance, y], [x - distance - width, y], [x - width / 2, y - distance - 6], [x - width / 2, y + distance + 6]];
       const free = spots.find(([sx, sy]) => {
         const box = [sx - 3, sy - 8, sx + width + 3, sy + 8];
         if (sx < left + 2 || sx + width > this.width - right - 2 || sy < top + 8 || sy > this.height - bottom - 8) return false;
-        return !taken.some((t) => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3]);
+        return !boxes.some((t) => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3]);
       });
       if (!free) continue;
       const [sx, sy] = free;
-      taken.push([sx - 3, sy - 8, sx + width + 3, sy + 8]);
+      boxes.push([sx - 3, sy - 8, sx + width + 3, sy + 8]);
       context.textBaseline = "middle";
       context.lineJoin = "round";
       context.lineWidth = 3.5;
@@ -320,10 +320,10 @@ class Plot {
       context.strokeText(text, sx, sy);
       context.fillStyle = strong ? this.colour.text : this.colour.soft;
       context.fillText(text, sx, sy);
-      written.push(row);
+      labels.push(row);
     }
-    this.labels = written;
-    this.boxes = taken;
+    this.labels = labels;
+    this.boxes = boxes;
   }
 }
 

@@ -1,4 +1,4 @@
-// The vectors inside the page: neighbours, and recommendations for somebody who picks a few items.
+// The vectors in the page: nearest items, and recommendations for a new user who picks a few items.
 
 function bytesOf(base64) {
   const text = atob(base64);
@@ -9,14 +9,14 @@ function bytesOf(base64) {
 
 const floatsOf = (base64) => new Float32Array(bytesOf(base64).buffer);
 
-/** Vectors [n, dim], kept as int8 with one scale a row: row r is bytes[r] * scale[r]. */
+/** Vectors [n, dim], quantized to int8 with one scale per row: row r is bytes[r] * scale[r]. */
 class Vectors {
   constructor(data) {
     this.n = data.n;
     this.dim = data.dim;
     this.bytes = new Int8Array(bytesOf(data.bytes).buffer);
     this.scale = floatsOf(data.scale);
-    // What folds in somebody new; a model with an MLP scorer has no such thing.
+    // What folds in a new user; null for a model with an MLP scorer.
     const { fold } = data;
     this.fold = fold && { ...fold, bias: floatsOf(fold.bias), mean: floatsOf(fold.mean), spread: floatsOf(fold.spread) };
     this.inverseLength = new Float32Array(this.n);
@@ -31,7 +31,7 @@ class Vectors {
     return Float32Array.from(this.bytes.subarray(row * this.dim, (row + 1) * this.dim), (b) => b * this.scale[row]);
   }
 
-  /** Inner products of all rows' bytes with a vector. */
+  /** Return the inner products of all rows' bytes with a vector. */
   products(vector) {
     const { n, dim, bytes } = this;
     const out = new Float32Array(n);
@@ -43,33 +43,33 @@ class Vectors {
     return out;
   }
 
-  /** The k nearest rows by cosine: [{row, score}]. */
+  /** Return the k nearest rows by cosine: [{row, score}]. */
   nearest(row, k) {
     const scores = this.products(this.bytes.subarray(row * this.dim, (row + 1) * this.dim));
     for (let at = 0; at < this.n; at++) scores[at] *= this.inverseLength[at] * this.inverseLength[row];
-    return best(scores, k, new Set([row]));
+    return topK(scores, k, new Set([row]));
   }
 
-  /** The k best rows for somebody who took some: the closed form of recommend/fold_in.py. */
-  recommend(taken, k) {
+  /** Return the k best rows for a new user who likes some: the closed form of models/fold_in/softmax.py. */
+  recommend(liked, k) {
     const { dim, fold } = this;
     const matrix = Float64Array.from(fold.spread);
-    for (let a = 0; a < dim; a++) matrix[a * dim + a] += fold.noise + fold.prior / taken.length;
-    const pull = Float64Array.from(fold.mean, (x) => -x);
-    for (const row of taken) this.row(row).forEach((x, a) => (pull[a] += x / taken.length));
-    const user = solve(matrix, pull);
+    for (let a = 0; a < dim; a++) matrix[a * dim + a] += fold.noise + fold.prior / liked.length;
+    const residual = Float64Array.from(fold.mean, (x) => -x);
+    for (const row of liked) this.row(row).forEach((x, a) => (residual[a] += x / liked.length));
+    const user = solve(matrix, residual);
     const scores = this.products(user);
     for (let row = 0; row < this.n; row++) scores[row] = scores[row] * this.scale[row] + fold.bias[row];
-    return best(scores, k, new Set(taken));
+    return topK(scores, k, new Set(liked));
   }
 }
 
-/** The k largest scores that are not left out, best first; equal ones by row. */
-function best(scores, k, without) {
+/** Return the k largest scores except those of excluded rows, best first; equal ones by row. */
+function topK(scores, k, excluded) {
   const heap = []; // ascending; k is small
   for (let row = 0; row < scores.length; row++) {
     const score = scores[row];
-    if ((heap.length === k && score <= heap[0].score) || without.has(row) || Number.isNaN(score)) continue;
+    if ((heap.length === k && score <= heap[0].score) || excluded.has(row) || Number.isNaN(score)) continue;
     if (heap.length === k) heap.shift();
     let at = heap.length;
     while (at > 0 && heap[at - 1].score >= score) at--;
@@ -78,7 +78,7 @@ function best(scores, k, without) {
   return heap.reverse();
 }
 
-/** Solve a symmetric positive definite system [d, d] x = [d] by Cholesky's decomposition, in place. */
+/** Solve a symmetric positive definite system [d, d] x = [d] by Cholesky decomposition, in place. */
 function solve(matrix, right) {
   const d = right.length;
   for (let j = 0; j < d; j++) {

@@ -1,1 +1,1 @@
-"""Vectors of users who were not there in training, one way for each kind of model."""
+"""Fold-in: vectors of users who were not in training, one method for each kind of model."""

@@ -1,4 +1,4 @@
-"""Fold-in: the vector of a user who was not there in training, from their feedback; and a known user's, updated."""
+"""Fold-in: compute the vector of a user who was not in training from their feedback, or update a trained user's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from recsys_embed.data.ids import Rows
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a user says of n items.
+    """A user's feedback on n items.
 
-    rows [n]: distinct item rows, ascending. weight [n]: how much each counts; a like weighs 1, a disliked item less
-    than 0. ratings [n]: NaN where there is none; only models of stars look at them.
+    rows [n]: distinct item rows, ascending. weight [n]: 1 for a like, below 0 for a dislike. ratings [n]: NaN where
+    there is none; only models of "stars" use them.
     """
 
     rows: Rows
@@ -26,19 +26,19 @@ class Feedback:
 
     @classmethod
     def from_likes(cls, rows: Rows) -> Feedback:
-        """Nothing but likes: rows [n] in any order; duplicates count once."""
+        """Return the feedback of a user who likes these item rows [n], in any order; duplicates count once."""
         rows = np.unique(rows)
         return cls(rows, np.ones(len(rows), np.float32), np.full(len(rows), np.nan, np.float32))
 
     def merged_with(self, history: Rows) -> Feedback:
-        """Return likes of the items of a history [m], with this feedback added to them.
+        """Return this feedback on top of likes for the items of a history [m].
 
-        An item of the history that is liked again changes nothing; one that is disliked now is a dislike.
+        Liking an item of the history again changes nothing; disliking one replaces its like.
         """
-        kept = np.setdiff1d(history, self.rows[self.weight <= 0], assume_unique=True)
-        new = ~np.isin(self.rows, kept)
-        likes = Feedback.from_likes(kept)
-        rows = np.concatenate((kept, self.rows[new]))
+        liked = np.setdiff1d(history, self.rows[self.weight <= 0], assume_unique=True)
+        new = ~np.isin(self.rows, liked)
+        likes = Feedback.from_likes(liked)
+        rows = np.concatenate((liked, self.rows[new]))
         order = np.argsort(rows)
         weight = np.concatenate((likes.weight, self.weight[new]))[order]
         ratings = np.concatenate((likes.ratings, self.ratings[new]))[order]
@@ -46,14 +46,14 @@ class Feedback:
 
 
 class ItemContributions(NamedTuple):
-    """What each of n items adds to a score, and what is added besides them, or None."""
+    """What each of n items adds to a score, and the remainder that no item adds, if any."""
 
     values: NDArray[np.float64]
     remainder: float | None = None
 
 
 class FoldIn(Protocol):
-    """Makes vectors [d] and biases of users from their feedback, for one model."""
+    """Computes vectors [d] and biases of users from their feedback, for one model."""
 
     def fit_user(self, feedback: Feedback) -> tuple[Floats, float]:
         """Return the vector and bias of a new user; zeros without feedback."""
@@ -62,39 +62,39 @@ class FoldIn(Protocol):
     def update_user(
         self, user: int, history: Rows, vector: Floats, bias: float, feedback: Feedback
     ) -> tuple[Floats, float]:
-        """Return the vector and bias of a user of the model after more feedback.
+        """Return the vector and bias of a trained user after more feedback.
 
-        user: their row. history: item rows of their training, ascending. vector, bias: what the model has for them,
-        returned unchanged where the feedback says nothing new.
+        user: their row. history: the item rows they were trained on, ascending. vector, bias: the current ones; they
+        are returned unchanged if the feedback adds nothing new.
         """
         ...
 
     def contributions(self, feedback: Feedback, vector: NDArray[np.float64], row: int) -> ItemContributions | None:
-        """Return what each item of the feedback adds to the score of an item row, where `fit_user` made the vector [d].
+        """Return what each item of the feedback adds to the score of an item row.
 
-        None where the vector is no sum over items.
+        vector [d]: what `fit_user` returned for the feedback. Returns None if the vector is not a sum over items.
         """
         ...
 
 
 class RankingFoldIn:
-    """The update of known users that all fold-ins for ranking models share."""
+    """Base of the fold-ins for ranking models: they share the update of trained users."""
 
     def fit_user(self, feedback: Feedback) -> tuple[Floats, float]:
-        """See FoldIn."""
+        """See `FoldIn`."""
         raise NotImplementedError
 
     def _without(self, user: int) -> RankingFoldIn:
-        """Return the fold-in that does not look at this user."""
+        """Return a fold-in that ignores this user."""
         return self
 
     def update_user(
         self, user: int, history: Rows, vector: Floats, bias: float, feedback: Feedback
     ) -> tuple[Floats, float]:
-        """See FoldIn: fold everything in, and keep what training found beyond the fold-in, by the history's share.
+        """See `FoldIn`: fold in everything, and keep what training learnt beyond the fold-in, by the history's share.
 
-        x = f(all) + (vector - f(history)) x |history| / |all|, where f is `fit_user`. Updating one by one equals
-        updating all at once: what is kept is multiplied by |history| / |all| in the end, whatever came between.
+        x = f(all) + (vector - f(history)) x |history| / |all|, where f is `fit_user`. Updating step by step equals
+        updating at once: the kept difference ends up multiplied by |history| / |all| either way.
         """
         merged = feedback.merged_with(history)
         if np.array_equal(merged.rows, history) and (merged.weight == 1).all():

@@ -1,4 +1,4 @@
-"""Fold-in where users are the sum of their histories."""
+"""Fold-in for models whose users are the sum of their histories."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from recsys_embed.models.fold_in.base import Feedback, ItemContributions, Rankin
 
 
 class HistoryFoldIn(RankingFoldIn):
-    """A new user is the sum of their history, as in training, without a vector of their own."""
+    """A new user is the sum of their history vectors, as in training, but has no individual vector."""
 
     def __init__(self, model: EmbeddingModel) -> None:
         self.model = model
 
     def fit_user(self, feedback: Feedback) -> tuple[Floats, float]:
-        """See FoldIn."""
+        """See `FoldIn`."""
         return self.model.user_from_history(feedback.rows, feedback.weight), 0.0
 
     def contributions(self, feedback: Feedback, vector: NDArray[np.float64], row: int) -> ItemContributions:
-        """See FoldIn."""
+        """See `FoldIn`."""
         assert self.model.history_vectors is not None
         item = self.model.items[row].astype(np.float64)
         vectors = self.model.history_vectors[feedback.rows].astype(np.float64) * feedback.weight[:, None]

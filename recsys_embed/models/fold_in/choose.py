@@ -1,4 +1,4 @@
-"""Which fold-in a model takes."""
+"""Choose the fold-in of a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recsys_embed.models.fold_in.softmax import SoftmaxFoldIn
 
 
 def fold_in_for(model: EmbeddingModel, counts: Rows, seen: UserItems) -> FoldIn:
-    """Return what makes people for a model. counts: ratings of each item; seen: items of each user."""
+    """Return the fold-in of a model. counts [I]: ratings per item; seen: items of each user."""
     if model.layers:
         return NeighbourFoldIn(model, seen)
     if model.output == "stars":

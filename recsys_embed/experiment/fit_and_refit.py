@@ -1,4 +1,4 @@
-"""Fit on train with early stopping, then again on train and validation."""
+"""Fit on train with early stopping, then refit on train and validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recsys_embed.config.fields import settings
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import Split
-from recsys_embed.evaluation.cold_start import among_cold
+from recsys_embed.evaluation.cold_start import cold_only_metrics
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.training_report import evaluate_on
@@ -38,7 +38,7 @@ class Configs(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A fitted state, its training's result, the rows it was fitted on, and the validation metrics before a refit."""
+    """A fitted state, its training result, the ratings it was fitted on, and the validation metrics before a refit."""
 
     state: FittedState
     result: TrainingResult
@@ -47,7 +47,7 @@ class Fit(NamedTuple):
 
 
 def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start: FittedState | None = None) -> Fit:
-    """Fit on train with early stopping, then again on train and validation for the best number of epochs.
+    """Fit on train with early stopping, then refit on train and validation for the best number of epochs.
 
     start: a state to warm-start both fits from.
     """
@@ -60,21 +60,22 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
             item_features=prepared.item_features, warm_start=start, **given,
         )  # fmt: skip
 
-    valid, held_out = split.valid.positives(data.min_rating), split.valid.with_rows(split.test)
+    valid, held_out = split.valid.positives(data.min_rating), split.valid.concat(split.test)
     if not len(valid):
         return Fit(*fit(split.train, held_out, tracker=tracker), split.train, None)
     validate, (name, sign) = validation(split, data, train)
     first, result = fit(split.train, held_out, validate=validate, monitor=(name, sign), tracker=tracker)
     report = evaluate_on(first, valid, run, split.valid).summary()
-    log.info(
-        "best epoch %d of %d (%s): validation %s %.4f",
-        result.epochs, len(result.history), result.stopped, name, result.history[result.epochs - 1][name],
-    )  # fmt: skip
-    kept = Fit(first, result, split.train, report)
+    if result.history:  # a closed form has no epochs
+        log.info(
+            "best epoch %d of %d (%s): validation %s %.4f",
+            result.epochs, len(result.history), result.stopped, name, result.history[result.epochs - 1][name],
+        )  # fmt: skip
+    first_fit = Fit(first, result, split.train, report)
     if not train.refit or result.stopped == "interrupted":
-        return kept
+        return first_fit
     log.info("fitting again on train and validation for %d epochs", result.epochs)
-    rows = split.train.with_rows(split.valid)
+    rows = split.train.concat(split.valid)
     try:
         state, refit = fit(rows, split.test, epochs=result.epochs, tracker=ProgressOnly(tracker))
         interrupted = refit.stopped == "interrupted"
@@ -82,41 +83,44 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         interrupted = True
     if interrupted:
         log.warning("the fit on train and validation was interrupted: the model fitted on train alone is kept")
-        return kept
+        return first_fit
     refit.history = result.history
     return Fit(state, refit, rows, report)
 
 
-# Early stopping looks at so many users at most; the metrics that are reported take all of them.
+# Early stopping measures at most this many users; the reported metrics take all of them.
 _VALIDATION_USERS = 10_000
 
 
 def validation(
     split: Split, data: DataConfig, train: TrainConfig
 ) -> tuple[Callable[[EmbeddingModel], dict[str, float]], tuple[str, int]]:
-    """Return what is measured after an epoch, and the metric that decides, with its direction."""
-    valid, seen = split.valid.positives(data.min_rating), split.train.hidden()
-    counts = split.train.positives(data.min_rating).counts
+    """Return the function that measures a model after each epoch, and the metric to monitor with its sign.
+
+    The sign is +1 where higher is better and -1 where lower is.
+    """
+    valid, seen = split.valid.positives(data.min_rating), split.train.excluded()
+    counts = split.train.positives(data.min_rating).item_counts
     users = np.unique(valid.user)
     if len(users) > _VALIDATION_USERS:
         users = np.random.default_rng(train.seed).permutation(users)[:_VALIDATION_USERS]
         valid = valid.take(np.isin(valid.user, users))
 
-    def stars(model: EmbeddingModel) -> dict[str, float]:
+    def measure_ratings(model: EmbeddingModel) -> dict[str, float]:
         return {"rmse": rmse(model.predict(split.valid.user, split.valid.item), split.valid.value)}
 
-    def lists(model: EmbeddingModel) -> dict[str, float]:
+    def measure_ranking(model: EmbeddingModel) -> dict[str, float]:
         ranker = Ranker.of(model)
-        quality = {"ndcg_at_10": rank_metrics(ranker, valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
+        metrics = {"ndcg_at_10": rank_metrics(ranker, valid, seen, counts, (10,)).metrics["ndcg_at_10"]}
         if data.split == "cold-items":
-            quality["cold_ndcg_at_10"] = among_cold(ranker, valid, counts)["ndcg_at_10"]
-        return quality
+            metrics["cold_ndcg_at_10"] = cold_only_metrics(ranker, valid, counts)["ndcg_at_10"]
+        return metrics
 
-    return (stars, ("rmse", -1)) if train.loss == "mse" else (lists, ("ndcg_at_10", 1))
+    return (measure_ratings, ("rmse", -1)) if train.loss == "mse" else (measure_ranking, ("ndcg_at_10", 1))
 
 
 class ProgressOnly(Tracker):
-    """Passes on progress alone: the refit's losses must not mix with those of the first fit."""
+    """Passes on progress only: the refit's losses must not mix with those of the first fit."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.progress = tracker.progress  # type: ignore[method-assign]

@@ -1,0 +1,43 @@
+"""Read the SQLite file in which `recsys serve` keeps its events, as ratings."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import polars as pl
+
+from recsys_embed.errors import DataError
+
+# The first bytes of a SQLite file.
+SQLITE_MAGIC = b"SQLite format 3\x00"
+_COLUMNS = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64}
+
+
+def read_events(path: Path) -> pl.DataFrame:
+    """Return user_id, item_id (both text), rating and timestamp of all events, oldest first.
+
+    A service may go on writing meanwhile. An event without a time has the time of its arrival. Likes get a rating as
+    in `fill_likes`; if all events are likes, there is no column of ratings. Raises DataError for another SQLite file.
+    """
+    try:
+        connection = sqlite3.connect(f"file:{path.absolute().as_posix()}?mode=ro", uri=True)
+        rows = connection.execute(
+            "SELECT user, item, rating, coalesce(timestamp, CAST(received AS INTEGER)) AS time "
+            "FROM events ORDER BY time, seq"
+        ).fetchall()
+        connection.close()
+    except sqlite3.Error as error:
+        raise DataError(f"{path} is a SQLite file, but not one of recsys serve's events ({error})") from None
+    return fill_likes(pl.DataFrame(rows, schema=_COLUMNS, orient="row"), "rating")
+
+
+def fill_likes(frame: pl.DataFrame, rating: str) -> pl.DataFrame:
+    """Replace missing ratings, which are likes, by the value half way between the mean and the highest rating.
+
+    rating: the column's name; the column is dropped if all its values are missing.
+    """
+    if frame[rating].null_count() == frame.height:
+        return frame.drop(rating)
+    value = pl.col(rating)
+    return frame.with_columns(value.fill_null((value.mean() + value.max()) / 2))
