@@ -2,6 +2,7 @@
 
 import pytest
 import typer
+from test_rooms import DIALECT, words_of
 from typer.testing import CliRunner
 from worlds import recsys
 
@@ -30,6 +31,18 @@ def test_every_new_name_is_there_and_no_old_one():
     assert {new for old, new in RENAMED.items() if old not in OPTIONS} <= FIELDS
     assert not set(RENAMED) & FIELDS
     assert {"candidates", "ratings"} <= {p.name for p in COMMANDS["recommend"].params}
+
+
+def all_commands(command):
+    return [command, *(sub for child in getattr(command, "commands", {}).values() for sub in all_commands(child))]
+
+
+@pytest.mark.parametrize("command", all_commands(typer.main.get_command(app)), ids=lambda c: c.name)
+def test_options_are_the_fields_words(command):
+    for parameter in command.params:
+        if not parameter.hidden:
+            for name in parameter.opts:
+                assert not words_of(name.replace("-", "_")) & DIALECT, name
 
 
 def test_an_old_option_works_and_says_its_new_name(tmp_path):

@@ -146,6 +146,7 @@ def export(
 
 
 @app.command()
+@with_settings(old_names={"least": "min_count"})
 def train(
     text: _TEXT,
     column: _COLUMN,
@@ -153,7 +154,7 @@ def train(
     method: Annotated[Literal["word2vec", "fasttext"], typer.Option(help="How to train them.")] = "word2vec",
     dim: Annotated[int, typer.Option(help="Width of the vectors.", min=1, max=4096)] = 100,
     epochs: Annotated[int, typer.Option(help="Passes over the texts.", min=1)] = 20,
-    min_count: Annotated[int, typer.Option("--least", help="Fewest occurrences of a word.", min=1)] = 3,
+    min_count: Annotated[int, typer.Option(help="Fewest occurrences of a word.", min=1)] = 3,
     columns: _COLUMNS = None,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
     json: JSON = False,
