@@ -305,3 +305,9 @@ def test_the_tower_shows_features_as_they_are_now():
     descriptions = encode_items(TABLE, ContentConfig(text="kind"))
     tower = ContentTower(descriptions, DIM, ContentConfig())
     assert tower.features() is descriptions.features and not tower.content_weights()
+
+
+def test_a_content_model_is_read_from_its_folder_once(told, tmp_path):
+    state = Recommender.load(told.save(tmp_path / "model")).state
+    content = state.content_model
+    assert state.replace(per_user=None).content_model is content

@@ -371,7 +371,7 @@ def test_it_is_run_as_a_user_runs_it(numbered, tmp_path):
     done = recsys("export", "--to", "npz", "--out", "models/one/items.parquet", cwd=tmp_path, code=3)
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: models/one/items.parquet is a file")
     done = recsys("export", "--to", "parquet", "--out", "models/one", cwd=tmp_path, code=3)
-    assert "models/one/items.parquet is there already" in done.stderr
+    assert "models/one/items.parquet exists and is not from an export" in done.stderr
     Recommender.load(tmp_path / "models" / "one")
     recsys("export", "--to", "excel", cwd=tmp_path, code=2)
     words = WordVectors.of(pl.Series(["a", "b", "c"]), np.eye(3, dtype=np.float32)).save(tmp_path / "w.safetensors")
