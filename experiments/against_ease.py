@@ -15,7 +15,7 @@ from recsys_embed import DataConfig, RunConfig, TrainConfig, load_dataset, run_e
 from recsys_embed.evaluation.baselines import choose_ease
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.significance import paired
-from recsys_embed.models.item_item import Ease
+from recsys_embed.models.ease import Ease
 from recsys_embed.presets import preset
 
 

@@ -24,7 +24,7 @@ from recsys_embed import DataConfig, Recommender, load_dataset
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.evaluation import probes as probe
 from recsys_embed.evaluation.evaluate import align_to_model, rank_metrics
-from recsys_embed.models.item_item import EASE_MAX_ITEMS
+from recsys_embed.models.ease import EASE_MAX_ITEMS
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 

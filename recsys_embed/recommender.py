@@ -25,6 +25,7 @@ from recsys_embed.config.settings import NO_RULES, ContentConfig, IndexName, Mod
 from recsys_embed.data.columns import as_polars
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.errors import NotFitted
+from recsys_embed.models.hybrid import embedding_of
 from recsys_embed.state.add_items import add_items
 from recsys_embed.state.card import model_card
 from recsys_embed.state.fitted import FittedState
@@ -235,7 +236,7 @@ class Recommender:
     def user_vector(self, likes: Id | Iterable[Id]) -> Floats:
         """Return the vector [dim] of a new user who likes these items, without a bias. Raises UnknownId."""
         vector = profile_of(self.state, likes=one_or_more(self.items, likes)).vector
-        return np.zeros(self.model.dim, np.float32) if vector is None else vector
+        return np.zeros(self.model.dim, np.float32) if vector is None else embedding_of(vector)
 
     def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
         """Return the k items most similar to an item, or to each of several, by cosine.
@@ -288,11 +289,11 @@ class Recommender:
         return explain(self.state, profile_of(self.state, user, liked, disliked, ratings), self.items.row(item), k)
 
     def reasons(self, user: Id, items: Sequence[Id], k: int = 2) -> list[list[Id]]:
-        """Return, for each item, the k items of a user's history nearest to it by cosine."""
+        """Return, for each item, the k items of a user's history that support it most."""
         return self._nearest(self.seen[self.users.row(user)], items, k)
 
     def reasons_for(self, likes: Id | Iterable[Id], items: Sequence[Id], k: int = 2) -> list[list[Id]]:
-        """Return, for each item, the k of the items that a new user likes nearest to it by cosine."""
+        """Return, for each item, the k of the items that a new user likes that support it most."""
         return self._nearest(np.unique(rows_of(self.items, likes)), items, k)
 
     def _nearest(self, history: Rows, items: Sequence[Id], k: int) -> list[list[Id]]:

@@ -14,7 +14,8 @@ from recsys_embed.data.ids import Id, Rows
 from recsys_embed.models.base import OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import Feedback
-from recsys_embed.retrieval.nearest import nearest_of
+from recsys_embed.models.hybrid import HybridModel, embedding_of
+from recsys_embed.retrieval.nearest import largest
 from recsys_embed.state.fitted import FittedState
 
 # Relative tolerance between a vector and its recomputation: the rounding error of a float32 sum.
@@ -84,7 +85,7 @@ def _score_components(state: FittedState, profile: UserProfile, row: int) -> tup
     score = float(scores_of(state, profile, np.array([row]))[0])
     if profile.vector is None:
         return score, {"popularity": score}
-    components = state.model.score_components(profile.bias, row, score)
+    components = state.model.score_components(profile.vector, profile.bias, row, score)
     if "collaborative" not in components or state.content_model is None:
         return score, components
     product = components.pop("collaborative")
@@ -93,7 +94,7 @@ def _score_components(state: FittedState, profile: UserProfile, row: int) -> tup
     vectors = state.content_model.content_vectors
     if vectors is None:
         return score, components | {"collaborative": product}
-    text = float(profile.vector.astype(np.float64) @ vectors[row])
+    text = float(embedding_of(profile.vector).astype(np.float64) @ vectors[row])
     return score, components | {"collaborative": product - text, "text": text}
 
 
@@ -104,7 +105,7 @@ def _evidence(
     added = None if profile.vector is None else contributions(state, profile, row)
     if added is None:
         others = profile.history[profile.history != row]
-        cosines, positions = nearest_of(state.model.item_vectors, others, np.array([row]), k)
+        cosines, positions = largest(state.model.support(others, np.array([row])), k)
         rows, values, kind, remainder = others[positions[0]], cosines[0], "nearest", None
     else:
         order = np.argsort(-added.values, kind="stable")
@@ -137,26 +138,29 @@ def contributions(state: FittedState, profile: UserProfile, row: int) -> Contrib
     trained directly, nor with a cosine scorer for the sum of a history and such a vector, since it was normalized.
     """
     assert profile.vector is not None
-    vector, feedback, has_own_vector = profile.vector.astype(np.float64), profile.feedback, False
+    feedback, has_own_vector = profile.feedback, False
     if state.model.has_history_users and profile.user >= 0:
         history = state.history(profile.user)
         feedback = Feedback.from_likes(history) if feedback is None else feedback.merged_with(history)
         has_own_vector = _has_own_vectors(state)
     elif feedback is None or profile.user >= 0:
         feedback = Feedback.from_likes(profile.history)
-    folded = state.fold_in.fit_user(feedback)[0].astype(np.float64)
-    is_folded_in = _is_close(folded, vector)
+    folded = state.fold_in.fit_user(feedback)[0]
+    is_folded_in = _is_close(embedding_of(folded), embedding_of(profile.vector))
     added = state.fold_in.contributions(feedback, folded, row) if is_folded_in or has_own_vector else None
     if added is None:
         return None
     remainder = added.remainder
     if not is_folded_in:
-        remainder = float((vector - folded) @ state.model.item_vectors[row].astype(np.float64))
+        model = state.model
+        remainder = model.score_of_vector(profile.vector, row) - model.score_of_vector(folded, row)
     return Contributions(feedback.rows, added.values, remainder)
 
 
 def _has_own_vectors(state: FittedState) -> bool:
-    """Return whether a user is the sum of their history vectors and an individual vector."""
+    """Return whether a user is the sum of their history and of an individual vector."""
+    if isinstance(state.model, HybridModel):
+        return True
     if not isinstance(state.model, EmbeddingModel) or state.model.normalized:
         return False
     return state.metadata["settings"].get("user_tower") == "both"

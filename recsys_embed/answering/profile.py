@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.errors import SettingError
+from recsys_embed.models.base import UserVector
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.state.fitted import FittedState
 
@@ -26,13 +26,13 @@ def _no_rows() -> Rows:
 class UserProfile:
     """A user to rank items for.
 
-    vector [d]: None for an anonymous user, whose items are ranked by popularity. bias: the user bias.
+    vector: of the model's own kind; None for an anonymous user, whose items are ranked by popularity. bias: the user bias.
     history: rows of items that they rated or like, ascending; explanations refer to them. disliked: rows of items that
     they dislike. By default, neither is recommended. user: their row, or -1 for a user whom the model does not know.
     feedback: what was folded in after training, or None.
     """
 
-    vector: Floats | None
+    vector: UserVector | None
     bias: float = 0.0
     history: Rows = field(default_factory=_no_rows)
     disliked: Rows = field(default_factory=_no_rows)

@@ -82,7 +82,7 @@ def rank_for(
         query = np.ones((1, 1), np.float32)
         index = state.popularity_index if rules.boost is None else rules.boost.popularity_index
     else:
-        query, index = state.model.queries_from_vectors(profile.vector[None], profile.bias), index_for(state, rules)
+        query, index = state.model.query(profile.vector, profile.bias), index_for(state, rules)
     scores, rows = rank_block(index, query, k, rules, (np.zeros(len(excluded), np.int64), excluded))
     n = int(np.count_nonzero(rows[0] >= 0))
     shortfall = _explain_shortfall(len(state.items), k, n, rules, excluded) if n < k else None
@@ -93,7 +93,7 @@ def scores_of(state: FittedState, profile: UserProfile, rows: Rows) -> Floats:
     """Return the scores of some item rows for a user, [n]; for an anonymous user, see `rank_for`."""
     if profile.vector is None:
         return state.popularity[rows]
-    return state.model.score(state.model.queries_from_vectors(profile.vector[None], profile.bias), rows)[0]
+    return state.model.score(state.model.query(profile.vector, profile.bias), rows)[0]
 
 
 def _explain_shortfall(items: int, k: int, found: int, rules: CompiledRules, excluded: Rows) -> str:

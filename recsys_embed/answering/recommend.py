@@ -10,7 +10,7 @@ from recsys_embed.answering.rank import check_k, rank_for
 from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.config.settings import Rules
 from recsys_embed.data.ids import Id, Rows
-from recsys_embed.retrieval.nearest import nearest_of
+from recsys_embed.retrieval.nearest import largest
 from recsys_embed.rules.compile import CompiledRules
 from recsys_embed.state.fitted import FittedState
 
@@ -41,8 +41,8 @@ def compile_rules(
 
 
 def nearest_in(state: FittedState, history: Rows, rows: Rows, k: int = 2) -> list[list[int]]:
-    """Return, for each item row, the k rows of a history nearest to it by cosine."""
+    """Return, for each item row, the k rows of a history that support it most."""
     if not len(history) or not len(rows):
         return [[] for _ in rows]
-    nearest: list[list[int]] = history[nearest_of(state.model.item_vectors, history, rows, k)[1]].tolist()
+    nearest: list[list[int]] = history[largest(state.model.support(history, rows), k)[1]].tolist()
     return nearest

@@ -75,9 +75,13 @@ _COSINE = {
 _GRAPH = {"bias_decay": 0.0, "user_decay": 1.0}
 
 
+# Families of models with item neighbours, which are fitted beside embeddings.
+HYBRIDS = ("auto", "neighbours", "ease", "both")
+
+
 # Gibbs sampling for squared error (training/gibbs.py), and the settings that it uses; all others apply to Adam only.
 _GIBBS = {"dim": 24, "epochs": 100}
-_GIBBS_SETTINGS = ("dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
+_GIBBS_SETTINGS = ("model_family", "embeddings", "dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
 
 
 class Size(NamedTuple):
@@ -97,9 +101,11 @@ def resolve_settings(
     has_content: whether items have descriptions. With method gibbs, Adam's settings stay None.
     Raises SettingError for settings that contradict each other.
     """
-    if model.family != "embedding":  # another family fills in its own settings
+    model = replace(model, model_family=model.model_family or "embeddings")
+    if model.model_family not in ("embeddings", *HYBRIDS):  # another family fills in its own settings
         return model, train
     loss = train.loss or default_loss(model.scorer, size)
+    _check_family(model, loss, size.is_graph)
     recipe = RECIPES.get((loss, model.scorer))
     if recipe is None:
         pairs = ", ".join(f"{a} with {b}" for a, b in RECIPES)
@@ -144,6 +150,15 @@ def resolve_settings(
         product = (train.lr or 0) * (getattr(train, name) or 0) * lr_scale
         check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
+
+
+def _check_family(model: ModelConfig, loss: str, is_graph: bool) -> None:
+    """Raise SettingError for a family with item neighbours where only embeddings can score."""
+    if model.model_family in HYBRIDS[1:] and (is_graph or loss in ("mse", "logistic")):
+        other = "--shared-ids" if is_graph else f"--loss {loss}"
+        raise SettingError(f"--model-family {model.model_family} ranks, and does not go with {other}: embeddings does")
+    if model.model_family not in ("neighbours", "ease") and not model.embeddings:
+        raise SettingError("--no-embeddings goes with --model-family neighbours or ease")
 
 
 def _check_graph(model: ModelConfig, train: TrainConfig, loss: str, has_content: bool) -> None:

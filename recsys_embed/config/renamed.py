@@ -14,6 +14,7 @@ RENAMED: dict[str, str] = {
     "clip": "max_grad_norm",
     "content_pace": "content_lr_scale",
     "continue": "warm_start",
+    "family": "model_family",
     "fix": "freeze",
     "hidden": "mlp_layers",
     "max_ratings": "max_support",
@@ -61,4 +62,9 @@ def current_names(values: Mapping[str, Any], old_names: Mapping[str, str] = RENA
 def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the facts of a training that a file holds, with "settings" under their current names."""
     settings = facts.get("settings")
-    return {**facts, "settings": current_names(settings)} if isinstance(settings, Mapping) else facts
+    if not isinstance(settings, Mapping):
+        return facts
+    settings = current_names(settings)
+    if settings.get("model_family") == "embedding":
+        settings["model_family"] = "embeddings"
+    return {**facts, "settings": settings}

@@ -70,9 +70,11 @@ class DataConfig:
 class ModelConfig:
     """The model's structure. None means: the recipe's value (`recipes.resolve_settings`)."""
 
-    family: Annotated[str, "family of models, of models/registry.py; the settings below are those of embedding"] = (
-        "embedding"
-    )
+    model_family: Annotated[
+        str | None,
+        "what scores: embeddings, neighbours (of items), ease (a closed form over all items), both (embeddings and "
+        "neighbours), or auto: what is best on validation data (default: auto in train, else embeddings)",
+    ] = None
     dim: Annotated[int | None, "width of every embedding"] = None
     scorer: Annotated[ScorerName, "how two vectors become a score"] = "dot"
     user_tower: Annotated[
@@ -86,9 +88,26 @@ class ModelConfig:
     mlp_layers: Annotated[str, "layer sizes of the mlp scorer"] = "64,32"
     biases: Annotated[bool, "give every user and item a bias"] = True
     init_scale: Annotated[float | None, "standard deviation of the initial vectors' length"] = None
+    embeddings: Annotated[bool, "train embeddings beside item neighbours or ease too: similar and maps use them"] = True
+    neighbours: Annotated[int | None, "neighbours of an item (default: 200, fewer for very many items)"] = None
+    l2: Annotated[float | None, "ridge penalty of item neighbours and ease (default: chosen on validation)"] = None
+    l2_share: Annotated[
+        float | None, "more penalty for a neighbour with more ratings: this share of their number (default: chosen)"
+    ] = None
+    popularity_power: Annotated[
+        float | None, "neighbours' scores are divided by an item's ratings to this power (default: chosen)"
+    ] = None
+    blend: Annotated[
+        float | None, "share of the neighbours in the score, from 0 to 1, the rest is the embeddings' (default: chosen)"
+    ] = None
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check(self.neighbours is None or 1 <= self.neighbours <= 2_000, "neighbours", self.neighbours, "from 1 to 2000")
+        for name in ("l2", "l2_share", "popularity_power"):
+            value = getattr(self, name)
+            check(value is None or 0 <= value < math.inf, name, value, "0 or more")
+        check(self.blend is None or 0 <= self.blend <= 1, "blend", self.blend, "from 0 to 1")
         check(self.dim is None or 1 <= self.dim <= 65_536, "dim", self.dim, "from 1 to 65536")
         check(not (self.cosine and self.scorer == "mlp"), "scorer", "mlp with --cosine", "dot with --cosine")
         check(self.temperature is None or self.temperature > 0, "temperature", self.temperature, "above 0")

@@ -173,12 +173,12 @@ class Ratings:
         """The number of ratings of each item, int64 [items]."""
         return np.bincount(self.item, minlength=len(self.items))
 
-    def matrix(self) -> csr_matrix:
-        """Return a sparse float32 matrix [users, items] with a one for each rating."""
+    def matrix(self, amounts: NDArray[np.float32] | None = None) -> csr_matrix:
+        """Return a sparse float32 matrix [users, items] with a one for each rating, or with these amounts [n]."""
         from scipy.sparse import csr_matrix
 
-        ones = (np.ones(len(self), np.float32), (self.user, self.item))
-        return csr_matrix(ones, shape=(len(self.users), len(self.items)))
+        amounts = np.ones(len(self), np.float32) if amounts is None else amounts
+        return csr_matrix((amounts, (self.user, self.item)), shape=(len(self.users), len(self.items)))
 
     def seen(self) -> UserItems:
         """Return the items that each user rated."""

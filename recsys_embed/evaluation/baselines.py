@@ -15,7 +15,7 @@ from recsys_embed.evaluation.cold_start import cold_only_metrics
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.features.encoder import Features
 from recsys_embed.models.content_ridge import ContentRidge, content_neighbours, random_ranker
-from recsys_embed.models.item_item import EASE_MAX_ITEMS, Ease
+from recsys_embed.models.ease import EASE_MAX_ITEMS, Ease
 from recsys_embed.models.popularity import popularity, recent_popularity
 from recsys_embed.models.ranker import Ranker
 

@@ -12,7 +12,7 @@ from recsys_embed.evaluation.cold_start import cold_metrics
 from recsys_embed.evaluation.evaluate import Report, Target, rank_metrics, rank_metrics_of, with_rating_errors
 from recsys_embed.evaluation.significance import paired
 from recsys_embed.features.item_features import ItemFeatures
-from recsys_embed.models.item_item import EASE_MAX_ITEMS
+from recsys_embed.models.ease import EASE_MAX_ITEMS
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
 

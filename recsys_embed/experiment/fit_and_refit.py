@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,17 +55,19 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     (data, model, train, run, content), split = configs, prepared.split
     tracker.params(settings(*configs))
 
-    def fit(rows: Ratings, held_out: Ratings, **given: Any) -> tuple[FittedState, TrainingResult]:
+    def fit(
+        rows: Ratings, held_out: Ratings, chosen: Mapping[str, Any], **given: Any
+    ) -> tuple[FittedState, TrainingResult]:
         return fit_state(
-            rows, (model, train, content), prepared.dataset.items, held_out=held_out, min_rating=data.min_rating,
+            rows, (replace(model, **chosen), train, content), prepared.dataset.items, held_out=held_out, min_rating=data.min_rating,
             item_features=prepared.item_features, warm_start=start, **given,
         )  # fmt: skip
 
     valid, held_out = split.valid.positives(data.min_rating), split.valid.concat(split.test)
     if not len(valid):
-        return Fit(*fit(split.train, held_out, tracker=tracker), split.train, None)
+        return Fit(*fit(split.train, held_out, {}, tracker=tracker), split.train, None)
     validate, (name, sign) = validation(split, data, train)
-    first, result = fit(split.train, held_out, validate=validate, monitor=(name, sign), tracker=tracker)
+    first, result = fit(split.train, held_out, {}, validate=validate, monitor=(name, sign), tracker=tracker)
     report = evaluate_on(first, valid, run, split.valid).summary()
     if result.history:  # a closed form has no epochs
         log.info(
@@ -77,14 +80,14 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     log.info("fitting again on train and validation for %d epochs", result.epochs)
     rows = split.train.concat(split.valid)
     try:
-        state, refit = fit(rows, split.test, epochs=result.epochs, tracker=ProgressOnly(tracker))
+        state, refit = fit(rows, split.test, result.chosen, epochs=result.epochs, tracker=ProgressOnly(tracker))
         interrupted = refit.stopped == "interrupted"
     except KeyboardInterrupt:
         interrupted = True
     if interrupted:
         log.warning("the fit on train and validation was interrupted: the model fitted on train alone is kept")
         return first_fit
-    refit.history = result.history
+    refit.history, refit.chosen = result.history, result.chosen
     return Fit(state, refit, rows, report)
 
 

@@ -7,6 +7,7 @@ import datetime
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def run_experiment(
         if start is not None:
             prepared = prepared.for_warm_start(start)
     data, dataset, split, item_features = prepared
+    model = replace(model, model_family=model.model_family or "auto")
     model, train = resolve_settings(model, train, size_of(split), content.any)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)
@@ -70,6 +72,7 @@ def run_experiment(
                 log.warning("interrupted before the end of the first epoch: nothing was saved")
                 raise
         state, history = fit.state, fit.result.history
+        facts["settings"] |= fit.result.chosen
         state.metadata.update({**facts, "metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id})
         state.metadata.update({"seconds": clock.seconds, "history": history})
         if start is not None:
@@ -124,7 +127,7 @@ def _model_folder(configs: Configs) -> Iterator[Path]:
         check_writable(Path(configs.run.out))
         yield Path(configs.run.out)
         return
-    name, method = short_name(configs.data.dataset), configs.train.loss or configs.model.family
+    name, method = short_name(configs.data.dataset), configs.train.loss or configs.model.model_family
     name = name.split(".")[0] or "ratings"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = create_unique_folder(Path("models") / f"{name}-{method}-{stamp}")

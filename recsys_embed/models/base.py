@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from numpy.typing import NDArray
 
@@ -17,17 +17,21 @@ OutputKind = Literal["score", "stars", "chance"]
 
 Arrays = dict[str, NDArray[Any]]
 
+# What a model holds of a user besides a bias: for embeddings an array [d]. Only the model and its fold-in look inside.
+UserVector = Any
+
 
 class ScoringModel(Protocol):
     """A trained model of one family as plain arrays.
 
-    A user is a vector [d] and a bias; what they hold is up to the family: an embedding, or the weights of a history.
+    A user is a `UserVector` and a bias: an embedding, or a history with weights, as the family needs.
     Queries [b, q] are users prepared for scoring; only the model itself interprets them.
-
-    family: the name in the registry and in the model folder.
     """
 
-    family: ClassVar[str]
+    @property
+    def family(self) -> str:
+        """The name of the family in the registry and in the model folder."""
+        ...
 
     @property
     def output(self) -> OutputKind:
@@ -46,7 +50,7 @@ class ScoringModel(Protocol):
 
     @property
     def dim(self) -> int:
-        """Length of a user vector."""
+        """Width of the item vectors and of the part of a user that is multiplied with them."""
         ...
 
     @property
@@ -64,24 +68,32 @@ class ScoringModel(Protocol):
         """Roughly the multiplications that scoring one user takes; an expensive model runs off the event loop."""
         ...
 
-    def user(self, row: int) -> tuple[Floats, float]:
-        """Return the vector [d] and the bias of a trained user."""
+    def user(self, row: int) -> tuple[UserVector, float]:
+        """Return the vector and the bias of a trained user."""
         ...
 
     def queries(self, users: Rows) -> Any:
         """Return trained users, by row, as queries [b, q]."""
         ...
 
-    def queries_from_vectors(self, vectors: Floats, bias: Floats | float = 0.0) -> Any:
-        """Return users given by vectors [b, d] and biases as queries [b, q]."""
+    def query(self, vector: UserVector, bias: float = 0.0) -> Any:
+        """Return a user given by their vector and bias as a query [1, q]."""
         ...
 
     def score(self, queries: Any, rows: Rows | None = None) -> Floats:
         """Return the scores of queries for all items [b, I], or for some item rows, as a new array."""
         ...
 
-    def score_components(self, bias: float, item: int, score: float) -> dict[str, float]:
-        """Return named terms that add up to the score of an item for a user with this bias."""
+    def score_components(self, vector: UserVector, bias: float, item: int, score: float) -> dict[str, float]:
+        """Return named terms that add up to the score of an item for a user."""
+        ...
+
+    def score_of_vector(self, vector: UserVector, row: int) -> float:
+        """Return what a user's vector adds to the score of an item row: the score without biases."""
+        ...
+
+    def support(self, history: Rows, rows: Rows) -> Floats:
+        """Return how much each item of a history [n] speaks for each item row [b, n], on any scale."""
         ...
 
     def predict(self, users: Rows, items: Rows) -> Floats:
@@ -96,7 +108,7 @@ class ScoringModel(Protocol):
         """Return the model with amounts [I] added to the scores of the items."""
         ...
 
-    def with_users(self, count: int, changed: Mapping[int, tuple[Floats, float]]) -> Self:
+    def with_users(self, count: int, changed: Mapping[int, tuple[UserVector, float]]) -> Self:
         """Return the model with `count` users, where those in `changed` (by row) have these vectors and biases.
 
         New users come after the existing ones; a new user who is not in `changed` gets a zero vector and bias.

@@ -14,6 +14,7 @@ from recsys_embed.data.ids import Rows
 from recsys_embed.features.encoder import Features
 from recsys_embed.features.ridge import FeatureMap
 from recsys_embed.models.base import Arrays, OutputKind
+from recsys_embed.retrieval.nearest import cosines
 
 # Hidden activations computed at once: 1 MB of float32, which fits a cache.
 _HIDDEN_BLOCK = 1 << 18
@@ -36,7 +37,7 @@ class EmbeddingModel:
         descriptions and a dot product; a loaded model has it in `ContentModel`.
     """
 
-    family: ClassVar[str] = "embedding"
+    family: ClassVar[str] = "embeddings"
 
     users: Floats
     items: Floats
@@ -120,7 +121,7 @@ class EmbeddingModel:
             users[row], biases[row] = vector, bias
         return replace(self, users=users, user_bias=biases)
 
-    def score_components(self, bias: float, item: int, score: float) -> dict[str, float]:
+    def score_components(self, vector: Floats, bias: float, item: int, score: float) -> dict[str, float]:
         """See `ScoringModel`."""
         biases = {"offset": self.offset, "user_bias": bias, "item_bias": float(self.item_bias[item])}
         return biases | {"mlp" if self.layers else "collaborative": score - sum(biases.values())}
@@ -167,6 +168,18 @@ class EmbeddingModel:
         queries[:, :-2], queries[:, -1] = vectors, 1
         queries[:, -2] = bias + np.float32(self.offset)
         return queries
+
+    def query(self, vector: Floats, bias: float = 0.0) -> Floats:
+        """See `ScoringModel`."""
+        return self.queries_from_vectors(vector[None], bias)
+
+    def score_of_vector(self, vector: Floats, row: int) -> float:
+        """See `ScoringModel`; for a dot product."""
+        return float(vector.astype(np.float64) @ self.items[row])
+
+    def support(self, history: Rows, rows: Rows) -> Floats:
+        """See `ScoringModel`: the cosines of the item vectors."""
+        return cosines(self.items, history, rows)
 
     def score(self, queries: Floats, rows: Rows | None = None) -> Floats:
         """Return the scores of queries [b, d + 2] for all items [b, I], or for some item rows."""

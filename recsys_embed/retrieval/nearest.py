@@ -1,4 +1,4 @@
-"""Nearest neighbours among a few rows, by cosine."""
+"""Nearest neighbours among a few rows."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 
 
-def nearest_of(vectors: Floats, candidates: Rows, rows: Rows, n: int) -> tuple[Floats, Rows]:
-    """Return the n' = min(n, candidates) candidate rows nearest to each of some rows of vectors [I, d].
-
-    Both results are [b, n']: cosines, and positions in `candidates`. Of equal cosines, the first candidate comes first.
-    A vector of zeros has the cosine 0 with every other.
-    """
+def cosines(vectors: Floats, candidates: Rows, rows: Rows) -> Floats:
+    """Return the cosines [b, n] of some rows of vectors [I, d] with candidate rows; 0 for a vector of zeros."""
     keys, queries = vectors[candidates], vectors[rows]
-    cosine = queries @ keys.T
+    cosine: Floats = queries @ keys.T
     cosine /= _lengths(keys)
     cosine /= _lengths(queries)[:, None]
-    n, line = min(n, len(candidates)), np.arange(len(rows))
-    best_cosines, positions = np.empty((len(rows), n), np.float32), np.empty((len(rows), n), np.int64)
+    return cosine
+
+
+def largest(table: Floats, n: int) -> tuple[Floats, Rows]:
+    """Return the n' = min(n, columns) largest values of each line of [b, columns], and their columns, both [b, n'].
+
+    Of equal values, the first comes first. The table is overwritten.
+    """
+    n, line = min(n, table.shape[1]), np.arange(len(table))
+    values, columns = np.empty((len(table), n), np.float32), np.empty((len(table), n), np.int64)
     for rank in range(n):
-        best = positions[:, rank] = cosine.argmax(axis=1)
-        best_cosines[:, rank] = cosine[line, best]
-        cosine[line, best] = -np.inf
-    return best_cosines, positions
+        best = columns[:, rank] = table.argmax(axis=1)
+        values[:, rank] = table[line, best]
+        table[line, best] = -np.inf
+    return values, columns
 
 
 def _lengths(vectors: Floats) -> Floats:

@@ -13,6 +13,7 @@ from recsys_embed.data.item_table import new_item_rows
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.features.images import find_images
 from recsys_embed.features.item_vectors import read_item_vectors
+from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.state.fitted import FittedState
 
 log = logging.getLogger("recsys_embed")
@@ -34,12 +35,13 @@ def add_items(
             undescribed,
             len(vocab),
         )
+    with_items = state.model.with_items if isinstance(state.model, HybridModel) else state.embeddings.with_items
     encoded, bias = replace(state.embeddings, feature_map=content.feature_map).encode(features)
     coverage = content.encoder.coverage(table)
     return state.replace(
         items=Vocab(pl.concat([state.items.series, vocab.series]), "item"),
         table=pl.concat([state.table, rows.with_columns(known_words=coverage)], how="diagonal"),
-        model=state.embeddings.with_items(encoded, bias),
+        model=with_items(encoded, bias),
         item_counts=np.concatenate((state.item_counts, np.zeros(len(vocab), np.int64))),
         content=content.with_items(features, encoded),
     )

@@ -20,6 +20,7 @@ from recsys_embed.features.common_tokens import TokenIndex
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import FoldIn
+from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.models.popularity import popularity_scores
 from recsys_embed.models.registry import family
 from recsys_embed.retrieval.approximate import ApproximateIndex
@@ -78,10 +79,11 @@ class FittedState:
 
     @property
     def embeddings(self) -> EmbeddingModel:
-        """The model as an `EmbeddingModel`. Raises SettingError for another family."""
-        if not isinstance(self.model, EmbeddingModel):
-            raise SettingError(f"this needs a model of embeddings; this one is of the family {self.model.family!r}")
-        return self.model
+        """The embeddings of the model. Raises SettingError for a model that has none."""
+        model = self.model.embedding if isinstance(self.model, HybridModel) else self.model
+        if not isinstance(model, EmbeddingModel) or not model.dim:
+            raise SettingError(f"this needs embeddings; this model of the family {self.model.family!r} has none")
+        return model
 
     @property
     def positive_threshold(self) -> float | None:

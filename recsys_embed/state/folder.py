@@ -40,7 +40,7 @@ def save_state(state: FittedState, folder: Path) -> Path:
         if getattr(state, field) is not None
     }
     header = {"package": __version__, **model_metadata, "shared": state.is_graph}
-    if state.model.family != "embedding":  # the default for folders without a family
+    if state.model.family != "embeddings":  # the default for folders without a family
         header["family"] = state.model.family
     bundle = Bundle(
         arrays={"vectors.safetensors": arrays, "seen.safetensors": user_items},
@@ -64,7 +64,7 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
     bundle = Bundle.read(folder, without=FILES, mapped=mmap)
     try:
         metadata, table = with_current_names(bundle.metadata["model.json"]), bundle.frames["items.parquet"]
-        kind = metadata.get("family", "embedding")
+        kind = metadata.get("family", "embeddings")
         if kind not in FAMILIES:
             raise BundleError(f"{folder} is a model of the family {kind!r}; this version reads {', '.join(FAMILIES)}")
         model = family(kind).load(bundle.arrays["vectors.safetensors"], metadata)

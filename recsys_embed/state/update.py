@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.models.base import UserVector
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.state.fitted import FittedState
 
@@ -85,7 +85,7 @@ def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
     return ratings.take(~repeated)
 
 
-def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[Floats, float]]:
+def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[UserVector, float]]:
     """Return the new vector and bias of each user with new positives, by row.
 
     As in training, all positives count equally; ratings below --min-rating are not positives.

@@ -15,6 +15,7 @@ from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError
 from recsys_embed.features.item_features import ItemFeatures, encode_items
 from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.models.registry import family
 from recsys_embed.state.content_model import ContentModel
 from recsys_embed.state.fitted import FittedState
@@ -62,10 +63,11 @@ def fit_state(
     request = FitRequest(
         ratings, positives, model, train, content, item_features, tracker, validate, monitor, epochs, warm_start
     )
-    result = family(model.family).fit(request)
+    result = family(model.model_family or "embeddings").fit(request)
     history_is_positives = result.model.has_history_users and len(positives) < len(ratings)
     metadata = {
-        "settings": settings(model, replace(train, device=result.device), content) | {"min_rating": min_rating},
+        "settings": settings(replace(model, **result.chosen), replace(train, device=result.device), content)
+        | {"min_rating": min_rating},
         "epochs": result.epochs,
         "metrics": {},
     }
@@ -89,6 +91,7 @@ def fit_state(
 def _content_model(
     item_features: ItemFeatures | None, result: TrainingResult, content: ContentConfig
 ) -> ContentModel | None:
-    if item_features is None or not isinstance(result.model, EmbeddingModel):
+    model = result.model.embedding if isinstance(result.model, HybridModel) else result.model
+    if item_features is None or not isinstance(model, EmbeddingModel) or not model.dim:
         return None
-    return ContentModel.of(item_features, result.model, content.image_size)
+    return ContentModel.of(item_features, model, content.image_size)

@@ -47,7 +47,7 @@ class TrainingResult:
 
     model: plain arrays of the best epoch. epochs: the number of the best epoch, from 1. history: the metrics of every
     epoch. seconds: the time of the training loop. stopped: why it ended: "epochs", "patience" or "interrupted". device:
-    where it ran.
+    where it ran. chosen: settings of the model that were chosen on validation data, by name.
     """
 
     model: ScoringModel
@@ -56,3 +56,4 @@ class TrainingResult:
     seconds: float = 0.0
     stopped: str = "epochs"
     device: DeviceName = "cpu"
+    chosen: dict[str, Any] = field(default_factory=dict)

@@ -67,7 +67,7 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
     """Return the facts that identify a study, or None if there is no study. Raises DataError for a broken file."""
     try:
         facts = with_current_names(json.loads((folder / FACTS).read_text(encoding="utf-8")))
-        facts["settings"] = {"family": "embedding", **facts["settings"]}
+        facts["settings"] = {"model_family": "embeddings", **facts["settings"]}
         return {**facts, "moved": [current_name(name) for name in facts["moved"]]}
     except FileNotFoundError:
         return None

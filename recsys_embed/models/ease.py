@@ -68,6 +68,14 @@ class Ease:
 
     def fit(self, regularization: float) -> Ranker:
         """Return the fitted ranking; its queries are the users' histories, sparse rows of ones."""
+        return self.ranker(self.weights(regularization))
+
+    def ranker(self, weights: Floats) -> Ranker:
+        """Return the ranking by weights, as `weights` returns them."""
+        return Ranker(ExactIndex(weights.T, _history_scores), lambda users: self.history[users])
+
+    def weights(self, regularization: float) -> Floats:
+        """Return the fitted weights [items, items]: what each item, a row, adds to the others."""
         from scipy.linalg.lapack import spotrf, spotri
 
         inverse = self.gram.copy()
@@ -85,17 +93,21 @@ class Ease:
             inverse[stop:, start:stop] = inverse[start:stop, stop:].T
         weights = np.divide(inverse, -inverse.diagonal(), out=inverse)
         np.fill_diagonal(weights, 0)
-        return Ranker(ExactIndex(weights.T, _history_scores), lambda users: self.history[users])
+        return weights
 
     def tune_regularization(self, quality: Callable[[Ranker], float]) -> float:
-        """Return the regularization in `EASE_LAMBDAS` whose ranking has the best quality.
+        """Return the regularization in `EASE_LAMBDAS` whose ranking has the best quality; see `tune`."""
+        return self.tune(lambda weights: quality(self.ranker(weights)))
+
+    def tune(self, quality: Callable[[Floats], float]) -> float:
+        """Return the regularization in `EASE_LAMBDAS` whose weights have the best quality.
 
         Quality has a single peak along them, so the search climbs from the middle and stops where quality falls.
         """
 
         @cache
         def quality_at(index: int) -> float:
-            return quality(self.fit(EASE_LAMBDAS[index]))
+            return quality(self.weights(EASE_LAMBDAS[index]))
 
         best = len(EASE_LAMBDAS) // 2
         for step in (1, -1):

@@ -1,0 +1,191 @@
+"""HybridModel: item neighbours beside embeddings, one score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from recsys_embed.arrays import Floats
+from recsys_embed.data.ids import Rows
+from recsys_embed.models.base import Arrays, OutputKind
+from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.item_weights import Histories, Ints, ItemWeights
+
+_ITEMS, _AMOUNTS, _WEIGHTS = "neighbours.", "histories.", ("indptr", "target", "weight")
+
+
+class HybridUser(NamedTuple):
+    """A user of a hybrid model: an embedding [d], and a history of items [n] with amounts [n]."""
+
+    embedding: Floats
+    items: Ints
+    amounts: Floats
+
+
+def embedding_of(vector: Any) -> Floats:
+    """Return the embedding [d] of a user vector of a hybrid model or of embeddings alone."""
+    embedding: Floats = vector.embedding if isinstance(vector, HybridUser) else vector
+    return embedding
+
+
+@dataclass(frozen=True)
+class HybridQueries:
+    """Users prepared for scoring by a hybrid model: queries of the embeddings [b, d + 2], and histories."""
+
+    embeddings: Floats
+    histories: Histories
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the embeddings' queries."""
+        return self.embeddings.shape
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    def __getitem__(self, lines: Any) -> HybridQueries:
+        return HybridQueries(self.embeddings[lines], self.histories[lines])
+
+
+@dataclass(frozen=True)
+class HybridModel:
+    """Item neighbours and embeddings. Implements `ScoringModel`.
+
+    score = scale x (score of the embeddings) + sum over the user's history of amount x weights[item] + boost.
+
+    family: "neighbours", "ease" or "both". embedding: trained beside; similar items and maps come from it, and with
+    `dim` 0 there is none. embedding_scale: 1, or 0 where neighbours alone score. share: the neighbours' share of the
+    score, for display. boosts [items]: amounts added to the scores of items, or None.
+    """
+
+    output: ClassVar[OutputKind] = "score"
+    scale: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    offset: ClassVar[float] = 0.0
+    has_history_users: ClassVar[bool] = True
+
+    family: str
+    embedding: EmbeddingModel
+    weights: ItemWeights
+    histories: Histories
+    embedding_scale: float = 1.0
+    share: float = 1.0
+    boosts: Floats | None = None
+
+    @property
+    def dim(self) -> int:
+        """See `ScoringModel`; the width of the embeddings."""
+        return self.embedding.dim
+
+    @property
+    def item_vectors(self) -> Floats:
+        """See `ScoringModel`."""
+        return self.embedding.items
+
+    @property
+    def scoring_cost(self) -> int:
+        """See `ScoringModel`."""
+        return self.embedding.scoring_cost + len(self.weights)
+
+    def user(self, row: int) -> tuple[HybridUser, float]:
+        """See `ScoringModel`."""
+        vector, bias = self.embedding.user(row)
+        return HybridUser(vector, *self.histories.user(row)), bias
+
+    def queries(self, users: Rows) -> HybridQueries:
+        """See `ScoringModel`."""
+        return HybridQueries(self.embedding.queries(users), self.histories[users])
+
+    def query(self, vector: HybridUser, bias: float = 0.0) -> HybridQueries:
+        """See `ScoringModel`."""
+        indptr = np.array([0, len(vector.items)])
+        return HybridQueries(self.embedding.query(vector.embedding, bias), Histories(indptr, *vector[1:]))
+
+    def score(self, queries: HybridQueries, rows: Rows | None = None) -> Floats:
+        """See `ScoringModel`."""
+        out = self.weights.scores(queries.histories)
+        out = out if rows is None else out[:, rows]
+        if self.embedding_scale:
+            out += np.float32(self.embedding_scale) * self.embedding.score(queries.embeddings, rows)
+        if self.boosts is not None:
+            out += self.boosts if rows is None else self.boosts[rows]
+        return out
+
+    def score_of_vector(self, vector: HybridUser, row: int) -> float:
+        """See `ScoringModel`."""
+        return self._embedding_part(vector, row) + self._neighbour_part(vector, row)
+
+    def _embedding_part(self, vector: HybridUser, row: int) -> float:
+        return self.embedding_scale and self.embedding_scale * self.embedding.score_of_vector(vector.embedding, row)
+
+    def _neighbour_part(self, vector: HybridUser, row: int) -> float:
+        return float(vector.amounts.astype(np.float64) @ self.weights.between(vector.items, np.array([row]))[:, 0])
+
+    def score_components(self, vector: HybridUser, bias: float, item: int, score: float) -> dict[str, float]:
+        """See `ScoringModel`."""
+        neighbours = self._neighbour_part(vector, item)
+        if not self.embedding_scale:
+            boost = {} if self.boosts is None else {"boost": float(self.boosts[item])}
+            return {"neighbours": score - sum(boost.values()), **boost}
+        rest = (score - neighbours) / self.embedding_scale
+        parts = self.embedding.score_components(vector.embedding, bias, item, rest)
+        return {name: self.embedding_scale * value for name, value in parts.items()} | {"neighbours": neighbours}
+
+    def support(self, history: Rows, rows: Rows) -> Floats:
+        """See `ScoringModel`: what the items of a history add, and their cosines where they add nothing."""
+        added = self.weights.between(history, rows).T
+        return np.where(added > 0, 2 + added / max(float(added.max(initial=0)), 1e-30), self._cosines(history, rows))
+
+    def _cosines(self, history: Rows, rows: Rows) -> Floats:
+        return self.embedding.support(history, rows)
+
+    def predict(self, users: Rows, items: Rows) -> Floats:
+        """See `ScoringModel`."""
+        out = np.empty(len(users), np.float32)
+        order = np.argsort(users, kind="stable")
+        edges = np.flatnonzero(np.diff(users[order], prepend=-1))
+        for start, stop in zip(edges, [*edges[1:], len(order)], strict=True):
+            lines = order[start:stop]
+            out[lines] = self.score(self.queries(users[lines[:1]]), items[lines])[0]
+        return out
+
+    def to_prediction(self, score: Floats) -> Floats:
+        """See `ScoringModel`."""
+        return score
+
+    def boosted(self, amounts: Floats) -> HybridModel:
+        """See `ScoringModel`."""
+        return replace(self, boosts=amounts if self.boosts is None else self.boosts + amounts)
+
+    def with_users(self, count: int, changed: Mapping[int, tuple[HybridUser, float]]) -> HybridModel:
+        """See `ScoringModel`."""
+        embedding = self.embedding.with_users(count, {row: (user.embedding, bias) for row, (user, bias) in changed.items()})
+        histories = self.histories.with_users(count, {row: user[1:] for row, (user, _) in changed.items()})
+        return replace(self, embedding=embedding, histories=histories)
+
+    def with_items(self, vectors: Floats, bias: Floats) -> HybridModel:
+        """Return the model with more items, which have no neighbours; see `EmbeddingModel.with_items`."""
+        embedding = self.embedding.with_items(vectors, bias)
+        return replace(self, embedding=embedding, weights=self.weights.with_items(len(embedding.items)))
+
+    def save(self) -> tuple[Arrays, dict[str, Any]]:
+        """See `ScoringModel`."""
+        arrays, metadata = self.embedding.save()
+        arrays = {**arrays, **{_ITEMS + name: getattr(self.weights, name) for name in _WEIGHTS}}
+        arrays |= {_AMOUNTS + name: getattr(self.histories, name) for name in ("indptr", "item", "amount")}
+        return arrays, {**metadata, "neighbours": {"scale": self.embedding_scale, "share": self.share}}
+
+    @classmethod
+    def load(cls, arrays: Arrays, metadata: Mapping[str, Any]) -> HybridModel:
+        """Restore a model from what `save` returned. Raises KeyError if something is missing."""
+        scales = metadata["neighbours"]
+        return cls(
+            family=metadata["family"],
+            embedding=EmbeddingModel.load({n: a for n, a in arrays.items() if "." not in n or n.startswith("layer.")}, metadata),
+            weights=ItemWeights(*(arrays[_ITEMS + name] for name in _WEIGHTS)),
+            histories=Histories(*(arrays[_AMOUNTS + name] for name in ("indptr", "item", "amount"))),
+            embedding_scale=scales["scale"],
+            share=scales["share"],
+        )
