@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from recsys_embed import DataConfig, load_dataset
 from recsys_embed.evaluation.baselines import choose_ease
 from recsys_embed.evaluation.evaluate import rank_metrics
-from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ease import Ease
+from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.training.optim import Group, RowLazyAdam
 

@@ -23,9 +23,9 @@ from recsys_embed import DataConfig, ModelConfig, Recommender, TrainConfig, load
 from recsys_embed.evaluation.baselines import choose_ease
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.significance import paired
+from recsys_embed.models.ease import Ease
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.models.fold_in.choose import fold_in_for
-from recsys_embed.models.ease import Ease
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 

@@ -13,6 +13,7 @@ import polars as pl
 from recsys_embed.answering import items as about_items
 from recsys_embed.answering.batch import iter_recommendations
 from recsys_embed.answering.explain import Explanation, explain
+from recsys_embed.answering.items import SimilarBy
 from recsys_embed.answering.predict import predict
 from recsys_embed.answering.profile import profile_of
 from recsys_embed.answering.rank import check_k
@@ -238,12 +239,18 @@ class Recommender:
         vector = profile_of(self.state, likes=one_or_more(self.items, likes)).vector
         return np.zeros(self.model.dim, np.float32) if vector is None else embedding_of(vector)
 
-    def similar(self, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
+    def similar(
+        self, items: Id | Iterable[Id], k: int = 10, *, by: SimilarBy | None = None, min_support: int = 0
+    ) -> pl.DataFrame:
         """Return the k items most similar to an item, or to each of several, by cosine.
 
-        Columns: of, item_id, title, score (the cosine), rank. Biases do not count, and the item itself is left out.
+        by: "embeddings" (the default if there are any), the cosine of vectors without biases; or "neighbours", that of
+            who rated the items, n_ij / (sqrt(n_i n_j) + 10), where n_ij users rated both.
+        min_support: only items with at least this many training ratings.
+        Columns: of, item_id, title, score (the cosine), rank and, by neighbours, together (n_ij). The item itself is
+        left out. Raises UnknownId, and SettingError for a model without embeddings.
         """
-        return about_items.similar(self.state, items, k)
+        return about_items.similar(self.state, items, k, by, min_support)
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
         """Return the k items most similar to a text, an image, or both (see `ContentModel.similarity`).

@@ -51,14 +51,20 @@ class Cooccurrence:
     def queries(self, users: Rows) -> Floats:
         return self.users[users]
 
-    def queries_from_vectors(self, vectors: Floats, bias: Floats | float = 0.0) -> Floats:
-        return np.asarray(vectors, np.float32)
+    def query(self, vector: Floats, bias: float = 0.0) -> Floats:
+        return np.asarray(vector[None], np.float32)
+
+    def score_of_vector(self, vector: Floats, row: int) -> float:
+        return float(vector @ self.weights[:, row])
+
+    def support(self, history: Rows, rows: Rows) -> Floats:
+        return self.weights[np.ix_(rows, history)]
 
     def score(self, queries: Floats, rows: Rows | None = None) -> Floats:
         rows = np.arange(self.dim) if rows is None else rows
         return queries @ self.weights[:, rows] + self.bias[rows]
 
-    def score_components(self, bias: float, item: int, score: float) -> dict[str, float]:
+    def score_components(self, vector: Floats, bias: float, item: int, score: float) -> dict[str, float]:
         return {"item_bias": float(self.bias[item]), "collaborative": score - float(self.bias[item])}
 
     def predict(self, users: Rows, items: Rows) -> Floats:

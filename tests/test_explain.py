@@ -21,7 +21,7 @@ from recsys_embed.features.item_features import encode_items
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.recommender import Recommender
-from recsys_embed.retrieval.nearest import nearest_of
+from recsys_embed.retrieval.nearest import cosines, largest
 
 WORLD, TABLE, _ = tastes()
 # One rating in seven is no positive: it is hidden, and no part of a history. Two items have no rating at all.
@@ -213,7 +213,7 @@ def test_nearest_own_is_the_naive_choice_and_equal_ones_go_by_row():
     length = np.where((n := np.linalg.norm(items, axis=1)) > 0, n, 1)
     cosine = (items @ items.T) / length / length[:, None]
     for n in (1, 3, 99):
-        values, places = nearest_of(items, own, rows, n)
+        values, places = largest(cosines(items, own, rows), n)
         assert values.shape == places.shape == (3, min(n, 25))
         for line, row in enumerate(rows):
             want = own[np.argsort(-cosine[row, own].round(5), kind="stable")][:n]
@@ -221,9 +221,9 @@ def test_nearest_own_is_the_naive_choice_and_equal_ones_go_by_row():
                 np.testing.assert_array_equal(cosine[row, own[places[line]]].round(5), cosine[row, want].round(5))
             np.testing.assert_allclose(values[line], cosine[row, own[places[line]]], atol=1e-6)
             assert len(set(places[line].tolist())) == places.shape[1]
-    assert nearest_of(items, np.array([9, 20, 31]), np.array([4]), 2)[1].tolist() == [[0, 1]]
-    assert nearest_of(items, own, np.array([12]), 3)[1].tolist() == [[0, 1, 2]]
-    assert nearest_of(items, own[:0], rows, 2)[1].shape == (3, 0)
+    assert largest(cosines(items, np.array([9, 20, 31]), np.array([4])), 2)[1].tolist() == [[0, 1]]
+    assert largest(cosines(items, own, np.array([12])), 3)[1].tolist() == [[0, 1, 2]]
+    assert largest(cosines(items, own[:0], rows), 2)[1].shape == (3, 0)
 
 
 def test_what_is_shared_is_counted(model):

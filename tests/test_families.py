@@ -22,7 +22,7 @@ def _registered(monkeypatch):
 
 @pytest.fixture
 def model():
-    return Recommender(ModelConfig(family="cooccurrence")).fit(TRAIN, TABLE, held_out=TEST)
+    return Recommender(ModelConfig(model_family="cooccurrence")).fit(TRAIN, TABLE, held_out=TEST)
 
 
 def naive(model, history):
@@ -67,15 +67,18 @@ def test_a_folder_says_of_which_family_it_is(model, tmp_path, monkeypatch):
 
 
 def test_what_needs_embeddings_says_so(model):
-    with pytest.raises(SettingError, match="needs a model of embeddings"):
+    with pytest.raises(SettingError, match="this needs embeddings"):
         model.use_index("approximate")
 
 
 def test_a_whole_run_of_another_family(tmp_path):
     run = RunConfig(track=False, out=str(tmp_path / "m"), resamples=0)
     data = DataConfig("synthetic:users=60,items=40,ratings=1200")
-    recommender, report = run_experiment(data, ModelConfig(family="cooccurrence"), run=run)
+    recommender, report = run_experiment(data, ModelConfig(model_family="cooccurrence"), run=run)
     assert report["metrics"]["test"]["ndcg_at_10"] > report["metrics"]["baselines"]["popularity"]["ndcg_at_10"] * 0.9
     assert Recommender.load(tmp_path / "m").recommend(k=3).equals(recommender.recommend(k=3))
-    with pytest.raises(SettingError, match="family must be one of embedding, cooccurrence, got 'none'"):
-        run_experiment(data, ModelConfig(family="none"), run=run)
+    with pytest.raises(
+        SettingError,
+        match="model-family must be one of auto, embeddings, neighbours, ease, both, cooccurrence, got 'none'",
+    ):
+        run_experiment(data, ModelConfig(model_family="none"), run=run)

@@ -127,7 +127,7 @@ def test_a_file_gives_back_what_was_written(tmp_path_factory, lr, epochs, tower,
     [
         ("dim = ", "not a readable preset"),
         ("nothing = 1", "no key 'nothing'; there are about, source, validation, settings"),
-        ("[settings]\nsize = 4", "no setting 'size'; there are family, dim"),
+        ("[settings]\nsize = 4", "no setting 'size'; there are model_family, dim"),
         ("[settings]\nseed = 4", "no setting 'seed'"),
         ('[settings]\ndim = "big"', "dim must be a whole number, got 'big'"),
         ("[settings]\ndim = 4.5", "dim must be a whole number, got 4.5"),
@@ -152,7 +152,7 @@ def test_unknown_names_list_what_there_is(here):
         preset("nothing")
     with pytest.raises(SettingError, match=r"no preset file nothing\.toml"):
         preset("nothing.toml")
-    with pytest.raises(SettingError, match="no setting 'size'; there are family, dim, "):
+    with pytest.raises(SettingError, match="no setting 'size'; there are model_family, dim, "):
         preset("ml-1m", size=3)
     assert preset("ml-1m", seed=3).train.seed == 3 and "seed" not in SETTINGS
 

@@ -18,9 +18,9 @@ from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.baselines import choose_ease
 from recsys_embed.evaluation.evaluate import align_to_model, evaluate, rank_metrics
 from recsys_embed.kernels import available
-from recsys_embed.models import ease
-from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models import ease as ease_module
 from recsys_embed.models.ease import EASE_LAMBDAS, Ease
+from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.popularity import popularity, recent_popularity
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval import exact as index
@@ -339,7 +339,7 @@ def test_recent_popularity_looks_at_the_newest_rows():
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, monkeypatch):
-    monkeypatch.setattr(ease, "use_kernel", lambda name, numbers: kernel and available(name))
+    monkeypatch.setattr(ease_module, "use_kernel", lambda name, numbers: kernel and available(name))
     x = np.zeros((60, 40))
     x[world.user, world.item] = 1
     expected = np.zeros((40, 40))
@@ -353,7 +353,7 @@ def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, mon
 
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_of_many_items_is_its_closed_form(kernel, monkeypatch):
-    monkeypatch.setattr(ease, "use_kernel", lambda name, numbers: kernel and available(name))
+    monkeypatch.setattr(ease_module, "use_kernel", lambda name, numbers: kernel and available(name))
     ratings = load_dataset("synthetic:users=90,items=700,ratings=9000").ratings
     ease, x = Ease(ratings), ratings.matrix().toarray().astype(float)
     np.testing.assert_array_equal(ease.gram, x.T @ x)

@@ -234,7 +234,7 @@ def test_a_study_of_an_earlier_version_goes_on_as_it_would_have(quick, monkeypat
     old = {new: old for old, new in RENAMED.items() if old != "start"}
     facts = Path("studies/parts/study.json")
     before = json.loads(facts.read_text())
-    before["settings"] = {old.get(n, n): v for n, v in before["settings"].items() if n != "family"}
+    before["settings"] = {old.get(n, n): v for n, v in before["settings"].items() if n != "model_family"}
     facts.write_text(json.dumps(before | {"moved": [old.get(n, n) for n in before["moved"]]}))
     assert "content_pace" in facts.read_text() and "content_lr_scale" not in facts.read_text()
     with contextlib.closing(sqlite3.connect("studies/parts/study.db")) as database, database:
@@ -384,7 +384,7 @@ def test_a_study_belongs_to_one_process_and_to_one_start(quick, here):
 
 
 def test_names_of_studies_count_up(tmp_path):
-    facts = {"moved": ["lr"], "settings": {"family": "embedding", "dim": 3}}
+    facts = {"moved": ["lr"], "settings": {"model_family": "embeddings", "dim": 3}}
     for name in ("a", "a-2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.json").write_text(json.dumps({"moved": ["lr"], "settings": {"dim": len(name)}}))

@@ -46,8 +46,8 @@ from recsys_embed.arrays import Floats
 from recsys_embed.config.recipes import Size, resolve_settings
 from recsys_embed.data.splits import Split
 from recsys_embed.evaluation.evaluate import rank_metrics
-from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ease import EASE_LAMBDAS, Ease
+from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.plots.style import COLOURS, INK, Label, new_figure, place_labels, save_figure, style_axes
 from recsys_embed.retrieval.exact import ExactIndex

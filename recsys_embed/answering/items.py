@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -11,18 +12,49 @@ import polars as pl
 from recsys_embed.answering.rank import check_k
 from recsys_embed.answering.tables import as_table, rows_of
 from recsys_embed.answering.titles import find_item as find_row
-from recsys_embed.data.ids import Id
+from recsys_embed.data.ids import Id, Rows
 from recsys_embed.errors import SettingError, UnknownId
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.state.fitted import FittedState
 
+SimilarBy = Literal["embeddings", "neighbours"]
 
-def similar(state: FittedState, items: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
-    """Return the k items most similar to each item by cosine; see `Recommender.similar`."""
+# Added to the denominator of the cosine of two items' users, so that a few common users are no proof.
+_SHRINKAGE = np.float32(10.0)
+
+
+def similar(
+    state: FittedState, items: Id | Iterable[Id], k: int = 10, by: str | None = None, min_support: int = 0
+) -> pl.DataFrame:
+    """Return the k items most similar to each item; see `Recommender.similar`."""
     check_k(k)
-    rows = rows_of(state.items, items)
-    scores, neighbours = state.cosine_index.neighbours(rows, k)
-    return as_table(state, scores, neighbours, of=state.items.ids(rows))
+    by, rows = by or default_similarity(state), rows_of(state.items, items)
+    if by not in get_args(SimilarBy):
+        raise SettingError(f"by must be one of {', '.join(get_args(SimilarBy))}, got {by!r}")
+    allowed = state.item_counts >= min_support if min_support > 0 else None
+    if by == "embeddings":
+        state.embeddings  # noqa: B018 - raises SettingError where there are none
+        scores, neighbours = state.cosine_index.neighbours(rows, k, allowed)
+        return as_table(state, scores, neighbours, of=state.items.ids(rows))
+    together = np.stack([_common_users(state, row) for row in rows.tolist()]) if len(rows) else np.zeros((0, 0), int)
+    count = np.maximum(1, state.users_of_items.count)
+    cosine = (together / (np.sqrt(count * count[rows, None]) + _SHRINKAGE)).astype(np.float32)
+    cosine[(together == 0) | (False if allowed is None else ~allowed)] = -np.inf
+    cosine[np.arange(len(rows)), rows] = -np.inf
+    scores, neighbours = topk(cosine, k)
+    table = as_table(state, scores, neighbours, of=state.items.ids(rows))
+    return table.with_columns(together=np.take_along_axis(together, neighbours, 1)[neighbours >= 0])
+
+
+def default_similarity(state: FittedState) -> SimilarBy:
+    """Return what `similar` goes by: embeddings, or the neighbours of a model that has no embeddings."""
+    return "embeddings" if state.model.item_vectors.shape[1] else "neighbours"
+
+
+def _common_users(state: FittedState, row: int) -> Rows:
+    """Return how many users have both an item and each other item, int64 [items]."""
+    _, items = state.seen.pairs_of(state.users_of_items[row])
+    return np.bincount(items, minlength=len(state.items))
 
 
 def search(state: FittedState, query: str | None, k: int = 10, image: str | Path | None = None) -> pl.DataFrame:

@@ -9,8 +9,7 @@ import numpy as np
 
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.errors import SettingError
-from recsys_embed.models.base import UserVector
-from recsys_embed.models.fold_in.base import Feedback
+from recsys_embed.models.fold_in.base import Feedback, UserVector
 from recsys_embed.state.fitted import FittedState
 
 # Weight of the lowest rating and of a dislike, where a like weighs 1 (experiments/LOG.md). It is close to zero, since
@@ -26,7 +25,7 @@ def _no_rows() -> Rows:
 class UserProfile:
     """A user to rank items for.
 
-    vector: of the model's own kind; None for an anonymous user, whose items are ranked by popularity. bias: the user bias.
+    vector: None for an anonymous user, whose items are ranked by popularity. bias: the user bias.
     history: rows of items that they rated or like, ascending; explanations refer to them. disliked: rows of items that
     they dislike. By default, neither is recommended. user: their row, or -1 for a user whom the model does not know.
     feedback: what was folded in after training, or None.

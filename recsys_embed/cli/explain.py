@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 _PART_MEANINGS = {
     "popularity": "log(1 + the item's ratings): there is no feedback to go by",
     "collaborative": "what the vectors have in common, learned from ratings",
+    "neighbours": "what the user's items add to it, learned from which items are rated together",
     "text": "what they have in common through the item's content",
     "mlp": "the MLP's output for both vectors, which has no parts",
     "item_bias": "the item's bias: the same for all users",
     "user_bias": "the user's bias: the same for all items",
     "offset": "the same for all users and items",
+    "boost": "what a rule adds",
 }
 
 

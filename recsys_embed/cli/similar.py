@@ -14,26 +14,39 @@ from recsys_embed.cli.output import echo, print_json, print_table
 def similar(
     item: Annotated[str, typer.Option(help="An item's id or title.")],
     k: K = 10,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="<name>",
+            help="embeddings: the nearest vectors; neighbours: rated by the same users. (default: embeddings, if the "
+            "model has any)",
+        ),
+    ] = None,
+    min_support: Annotated[int, typer.Option(help="Only items with at least this many training ratings.", min=0)] = 0,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
-    """List the items whose vectors are nearest to an item's.
+    """List the items that are most similar to an item.
 
-    Example: recsys similar --item "Toy Story"
+    Example: recsys similar --item "Toy Story" --by neighbours
     """
     recommender, folder = load(model)
-    item_id = recommender.find_item(item)
-    table = recommender.similar(item_id, k)
+    from recsys_embed.answering.items import default_similarity
+
+    item_id, by = recommender.find_item(item), by or default_similarity(recommender.state)
+    table = recommender.similar(item_id, k, by=by, min_support=min_support)  # type: ignore[arg-type]
     if json:
-        items = table.select(item="item_id", title="title", score="score", rank="rank").to_dicts()
-        return print_json({"item": item_id, "items": items, "model": str(folder)})
+        together = [name for name in ("together",) if name in table.columns]
+        items = table.select(*together, item="item_id", title="title", score="score", rank="rank").to_dicts()
+        return print_json({"item": item_id, "by": by, "items": items, "model": str(folder)})
     row = int(recommender.items.rows([item_id])[0])
     title, count = recommender.table["title"][row], int(recommender.item_counts[row])
     unit = "edges" if recommender.is_graph else "ratings"
-    echo(f"Nearest to {item_id} {title}   ({count:,} {unit})   model {folder}")
+    echo(f"Nearest to {item_id} {title}   ({count:,} {unit})   by {by}   model {folder}")
     counts = recommender.item_counts[recommender.items.rows(table["item_id"])]
+    names = ["cosine", *(["together"] if by == "neighbours" else []), unit]
     rows = [
-        [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", f"{n:,}"]
-        for r, n in zip(table.to_dicts(), counts, strict=True)
+        [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", *(f"{r[n]:,}" for n in names[1:-1]), f"{count:,}"]
+        for r, count in zip(table.to_dicts(), counts, strict=True)
     ]
-    return print_table(["#", "item", "title", "cosine", unit], rows, f"# item cosine {unit}")
+    return print_table(["#", "item", "title", *names], rows, f"# item {' '.join(names)}")

@@ -11,7 +11,8 @@ from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig,
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
-    "dataset", "items", "min_rating", "split", "loss", "dim", "epochs", "text", "preset", "warm_start", "out", "json",
+    "dataset", "items", "min_rating", "split", "model_family", "loss", "dim", "epochs", "text", "preset", "warm_start",
+    "out", "json",
 )  # fmt: skip
 
 
@@ -29,6 +30,7 @@ def train(
     Example: recsys train --dataset movielens
     """
     from recsys_embed.experiment.run import run_experiment
+    from recsys_embed.models.hybrid import describe_share
 
     _, report = run_experiment(data, model, train, run, content)
     if json:
@@ -37,10 +39,12 @@ def train(
     if metrics["test"]:
         echo(f"test, {metrics['test']['users']:,} users (all rated items are ranked, except the user's training items)")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
-        _print_difference(metrics["baselines"])
+        _print_verdict(metrics["baselines"])
         _print_liked(metrics)
         if metrics.get("cold"):
             print_cold(metrics["cold"])
+    if report["settings"].get("blend") is not None:
+        echo(f"scores come from {describe_share(report['settings']['blend'])}")
     echo(
         f"{report['epochs']} epochs; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
         f"evaluation {seconds['evaluate']:.1f} s",
@@ -62,14 +66,29 @@ def _print_metrics(rows: dict[str, dict[str, Any]]) -> None:
         echo(f"95 % interval of this model's ndcg_at_10: {low:.4f} to {high:.4f}")
 
 
-def _print_difference(baselines: dict[str, Any]) -> None:
-    """Print how far the model is above the strongest baseline that was measured, with the paired interval."""
-    difference = baselines.get("ease", baselines.get("popularity", {})).get("difference")
-    if difference:
-        name = "EASE" if "ease" in baselines else "popularity"
-        span = f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
-        clear = "clear" if difference["clear"] else "not clear"
-        echo(f"against {name}, user by user: {span} in {difference['metric']}, p {difference['p']:.3f}: {clear}")
+# What to try where a baseline is better than the model.
+_ADVICE = {
+    "ease": "try --model-family ease, or recsys tune",
+    "popularity": "there may be too few ratings per user for more; recsys tune may find better settings",
+    "recent_popularity": "tastes change here: judge with --split time, and train on recent ratings",
+}
+
+
+def _print_verdict(baselines: dict[str, Any]) -> None:
+    """Print whether the model is better than the best baseline, by the paired difference, and what to try if not."""
+    measured = {name: values for name, values in baselines.items() if "difference" in values}
+    if not measured:
+        return
+    best = max(measured, key=lambda name: measured[name]["ndcg_at_10"])
+    difference = measured[best]["difference"]
+    name = "EASE" if best == "ease" else best.replace("_", " ")
+    verdict = ("better than" if difference["mean"] > 0 else "worse than") if difference["clear"] else "equal to"
+    span = f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
+    echo(f"against {name}, user by user: {span} in {difference['metric']}, p {difference['p']:.3f}")
+    echo(
+        f"verdict: {verdict} {name}, the best of these baselines"
+        + (f"; {_ADVICE.get(best, 'recsys tune may find better settings')}" if verdict == "worse than" else "")
+    )
 
 
 def _print_liked(metrics: dict[str, Any]) -> None:

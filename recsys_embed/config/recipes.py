@@ -81,7 +81,20 @@ HYBRIDS = ("auto", "neighbours", "ease", "both")
 
 # Gibbs sampling for squared error (training/gibbs.py), and the settings that it uses; all others apply to Adam only.
 _GIBBS = {"dim": 24, "epochs": 100}
-_GIBBS_SETTINGS = ("model_family", "embeddings", "dim", "scorer", "loss", "method", "epochs", "patience", "refit", "seed", "device", "threads")
+_GIBBS_SETTINGS = (
+    "model_family",
+    "embeddings",
+    "dim",
+    "scorer",
+    "loss",
+    "method",
+    "epochs",
+    "patience",
+    "refit",
+    "seed",
+    "device",
+    "threads",
+)
 
 
 class Size(NamedTuple):

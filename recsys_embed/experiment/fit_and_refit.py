@@ -59,8 +59,8 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         rows: Ratings, held_out: Ratings, chosen: Mapping[str, Any], **given: Any
     ) -> tuple[FittedState, TrainingResult]:
         return fit_state(
-            rows, (replace(model, **chosen), train, content), prepared.dataset.items, held_out=held_out, min_rating=data.min_rating,
-            item_features=prepared.item_features, warm_start=start, **given,
+            rows, (replace(model, **chosen), train, content), prepared.dataset.items, held_out=held_out,
+            min_rating=data.min_rating, item_features=prepared.item_features, warm_start=start, **given,
         )  # fmt: skip
 
     valid, held_out = split.valid.positives(data.min_rating), split.valid.concat(split.test)

@@ -45,7 +45,7 @@ def run_experiment(
     The report is what `recsys train --json` prints: model, run_id, dataset, settings, metrics, seconds, epochs.
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
-    content = content or ContentConfig()
+    content, model = content or ContentConfig(), replace(model, model_family=model.model_family or "auto")
     preset = checked_preset(run.preset, model, train) or inherited_settings_of(run.warm_start)
     start = load_state(Path(run.warm_start)) if run.warm_start else None
     # No command line reproduces a data set passed as an object.
@@ -56,7 +56,6 @@ def run_experiment(
         if start is not None:
             prepared = prepared.for_warm_start(start)
     data, dataset, split, item_features = prepared
-    model = replace(model, model_family=model.model_family or "auto")
     model, train = resolve_settings(model, train, size_of(split), content.any)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)

@@ -63,6 +63,11 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(inline="always", fastmath=_FASTMATH, error_model="numpy")(function)
 
 
+def called(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels call, with the options of kernels."""
+    return numba.njit(nogil=True, fastmath=_FASTMATH, error_model="numpy")(function)
+
+
 def num_threads() -> int:
     """Return how many threads kernels use: as many as torch where it is loaded, else one for each core."""
     torch = sys.modules.get("torch")

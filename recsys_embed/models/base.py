@@ -11,14 +11,11 @@ from numpy.typing import NDArray
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.user_items import UserItems
-from recsys_embed.models.fold_in.base import FoldIn
+from recsys_embed.models.fold_in.base import FoldIn, UserVector
 
 OutputKind = Literal["score", "stars", "chance"]
 
 Arrays = dict[str, NDArray[Any]]
-
-# What a model holds of a user besides a bias: for embeddings an array [d]. Only the model and its fold-in look inside.
-UserVector = Any
 
 
 class ScoringModel(Protocol):

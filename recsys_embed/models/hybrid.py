@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.models.base import Arrays, OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
-from recsys_embed.models.item_weights import Histories, Ints, ItemWeights
+from recsys_embed.models.item_weights import Histories, Ints, ItemWeights, length_factors
 
 _ITEMS, _AMOUNTS, _WEIGHTS = "neighbours.", "histories.", ("indptr", "target", "weight")
 
@@ -29,6 +30,14 @@ def embedding_of(vector: Any) -> Floats:
     """Return the embedding [d] of a user vector of a hybrid model or of embeddings alone."""
     embedding: Floats = vector.embedding if isinstance(vector, HybridUser) else vector
     return embedding
+
+
+def describe_share(share: float) -> str:
+    """Return what a score is made of, in words. share: that of the neighbours."""
+    percent = round(100 * share)
+    if percent in (0, 100):
+        return "item neighbours alone" if percent else "embeddings alone"
+    return f"item neighbours {percent} %, embeddings {100 - percent} %"
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ class HybridQueries:
 class HybridModel:
     """Item neighbours and embeddings. Implements `ScoringModel`.
 
-    score = scale x (score of the embeddings) + sum over the user's history of amount x weights[item] + boost.
+    score = scale x (score of the embeddings) + (sum over the history of amount x weights[item]) / sqrt(sum of absolute
+    amounts) + boost. The root lets a history of a few items weigh almost as much as a long one (experiments/LOG.md).
 
     family: "neighbours", "ease" or "both". embedding: trained beside; similar items and maps come from it, and with
     `dim` 0 there is none. embedding_scale: 1, or 0 where neighbours alone score. share: the neighbours' share of the
@@ -105,7 +115,7 @@ class HybridModel:
 
     def score(self, queries: HybridQueries, rows: Rows | None = None) -> Floats:
         """See `ScoringModel`."""
-        out = self.weights.scores(queries.histories)
+        out = self.weights.scores(queries.histories.normalized())
         out = out if rows is None else out[:, rows]
         if self.embedding_scale:
             out += np.float32(self.embedding_scale) * self.embedding.score(queries.embeddings, rows)
@@ -121,7 +131,13 @@ class HybridModel:
         return self.embedding_scale and self.embedding_scale * self.embedding.score_of_vector(vector.embedding, row)
 
     def _neighbour_part(self, vector: HybridUser, row: int) -> float:
-        return float(vector.amounts.astype(np.float64) @ self.weights.between(vector.items, np.array([row]))[:, 0])
+        return float(self.neighbour_contributions(vector.items, vector.amounts, row).sum())
+
+    def neighbour_contributions(self, items: Ints | Rows, amounts: Floats, row: int) -> NDArray[np.float64]:
+        """Return what each of n items with amounts [n] adds to the score of an item row, [n]."""
+        factor = length_factors(np.abs(amounts).sum())
+        added: NDArray[np.float64] = amounts.astype(np.float64) * self.weights.between(items, np.array([row]))[:, 0]
+        return added * factor
 
     def score_components(self, vector: HybridUser, bias: float, item: int, score: float) -> dict[str, float]:
         """See `ScoringModel`."""
@@ -130,8 +146,8 @@ class HybridModel:
             boost = {} if self.boosts is None else {"boost": float(self.boosts[item])}
             return {"neighbours": score - sum(boost.values()), **boost}
         rest = (score - neighbours) / self.embedding_scale
-        parts = self.embedding.score_components(vector.embedding, bias, item, rest)
-        return {name: self.embedding_scale * value for name, value in parts.items()} | {"neighbours": neighbours}
+        components = self.embedding.score_components(vector.embedding, bias, item, rest)
+        return {name: self.embedding_scale * value for name, value in components.items()} | {"neighbours": neighbours}
 
     def support(self, history: Rows, rows: Rows) -> Floats:
         """See `ScoringModel`: what the items of a history add, and their cosines where they add nothing."""
@@ -161,7 +177,9 @@ class HybridModel:
 
     def with_users(self, count: int, changed: Mapping[int, tuple[HybridUser, float]]) -> HybridModel:
         """See `ScoringModel`."""
-        embedding = self.embedding.with_users(count, {row: (user.embedding, bias) for row, (user, bias) in changed.items()})
+        embedding = self.embedding.with_users(
+            count, {row: (user.embedding, bias) for row, (user, bias) in changed.items()}
+        )
         histories = self.histories.with_users(count, {row: user[1:] for row, (user, _) in changed.items()})
         return replace(self, embedding=embedding, histories=histories)
 
@@ -183,7 +201,9 @@ class HybridModel:
         scales = metadata["neighbours"]
         return cls(
             family=metadata["family"],
-            embedding=EmbeddingModel.load({n: a for n, a in arrays.items() if "." not in n or n.startswith("layer.")}, metadata),
+            embedding=EmbeddingModel.load(
+                {n: a for n, a in arrays.items() if "." not in n or n.startswith("layer.")}, metadata
+            ),
             weights=ItemWeights(*(arrays[_ITEMS + name] for name in _WEIGHTS)),
             histories=Histories(*(arrays[_AMOUNTS + name] for name in ("indptr", "item", "amount"))),
             embedding_scale=scales["scale"],

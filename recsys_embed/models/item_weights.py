@@ -53,6 +53,12 @@ class Histories:
         at = np.repeat(self.indptr[rows] - indptr[:-1], count) + np.arange(indptr[-1])
         return Histories(indptr, self.item[at], self.amount[at])
 
+    def normalized(self) -> Histories:
+        """Return the histories with amounts divided by the square root of their sum, so that short ones count too."""
+        count = np.diff(self.indptr)
+        total = np.bincount(np.repeat(np.arange(len(self)), count), np.abs(self.amount), minlength=len(self))
+        return Histories(self.indptr, self.item, self.amount * np.repeat(length_factors(total), count))
+
     def with_users(self, count: int, changed: Mapping[int, tuple[Ints, Floats]]) -> Histories:
         """Return the histories of `count` users, where those in `changed` (by row) have these items and amounts."""
         size = np.zeros(count, np.int64)
@@ -72,6 +78,11 @@ class Histories:
             span = slice(indptr[row], indptr[row + 1])
             item[span], amount[span] = values
         return Histories(indptr, item, amount)
+
+
+def length_factors(total: NDArray[Any]) -> Floats:
+    """Return 1 / sqrt(total), or 1 where the total is 0. total: sums of absolute amounts."""
+    return np.asarray(1 / np.sqrt(np.where(total > 0, total, 1)), np.float32)
 
 
 @dataclass(frozen=True)

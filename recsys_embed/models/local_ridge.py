@@ -89,9 +89,7 @@ class LocalRidge:
         )  # fmt: skip
         return order, indptr, count, column, value
 
-    def _fit_numba(
-        self, penalties: Sequence[Penalty], progress: Callable[[float, float], None]
-    ) -> tuple[Ints, Floats]:
+    def _fit_numba(self, penalties: Sequence[Penalty], progress: Callable[[float, float], None]) -> tuple[Ints, Floats]:
         """Do what `_fit` does, on all threads and in bounded memory."""
         from recsys_embed.kernels.compiled import parallel_for
         from recsys_embed.kernels.neighbours import local_ridge

@@ -109,9 +109,9 @@ class CosineIndex(ExactIndex):
         normalized: Floats = self.keys[rows] * self.inverse_lengths[rows, None]
         return normalized
 
-    def neighbours(self, rows: Rows, k: int) -> tuple[Floats, Rows]:
+    def neighbours(self, rows: Rows, k: int, allowed: Mask | None = None) -> tuple[Floats, Rows]:
         """Return the k nearest neighbours of each row, without itself: cosines and rows [b, k'], as in `search`."""
-        return self.search(self.directions(rows), k, exclude=(np.arange(len(rows)), rows))
+        return self.search(self.directions(rows), k, allowed, (np.arange(len(rows)), rows))
 
 
 def _pairs_within(subset: Rows, query: Rows, keys: Rows) -> Pairs:

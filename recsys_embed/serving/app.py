@@ -266,7 +266,12 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
     async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
         model = service.model
         _check_k(query.k, service.config.max_k)
-        return _json({**await service.run(lambda: model.similar(query.item, query.k)), "model": model.name})
+        return _json(
+            {
+                **await service.run(lambda: model.similar(query.item, query.k, query.by, query.min_support)),
+                "model": model.name,
+            }
+        )
 
     @app.get("/predict", response_model=schema.PredictResponse, summary="Predict a user's rating of an item")
     async def predict(query: Annotated[schema.PredictQuery, Query()]) -> Response:

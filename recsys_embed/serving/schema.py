@@ -6,6 +6,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
+from recsys_embed.answering.items import SimilarBy
 from recsys_embed.config.fields import options
 from recsys_embed.config.settings import OnUnknown, Rules
 
@@ -114,6 +115,8 @@ class SimilarQuery(_Strict):
 
     item: ItemId = Field(description="an item's id")
     k: int = Field(10, ge=1, description="length of the list")
+    by: SimilarBy | None = Field(None, description="nearest vectors, or rated by the same users")
+    min_support: int = Field(0, ge=0, description="only items with at least this many training ratings")
 
 
 class PredictQuery(_Strict):
@@ -192,6 +195,14 @@ class ListedItem(ItemRef):
     why: list[ItemRef] | None = None
 
 
+class SimilarItem(ItemRef):
+    """An item like another one. together: how many users have both, by neighbours only."""
+
+    score: float
+    rank: int
+    together: int | None = None
+
+
 class RecommendResponse(BaseModel):
     """A list. short: why it holds fewer items than requested."""
 
@@ -208,10 +219,11 @@ class RecommendBatchResponse(BaseModel):
 
 
 class SimilarResponse(BaseModel):
-    """The items nearest to one, by cosine."""
+    """The items nearest to one, by the cosine of vectors (embeddings) or of their users (neighbours)."""
 
     item: int | str
-    items: list[ListedItem]
+    by: SimilarBy
+    items: list[SimilarItem]
     model: str
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from recsys_embed.config.fields import short_name
 
 if TYPE_CHECKING:
-    from recsys_embed.state.fitted import FittedState
-
+    from recsys_embed.models.hybrid import HybridModel, describe_share
+from recsys_embed.state.fitted import FittedState
 
 _MEANINGS = {
     "score": "higher is better, for one user at a time; it has no unit",
@@ -29,7 +29,7 @@ def model_card(state: FittedState) -> str:
         f"{state.metadata.get('epochs')} epochs, seed {settings.get('seed')}.",
         *_provenance(state.metadata),
         "",
-        f"A score means: {_MEANINGS[state.model.output]}.",
+        f"A score means: {_MEANINGS[state.model.output]}.{_share(state)}",
     ]
     lines += _quality(metrics)
     if state.metadata.get("command"):
@@ -42,6 +42,13 @@ def model_card(state: FittedState) -> str:
     if state.metadata.get("terms"):
         lines += ["", f"Data: {state.metadata['terms']}"]
     return "\n".join(lines) + "\n"
+
+
+def _share(state: FittedState) -> str:
+    if not isinstance(state.model, HybridModel):
+        return ""
+    what = "EASE alone" if state.model.family == "ease" else describe_share(state.model.share)
+    return f" It comes from {what}."
 
 
 def _sizes(state: FittedState) -> str:

@@ -101,6 +101,12 @@ class FittedState:
         return self.seen.with_self_loops() if self.is_graph else self.seen
 
     @cached_property
+    def users_of_items(self) -> UserItems:
+        """The users of each item, by item row: the transpose of `seen`."""
+        users = np.repeat(np.arange(len(self.users)), self.seen.count)
+        return UserItems.of(self.seen.indices, users, len(self.items))
+
+    @cached_property
     def item_ids(self) -> list[Id]:
         """Item ids by row."""
         ids: list[Id] = self.items.series.to_list()

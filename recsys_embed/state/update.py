@@ -17,8 +17,7 @@ from recsys_embed.data.sorting import pair_keys
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.models.base import UserVector
-from recsys_embed.models.fold_in.base import Feedback
+from recsys_embed.models.fold_in.base import Feedback, UserVector
 from recsys_embed.state.fitted import FittedState
 
 if TYPE_CHECKING:

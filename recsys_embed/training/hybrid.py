@@ -17,7 +17,7 @@ from recsys_embed.models.base import Family
 from recsys_embed.models.ease import EASE_MAX_ITEMS, Ease
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.hybrid import HybridFoldIn
-from recsys_embed.models.hybrid import HybridModel
+from recsys_embed.models.hybrid import HybridModel, describe_share
 from recsys_embed.models.item_weights import Histories, ItemWeights
 from recsys_embed.models.local_ridge import LocalRidge, Penalty
 from recsys_embed.training.embedding import fit_embedding
@@ -30,10 +30,10 @@ log = logging.getLogger("recsys_embed")
 
 # What is tried on validation data, and what is taken without any (experiments/LOG.md).
 PENALTIES = (
-    Penalty(80, 1.0), Penalty(20, 0.25), Penalty(80, 0.25), Penalty(300, 1.0), Penalty(300, 0.25), Penalty(5, 0.25),
+    Penalty(80, 1.0), Penalty(20, 0.25), Penalty(300, 1.0), Penalty(80, 0.25), Penalty(5, 0.25),
 )  # fmt: skip
 POWERS = (0.1, 0.0, 0.2)
-SHARES = (0.5, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9)
+SHARES = (0.45, 0.15, 0.3, 0.6, 0.75, 0.9)
 _EASE_L2 = 300.0
 # Neighbours of an item, and the number of items from which there are fewer.
 _NEIGHBOURS, _FEWER_NEIGHBOURS, _MANY_ITEMS = 200, 100, 50_000
@@ -68,7 +68,8 @@ def _no_embedding(positives: Ratings) -> EmbeddingModel:
     """Return embeddings of width 0, for item neighbours alone."""
     sizes = len(positives.users), len(positives.items)
     users, items = (np.zeros((n, 0), np.float32) for n in sizes)
-    return EmbeddingModel(users, items, *(np.zeros(n, np.float32) for n in sizes))
+    user_bias, item_bias = (np.zeros(n, np.float32) for n in sizes)
+    return EmbeddingModel(users, items, user_bias, item_bias)
 
 
 @dataclass
@@ -91,7 +92,9 @@ class _Candidates:
             powers = (given.popularity_power or 0.0,)
         else:
             penalties, all_weights = self._ridge()
-        tried = [self._neighbours_only(weights.scaled(self.counts ** np.float32(-powers[0]))) for weights in all_weights]
+        tried = [
+            self._neighbours_only(weights.scaled(self.counts ** np.float32(-powers[0]))) for weights in all_weights
+        ]
         best = self._best(tried)
         weights, penalty, power = all_weights[best], penalties[best], powers[0]
         if len(powers) > 1 and self.request.validate:
@@ -172,7 +175,7 @@ class _Candidates:
         name = self.request.monitor[0]
         log.info(
             "kept: %s (validation %s %.4f; embeddings alone %.4f, neighbours alone %.4f)",
-            describe(shares[best]), name, values[best], values[0], values[-1],
+            describe_share(shares[best]), name, values[best], values[0], values[-1],
         )  # fmt: skip
         return shares[best], models[best]
 
@@ -185,7 +188,7 @@ class _Candidates:
             return model
         users = np.random.default_rng(0).permutation(self.users)[:_SAMPLE]
         spread = float(self.embedding.score(self.embedding.queries(users)).std())
-        own = float(weights.scores(self.histories[users]).std())
+        own = float(weights.scores(self.histories[users].normalized()).std())
         factor = share / (1 - share) * spread / (own or 1.0)
         scaled = weights.scaled(np.full(len(weights), factor, np.float32))
         return replace(model, family="both", weights=scaled, embedding_scale=1.0, share=share)
@@ -202,14 +205,6 @@ class _Candidates:
         assert validate is not None
         name, sign = self.request.monitor
         return sign * validate(model)[name]
-
-
-def describe(share: float) -> str:
-    """Return what a score is made of, in words. share: that of the neighbours."""
-    percent = round(100 * share)
-    if percent in (0, 100):
-        return "item neighbours alone" if percent else "embeddings alone"
-    return f"item neighbours {percent} %, embeddings {100 - percent} %"
 
 
 def _family(name: str) -> Family:

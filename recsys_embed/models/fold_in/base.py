@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
+
+# What a model holds of a user besides a bias: for embeddings an array [d]. Only the model and its fold-in look inside.
+UserVector = Any
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,13 @@ class ItemContributions(NamedTuple):
 class FoldIn(Protocol):
     """Computes vectors [d] and biases of users from their feedback, for one model."""
 
-    def fit_user(self, feedback: Feedback) -> tuple[Floats, float]:
+    def fit_user(self, feedback: Feedback) -> tuple[UserVector, float]:
         """Return the vector and bias of a new user; zeros without feedback."""
         ...
 
     def update_user(
-        self, user: int, history: Rows, vector: Floats, bias: float, feedback: Feedback
-    ) -> tuple[Floats, float]:
+        self, user: int, history: Rows, vector: UserVector, bias: float, feedback: Feedback
+    ) -> tuple[UserVector, float]:
         """Return the vector and bias of a trained user after more feedback.
 
         user: their row. history: the item rows they were trained on, ascending. vector, bias: the current ones; they
@@ -69,7 +73,7 @@ class FoldIn(Protocol):
         """
         ...
 
-    def contributions(self, feedback: Feedback, vector: NDArray[np.float64], row: int) -> ItemContributions | None:
+    def contributions(self, feedback: Feedback, vector: UserVector, row: int) -> ItemContributions | None:
         """Return what each item of the feedback adds to the score of an item row.
 
         vector [d]: what `fit_user` returned for the feedback. Returns None if the vector is not a sum over items.
@@ -77,12 +81,12 @@ class FoldIn(Protocol):
         ...
 
 
-class RankingFoldIn:
+class RankingFoldIn(ABC):
     """Base of the fold-ins for ranking models: they share the update of trained users."""
 
+    @abstractmethod
     def fit_user(self, feedback: Feedback) -> tuple[Floats, float]:
         """See `FoldIn`."""
-        raise NotImplementedError
 
     def _without(self, user: int) -> RankingFoldIn:
         """Return a fold-in that ignores this user."""

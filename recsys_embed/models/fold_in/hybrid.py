@@ -36,7 +36,7 @@ class HybridFoldIn:
 
     def contributions(self, feedback: Feedback, vector: HybridUser, row: int) -> ItemContributions:
         """See `FoldIn`: what an item adds as a neighbour and, if the embedding is a sum over items, as part of it."""
-        values = feedback.weight * self.model.weights.between(feedback.rows, np.array([row]))[:, 0].astype(np.float64)
+        values = self.model.neighbour_contributions(feedback.rows, feedback.weight, row)
         scale = self.model.embedding_scale
         added = self.embeddings.contributions(feedback, vector.embedding.astype(np.float64), row) if scale else None
         if added is None:
