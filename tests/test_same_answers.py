@@ -36,9 +36,10 @@ class World:
     client: Client
 
 
-@pytest.fixture(scope="module", params=["id", "history"])
+@pytest.fixture(scope="module", params=["id", "history", "neighbours", "ease", "both"])
 def world(request, tmp_path_factory):
-    settings = small("softmax", epochs=10, dim=8, user_tower=request.param, batch_users=16)
+    kind = "user_tower" if request.param in ("id", "history") else "model_family"
+    settings = small("softmax", epochs=10, dim=8, batch_users=16, **{kind: request.param})
     held = WORLD.take(np.arange(len(WORLD)) % 5 == 0)
     model = Recommender(*settings).fit(WORLD.take(np.arange(len(WORLD)) % 5 > 0), TABLE, held_out=held)
     folder = model.save(tmp_path_factory.mktemp("same") / "one")

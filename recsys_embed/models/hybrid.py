@@ -14,6 +14,9 @@ from recsys_embed.data.ids import Rows
 from recsys_embed.models.base import Arrays, OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.item_weights import Histories, Ints, ItemWeights, length_factors
+from recsys_embed.retrieval.approximate import make_candidates
+from recsys_embed.retrieval.base import Mask
+from recsys_embed.retrieval.candidates import Candidates
 
 _ITEMS, _AMOUNTS, _WEIGHTS = "neighbours.", "histories.", ("indptr", "target", "weight")
 
@@ -93,6 +96,21 @@ class HybridModel:
     def item_vectors(self) -> Floats:
         """See `ScoringModel`."""
         return self.embedding.items
+
+    @property
+    def items(self) -> Floats:
+        """The item vectors of the embeddings; see `retrieval.base.VectorScorer`."""
+        return self.embedding.items
+
+    @property
+    def item_bias(self) -> Floats:
+        """The item biases of the embeddings."""
+        return self.embedding.item_bias
+
+    @property
+    def layers(self) -> list[tuple[Floats, Floats]]:
+        """The layers of the embeddings' scorer."""
+        return self.embedding.layers
 
     @property
     def scoring_cost(self) -> int:
@@ -209,3 +227,42 @@ class HybridModel:
             embedding_scale=scales["scale"],
             share=scales["share"],
         )
+
+
+class HybridCandidates:
+    """Promising items of a hybrid model: those of its embeddings, and the best by neighbours. See `Candidates`."""
+
+    def __init__(self, model: HybridModel, embeddings: Candidates | None) -> None:
+        self.weights, self.embeddings = model.weights, embeddings
+        self.overfetch, self.effort, self.nbytes = 16, 1, 0
+        self._follow()
+
+    def _follow(self) -> None:
+        """Take over the numbers of the embeddings' candidates."""
+        if self.embeddings is not None:
+            self.overfetch, self.effort = self.embeddings.overfetch, self.embeddings.effort
+            self.nbytes = self.embeddings.nbytes
+
+    @classmethod
+    def of(cls, model: HybridModel, queries: HybridQueries) -> HybridCandidates:
+        """Return the candidates of a model. queries: some users, needed for an MLP."""
+        return cls(model, make_candidates(model.embedding, queries.embeddings) if model.embedding_scale else None)
+
+    def find(self, queries: HybridQueries, count: int, allowed: Mask | None) -> Rows:
+        """See `Candidates`; up to twice as many as asked for, an item perhaps twice."""
+        rows = np.full((len(queries), count), -1, np.int64)
+        for line in range(len(queries)):
+            items, scores = self.weights.sparse_scores(*queries.histories.user(line))
+            if allowed is not None:
+                scores, items = scores[allowed[items]], items[allowed[items]]
+            best = items if len(items) <= count else items[np.argpartition(-scores, count)[:count]]
+            rows[line, : len(best)] = best
+        if self.embeddings is None:
+            return rows
+        return np.concatenate((rows, self.embeddings.find(queries.embeddings, count, allowed)), axis=1)
+
+    def increase_effort(self) -> bool:
+        """See `Candidates`."""
+        increased = self.embeddings is not None and self.embeddings.increase_effort()
+        self._follow()
+        return increased

@@ -144,6 +144,13 @@ class ItemWeights:
         added = histories.amount[at].astype(np.float64) * self.weight[entry]
         return np.bincount(index, added, minlength=b * n).astype(np.float32).reshape(b, n)
 
+    def sparse_scores(self, items: Rows | Ints, amounts: Floats) -> tuple[Rows, Floats]:
+        """Return what the items of one history add: the items that get something, ascending, and the sums."""
+        at, entry = self._entries(items)
+        targets, place = np.unique(self.target[entry], return_inverse=True)
+        added = np.bincount(place, amounts[at].astype(np.float64) * self.weight[entry], minlength=len(targets))
+        return targets.astype(np.int64), added.astype(np.float32)
+
     def between(self, sources: Rows | Ints, rows: Rows) -> Floats:
         """Return what each source item adds to each item row, [sources, rows]. rows: distinct."""
         out, order = np.zeros((len(sources), len(rows)), np.float32), np.argsort(rows)

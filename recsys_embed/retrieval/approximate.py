@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -44,18 +46,24 @@ class ApproximateIndex:
 
     @classmethod
     def of(
-        cls, model: VectorScorer, queries: Floats, exclude: Pairs | None = None, min_recall: float = RECALL
+        cls,
+        model: VectorScorer,
+        queries: Any,
+        exclude: Pairs | None = None,
+        min_recall: float = RECALL,
+        make: Callable[[Any, Any], Candidates] | None = None,
     ) -> ApproximateIndex:
         """Index a model's items, and raise the search effort until the target recall is reached.
 
         queries [b, d + 2]: a sample of users, with the (query, item) pairs to exclude from their lists. min_recall:
-        share of the items in their exact lists of 10 that must be found. For an MLP, half of the sample builds the
+        share of the items in their exact lists of 10 that must be found. make: makes the candidates, by default
+        `make_candidates`. For an MLP, half of the sample builds the
         candidates, and recall is measured on the other half. Raises SettingError without faiss, which an MLP does not
         need.
         """
         started = time.perf_counter()
         half = len(queries) // 2 if model.layers else 0
-        index = cls(model, LowRankCandidates(model, queries[: half or 1]) if model.layers else IVFCandidates(model))
+        index = cls(model, (make or make_candidates)(model, queries[: half or 1]))
         sample = np.arange(half, len(queries))[: _MEASURED if half else None]
         queries, exclude = _select_queries(queries, exclude, sample)
         exact = index.exact.search(queries, LENGTH, None, exclude)[1]
@@ -120,7 +128,12 @@ class ApproximateIndex:
         return float(hits.sum() / relevant.sum()) if relevant.any() else 1.0
 
 
-def _select_queries(queries: Floats, exclude: Pairs | None, lines: Rows) -> tuple[Floats, Pairs]:
+def make_candidates(model: VectorScorer, queries: Floats) -> Candidates:
+    """Return what finds candidates for a model of vectors. queries [b, d + 2]: users, needed for an MLP."""
+    return LowRankCandidates(model, queries) if model.layers else IVFCandidates(model)
+
+
+def _select_queries(queries: Any, exclude: Pairs | None, lines: Rows) -> tuple[Any, Pairs]:
     """Return some of the queries, by ascending line, and the pairs to exclude for them."""
     if exclude is None:
         return queries[lines], (lines[:0], lines[:0])

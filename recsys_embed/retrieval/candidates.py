@@ -33,7 +33,7 @@ class Candidates(Protocol):
     effort: int
     nbytes: int
 
-    def find(self, queries: Floats, count: int, allowed: Mask | None) -> Rows:
+    def find(self, queries: Any, count: int, allowed: Mask | None) -> Rows:
         """Return rows [b, count] of allowed items for queries [b, d + 2], padded with -1."""
         ...
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config.fields import short_name
+from recsys_embed.models.hybrid import HybridModel, describe_share
 
 if TYPE_CHECKING:
-    from recsys_embed.models.hybrid import HybridModel, describe_share
-from recsys_embed.state.fitted import FittedState
+    from recsys_embed.state.fitted import FittedState
 
 _MEANINGS = {
     "score": "higher is better, for one user at a time; it has no unit",

@@ -20,7 +20,7 @@ from recsys_embed.features.common_tokens import TokenIndex
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import FoldIn
-from recsys_embed.models.hybrid import HybridModel
+from recsys_embed.models.hybrid import HybridCandidates, HybridModel
 from recsys_embed.models.popularity import popularity_scores
 from recsys_embed.models.registry import family
 from recsys_embed.retrieval.approximate import ApproximateIndex
@@ -185,7 +185,10 @@ class FittedState:
         if self.cached_index is not None:
             return self.cached_index
         users = np.random.default_rng(0).permutation(len(self.users))[:_RECALL_USERS]
-        return ApproximateIndex.of(self.embeddings, self.model.queries(users), self.excluded.pairs_of(users))
+        sample = self.model.queries(users), self.excluded.pairs_of(users)
+        if isinstance(self.model, HybridModel):
+            return ApproximateIndex.of(self.model, *sample, make=HybridCandidates.of)
+        return ApproximateIndex.of(self.embeddings, *sample)
 
     def replace(self, **changes: Any) -> FittedState:
         """Return the state with some fields replaced.

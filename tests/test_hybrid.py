@@ -1,0 +1,373 @@
+"""Item neighbours beside embeddings: the closed form, and one contract for every family through every door."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from services import serving
+from typer.testing import CliRunner
+from worlds import tastes
+
+from recsys_embed import Recommender, Rules, evaluate, split_random
+from recsys_embed.cli.main import app
+from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.errors import SettingError
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.kernels import available
+from recsys_embed.models import item_weights, local_ridge
+from recsys_embed.models.ease import Ease
+from recsys_embed.models.hybrid import HybridModel
+from recsys_embed.models.item_weights import Histories, ItemWeights
+from recsys_embed.models.local_ridge import LocalRidge, Penalty
+from recsys_embed.models.ranker import Ranker
+
+RATINGS, TABLE, _ = tastes()
+TRAIN, VALID, TEST = split_random(RATINGS, 0.1, 0.2)
+FAMILIES = ("embeddings", "neighbours", "ease", "both")
+
+
+def fit(family, **model):
+    return Recommender(ModelConfig(model_family=family, dim=8, **model), TrainConfig(epochs=3)).fit(
+        TRAIN, TABLE, held_out=TEST
+    )
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {family: fit(family) for family in FAMILIES}
+
+
+def kernels(monkeypatch, on):
+    for module in (local_ridge, item_weights):
+        monkeypatch.setattr(module, "use_kernel", lambda name, numbers: on and available(name))
+
+
+def dense(weights):
+    matrix = np.zeros((len(weights), len(weights)))
+    for j in range(len(weights)):
+        span = slice(weights.indptr[j], weights.indptr[j + 1])
+        matrix[j, weights.target[span]] = weights.weight[span]
+    return matrix
+
+
+# The closed form.
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_with_all_items_as_neighbours_it_is_ease_of_the_balanced_history(kernel, monkeypatch):
+    kernels(monkeypatch, kernel)
+    user, item = np.nonzero(np.random.default_rng(0).random((50, 13)) < 0.5)  # every two items have common users
+    ratings = Ratings.from_frame(pl.DataFrame({"user": user, "item": item}))
+    found = dense(LocalRidge(ratings, 12).fit([Penalty(30.0, 0.0)])[0])
+    x = local_ridge.balanced_history(ratings).toarray().astype(float)
+    inverse = np.linalg.inv(x.T @ x + 30 * np.eye(13))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("neighbours", [1, 7, 30])
+def test_compiled_and_plain_regressions_agree(neighbours, monkeypatch):
+    penalties = [Penalty(5.0, 0.25), Penalty(80.0, 1.0), Penalty(0.5, 0.0)]
+    found = []
+    for kernel in (True, False):
+        kernels(monkeypatch, kernel)
+        found.append([dense(weights) for weights in LocalRidge(TRAIN, neighbours).fit(penalties)])
+    for compiled, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(compiled, plain, atol=2e-5)
+        assert (plain != 0).sum(axis=0).max() <= neighbours and not np.diag(plain).any()
+
+
+def test_weights_solve_the_ridge_system_of_the_most_similar():
+    penalty = Penalty(12.0, 0.5)
+    weights = dense(LocalRidge(TRAIN, 9).fit([penalty])[0])
+    x = local_ridge.balanced_history(TRAIN).toarray().astype(float)
+    gram, total = x.T @ x, (x**2).sum(axis=0)
+    for item in range(60):
+        rows = np.flatnonzero(weights[:, item])
+        cosine = gram[item] / (np.sqrt(total * total[item]) + 20)
+        cosine[item] = -1
+        assert set(rows) == set(np.argsort(-cosine, kind="stable")[:9])
+        ridge = gram[np.ix_(rows, rows)] + np.diag(penalty.l2 + penalty.share * total[rows])
+        np.testing.assert_allclose(ridge @ weights[rows, item], gram[rows, item], rtol=1e-3, atol=1e-3)
+
+
+def test_where_co_occurrences_are_too_many_the_most_similar_are_kept(monkeypatch):
+    kernels(monkeypatch, True)
+    whole = dense(LocalRidge(TRAIN, 3).fit([Penalty(30.0, 0.0)])[0])
+    monkeypatch.setattr(local_ridge, "_MAX_ENTRIES", 60 * 12)
+    cut = dense(LocalRidge(TRAIN, 3).fit([Penalty(30.0, 0.0)])[0])
+    assert np.array_equal(whole != 0, cut != 0)
+    assert np.isfinite(cut).all() and np.abs(cut).max() < 2
+
+
+def test_amounts_weigh_ratings():
+    doubled = LocalRidge(TRAIN, 59, np.full(len(TRAIN), 2, np.float32)).fit([Penalty(40.0, 0.0)])[0]
+    plain = LocalRidge(TRAIN, 59).fit([Penalty(10.0, 0.0)])[0]
+    np.testing.assert_allclose(dense(doubled), dense(plain), rtol=2e-3, atol=1e-4)
+
+
+# Sparse arrays.
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_scores_are_the_product_of_histories_and_weights(kernel, monkeypatch):
+    kernels(monkeypatch, kernel)
+    random = np.random.default_rng(0)
+    matrix = np.where(random.random((9, 9)) < 0.4, random.normal(size=(9, 9)), 0).astype(np.float32)
+    amounts = np.where(random.random((5, 9)) < 0.5, random.normal(size=(5, 9)), 0).astype(np.float32)
+    amounts[2] = 0
+    from scipy.sparse import csr_matrix
+
+    weights, histories = ItemWeights.of_matrix(matrix), Histories.of(csr_matrix(amounts))
+    np.testing.assert_allclose(weights.scores(histories), amounts @ matrix, atol=1e-5)
+    np.testing.assert_allclose(weights.scores(histories[[3, 1]]), amounts[[3, 1]] @ matrix, atol=1e-5)
+    assert np.array_equal(weights.between(np.array([4, 2]), np.array([7, 1, 0])), matrix[np.ix_([4, 2], [7, 1, 0])])
+    items, sums = weights.sparse_scores(*histories.user(0))
+    np.testing.assert_allclose(sums, (amounts @ matrix)[0, items], atol=1e-5)
+    assert len(weights.with_items(12)) == 12 and not weights.with_items(12).scores(histories)[:, 9:].any()
+
+
+def test_changed_histories_replace_the_old_ones():
+    from scipy.sparse import csr_matrix
+
+    histories = Histories.of(csr_matrix(np.eye(4, 6, dtype=np.float32)))
+    changed = histories.with_users(6, {1: (np.array([0, 5], np.int32), np.array([1, -0.1], np.float32))})
+    assert [changed.user(u)[0].tolist() for u in range(6)] == [[0], [0, 5], [2], [3], [], []]
+    assert changed.user(1)[1].tolist() == pytest.approx([1, -0.1])
+
+
+# One contract for every family.
+
+
+def scores_of(model, user):
+    return model.model.score(model.model.queries(np.array([user])))[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_learns_and_what_is_saved_answers_alike(family, models, tmp_path):
+    model = models[family]
+    assert model.model.family == family and model.metadata["settings"]["model_family"] == family
+    assert evaluate(model, TEST, resamples=0).metrics["ndcg_at_10"] > 0.12
+    loaded = Recommender.load(model.save(tmp_path / "m"))
+    assert loaded.recommend(k=5).equals(model.recommend(k=5)) and loaded.metadata == model.metadata
+    assert loaded.predict([7, 7, 3], [33, 2, 1]).tolist() == pytest.approx(
+        model.predict([7, 7, 3], [33, 2, 1]).tolist()
+    )
+    mapped = Recommender.load(tmp_path / "m", mmap=True)
+    assert mapped.recommend([7, 3], k=5).equals(model.recommend([7, 3], k=5))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_explanations_add_up_for_everybody(family, models):
+    model = models[family]
+    for found in (
+        model.explain(7, 33, 99),
+        model.explain(7, 33, 99, likes=[3, 17], dislikes=[1]),
+        model.explain(None, 33, 99, likes=[3, 17]),
+        model.explain(None, 33, 2, likes=[3, 17, 20, 21], ratings={5: 1.0}),
+    ):
+        assert sum(found.components.values()) == pytest.approx(found.score, abs=1e-4)
+        if found.remainder is not None:
+            parts = sum(e["value"] for e in found.evidence) + found.remainder["value"]
+            parts += found.remainder.get("vector", 0.0)
+            personal = sum(found.components.get(name, 0) for name in ("collaborative", "neighbours", "text"))
+            assert parts == pytest.approx(personal, abs=1e-3)
+        elif family != "embeddings":
+            pytest.fail("a model with neighbours says what each item adds")
+
+
+def test_the_service_explains_takes_events_and_counts_neighbours(models, tmp_path):
+    folder = models["both"].save(tmp_path / "m")
+    best = models["both"].recommend(7, k=1)["item_id"][0]
+    with serving(folder, tmp_path / "events.db") as (client, _):
+        told = client.post("/explain", {"user": 7, "item": 33})[1]
+        assert sum(told["parts"].values()) == pytest.approx(told["score"], abs=1e-4)
+        client.post("/events", {"user": 7, "item": best})
+        assert best not in [entry["item"] for entry in client.get("/recommend?user=7&k=60")[1]["items"]]
+        similar = client.get("/similar?item=3&by=neighbours&k=4")[1]
+        assert similar["by"] == "neighbours" and all(entry["together"] > 0 for entry in similar["items"])
+        assert client.get("/similar?item=3&k=4")[1]["by"] == "embeddings"
+    runner = CliRunner()
+    listed = runner.invoke(
+        app, ["similar", "--model", str(folder), "--item", "3", "--k", "4", "--by", "neighbours", "--json"]
+    )
+    assert json.loads(listed.stdout)["items"] == similar["items"]
+    shown = runner.invoke(app, ["similar", "--model", str(folder), "--item", "3", "--by", "neighbours"])
+    assert "together" in shown.stdout
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_updating_step_by_step_is_updating_at_once(family, models):
+    liked = [item for item in range(60) if item not in models[family].seen[7]][:3]
+    frame = pl.DataFrame({"user": [7, 7, 7, 900, 900], "item": [*liked, 3, 17]})
+    once, steps = fit(family), fit(family)
+    once.update(frame)
+    for row in range(frame.height):
+        steps.update(frame[row : row + 1])
+    for user in (7, 900):
+        known = once.users.row(user)
+        np.testing.assert_allclose(scores_of(once, known), scores_of(steps, known), rtol=1e-3, atol=1e-4)
+    if family in ("neighbours", "ease"):  # nothing is learnt beyond the history
+        assert once.recommend(900, k=5)["item_id"].equals(once.recommend_for([3, 17], k=5)["item_id"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rules_hold_and_boosts_count(family, models):
+    rules = Rules(where="'red' in kind", boost="item_id == 1: 900", diversity=0.2)
+    found = models[family].recommend(2, k=60, rules=rules)["item_id"].to_list()
+    assert found[0] == 1 or 1 in models[family].seen[2]
+    assert set(found) <= set(TABLE.filter(pl.col("kind").str.contains("red"))["item_id"])
+
+
+@pytest.mark.parametrize("family", ["neighbours", "both"])
+def test_an_approximate_index_finds_what_the_exact_one_does(family, models, monkeypatch):
+    pytest.importorskip("faiss")
+    from recsys_embed.retrieval import approximate
+
+    monkeypatch.setattr(approximate, "_FEW", 1)
+    model = models[family]
+    exact = model.recommend(k=5)
+    index = Recommender.of(model.state).use_index("approximate")
+    assert index.index.measured_recall > 0.95
+    shared = exact.join(index.recommend(k=5), on=["user_id", "item_id"])
+    assert shared.height > 0.95 * exact.height
+    assert shared["score"].to_list() == pytest.approx(shared["score_right"].to_list(), abs=1e-4)
+
+
+# What is particular.
+
+
+def test_neighbours_alone_score_by_the_normalized_history(models):
+    model = models["neighbours"].model
+    matrix = dense(model.weights)
+    history = models["neighbours"].seen[7]
+    expected = matrix[history].sum(axis=0) / np.sqrt(len(history))
+    np.testing.assert_allclose(scores_of(models["neighbours"], 7), expected, atol=1e-5)
+
+
+def test_both_is_the_sum_of_its_parts(models):
+    model = models["both"].model
+    alone = HybridModel("neighbours", model.embedding, model.weights, model.histories, 0.0)
+    queries = model.queries(np.arange(9))
+    parts = alone.score(queries) + model.embedding.score(queries.embeddings)
+    np.testing.assert_allclose(model.score(queries), parts, atol=1e-4)
+
+
+def test_ease_is_the_baseline(models):
+    expected = Ease(TRAIN).fit(300.0).scores(np.arange(5))
+    count = np.sqrt(np.maximum(1, TRAIN.seen().count[:5]))[:, None]
+    found = models["ease"].model.score(models["ease"].model.queries(np.arange(5)))
+    np.testing.assert_allclose(found * count, expected, atol=1e-4)
+
+
+def test_reasons_are_items_that_carry_the_score(models):
+    model = models["neighbours"]
+    for item in model.recommend(7, k=3)["item_id"].to_list():
+        told = [entry["item"] for entry in model.explain(7, item, 2).evidence]
+        assert model.reasons(7, [item], 2)[0] == told
+
+
+def test_auto_keeps_what_is_best_on_validation_data(tmp_path):
+    seen = TRAIN.excluded()
+    validate = lambda model: rank_metrics(Ranker.of(model), VALID, seen, TRAIN.item_counts).metrics  # noqa: E731
+    values = {}
+    for family in ("auto", "embeddings", "neighbours"):
+        model = Recommender(ModelConfig(model_family=family, dim=8), TrainConfig(epochs=3)).fit(
+            TRAIN, validate=validate
+        )
+        values[family] = validate(model.model)["ndcg_at_10"]
+    assert values["auto"] >= max(values.values()) - 0.02
+
+
+def test_settings_that_are_given_are_kept():
+    model = fit("both", l2=7.0, l2_share=0.5, popularity_power=0.3, blend=0.25, neighbours=5)
+    kept = model.metadata["settings"]
+    assert [kept[n] for n in ("l2", "l2_share", "popularity_power", "blend", "neighbours")] == [7.0, 0.5, 0.3, 0.25, 5]
+    assert np.diff(model.model.weights.with_items(60).indptr).sum() <= 5 * 60
+
+
+def test_a_run_chooses_once_and_fits_again_with_that(tmp_path):
+    run = RunConfig(track=False, out=str(tmp_path / "m"), resamples=0)
+    data = DataConfig("synthetic:users=90,items=60,ratings=2400")
+    recommender, report = run_experiment(data, train=TrainConfig(epochs=3), run=run)
+    settings = report["settings"]
+    assert settings["model_family"] in FAMILIES
+    if settings["model_family"] != "embeddings":
+        assert settings["l2"] > 0 and 0 < settings["blend"] <= 1
+        assert recommender.model.share == settings["blend"]
+        assert len(recommender.model.histories.item) == len(recommender.seen)
+    assert Recommender.load(tmp_path / "m").recommend(k=3).equals(recommender.recommend(k=3))
+
+
+def test_without_embeddings_what_needs_them_says_so(tmp_path):
+    model = fit("neighbours", embeddings=False)
+    assert Recommender.load(model.save(tmp_path / "m")).recommend(7, k=3).equals(model.recommend(7, k=3))
+    assert model.similar(3, 4).columns[-1] == "together"
+    with pytest.raises(SettingError, match="this needs embeddings"):
+        model.similar(3, 4, by="embeddings")
+    with pytest.raises(SettingError, match="--no-embeddings goes with"):
+        fit("both", embeddings=False)
+
+
+@pytest.mark.parametrize("loss", ["mse", "logistic"])
+def test_other_kinds_of_score_are_refused_and_auto_keeps_embeddings(loss):
+    with pytest.raises(SettingError, match=f"does not go with --loss {loss}"):
+        Recommender(ModelConfig(model_family="both"), TrainConfig(loss=loss)).fit(TRAIN)
+    model = Recommender(ModelConfig(model_family="auto"), TrainConfig(loss=loss, epochs=1)).fit(TRAIN)
+    assert model.model.family == "embeddings"
+
+
+def test_similar_by_neighbours_counts_the_users_who_have_both(models):
+    table = models["both"].similar(3, 60, by="neighbours")
+    x = TRAIN.matrix().toarray()
+    together = x.T @ x
+    for row in table.to_dicts():
+        both = together[3, row["item_id"]]
+        assert row["together"] == both
+        assert row["score"] == pytest.approx(
+            both / (np.sqrt(together[3, 3] * together[row["item_id"]][row["item_id"]]) + 10), rel=1e-5
+        )
+    assert table["score"].is_sorted(descending=True) and 3 not in table["item_id"]
+    support = models["both"].similar(3, 60, by="neighbours", min_support=30)
+    assert set(support["item_id"]) == set(table.filter(TRAIN.item_counts[table["item_id"].to_numpy()] >= 30)["item_id"])
+    with pytest.raises(SettingError, match="by must be one of embeddings, neighbours"):
+        models["both"].similar(3, by="chance")
+
+
+def test_described_items_join_and_a_warm_start_goes_on(tmp_path):
+    content = ContentConfig(text="kind")
+    model = Recommender(ModelConfig(model_family="both", dim=8), TrainConfig(epochs=2), content).fit(TRAIN, TABLE)
+    before = model.recommend(7, k=5)
+    model.add_items(pl.DataFrame({"item_id": [700], "title": ["new"], "kind": ["red"]}))
+    assert len(model.model.weights) == len(model.items) == 61
+    assert np.isfinite(model.predict([7], [700])).all()
+    assert model.recommend(7, k=60).filter(pl.col("item_id") != 700).head(5)["item_id"].equals(before["item_id"])
+    plain = fit("both")
+    again = Recommender(*plain.warm_start_configs()).fit(TRAIN, warm_start=plain)
+    assert again.model.family == "both" and again.model.share == plain.model.share
+
+
+def test_a_dislike_of_an_item_counts_against_its_neighbours(models):
+    model = models["neighbours"]
+    liked = model.state.fold_in.fit_user
+    from recsys_embed.models.fold_in.base import Feedback
+
+    rows = np.array([3, 17])
+    plain = Feedback.from_likes(rows)
+    mixed = Feedback(rows, np.array([1, -0.1], np.float32), plain.ratings)
+    scores = [model.model.score(model.model.query(*liked(f)))[0] for f in (plain, mixed)]
+    given = dense(model.model.weights)[17]
+    near = np.argsort(-given)[:5]
+    assert (scores[1][near] < scores[0][near]).all()
+
+
+def test_ratings_can_weigh():
+    values = np.where(TRAIN.item % 2, 5, 1).astype(np.float32)
+    rated = Ratings(TRAIN.users, TRAIN.items, TRAIN.user, TRAIN.item, values)
+    model = Recommender(ModelConfig(model_family="neighbours", dim=8), TrainConfig(epochs=1, sample_weight="rating"))
+    amount = model.fit(rated).model.histories.amount
+    assert amount.max() / amount.min() == pytest.approx(5) and amount.mean() == pytest.approx(1, rel=1e-4)
