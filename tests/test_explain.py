@@ -28,7 +28,7 @@ WORLD, TABLE, _ = tastes()
 RATED = replace(WORLD, value=np.where(np.arange(len(WORLD)) % 7 == 0, 1.0, 5.0).astype(np.float32))
 RATED = RATED.with_items(pl.Series([900, 901]))
 MORE = pl.concat([TABLE, pl.DataFrame({"item_id": [900, 901], "title": ["a", "b"], "kind": ["red|round", None]})])
-TEXT = ContentConfig(text="title,kind")
+TEXT = ContentConfig(text="title,kind", content_tower=True)
 HISTORY = {"user_tower": "history", "batch_users": 16}
 BOTH = {"user_tower": "both", "batch_users": 16}
 COSINE = {"cosine": True, "temperature": 0.2}

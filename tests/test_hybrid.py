@@ -186,7 +186,7 @@ def test_the_service_explains_takes_events_and_counts_neighbours(models, tmp_pat
     with serving(folder, tmp_path / "events.db") as (client, _):
         told = client.post("/explain", {"user": 7, "item": 33})[1]
         assert sum(told["parts"].values()) == pytest.approx(told["score"], abs=1e-4)
-        client.post("/events", {"user": 7, "item": best})
+        client.post("/events", {"events": [{"user": 7, "item": int(best)}]})
         assert best not in [entry["item"] for entry in client.get("/recommend?user=7&k=60")[1]["items"]]
         similar = client.get("/similar?item=3&by=neighbours&k=4")[1]
         assert similar["by"] == "neighbours" and all(entry["together"] > 0 for entry in similar["items"])
@@ -307,7 +307,7 @@ def test_without_embeddings_what_needs_them_says_so(tmp_path):
     model = fit("neighbours", embeddings=False)
     assert Recommender.load(model.save(tmp_path / "m")).recommend(7, k=3).equals(model.recommend(7, k=3))
     assert model.similar(3, 4).columns[-1] == "together"
-    with pytest.raises(SettingError, match="this needs embeddings"):
+    with pytest.raises(SettingError, match="has no embeddings"):
         model.similar(3, 4, by="embeddings")
     with pytest.raises(SettingError, match="--no-embeddings goes with"):
         fit("both", embeddings=False)

@@ -33,7 +33,8 @@ def similar(
         raise SettingError(f"by must be one of {', '.join(get_args(SimilarBy))}, got {by!r}")
     allowed = state.item_counts >= min_support if min_support > 0 else None
     if by == "embeddings":
-        state.embeddings  # noqa: B018 - raises SettingError where there are none
+        if not state.model.item_vectors.shape[1]:
+            raise SettingError("this model has no embeddings: similar by neighbours needs none")
         scores, neighbours = state.cosine_index.neighbours(rows, k, allowed)
         return as_table(state, scores, neighbours, of=state.items.ids(rows))
     together = np.stack([_common_users(state, row) for row in rows.tolist()]) if len(rows) else np.zeros((0, 0), int)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from recsys_embed.errors import SettingError
+
+C = TypeVar("C", bound=Any)
 
 
 def parse_names(text: str | None) -> tuple[str, ...]:
@@ -19,6 +21,11 @@ def parse_names(text: str | None) -> tuple[str, ...]:
 def settings(*configs: Any) -> dict[str, Any]:
     """Return the settings of several configs as one flat dict, for JSON and MLflow."""
     return {f.name: getattr(config, f.name) for config in configs for f in fields(config)}
+
+
+def updated(config: C, values: Mapping[str, Any]) -> C:
+    """Return a config with those of the values, by name, that are among its fields."""
+    return replace(config, **{f.name: values[f.name] for f in fields(config) if f.name in values})
 
 
 # Settings for locations, tracking and pictures: no result depends on them.

@@ -107,12 +107,12 @@ class Size(NamedTuple):
 
 
 def resolve_settings(
-    model: ModelConfig, train: TrainConfig, size: Size, has_content: bool = False
+    model: ModelConfig, train: TrainConfig, size: Size, has_content: bool = False, trains_content: bool | None = None
 ) -> tuple[ModelConfig, TrainConfig]:
     """Return both configs with every None filled in from the recipe for the loss and scorer.
 
-    has_content: whether items have descriptions. With method gibbs, Adam's settings stay None.
-    Raises SettingError for settings that contradict each other.
+    has_content: whether items have descriptions; trains_content: whether these take part in training (default: if there
+    are any). With method gibbs, Adam's settings stay None. Raises SettingError for settings that contradict each other.
     """
     model = replace(model, model_family=model.model_family or "embeddings")
     if model.model_family not in ("embeddings", *HYBRIDS):  # another family fills in its own settings
@@ -134,7 +134,7 @@ def resolve_settings(
     for used, what in ((train.negative_weight != 1, "--negative-weight"), (tower != "id", f"--user-tower {tower}")):
         if used and not ranked:
             raise SettingError(f"{what} goes with --scorer dot and a softmax, not with {model.scorer} and {loss}")
-    cosine = (ranked and tower == "id" and not has_content) if model.cosine is None else model.cosine
+    cosine = _default_cosine(ranked, tower, has_content, trains_content) if model.cosine is None else model.cosine
     if ranked and (tower != "id" or cosine):
         recipe = {**recipe, **(_HISTORY if tower != "id" else _cosine(size))}
     batch = max(recipe["batch_size"], round(size.ratings * recipe["batch_share"]))
@@ -163,6 +163,10 @@ def resolve_settings(
         product = (train.lr or 0) * (getattr(train, name) or 0) * lr_scale
         check(product < 1, f"lr x {name}", f"{product:g}", "below 1")
     return model, train
+
+
+def _default_cosine(ranked: bool, tower: str, has_content: bool, trains_content: bool | None) -> bool:
+    return ranked and tower == "id" and not (has_content if trains_content is None else trains_content)
 
 
 def _check_family(model: ModelConfig, loss: str, is_graph: bool) -> None:

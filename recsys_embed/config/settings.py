@@ -72,8 +72,7 @@ class ModelConfig:
 
     model_family: Annotated[
         str | None,
-        "what scores: embeddings, neighbours (of items), ease (a closed form over all items), both (embeddings and "
-        "neighbours), or auto: what is best on validation data (default: auto in train, else embeddings)",
+        "what scores: embeddings, neighbours (of items), both, ease, or auto: the best on validation data",
     ] = None
     dim: Annotated[int | None, "width of every embedding"] = None
     scorer: Annotated[ScorerName, "how two vectors become a score"] = "dot"
@@ -135,6 +134,11 @@ class ContentConfig:
     image_size: Annotated[int, "width and height in pixels that pictures are scaled to"] = 32
     tower_hidden: Annotated[int, "size of the hidden layer between descriptions and vectors; 0: none"] = 0
     id_dropout: Annotated[float, "share of the items whose id a step leaves out, so that descriptions learn"] = 0.3
+    content_tower: Annotated[
+        bool | None,
+        "descriptions take part in training; otherwise vectors are regressed on them afterwards, and no list of rated "
+        "items changes (default: they do if pictures, words or hidden layers are trained)",
+    ] = None
 
     def __post_init__(self) -> None:
         check(8 <= self.image_size <= 256, "image_size", self.image_size, "from 8 to 256")
@@ -144,6 +148,8 @@ class ContentConfig:
         for option in ("tags", "words"):
             extra = set(parse_names(getattr(self, option))) - named
             check(not extra, option, ", ".join(sorted(extra)), "columns that --text names")
+        needs_tower = next((name for name in ("images", "train_words", "tower_hidden") if getattr(self, name)), None)
+        check(not needs_tower or self.content_tower is not False, "content-tower", "off", f"on with {needs_tower}")
         if self.vectors or self.train_words:
             check(bool(named), "text", "nothing", "columns with --vectors or --train-words")
         check(bool(self.vectors) or not self.train_words, "vectors", "nothing", "a name or file with --train-words")
@@ -157,6 +163,12 @@ class ContentConfig:
     def any(self) -> bool:
         """Whether items have any content."""
         return bool(self.columns or self.item_vectors or self.images)
+
+    @property
+    def trains(self) -> bool:
+        """Whether items have content that takes part in training."""
+        needed = bool(self.images or self.train_words or self.tower_hidden)
+        return self.any and (needed if self.content_tower is None else self.content_tower)
 
 
 @dataclass(frozen=True)

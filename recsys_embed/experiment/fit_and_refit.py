@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys_embed.config.fields import settings
+from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import Split
@@ -59,7 +58,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         rows: Ratings, held_out: Ratings, chosen: Mapping[str, Any], **given: Any
     ) -> tuple[FittedState, TrainingResult]:
         return fit_state(
-            rows, (replace(model, **chosen), train, content), prepared.dataset.items, held_out=held_out,
+            rows, (updated(model, chosen), updated(train, chosen), content), prepared.dataset.items, held_out=held_out,
             min_rating=data.min_rating, item_features=prepared.item_features, warm_start=start, **given,
         )  # fmt: skip
 

@@ -56,7 +56,7 @@ def run_experiment(
         if start is not None:
             prepared = prepared.for_warm_start(start)
     data, dataset, split, item_features = prepared
-    model, train = resolve_settings(model, train, size_of(split), content.any)
+    model, train = resolve_settings(model, train, size_of(split), content.any, content.trains)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)
     device = start_torch(train)

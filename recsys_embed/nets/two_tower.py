@@ -28,6 +28,8 @@ class TwoTowerModel(nn.Module):
         super().__init__()
         self.users, self.items, self.scorer = users, items, scorer
         self.ridge: Ridge | None = None
+        # Features of items that no tower uses, and that their vectors are regressed on all the same.
+        self.item_features: Features | None = None
         self.register_buffer("offset", torch.zeros(()))
 
     offset: Tensor
@@ -71,7 +73,7 @@ class TwoTowerModel(nn.Module):
             history_vectors=history,
             content_vectors=content,
         )
-        features = self.items.features()
+        features = self.items.features() or self.item_features
         return model if features is None else self._predict_cold_items(model, features, counts[1].cpu().numpy())
 
     def _predict_cold_items(self, model: EmbeddingModel, features: Features, counts: Rows) -> EmbeddingModel:
@@ -121,7 +123,9 @@ def build_two_tower(
     torch.manual_seed(seed)  # dense layers draw from the global generator, which is restored below
     try:
         scorer = SCORERS[config.scorer](config)
-        content_tower = item_features and ContentTower(item_features, config.dim, content or ContentConfig())
+        content_tower = None
+        if item_features is not None and content is not None and content.trains:
+            content_tower = ContentTower(item_features, config.dim, content)
     finally:
         torch.set_rng_state(state)
     table = config.dim, config.init_scale, generator
@@ -143,4 +147,6 @@ def build_two_tower(
     item_tower: Tower = item_ids
     if content_tower:
         item_tower = SumTower(item_ids, content_tower, (content or ContentConfig()).id_dropout, seed)
-    return TwoTowerModel(user_tower, item_tower, scorer)
+    net = TwoTowerModel(user_tower, item_tower, scorer)
+    net.item_features = None if item_features is None or content_tower else item_features.features
+    return net

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from recsys_embed.config.fields import settings
+from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.recipes import Size, resolve_settings
 from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.checks import check_trainable
@@ -53,7 +53,7 @@ def fit_state(
         raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
     size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.is_graph)
     model, train, content = configs
-    model, train = resolve_settings(model, train, size, content.any)
+    model, train = resolve_settings(model, train, size, content.any, content.trains)
     # Rating prediction learns from all ratings; for the other losses, one below the threshold is no positive.
     positives = ratings if train.loss == "mse" else ratings.positives(min_rating)
     check_trainable(positives)
@@ -66,7 +66,9 @@ def fit_state(
     result = family(model.model_family or "embeddings").fit(request)
     history_is_positives = result.model.has_history_users and len(positives) < len(ratings)
     metadata = {
-        "settings": settings(replace(model, **result.chosen), replace(train, device=result.device), content)
+        "settings": settings(
+            updated(model, result.chosen), replace(updated(train, result.chosen), device=result.device), content
+        )
         | {"min_rating": min_rating},
         "epochs": result.epochs,
         "metrics": {},

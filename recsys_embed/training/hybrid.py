@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recsys_embed.arrays import Floats
+from recsys_embed.config.fields import updated
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError
 from recsys_embed.models.base import Family
@@ -32,11 +33,14 @@ log = logging.getLogger("recsys_embed")
 PENALTIES = (
     Penalty(80, 1.0), Penalty(20, 0.25), Penalty(300, 1.0), Penalty(80, 0.25), Penalty(5, 0.25),
 )  # fmt: skip
-POWERS = (0.1, 0.0, 0.2)
+POWERS = (0.05, 0.0, 0.1)
 SHARES = (0.45, 0.15, 0.3, 0.6, 0.75, 0.9)
 _EASE_L2 = 300.0
 # Neighbours of an item, and the number of items from which there are fewer.
 _NEIGHBOURS, _FEWER_NEIGHBOURS, _MANY_ITEMS = 200, 100, 50_000
+# Another recipe of the cosine with a sampled softmax, for many items with few ratings each (experiments/LOG.md).
+_RECIPE = {"temperature": 0.15, "user_decay": 2.0, "item_decay": 2.0}
+_SPARSE = {"temperature": 0.1, "user_decay": 0.5, "item_decay": 0.5}
 # Multiplications in all regressions together from which fewer penalties are tried.
 _MAX_WORK = 1e12
 # Users on whom the spread of scores is measured.
@@ -49,12 +53,27 @@ def fit_hybrid(family: str, request: FitRequest) -> TrainingResult:
     if reason and family != "auto":
         raise SettingError(f"--model-family {family} ranks by items that were rated together, which {reason} does not")
     with_embeddings = request.model.embeddings or family in ("auto", "both")
-    result = fit_embedding(request) if with_embeddings else TrainingResult(_no_embedding(request.positives))
+    result = _embeddings(family, request) if with_embeddings else TrainingResult(_no_embedding(request.positives))
     if reason or result.stopped == "interrupted":
-        return replace(result, chosen={"model_family": "embeddings"})
-    candidates = _Candidates(family, request, result.model)
-    model, chosen = candidates.choose()
-    return replace(result, model=model, chosen=chosen)
+        return replace(result, chosen={**result.chosen, "model_family": "embeddings"})
+    model, chosen = _Candidates(family, request, result.model).choose()
+    return replace(result, model=model, chosen={**result.chosen, **chosen})
+
+
+def _embeddings(family: str, request: FitRequest) -> TrainingResult:
+    """Train embeddings; for "auto" and a sampled softmax by two recipes, and keep the better on validation."""
+    result, given = fit_embedding(request), {**vars(request.model), **vars(request.train)}
+    is_default = given["loss"] == "sampled-softmax" and all(given[name] == value for name, value in _RECIPE.items())
+    if family != "auto" or not (request.validate and given["cosine"] and is_default) or request.warm_start is not None:
+        return result
+    name, sign = request.monitor
+    model, train = updated(request.model, _SPARSE), updated(request.train, _SPARSE)
+    other = fit_embedding(replace(request, model=model, train=train))
+    values = [sign * tried.history[tried.epochs - 1][name] for tried in (result, other)]
+    log.info("validation %s %.4f, and %.4f with less decay and temperature", name, *values)
+    if other.stopped == "interrupted" or values[0] >= values[1]:
+        return result
+    return replace(other, chosen=dict(_SPARSE))
 
 
 def unsupported_reason(request: FitRequest) -> str:

@@ -47,7 +47,7 @@ class TrainingResult:
 
     model: plain arrays of the best epoch. epochs: the number of the best epoch, from 1. history: the metrics of every
     epoch. seconds: the time of the training loop. stopped: why it ended: "epochs", "patience" or "interrupted". device:
-    where it ran. chosen: settings of the model that were chosen on validation data, by name.
+    where it ran. chosen: settings of model and training that were chosen on validation data, by name.
     """
 
     model: ScoringModel

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsys_embed.config.fields import settings
+from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.recipes import Size, resolve_settings
 from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig, TuneConfig
 from recsys_embed.errors import SettingError
@@ -30,8 +30,6 @@ _MACHINE_SETTINGS = ("threads", "device", "data_dir", "offline")
 # A trial is compared with the others after each of this many equal parts of its epochs.
 _N_STAGES = 10
 
-C = TypeVar("C", ModelConfig, TrainConfig)
-
 
 class TrialSettings(NamedTuple):
     """The settings of a trial, with None filled in from the recipe."""
@@ -40,30 +38,27 @@ class TrialSettings(NamedTuple):
     train: TrainConfig
 
 
-def baseline_settings(model: ModelConfig, train: TrainConfig, size: Size, has_content: bool) -> TrialSettings:
+def baseline_settings(
+    model: ModelConfig, train: TrainConfig, size: Size, has_content: bool, trains_content: bool
+) -> TrialSettings:
     """Return the settings of the first trial: the given ones and the recipe's.
 
     Where the recipe's weight decay is too strong for the learning rate that was given, it is reduced.
     """
     try:
-        return TrialSettings(*resolve_settings(model, train, size, has_content))
+        return TrialSettings(*resolve_settings(model, train, size, has_content, trains_content))
     except SettingError:
         if train.lr is None:
             raise
-        default = resolve_settings(model, replace(train, lr=None), size, has_content)[1]
+        default = resolve_settings(model, replace(train, lr=None), size, has_content, trains_content)[1]
         max_decay = float(f"{0.9 / train.lr:.3g}")
         too_strong = [n for n in _DECAYS if getattr(train, n) is None and (getattr(default, n) or 0) * train.lr >= 1]
-        train = _updated(train, dict.fromkeys(too_strong, max_decay))
-        baseline = TrialSettings(*resolve_settings(model, train, size, has_content))
+        train = updated(train, dict.fromkeys(too_strong, max_decay))
+        baseline = TrialSettings(*resolve_settings(model, train, size, has_content, trains_content))
         log.warning(
             "--lr %g is too high for the usual decay: the search starts with a decay of %g", train.lr, max_decay
         )
         return baseline
-
-
-def _updated(config: C, values: Mapping[str, Any]) -> C:
-    """Return a config with those of the values that are among its fields."""
-    return replace(config, **{f.name: values[f.name] for f in fields(config) if f.name in values})
 
 
 class TuningObjective:
@@ -81,8 +76,8 @@ class TuningObjective:
 
     def settings(self, tuned: dict[str, Any]) -> TrialSettings:
         """Return the settings of a trial. Raises SettingError if they contradict each other."""
-        configs = _updated(self.baseline.model, tuned), _updated(self.baseline.train, tuned)
-        return TrialSettings(*resolve_settings(*configs, size_of(self.split), self.content.any))
+        configs = updated(self.baseline.model, tuned), updated(self.baseline.train, tuned)
+        return TrialSettings(*resolve_settings(*configs, size_of(self.split), self.content.any, self.content.trains))
 
     def fit(self, chosen: TrialSettings, tracker: Tracker) -> tuple[float, int]:
         """Fit on train, like the first fit of `recsys train`; return the best epoch's metric, and its number."""

@@ -58,7 +58,7 @@ def tune(
     prepared = prepare(data, train.seed, content, dataset)
     if not len(prepared.split.valid.positives(data.min_rating)):
         raise DataError("there are no validation ratings to measure trials on: give --valid-share, or --valid FILE")
-    baseline = baseline_settings(model, train, size_of(prepared.split), content.any)
+    baseline = baseline_settings(model, train, size_of(prepared.split), content.any, content.trains)
     check_loss(baseline.train, prepared.split)
     device = start_torch(baseline.train)
     values = settings(*baseline)
