@@ -33,8 +33,8 @@ log = logging.getLogger("recsys_embed")
 PENALTIES = (
     Penalty(80, 1.0), Penalty(20, 0.25), Penalty(300, 1.0), Penalty(80, 0.25), Penalty(5, 0.25),
 )  # fmt: skip
-POWERS = (0.05, 0.0, 0.1)
-SHARES = (0.45, 0.15, 0.3, 0.6, 0.75, 0.9)
+POWERS = (0.1, 0.05, 0.0)
+SHARES = (0.45, 0.1, 0.2, 0.3, 0.6, 0.8)
 _EASE_L2 = 300.0
 # Neighbours of an item, and the number of items from which there are fewer.
 _NEIGHBOURS, _FEWER_NEIGHBOURS, _MANY_ITEMS = 200, 100, 50_000
@@ -115,20 +115,15 @@ class _Candidates:
             self._neighbours_only(weights.scaled(self.counts ** np.float32(-powers[0]))) for weights in all_weights
         ]
         best = self._best(tried)
-        weights, penalty, power = all_weights[best], penalties[best], powers[0]
-        if len(powers) > 1 and self.request.validate:
-            tried = [self._neighbours_only(weights.scaled(self.counts ** np.float32(-p))) for p in powers]
-            power = powers[self._best(tried)]
-        chosen: dict[str, Any] = {"l2": penalty.l2, "l2_share": penalty.share, "popularity_power": power}
-        chosen |= {} if self.family == "ease" else {"neighbours": self.neighbours}
-        weights = weights.scaled(self.counts ** np.float32(-power))
-        if self.family in ("neighbours", "ease"):
-            return self._neighbours_only(weights), {**chosen, "model_family": self.family, "blend": 1.0}
-        share, model = self._blend(weights)
-        family = "both" if isinstance(model, HybridModel) and model.embedding_scale else "neighbours"
-        if not isinstance(model, HybridModel):
-            return model, {"model_family": "embeddings"}
-        return replace(model, family=family), {**chosen, "model_family": family, "blend": share}
+        scaled = [all_weights[best].scaled(self.counts ** np.float32(-power)) for power in powers]
+        share = 1.0 if self.family in ("neighbours", "ease") else self._share(scaled[0])
+        if share == 0:
+            return self.embedding, {"model_family": "embeddings"}
+        models = [self._mixed(weights, share) for weights in scaled]
+        at = self._best(models)
+        chosen = {"model_family": models[at].family, "blend": share, "popularity_power": powers[at]}
+        chosen |= {"l2": penalties[best].l2, "l2_share": penalties[best].share}
+        return models[at], chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
 
     @property
     def neighbours(self) -> int:
@@ -175,8 +170,8 @@ class _Candidates:
         family = "ease" if self.family == "ease" else "neighbours"
         return HybridModel(family, self.embedding, weights, self.histories, 0.0, 1.0)
 
-    def _blend(self, weights: ItemWeights) -> tuple[float, Any]:
-        """Return the best share of the neighbours, and its model; for "auto" they may be alone, or absent."""
+    def _share(self, weights: ItemWeights) -> float:
+        """Return the best share of the neighbours; for "auto" they may be alone, or absent."""
         shares: Sequence[float] = sorted(SHARES)
         if self.request.model.blend is not None:
             shares = (self.request.model.blend,)
@@ -184,19 +179,16 @@ class _Candidates:
             shares = SHARES[:1]
         elif self.family == "auto":
             shares = (0.0, *shares, 1.0)
-        models = [self._mixed(weights, share) for share in shares]
-        if len(models) == 1:
-            return shares[0], models[0]
-        values = np.array([self._value(model) for model in models])
-        # The mean with the shares beside: single values of a few users are noise.
-        smooth = np.convolve(np.pad(values, 1, mode="edge"), [0.25, 0.5, 0.25], mode="valid")
-        best = int(np.argmax(smooth))
+        if len(shares) == 1:
+            return shares[0]
+        values = [self._value(self._mixed(weights, share)) for share in shares]
+        best = int(np.argmax(values))
         name = self.request.monitor[0]
         log.info(
             "kept: %s (validation %s %.4f; embeddings alone %.4f, neighbours alone %.4f)",
             describe_share(shares[best]), name, values[best], values[0], values[-1],
         )  # fmt: skip
-        return shares[best], models[best]
+        return shares[best]
 
     def _mixed(self, weights: ItemWeights, share: float) -> Any:
         """Return the model in which the neighbours have this share of the score's spread."""
