@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Arrays of a sparse matrix.
 _CSR_ARRAYS = ("data", "indices", "indptr")
+# The share of the items from which on a token is as good as everywhere.
+_COMMON = 0.9
 # Files of a model folder that only `ContentModel` reads, when it is needed.
 FILES = ("content.safetensors", "tokens.parquet", "words.parquet")
 
@@ -123,11 +125,16 @@ class ContentModel:
             raise SettingError("this model's descriptions have no words: train one with columns of words in --text")
 
     def nearest_tokens(self, vector: Floats, k: int) -> pl.DataFrame:
-        """Return the k words and tags nearest to an item vector [d]: column, token, score (the cosine), rank."""
+        """Return the k words and tags nearest to an item vector [d]: column, token, score (the cosine), rank.
+
+        Those of nearly all items say nothing of one, and are left out.
+        """
         self._require_text()
+        telling = self.bag.getnnz(axis=0) <= _COMMON * self.bag.shape[0]
         scores, rows = ExactIndex(normalize(self.feature_map.tokens[:, :-1])).search(
-            normalize((vector - self.feature_map.centre[:-1])[None]), k
+            normalize((vector - self.feature_map.centre[:-1])[None]), k, telling if telling.any() else None
         )
+        scores, rows = scores[:, rows[0] >= 0], rows[:, rows[0] >= 0]
         labels = self.encoder.labels()[rows[0]]
         return labels.select("column", "token", score=pl.Series(scores[0]), rank=np.arange(1, len(rows[0]) + 1))
 
