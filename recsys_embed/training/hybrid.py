@@ -36,6 +36,8 @@ PENALTIES = (
 POWERS = (0.1, 0.05, 0.0)
 SHARES = (0.45, 0.1, 0.2, 0.3, 0.6, 0.8)
 _EASE_L2 = 300.0
+# Shares whose validation metrics differ by no more than this part of the best are as good.
+_TOLERANCE = 0.005
 # Neighbours of an item, and the number of items from which there are fewer.
 _NEIGHBOURS, _FEWER_NEIGHBOURS, _MANY_ITEMS = 200, 100, 50_000
 # Another recipe of the cosine with a sampled softmax, for many items with few ratings each (experiments/LOG.md).
@@ -182,7 +184,9 @@ class _Candidates:
         if len(shares) == 1:
             return shares[0]
         values = [self._value(self._mixed(weights, share)) for share in shares]
-        best = int(np.argmax(values))
+        # The middle of the shares that are as good as the best, which stands out by chance.
+        good = np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values)))
+        best = int(good[len(good) // 2])
         name = self.request.monitor[0]
         log.info(
             "kept: %s (validation %s %.4f; embeddings alone %.4f, neighbours alone %.4f)",
