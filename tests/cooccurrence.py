@@ -54,9 +54,6 @@ class Cooccurrence:
     def query(self, vector: Floats, bias: float = 0.0) -> Floats:
         return np.asarray(vector[None], np.float32)
 
-    def score_of_vector(self, vector: Floats, row: int) -> float:
-        return float(vector @ self.weights[:, row])
-
     def support(self, history: Rows, rows: Rows) -> Floats:
         return self.weights[np.ix_(rows, history)]
 

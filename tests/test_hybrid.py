@@ -351,6 +351,78 @@ def test_described_items_join_and_a_warm_start_goes_on(tmp_path):
     assert again.model.family == "both" and again.model.share == plain.model.share
 
 
+def test_nothing_asked_is_nothing_answered(models):
+    for model in models.values():
+        assert len(model.predict([], [])) == 0
+        assert model.similar([], 4, by="neighbours").is_empty()
+
+
+def test_predictions_of_equal_pairs_are_equal(models):
+    for model in models.values():
+        users, items = [7, 3, 7, 7], [5, 9, 5, 9]
+        found = model.predict(users, items)
+        assert found[0] == found[2]
+        expected = [scores_of(model, user)[item] for user, item in zip(users, items, strict=True)]
+        assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_mlp_beside_neighbours_explains_itself():
+    model = Recommender(ModelConfig("both", dim=8, scorer="mlp"), TrainConfig(loss="softmax", epochs=1)).fit(TRAIN)
+    found = model.explain(7, 33, 99)
+    listed = sum(e["value"] for e in found.evidence) + found.remainder["value"] + found.remainder["vector"]
+    assert listed == pytest.approx(found.components["mlp"] + found.components.get("neighbours", 0), abs=1e-4)
+
+
+def test_amounts_that_are_none_are_refused_and_mixed_ones_explained():
+    given = ModelConfig("neighbours", embeddings=False), TrainConfig(sample_weight="rating")
+    values = np.where(TRAIN.item % 2, 5, 1).astype(np.float32)
+    for wrong in (np.zeros_like(values), values - 3):
+        with pytest.raises(SettingError, match="--sample-weight rating needs ratings from 0 up"):
+            Recommender(*given).fit(Ratings(TRAIN.users, TRAIN.items, TRAIN.user, TRAIN.item, wrong))
+    model = Recommender(*given).fit(Ratings(TRAIN.users, TRAIN.items, TRAIN.user, TRAIN.item, values))
+    found = model.explain(7, 33, 99)
+    assert sum(e["value"] for e in found.evidence) == pytest.approx(found.score, abs=1e-5)
+
+
+def test_reasons_are_only_items_that_support(models):
+    alone = fit("neighbours", embeddings=False)
+    matrix = dense(alone.model.weights)
+    for item, why in zip(range(60), alone.reasons_for([1, 2], list(range(60)), 2), strict=True):
+        assert set(why) == {source for source in (1, 2) if matrix[source, item] > 0}
+    both = models["both"].reasons_for([2, 7], [5, 5, 5])
+    assert both[0] == both[1] == both[2]
+    with pytest.raises(SettingError, match="no embeddings"):
+        alone.recommend(7, rules=Rules(diversity=0.5))
+
+
+def test_a_penalty_of_nothing_is_one_line():
+    with pytest.raises(SettingError, match="EASE has no solution with --l2 0"):
+        fit("ease", l2=0.0)
+
+
+def test_an_interrupt_keeps_the_embeddings(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("recsys_embed.training.hybrid._Candidates.choose", interrupt)
+    model = fit("both")
+    assert model.training.stopped == "interrupted" and model.model.family == "embeddings"
+
+
+def test_only_embeddings_are_tuned():
+    from recsys_embed.config.settings import TuneConfig
+    from recsys_embed.tuning.search import tune
+
+    with pytest.raises(SettingError, match="recsys tune tunes embeddings"):
+        tune(DataConfig("synthetic:users=60,items=40,ratings=1200"), ModelConfig("both"), config=TuneConfig(trials=1))
+
+
+def test_names_of_families_from_before_are_read():
+    from recsys_embed.config.renamed import with_current_names
+
+    assert with_current_names({"settings": {"family": "embedding"}})["settings"] == {"model_family": "embeddings"}
+
+
 def test_a_dislike_of_an_item_counts_against_its_neighbours(models):
     model = models["neighbours"]
     liked = model.state.fold_in.fit_user

@@ -14,7 +14,7 @@ from recsys_embed.data.ids import Id, Rows
 from recsys_embed.models.base import OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import Feedback
-from recsys_embed.models.hybrid import HybridModel, embedding_of
+from recsys_embed.models.hybrid import HybridUser, embedding_of
 from recsys_embed.retrieval.nearest import largest
 from recsys_embed.state.fitted import FittedState
 
@@ -145,22 +145,24 @@ def contributions(state: FittedState, profile: UserProfile, row: int) -> Contrib
         has_own_vector = _has_own_vectors(state)
     elif feedback is None or profile.user >= 0:
         feedback = Feedback.from_likes(profile.history)
+    if isinstance(profile.vector, HybridUser):
+        found = state.fold_in.contributions(feedback, profile.vector, row)
+        assert found is not None
+        return Contributions(feedback.rows, *found)
     folded = state.fold_in.fit_user(feedback)[0]
-    is_folded_in = _is_close(embedding_of(folded), embedding_of(profile.vector))
+    is_folded_in = _is_close(folded, profile.vector)
     added = state.fold_in.contributions(feedback, folded, row) if is_folded_in or has_own_vector else None
     if added is None:
         return None
     remainder = added.remainder
     if not is_folded_in:
-        model = state.model
-        remainder = model.score_of_vector(profile.vector, row) - model.score_of_vector(folded, row)
+        item = state.model.item_vectors[row].astype(np.float64)
+        remainder = float((profile.vector.astype(np.float64) - folded) @ item)
     return Contributions(feedback.rows, added.values, remainder)
 
 
 def _has_own_vectors(state: FittedState) -> bool:
     """Return whether a user is the sum of their history and of an individual vector."""
-    if isinstance(state.model, HybridModel):
-        return True
     if not isinstance(state.model, EmbeddingModel) or state.model.normalized:
         return False
     return state.metadata["settings"].get("user_tower") == "both"

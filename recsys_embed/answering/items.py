@@ -37,14 +37,18 @@ def similar(
             raise SettingError("this model has no embeddings: similar by neighbours needs none")
         scores, neighbours = state.cosine_index.neighbours(rows, k, allowed)
         return as_table(state, scores, neighbours, of=state.items.ids(rows))
-    together = np.stack([_common_users(state, row) for row in rows.tolist()]) if len(rows) else np.zeros((0, 0), int)
+    shape = len(rows), min(k, len(state.items))
+    scores, neighbours, together = np.empty(shape, np.float32), np.empty(shape, np.int64), np.empty(shape, np.int64)
     count = np.maximum(1, state.users_of_items.count)
-    cosine = (together / (np.sqrt(count * count[rows, None]) + _SHRINKAGE)).astype(np.float32)
-    cosine[(together == 0) | (False if allowed is None else ~allowed)] = -np.inf
-    cosine[np.arange(len(rows)), rows] = -np.inf
-    scores, neighbours = topk(cosine, k)
+    for line, row in enumerate(rows.tolist()):
+        common = _common_users(state, row)
+        cosine = (common / (np.sqrt(count * count[row]) + _SHRINKAGE)).astype(np.float32)
+        cosine[(common == 0) | (False if allowed is None else ~allowed)] = -np.inf
+        cosine[row] = -np.inf
+        best, found = topk(cosine[None], k)
+        scores[line], neighbours[line], together[line] = best[0], found[0], common[found[0]]
     table = as_table(state, scores, neighbours, of=state.items.ids(rows))
-    return table.with_columns(together=np.take_along_axis(together, neighbours, 1)[neighbours >= 0])
+    return table.with_columns(together=together[neighbours >= 0])
 
 
 def default_similarity(state: FittedState) -> SimilarBy:

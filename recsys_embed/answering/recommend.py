@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from recsys_embed.answering.exclusions import excluded_rows
 from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.rank import check_k, rank_for
@@ -44,5 +46,5 @@ def nearest_in(state: FittedState, history: Rows, rows: Rows, k: int = 2) -> lis
     """Return, for each item row, the k rows of a history that support it most."""
     if not len(history) or not len(rows):
         return [[] for _ in rows]
-    nearest: list[list[int]] = history[largest(state.model.support(history, rows), k)[1]].tolist()
-    return nearest
+    support, positions = largest(state.model.support(history, rows), k)
+    return [history[at[value > -np.inf]].tolist() for value, at in zip(support, positions, strict=True)]

@@ -24,7 +24,6 @@ _PART_MEANINGS = {
     "item_bias": "the item's bias: the same for all users",
     "user_bias": "the user's bias: the same for all items",
     "offset": "the same for all users and items",
-    "boost": "what a rule adds",
 }
 
 

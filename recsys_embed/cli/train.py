@@ -39,12 +39,13 @@ def train(
     if metrics["test"]:
         echo(f"test, {metrics['test']['users']:,} users (all rated items are ranked, except the user's training items)")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
-        _print_verdict(metrics["baselines"])
+        _print_verdict(metrics["baselines"], report["settings"]["model_family"])
         _print_liked(metrics)
         if metrics.get("cold"):
             print_cold(metrics["cold"])
-    if report["settings"].get("blend") is not None:
-        echo(f"scores come from {describe_share(report['settings']['blend'])}")
+    settings = report["settings"]
+    if settings["model_family"] in ("neighbours", "ease", "both"):
+        echo(f"scores come from {describe_share(settings['model_family'], settings['blend'])}")
     echo(
         f"{report['epochs']} epochs; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
         f"evaluation {seconds['evaluate']:.1f} s",
@@ -74,7 +75,7 @@ _ADVICE = {
 }
 
 
-def _print_verdict(baselines: dict[str, Any]) -> None:
+def _print_verdict(baselines: dict[str, Any], family: str) -> None:
     """Print whether the model is better than the best baseline, by the paired difference, and what to try if not."""
     measured = {name: values for name, values in baselines.items() if "difference" in values}
     if not measured:
@@ -85,9 +86,10 @@ def _print_verdict(baselines: dict[str, Any]) -> None:
     verdict = ("better than" if difference["mean"] > 0 else "worse than") if difference["clear"] else "equal to"
     span = f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
     echo(f"against {name}, user by user: {span} in {difference['metric']}, p {difference['p']:.3f}")
+    advice = "" if best == family else _ADVICE.get(best, "")
     echo(
         f"verdict: {verdict} {name}, the best of these baselines"
-        + (f"; {_ADVICE.get(best, 'recsys tune may find better settings')}" if verdict == "worse than" else "")
+        + (f"; {advice or 'recsys tune may find better settings'}" if verdict == "worse than" else "")
     )
 
 

@@ -56,7 +56,8 @@ def current_names(values: Mapping[str, Any], old_names: Mapping[str, str] = RENA
     both = next((name for name in values if old_names.get(name) in values), None)
     if both is not None:
         raise SettingError(f"{both} is the old name of {old_names[both]}: give one of them")
-    return {old_names.get(name, name): value for name, value in values.items()}
+    current = {old_names.get(name, name): value for name, value in values.items()}
+    return current | ({"model_family": "embeddings"} if current.get("model_family") == "embedding" else {})
 
 
 def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
@@ -64,7 +65,4 @@ def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
     settings = facts.get("settings")
     if not isinstance(settings, Mapping):
         return facts
-    settings = current_names(settings)
-    if settings.get("model_family") == "embedding":
-        settings["model_family"] = "embeddings"
-    return {**facts, "settings": settings}
+    return {**facts, "settings": current_names(settings)}

@@ -20,7 +20,7 @@ from recsys_embed.experiment.prepare import Prepared
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
-from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.tracking.tracker import ProgressOnly, Tracker
 from recsys_embed.training.fit import fit_state
 from recsys_embed.training.interface import TrainingResult
 
@@ -67,6 +67,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         return Fit(*fit(split.train, held_out, {}, tracker=tracker), split.train, None)
     validate, (name, sign) = validation(split, data, train)
     first, result = fit(split.train, held_out, {}, validate=validate, monitor=(name, sign), tracker=tracker)
+    tracker.params({f"chosen_{name}": value for name, value in result.chosen.items()})
     report = evaluate_on(first, valid, run, split.valid).summary()
     if result.history:  # a closed form has no epochs
         log.info(
@@ -119,10 +120,3 @@ def validation(
         return metrics
 
     return (measure_ratings, ("rmse", -1)) if train.loss == "mse" else (measure_ranking, ("ndcg_at_10", 1))
-
-
-class ProgressOnly(Tracker):
-    """Passes on progress only: the refit's losses must not mix with those of the first fit."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.progress = tracker.progress  # type: ignore[method-assign]

@@ -105,7 +105,8 @@ def draw(tracker: Tracker, recommender: Recommender, folder: Path, measured: Tra
         with tempfile.TemporaryDirectory() as scratch:
             for picture in draw_training(recommender, measured, Path(scratch)):
                 tracker.artifact(picture, "pictures")
-            if run.map or (run.map is None and len(recommender.items) <= _MAX_MAP_ITEMS):
+            small = len(recommender.items) <= _MAX_MAP_ITEMS and recommender.model.dim > 0
+            if run.map or (run.map is None and small):
                 for file in draw_map(recommender, Path(scratch) / "map", title=folder.name).files:
                     tracker.artifact(file, "map")
                 if recommender.model.dim > 1:  # the projector needs two dimensions or more

@@ -20,7 +20,7 @@ def _similarity(together, one, other, shrinkage):
 def _largest(values, k):
     """Return the positions of the k largest values, ascending; equal values go by position."""
     threshold = np.partition(values, len(values) - k)[len(values) - k]
-    kept, n_above = np.empty(k, np.int32), 0
+    kept, n_above = np.zeros(k, np.int32), 0
     for y in range(len(values)):
         n_above += values[y] > threshold
     n_equal, count = k - n_above, 0

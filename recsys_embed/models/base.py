@@ -85,10 +85,6 @@ class ScoringModel(Protocol):
         """Return named terms that add up to the score of an item for a user."""
         ...
 
-    def score_of_vector(self, vector: UserVector, row: int) -> float:
-        """Return what a user's vector adds to the score of an item row: the score without biases."""
-        ...
-
     def support(self, history: Rows, rows: Rows) -> Floats:
         """Return how much each item of a history [n] speaks for each item row [b, n], on any scale."""
         ...

@@ -173,10 +173,6 @@ class EmbeddingModel:
         """See `ScoringModel`."""
         return self.queries_from_vectors(vector[None], bias)
 
-    def score_of_vector(self, vector: Floats, row: int) -> float:
-        """See `ScoringModel`; for a dot product."""
-        return float(vector.astype(np.float64) @ self.items[row])
-
     def support(self, history: Rows, rows: Rows) -> Floats:
         """See `ScoringModel`: the cosines of the item vectors."""
         return cosines(self.items, history, rows)

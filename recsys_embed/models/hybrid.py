@@ -35,9 +35,11 @@ def embedding_of(vector: Any) -> Floats:
     return embedding
 
 
-def describe_share(share: float) -> str:
+def describe_share(family: str, share: float) -> str:
     """Return what a score is made of, in words. share: that of the neighbours."""
     percent = round(100 * share)
+    if family == "ease":
+        return "EASE alone"
     if percent in (0, 100):
         return "item neighbours alone" if percent else "embeddings alone"
     return f"item neighbours {percent} %, embeddings {100 - percent} %"
@@ -133,23 +135,12 @@ class HybridModel:
 
     def score(self, queries: HybridQueries, rows: Rows | None = None) -> Floats:
         """See `ScoringModel`."""
-        out = self.weights.scores(queries.histories.normalized())
-        out = out if rows is None else out[:, rows]
+        out = self.weights.scores(queries.histories.normalized(), rows)
         if self.embedding_scale:
             out += np.float32(self.embedding_scale) * self.embedding.score(queries.embeddings, rows)
         if self.boosts is not None:
             out += self.boosts if rows is None else self.boosts[rows]
         return out
-
-    def score_of_vector(self, vector: HybridUser, row: int) -> float:
-        """See `ScoringModel`."""
-        return self._embedding_part(vector, row) + self._neighbour_part(vector, row)
-
-    def _embedding_part(self, vector: HybridUser, row: int) -> float:
-        return self.embedding_scale and self.embedding_scale * self.embedding.score_of_vector(vector.embedding, row)
-
-    def _neighbour_part(self, vector: HybridUser, row: int) -> float:
-        return float(self.neighbour_contributions(vector.items, vector.amounts, row).sum())
 
     def neighbour_contributions(self, items: Ints | Rows, amounts: Floats, row: int) -> NDArray[np.float64]:
         """Return what each of n items with amounts [n] adds to the score of an item row, [n]."""
@@ -159,29 +150,24 @@ class HybridModel:
 
     def score_components(self, vector: HybridUser, bias: float, item: int, score: float) -> dict[str, float]:
         """See `ScoringModel`."""
-        neighbours = self._neighbour_part(vector, item)
         if not self.embedding_scale:
-            boost = {} if self.boosts is None else {"boost": float(self.boosts[item])}
-            return {"neighbours": score - sum(boost.values()), **boost}
+            return {"neighbours": score}
+        neighbours = float(self.neighbour_contributions(vector.items, vector.amounts, item).sum())
         rest = (score - neighbours) / self.embedding_scale
         components = self.embedding.score_components(vector.embedding, bias, item, rest)
         return {name: self.embedding_scale * value for name, value in components.items()} | {"neighbours": neighbours}
 
     def support(self, history: Rows, rows: Rows) -> Floats:
         """See `ScoringModel`: what the items of a history add, and their cosines where they add nothing."""
-        added = self.weights.between(history, rows).T
-        return np.where(added > 0, 2 + added / max(float(added.max(initial=0)), 1e-30), self._cosines(history, rows))
-
-    def _cosines(self, history: Rows, rows: Rows) -> Floats:
-        return self.embedding.support(history, rows)
+        added, others = self.weights.between(history, rows).T, np.float32(-np.inf)
+        cosines = self.embedding.support(history, rows) if self.dim else others
+        return np.where(added > 0, 2 + added / max(float(added.max(initial=0)), 1e-30), cosines)
 
     def predict(self, users: Rows, items: Rows) -> Floats:
         """See `ScoringModel`."""
         out = np.empty(len(users), np.float32)
         order = np.argsort(users, kind="stable")
-        edges = np.flatnonzero(np.diff(users[order], prepend=-1))
-        for start, stop in zip(edges, [*edges[1:], len(order)], strict=True):
-            lines = order[start:stop]
+        for lines in np.split(order, np.flatnonzero(np.diff(users[order])) + 1) if len(order) else ():
             out[lines] = self.score(self.queries(users[lines[:1]]), items[lines])[0]
         return out
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int32]
 
+# Histories scored one by one where only some items are asked for.
+_FEW_LINES = 64
+
 
 @dataclass(frozen=True)
 class Histories:
@@ -47,8 +50,10 @@ class Histories:
 
     def __getitem__(self, users: Any) -> Histories:
         """Return the histories of some users: rows, or a slice."""
-        rows = np.arange(len(self))[users]
-        count = np.diff(self.indptr)[rows]
+        if isinstance(users, slice):
+            users = np.arange(*users.indices(len(self)))
+        rows = np.asarray(users)
+        count = self.indptr[1:][rows] - self.indptr[rows]
         indptr = np.concatenate(([0], np.cumsum(count)))
         at = np.repeat(self.indptr[rows] - indptr[:-1], count) + np.arange(indptr[-1])
         return Histories(indptr, self.item[at], self.amount[at])
@@ -124,9 +129,15 @@ class ItemWeights:
         end = np.full(count - len(self), self.indptr[-1])
         return ItemWeights(np.concatenate((self.indptr, end)), self.target, self.weight)
 
-    def scores(self, histories: Histories) -> Floats:
-        """Return the sums of what the items of histories [b] add, [b, items]."""
+    def scores(self, histories: Histories, rows: Rows | None = None) -> Floats:
+        """Return the sums of what the items of histories [b] add, [b, items], or for some item rows."""
         b, n = len(histories), len(self)
+        if rows is not None:
+            if b > _FEW_LINES:
+                return self.scores(histories)[:, rows]
+            lines = [histories.user(line) for line in range(b)]
+            sums = [amounts @ self.between(items, rows) for items, amounts in lines]
+            return np.asarray(sums, np.float32).reshape(b, len(rows))
         work = len(histories.item) * max(1, len(self.target) // max(1, n)) + b * n
         if use_kernel("neighbours", work):
             from recsys_embed.kernels.compiled import parallel_for
@@ -152,15 +163,15 @@ class ItemWeights:
         return targets.astype(np.int64), added.astype(np.float32)
 
     def between(self, sources: Rows | Ints, rows: Rows) -> Floats:
-        """Return what each source item adds to each item row, [sources, rows]. rows: distinct."""
-        out, order = np.zeros((len(sources), len(rows)), np.float32), np.argsort(rows)
-        if not out.size:
-            return out
-        at, entry = self._entries(sources)
-        place = np.minimum(np.searchsorted(rows, self.target[entry], sorter=order), len(rows) - 1)
-        found = rows[order[place]] == self.target[entry]
-        out[at[found], order[place[found]]] = self.weight[entry[found]]
-        return out
+        """Return what each source item adds to each item row, [sources, rows]."""
+        distinct, place_of_row = np.unique(rows, return_inverse=True)
+        out = np.zeros((len(sources), len(distinct)), np.float32)
+        if out.size:
+            at, entry = self._entries(sources)
+            place = np.minimum(np.searchsorted(distinct, self.target[entry]), len(distinct) - 1)
+            found = distinct[place] == self.target[entry]
+            out[at[found], place[found]] = self.weight[entry[found]]
+        return out[:, place_of_row]
 
     def _entries(self, sources: Rows | Ints) -> tuple[Rows, Rows]:
         """Return (position in `sources`, entry) of every weight of some items, both [n]."""

@@ -122,7 +122,7 @@ class LocalRidge:
             neighbour[i, : len(rows)] = rows
             together = gram[rows][:, rows].toarray()
             for r, penalty in enumerate(penalties):
-                ridge = np.diag(penalty.l2 + penalty.share * self.total[rows])
+                ridge = np.diag(penalty.l2 + (penalty.share + 1e-6) * self.total[rows])
                 weight[r, i, : len(rows)] = np.linalg.solve(together + ridge, value[best])
         return neighbour, weight
 

@@ -12,6 +12,7 @@ import polars as pl
 from recsys_embed.arrays import Floats
 from recsys_embed.config.settings import NO_RULES, Rules
 from recsys_embed.data.ids import Rows
+from recsys_embed.errors import SettingError
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.retrieval.exact import ExactIndex
 from recsys_embed.rules.evaluate import ColumnValues, ItemColumns, Mask
@@ -112,6 +113,8 @@ class RuleCache:
         return replace(compiled, allowed=np.logical_and.reduce(masks))
 
     def _compile(self, rules: Rules) -> CompiledRules:
+        if rules.diversity and not self.model.item_vectors.shape[1]:
+            raise SettingError("--diversity compares vectors of items, and this model has no embeddings")
         filters = rules.where, rules.min_support, rules.max_support
         return CompiledRules(
             self.allowed(*filters) if filters != (None, 0, None) else None,

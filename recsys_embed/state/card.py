@@ -25,8 +25,12 @@ def model_card(state: FittedState) -> str:
         *_summary(metrics),
         "",
         f"{_sizes(state)}; "
-        f"vectors of {state.model.dim} numbers; loss {settings.get('loss')}, scorer {settings.get('scorer')}, "
-        f"{state.metadata.get('epochs')} epochs, seed {settings.get('seed')}.",
+        + (
+            f"vectors of {state.model.dim} numbers; loss {settings.get('loss')}, scorer {settings.get('scorer')}, "
+            f"{state.metadata.get('epochs')} epochs, seed {settings.get('seed')}."
+            if state.model.dim
+            else "no embeddings."
+        ),
         *_provenance(state.metadata),
         "",
         f"A score means: {_MEANINGS[state.model.output]}.{_share(state)}",
@@ -47,8 +51,7 @@ def model_card(state: FittedState) -> str:
 def _share(state: FittedState) -> str:
     if not isinstance(state.model, HybridModel):
         return ""
-    what = "EASE alone" if state.model.family == "ease" else describe_share(state.model.share)
-    return f" It comes from {what}."
+    return f" It comes from {describe_share(state.model.family, state.model.share)}."
 
 
 def _sizes(state: FittedState) -> str:

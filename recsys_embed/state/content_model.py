@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,15 +125,20 @@ class ContentModel:
         if self.encoder.words is None and not any(c.kind != "number" for c in self.encoder.columns):
             raise SettingError("this model's descriptions have no words: train one with columns of words in --text")
 
+    @cached_property
+    def _telling(self) -> NDArray[np.bool_] | None:
+        """Which tokens not nearly all items have, bool [T]; None if there are none."""
+        telling: NDArray[np.bool_] = self.bag.getnnz(axis=0) <= _COMMON * self.bag.shape[0]
+        return telling if telling.any() else None
+
     def nearest_tokens(self, vector: Floats, k: int) -> pl.DataFrame:
         """Return the k words and tags nearest to an item vector [d]: column, token, score (the cosine), rank.
 
         Those of nearly all items say nothing of one, and are left out.
         """
         self._require_text()
-        telling = self.bag.getnnz(axis=0) <= _COMMON * self.bag.shape[0]
         scores, rows = ExactIndex(normalize(self.feature_map.tokens[:, :-1])).search(
-            normalize((vector - self.feature_map.centre[:-1])[None]), k, telling if telling.any() else None
+            normalize((vector - self.feature_map.centre[:-1])[None]), k, self._telling
         )
         scores, rows = scores[:, rows[0] >= 0], rows[:, rows[0] >= 0]
         labels = self.encoder.labels()[rows[0]]

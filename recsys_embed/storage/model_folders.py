@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from recsys_embed.config.renamed import with_current_names
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.bundle import MANIFEST, read_manifest, temporary_sibling
 
@@ -42,7 +43,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     read_manifest(folder)
     try:
         metadata: dict[str, Any] = json.loads((folder / "model.json").read_text())
-        return metadata
+        return with_current_names(metadata)
     except (OSError, ValueError):
         raise BundleError(f"{folder}: model.json cannot be read") from None
 

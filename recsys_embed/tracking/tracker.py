@@ -96,3 +96,10 @@ class MultiTracker(Tracker):
         """Forward the progress."""
         for tracker in self.trackers:
             tracker.progress(done, total, note)
+
+
+class ProgressOnly(Tracker):
+    """Passes on progress only: the losses of a second fit must not mix with those of the first."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.progress = tracker.progress  # type: ignore[method-assign]

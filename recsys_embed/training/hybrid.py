@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recsys_embed.arrays import Floats
 from recsys_embed.config.fields import updated
+from recsys_embed.data.checks import check_weights
+from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError
 from recsys_embed.models.base import Family
@@ -21,6 +23,8 @@ from recsys_embed.models.fold_in.hybrid import HybridFoldIn
 from recsys_embed.models.hybrid import HybridModel, describe_share
 from recsys_embed.models.item_weights import Histories, ItemWeights
 from recsys_embed.models.local_ridge import LocalRidge, Penalty
+from recsys_embed.retrieval.exact import BLOCK
+from recsys_embed.tracking.tracker import ProgressOnly
 from recsys_embed.training.embedding import fit_embedding
 from recsys_embed.training.interface import TrainingResult
 
@@ -54,28 +58,38 @@ def fit_hybrid(family: str, request: FitRequest) -> TrainingResult:
     reason = unsupported_reason(request)
     if reason and family != "auto":
         raise SettingError(f"--model-family {family} ranks by items that were rated together, which {reason} does not")
-    with_embeddings = request.model.embeddings or family in ("auto", "both")
-    result = _embeddings(family, request) if with_embeddings else TrainingResult(_no_embedding(request.positives))
-    if reason or result.stopped == "interrupted":
-        return replace(result, chosen={**result.chosen, "model_family": "embeddings"})
-    model, chosen = _Candidates(family, request, result.model).choose()
-    return replace(result, model=model, chosen={**result.chosen, **chosen})
+    if request.train.sample_weight == "rating":
+        check_weights(request.positives)
+    if not request.model.embeddings:
+        model, chosen = _Candidates(family, request, _no_embedding(request.positives)).choose()
+        return TrainingResult(model, chosen=chosen)
+    result = fit_embedding(request)
+    if not reason and result.stopped != "interrupted":
+        try:
+            result = _sparse_recipe(request, result) if family == "auto" else result
+            model, chosen = _Candidates(family, request, result.model).choose()
+            return replace(result, model=model, chosen={**result.chosen, **chosen})
+        except KeyboardInterrupt:
+            log.warning("interrupted after the embeddings were trained: they are kept, without item neighbours")
+            result = replace(result, stopped="interrupted")
+    return replace(result, chosen={**result.chosen, "model_family": "embeddings"})
 
 
-def _embeddings(family: str, request: FitRequest) -> TrainingResult:
-    """Train embeddings; for "auto" and a sampled softmax by two recipes, and keep the better on validation."""
-    result, given = fit_embedding(request), {**vars(request.model), **vars(request.train)}
-    is_default = given["loss"] == "sampled-softmax" and all(given[name] == value for name, value in _RECIPE.items())
-    if family != "auto" or not (request.validate and given["cosine"] and is_default) or request.warm_start is not None:
+def _sparse_recipe(request: FitRequest, result: TrainingResult) -> TrainingResult:
+    """For a sampled softmax with the usual recipe, train by the other one too, and return the better on validation."""
+    given = {**vars(request.model), **vars(request.train)}
+    is_usual = given["loss"] == "sampled-softmax" and all(given[name] == value for name, value in _RECIPE.items())
+    if not (request.validate and given["cosine"] and is_usual) or request.warm_start is not None:
         return result
     name, sign = request.monitor
+    tracker = None if request.tracker is None else ProgressOnly(request.tracker)
     model, train = updated(request.model, _SPARSE), updated(request.train, _SPARSE)
-    other = fit_embedding(replace(request, model=model, train=train))
+    other = fit_embedding(replace(request, model=model, train=train, tracker=tracker))
+    if other.stopped == "interrupted":
+        raise KeyboardInterrupt
     values = [sign * tried.history[tried.epochs - 1][name] for tried in (result, other)]
     log.info("validation %s %.4f, and %.4f with less decay and temperature", name, *values)
-    if other.stopped == "interrupted" or values[0] >= values[1]:
-        return result
-    return replace(other, chosen=dict(_SPARSE))
+    return result if values[0] >= values[1] else replace(other, chosen=dict(_SPARSE))
 
 
 def unsupported_reason(request: FitRequest) -> str:
@@ -113,19 +127,21 @@ class _Candidates:
             powers = (given.popularity_power or 0.0,)
         else:
             penalties, all_weights = self._ridge()
-        tried = [
-            self._neighbours_only(weights.scaled(self.counts ** np.float32(-powers[0]))) for weights in all_weights
-        ]
-        best = self._best(tried)
-        scaled = [all_weights[best].scaled(self.counts ** np.float32(-power)) for power in powers]
-        share = 1.0 if self.family in ("neighbours", "ease") else self._share(scaled[0])
+        best = self._best(self._neighbours_only(self._divided(weights, powers[0])) for weights in all_weights)
+        penalty, weights = penalties[best], all_weights[best]
+        del all_weights
+        share = 1.0 if self.family in ("neighbours", "ease") else self._share(self._divided(weights, powers[0]))
         if share == 0:
             return self.embedding, {"model_family": "embeddings"}
-        models = [self._mixed(weights, share) for weights in scaled]
-        at = self._best(models)
-        chosen = {"model_family": models[at].family, "blend": share, "popularity_power": powers[at]}
-        chosen |= {"l2": penalties[best].l2, "l2_share": penalties[best].share}
-        return models[at], chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
+        power = powers[self._best(self._mixed(self._divided(weights, power), share) for power in powers)]
+        model = self._mixed(self._divided(weights, power), share)
+        chosen = {"model_family": model.family, "blend": share, "popularity_power": power}
+        chosen |= {"l2": penalty.l2, "l2_share": penalty.share}
+        return model, chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
+
+    def _divided(self, weights: ItemWeights, power: float) -> ItemWeights:
+        """Return the weights divided by a power of the popularity of the item that they are added to."""
+        return weights.scaled(self.counts ** np.float32(-power)) if power else weights
 
     @property
     def neighbours(self) -> int:
@@ -138,7 +154,7 @@ class _Candidates:
         positives = self.request.positives
         if self.request.train.sample_weight != "rating":
             return None
-        value = np.maximum(positives.value, 1e-3 * positives.value.max())
+        value = np.maximum(positives.value, 1e-3 * positives.value.max())  # 0 would be no rating at all
         return np.asarray(value / value.mean(), np.float32)
 
     def _ridge(self) -> tuple[list[Penalty], list[ItemWeights]]:
@@ -166,7 +182,10 @@ class _Candidates:
             l2 = _EASE_L2
             if self.request.validate:
                 l2 = ease.tune(lambda matrix: self._value(self._neighbours_only(ItemWeights.of_matrix(matrix))))
-        return [Penalty(l2, 0.0)], [ItemWeights.of_matrix(ease.weights(l2))]
+        try:
+            return [Penalty(l2, 0.0)], [ItemWeights.of_matrix(ease.weights(l2))]
+        except np.linalg.LinAlgError:
+            raise SettingError(f"EASE has no solution with --l2 {l2:g}: give a larger one") from None
 
     def _neighbours_only(self, weights: ItemWeights) -> HybridModel:
         family = "ease" if self.family == "ease" else "neighbours"
@@ -187,11 +206,12 @@ class _Candidates:
         # The middle of the shares that are as good as the best, which stands out by chance.
         good = np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values)))
         best = int(good[len(good) // 2])
-        name = self.request.monitor[0]
-        log.info(
-            "kept: %s (validation %s %.4f; embeddings alone %.4f, neighbours alone %.4f)",
-            describe_share(shares[best]), name, values[best], values[0], values[-1],
-        )  # fmt: skip
+        name, family = self.request.monitor[0], "both" if 0 < shares[best] < 1 else "neighbours"
+        alone = (
+            f"; embeddings alone {values[0]:.4f}, neighbours alone {values[-1]:.4f}" if self.family == "auto" else ""
+        )
+        kept = describe_share(family, shares[best])
+        log.info("kept: %s (validation %s %.4f%s)", kept, name, values[best], alone)
         return shares[best]
 
     def _mixed(self, weights: ItemWeights, share: float) -> Any:
@@ -201,18 +221,25 @@ class _Candidates:
         model = self._neighbours_only(weights)
         if share == 1:
             return model
-        users = np.random.default_rng(0).permutation(self.users)[:_SAMPLE]
-        spread = float(self.embedding.score(self.embedding.queries(users)).std())
-        own = float(weights.scores(self.histories[users].normalized()).std())
-        factor = share / (1 - share) * spread / (own or 1.0)
+        own = float(weights.scores(self.histories[self._sample].normalized()).std())
+        factor = share / (1 - share) * self._spread / (own or 1.0)
         scaled = weights.scaled(np.full(len(weights), factor, np.float32))
         return replace(model, family="both", weights=scaled, embedding_scale=1.0, share=share)
 
-    def _best(self, models: Sequence[Any]) -> int:
+    @cached_property
+    def _sample(self) -> Rows:
+        """Users on whom the spread of scores is measured: fewer of them if there are very many items."""
+        n = max(16, min(_SAMPLE, BLOCK // len(self.counts)))
+        return np.random.default_rng(0).permutation(self.users)[:n]
+
+    @cached_property
+    def _spread(self) -> float:
+        """The standard deviation of the embeddings' scores."""
+        return float(self.embedding.score(self.embedding.queries(self._sample)).std())
+
+    def _best(self, models: Iterable[Any]) -> int:
         """Return which of some models is best on validation data, or the first without any."""
-        if len(models) == 1 or not self.request.validate:
-            return 0
-        return int(np.argmax([self._value(model) for model in models]))
+        return int(np.argmax([self._value(model) for model in models])) if self.request.validate else 0
 
     def _value(self, model: Any) -> float:
         """Return a model's validation metric, so that more is better."""

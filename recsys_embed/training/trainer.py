@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from recsys_embed.config.settings import DeviceName, TrainConfig
+from recsys_embed.data.checks import check_weights
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError, TrainingError
@@ -207,8 +208,7 @@ def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Bat
     ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
     weight = np.ones(len(ratings))
     if config.sample_weight == "rating":
-        if ratings.value.min() < 0 or not ratings.value.any():
-            raise SettingError("--sample-weight rating needs ratings from 0 up, and one above 0")
+        check_weights(ratings)
         weight = ratings.value.astype(float)
     if config.balance:
         weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance

@@ -63,11 +63,23 @@ def choose_study(
     raise SettingError(f"{home} is full of studies named {default_name}: choose another name with --study")
 
 
+# Settings that studies made before them lack, with the values that those had.
+_LATER_SETTINGS = {
+    "model_family": "embeddings", "embeddings": True,
+    **dict.fromkeys(("neighbours", "l2", "l2_share", "popularity_power", "blend")),
+}  # fmt: skip
+
+
+def _tower(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether descriptions take part in training, for a study that does not say so: there they did."""
+    return {"content_tower": True if stored.get("text") or stored.get("item_vectors") else None}
+
+
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """Return the facts that identify a study, or None if there is no study. Raises DataError for a broken file."""
     try:
         facts = with_current_names(json.loads((folder / FACTS).read_text(encoding="utf-8")))
-        facts["settings"] = {"model_family": "embeddings", **facts["settings"]}
+        facts["settings"] = {**_LATER_SETTINGS, **_tower(facts["settings"]), **facts["settings"]}
         return {**facts, "moved": [current_name(name) for name in facts["moved"]]}
     except FileNotFoundError:
         return None

@@ -35,11 +35,22 @@ class HybridFoldIn:
         return HybridUser(embedding, items, np.array([amounts[row] for row in items.tolist()], np.float32)), bias
 
     def contributions(self, feedback: Feedback, vector: HybridUser, row: int) -> ItemContributions:
-        """See `FoldIn`: what an item adds as a neighbour and, if the embedding is a sum over items, as part of it."""
-        values = self.model.neighbour_contributions(feedback.rows, feedback.weight, row)
-        scale = self.model.embedding_scale
-        added = self.embeddings.contributions(feedback, vector.embedding.astype(np.float64), row) if scale else None
-        if added is None:
+        """See `FoldIn`. vector: the user's own, whose items are those of the feedback.
+
+        An item adds its weight as a neighbour and, if the embedding is a sum over items, its part of the embedding that
+        the feedback folds in to. The remainder is what the user's embedding adds beyond that.
+        """
+        model, embedding = self.model, self.model.embedding
+        values = model.neighbour_contributions(vector.items, vector.amounts, row)
+        if not model.embedding_scale:
             return ItemContributions(values)
-        remainder = None if added.remainder is None else scale * added.remainder
-        return ItemContributions(values + scale * added.values, remainder)
+        score = float(embedding.score(embedding.query(vector.embedding), np.array([row]))[0, 0])
+        product = model.embedding_scale * (score - float(embedding.item_bias[row]) - embedding.offset)
+        folded = self.embeddings.fit_user(feedback)[0].astype(np.float64)
+        added = self.embeddings.contributions(feedback, folded, row)
+        if added is None:
+            return ItemContributions(values, product)
+        own = model.embedding_scale * added.values
+        remainder = product - float(own.sum())
+        is_sum = np.abs(folded - vector.embedding).max(initial=0) <= 1e-3 * np.abs(folded).max(initial=0)
+        return ItemContributions(values + own, None if is_sum and added.remainder is None else remainder)
