@@ -31,7 +31,7 @@ from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.tuning.objective import TuningObjective
 from recsys_embed.tuning.search import Search
-from recsys_embed.tuning.study import HOME, choose_study
+from recsys_embed.tuning.study import _LATER_SETTINGS, HOME, choose_study
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
 DATA = DataConfig(WORLD)
@@ -384,7 +384,7 @@ def test_a_study_belongs_to_one_process_and_to_one_start(quick, here):
 
 
 def test_names_of_studies_count_up(tmp_path):
-    facts = {"moved": ["lr"], "settings": {"model_family": "embeddings", "dim": 3}}
+    facts = {"moved": ["lr"], "settings": {**_LATER_SETTINGS, "content_tower": None, "dim": 3}}
     for name in ("a", "a-2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.json").write_text(json.dumps({"moved": ["lr"], "settings": {"dim": len(name)}}))
