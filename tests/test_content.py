@@ -312,3 +312,14 @@ def test_a_content_model_is_read_from_its_folder_once(told, tmp_path):
     state = Recommender.load(told.save(tmp_path / "model")).state
     content = state.content_model
     assert state.replace(per_user=None).content_model is content
+
+
+def test_descriptions_leave_the_vectors_of_rated_items_alone():
+    plain = Recommender(*small("softmax")).fit(SPLIT.train, TABLE).model
+    described = Recommender(*small("softmax"), ContentConfig(text="kind")).fit(SPLIT.train, TABLE).model
+    rated = SPLIT.train.item_counts > 0
+    assert not rated.all()
+    for name in ("items", "item_bias"):
+        assert np.array_equal(getattr(plain, name)[rated], getattr(described, name)[rated])
+    assert np.array_equal(plain.users, described.users)
+    assert described.items[~rated].any(axis=1).all() and not plain.items[~rated].any()

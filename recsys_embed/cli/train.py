@@ -87,6 +87,8 @@ def _print_verdict(baselines: dict[str, Any], family: str) -> None:
     span = f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
     echo(f"against {name}, user by user: {span} in {difference['metric']}, p {difference['p']:.3f}")
     advice = "" if best == family else _ADVICE.get(best, "")
+    if best == "ease" and family == "embeddings":
+        advice = "try --model-family auto"
     echo(
         f"verdict: {verdict} {name}, the best of these baselines"
         + (f"; {advice or 'recsys tune may find better settings'}" if verdict == "worse than" else "")
