@@ -149,11 +149,24 @@ class ItemWeights:
                 b, add_neighbour_scores, out, histories.indptr, histories.item, histories.amount, *arrays, min_rows=8
             )
             return out
+        if b == 1:
+            return self._sums(*histories.user(0))[None]
         line = np.repeat(np.arange(b), np.diff(histories.indptr))
         at, entry = self._entries(histories.item)
         index = line[at] * n + self.target[entry]
         added = histories.amount[at].astype(np.float64) * self.weight[entry]
         return np.bincount(index, added, minlength=b * n).astype(np.float32).reshape(b, n)
+
+    def _sums(self, items: Rows | Ints, amounts: Floats) -> Floats:
+        """Return what the items of one history add, [items]: twice as fast as for several."""
+        if not len(items):
+            return np.zeros(len(self), np.float32)
+        spans = [
+            slice(*span) for span in zip(self.indptr[items].tolist(), self.indptr[items + 1].tolist(), strict=True)
+        ]
+        target, added = (np.concatenate([column[span] for span in spans]) for column in (self.target, self.weight))
+        added *= np.repeat(amounts, self.indptr[1:][items] - self.indptr[items])
+        return np.bincount(target, added, minlength=len(self)).astype(np.float32)
 
     def sparse_scores(self, items: Rows | Ints, amounts: Floats) -> tuple[Rows, Floats]:
         """Return what the items of one history add: the items that get something, ascending, and the sums."""
@@ -168,8 +181,10 @@ class ItemWeights:
         out = np.zeros((len(sources), len(distinct)), np.float32)
         if out.size:
             at, entry = self._entries(sources)
-            place = np.minimum(np.searchsorted(distinct, self.target[entry]), len(distinct) - 1)
-            found = distinct[place] == self.target[entry]
+            column = np.full(len(self), -1, np.int32)
+            column[distinct] = np.arange(len(distinct))
+            place = column[self.target[entry]]
+            found = np.flatnonzero(place >= 0)
             out[at[found], place[found]] = self.weight[entry[found]]
         return out[:, place_of_row]
 
