@@ -121,3 +121,12 @@ def recsys(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.Compl
     assert done.returncode == code, f"{args} ended with {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def dense(weights):
+    """Item weights as a matrix [items, items]: what each item, a row, adds to the others."""
+    matrix = np.zeros((len(weights), len(weights)))
+    for j in range(len(weights)):
+        span = slice(weights.indptr[j], weights.indptr[j + 1])
+        matrix[j, weights.target[span]] = weights.weight[span]
+    return matrix

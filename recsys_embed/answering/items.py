@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -49,6 +49,15 @@ def similar(
         scores[line], neighbours[line], together[line] = best[0], found[0], common[found[0]]
     table = as_table(state, scores, neighbours, of=state.items.ids(rows))
     return table.with_columns(together=together[neighbours >= 0])
+
+
+def similar_entries(
+    state: FittedState, item: Id, k: int = 10, by: str | None = None, min_support: int = 0
+) -> dict[str, Any]:
+    """Return what is similar to an item as `recsys similar --json` and the service do: by, items."""
+    by = by or default_similarity(state)
+    table = similar(state, item, k, by, min_support).drop("of").rename({"item_id": "item"})
+    return {"by": by, "items": table.to_dicts()}
 
 
 def default_similarity(state: FittedState) -> SimilarBy:

@@ -31,22 +31,20 @@ def similar(
     Example: recsys similar --item "Toy Story" --by neighbours
     """
     recommender, folder = load(model)
-    from recsys_embed.answering.items import default_similarity
+    from recsys_embed.answering.items import similar_entries
 
-    item_id, by = recommender.find_item(item), by or default_similarity(recommender.state)
-    table = recommender.similar(item_id, k, by=by, min_support=min_support)  # type: ignore[arg-type]
+    item_id = recommender.find_item(item)
+    found = similar_entries(recommender.state, item_id, k, by, min_support)
     if json:
-        together = [name for name in ("together",) if name in table.columns]
-        items = table.select(*together, item="item_id", title="title", score="score", rank="rank").to_dicts()
-        return print_json({"item": item_id, "by": by, "items": items, "model": str(folder)})
+        return print_json({"item": item_id, **found, "model": str(folder)})
     row = int(recommender.items.rows([item_id])[0])
     title, count = recommender.table["title"][row], int(recommender.item_counts[row])
     unit = "edges" if recommender.is_graph else "ratings"
-    echo(f"Nearest to {item_id} {title}   ({count:,} {unit})   by {by}   model {folder}")
-    counts = recommender.item_counts[recommender.items.rows(table["item_id"])]
-    names = ["cosine", *(["together"] if by == "neighbours" else []), unit]
+    echo(f"Nearest to {item_id} {title}   ({count:,} {unit})   by {found['by']}   model {folder}")
+    counts = recommender.item_counts[recommender.items.rows([entry["item"] for entry in found["items"]])]
+    names = ["cosine", *(["together"] if found["by"] == "neighbours" else []), unit]
     rows = [
-        [r["rank"], r["item_id"], r["title"], f"{r['score']:.3f}", *(f"{r[n]:,}" for n in names[1:-1]), f"{count:,}"]
-        for r, count in zip(table.to_dicts(), counts, strict=True)
+        [e["rank"], e["item"], e["title"], f"{e['score']:.3f}", *(f"{e[n]:,}" for n in names[1:-1]), f"{n_ratings:,}"]
+        for e, n_ratings in zip(found["items"], counts, strict=True)
     ]
     return print_table(["#", "item", "title", *names], rows, f"# item {' '.join(names)}")

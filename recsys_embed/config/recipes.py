@@ -169,10 +169,15 @@ def _default_cosine(ranked: bool, tower: str, has_content: bool, trains_content:
     return ranked and tower == "id" and not (has_content if trains_content is None else trains_content)
 
 
+def embeddings_only(loss: str | None, is_graph: bool) -> str:
+    """Return the setting because of which item neighbours cannot score beside embeddings, or nothing."""
+    return "--shared-ids" if is_graph else f"--loss {loss}" if loss in ("mse", "logistic") else ""
+
+
 def _check_family(model: ModelConfig, loss: str, is_graph: bool) -> None:
     """Raise SettingError for a family with item neighbours where only embeddings can score."""
-    if model.model_family in HYBRIDS[1:] and (is_graph or loss in ("mse", "logistic")):
-        other = "--shared-ids" if is_graph else f"--loss {loss}"
+    other = embeddings_only(loss, is_graph)
+    if model.model_family in HYBRIDS[1:] and other:
         raise SettingError(f"--model-family {model.model_family} ranks, and does not go with {other}: embeddings does")
     if model.model_family not in ("neighbours", "ease") and not model.embeddings:
         raise SettingError("--no-embeddings goes with --model-family neighbours or ease")

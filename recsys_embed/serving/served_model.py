@@ -12,7 +12,7 @@ from typing import Any
 import polars.selectors as cs
 
 from recsys_embed.answering.explain import explain
-from recsys_embed.answering.items import SimilarBy, default_similarity, similar
+from recsys_embed.answering.items import SimilarBy, similar_entries
 from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.rank import scores_of
 from recsys_embed.answering.recommend import recommend_to
@@ -139,11 +139,7 @@ class ServedModel:
 
     def similar(self, item: Id, k: int, by: SimilarBy | None = None, min_support: int = 0) -> dict[str, Any]:
         """Return the k items nearest to one. Raises UnknownId, and SettingError without embeddings."""
-        by = by or default_similarity(self.state)
-        table = similar(self.state, item, k, by, min_support)
-        together = [name for name in ("together",) if name in table.columns]
-        items = table.select(*together, item="item_id", title="title", score="score", rank="rank").to_dicts()
-        return {"item": self.state.items.cast(item), "by": by, "items": items}
+        return {"item": self.state.items.cast(item), **similar_entries(self.state, item, k, by, min_support)}
 
     def items(self, query: str, k: int, ids: Sequence[Id] = ()) -> list[dict[str, Any]]:
         """Return item table rows: of k items with the query in their titles, or of those with these ids.

@@ -12,6 +12,7 @@ import numpy as np
 
 from recsys_embed.arrays import Floats
 from recsys_embed.config.fields import updated
+from recsys_embed.config.recipes import embeddings_only
 from recsys_embed.data.checks import check_weights
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
@@ -55,16 +56,14 @@ _SAMPLE = 500
 
 def fit_hybrid(family: str, request: FitRequest) -> TrainingResult:
     """Fit item neighbours (or EASE) beside embeddings; `family` "auto" keeps what is best on validation data."""
-    reason = unsupported_reason(request)
-    if reason and family != "auto":
-        raise SettingError(f"--model-family {family} ranks by items that were rated together, which {reason} does not")
     if request.train.sample_weight == "rating":
         check_weights(request.positives)
     if not request.model.embeddings:
         model, chosen = _Candidates(family, request, _no_embedding(request.positives)).choose()
         return TrainingResult(model, chosen=chosen)
     result = fit_embedding(request)
-    if not reason and result.stopped != "interrupted":
+    alone = embeddings_only(request.train.loss, request.ratings.is_graph)
+    if not alone and result.stopped != "interrupted":
         try:
             result = _sparse_recipe(request, result) if family == "auto" else result
             model, chosen = _Candidates(family, request, result.model).choose()
@@ -90,13 +89,6 @@ def _sparse_recipe(request: FitRequest, result: TrainingResult) -> TrainingResul
     values = [sign * tried.history[tried.epochs - 1][name] for tried in (result, other)]
     log.info("validation %s %.4f, and %.4f with less decay and temperature", name, *values)
     return result if values[0] >= values[1] else replace(other, chosen=dict(_SPARSE))
-
-
-def unsupported_reason(request: FitRequest) -> str:
-    """Return why item neighbours cannot score beside these embeddings, or nothing where they can."""
-    if request.train.loss in ("mse", "logistic"):
-        return f"--loss {request.train.loss}"
-    return "a graph" if request.ratings.is_graph else ""
 
 
 def _no_embedding(positives: Ratings) -> EmbeddingModel:
@@ -223,7 +215,7 @@ class _Candidates:
             return model
         own = float(weights.scores(self.histories[self._sample].normalized()).std())
         factor = share / (1 - share) * self._spread / (own or 1.0)
-        scaled = weights.scaled(np.full(len(weights), factor, np.float32))
+        scaled = replace(weights, weight=weights.weight * np.float32(factor))
         return replace(model, family="both", weights=scaled, embedding_scale=1.0, share=share)
 
     @cached_property
