@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from worlds import dense, tastes
 
 from recsys_embed import Recommender, Rules, evaluate, split_random
+from recsys_embed.answering.profile import profile_of
 from recsys_embed.cli.main import app
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
@@ -342,3 +343,8 @@ def test_ratings_can_weigh():
     model = Recommender(ModelConfig(model_family="neighbours", dim=8), TrainConfig(epochs=1, sample_weight="rating"))
     amount = model.fit(rated).model.histories.amount
     assert amount.max() / amount.min() == pytest.approx(5) and amount.mean() == pytest.approx(1, rel=1e-4)
+    items, before = model.model.histories.user(7)
+    liked, disliked = items[:2].tolist()
+    changed = profile_of(model.state, 7, likes=[liked], dislikes=[disliked]).vector.amounts
+    assert changed[0] == before[0] and changed[1] == pytest.approx(-0.1)  # a like again changes nothing
+    assert changed[2:].tolist() == before[2:].tolist()
