@@ -1,6 +1,7 @@
 """Item neighbours beside embeddings: one contract for every family, and how the mixture is chosen."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -19,9 +20,10 @@ from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.models.ease import Ease
 from recsys_embed.models.hybrid import HybridModel
+from recsys_embed.models.item_weights import Histories
 from recsys_embed.models.popularity import popularity
 from recsys_embed.models.ranker import Ranker
-from recsys_embed.training.hybrid import PENALTIES, POWERS, SHARES
+from recsys_embed.training.hybrid import BESIDE, PENALTIES, POWERS, SHARES
 
 RATINGS, TABLE, _ = tastes()
 TRAIN, VALID, TEST = split_random(RATINGS, 0.1, 0.2)
@@ -142,16 +144,32 @@ def test_an_approximate_index_finds_what_the_exact_one_does(family, models, monk
 
 
 def test_neighbours_alone_score_by_the_normalized_history(models):
-    model = models["neighbours"].model
-    matrix = dense(model.weights)
+    model, power = models["neighbours"].model, POWERS[0]
+    matrix = dense(model.neighbours.weights)
     history = models["neighbours"].seen[7]
     expected = matrix[history].sum(axis=0) / np.sqrt(len(history))
+    expected /= TRAIN.item_counts.clip(1) ** (power * np.log(len(history) / 5) / np.log(10))
     np.testing.assert_allclose(scores_of(models["neighbours"], 7), expected, atol=1e-5)
+
+
+def test_popular_items_are_discounted_for_long_histories_only(models):
+    found, plain = models["neighbours"].model.neighbours, replace(models["neighbours"].model.neighbours, power=0.0)
+    for items in (np.arange(5, dtype=np.int32), np.arange(50, dtype=np.int32)):
+        amounts = np.ones(len(items), np.float32)
+        amounts[2] = -1  # a dislike counts as much towards the length
+        history = Histories(np.array([0, len(items)]), items, amounts)
+        factor = TRAIN.item_counts.clip(1) ** -(POWERS[0] if len(items) == 50 else 0.0)
+        expected = plain.scores(history)[0] * factor
+        np.testing.assert_allclose(found.scores(history)[0], expected, rtol=1e-4)
+        np.testing.assert_allclose(found.scores(history, np.array([9, 3]))[0], expected[[9, 3]], rtol=1e-4)
+        targets, scores = found.sparse_scores(items, amounts)
+        np.testing.assert_allclose(scores / np.sqrt(len(items)), expected[targets], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.contributions(items, amounts, 9).sum(), expected[9], rtol=1e-4)
 
 
 def test_both_is_the_sum_of_its_parts(models):
     model = models["both"].model
-    alone = HybridModel("neighbours", model.embedding, model.weights, model.histories, 0.0)
+    alone = HybridModel("neighbours", model.embedding, model.neighbours, model.histories, 0.0)
     queries = model.queries(np.arange(9))
     parts = alone.score(queries) + model.embedding.score(queries.embeddings)
     np.testing.assert_allclose(model.score(queries), parts, atol=1e-4)
@@ -188,7 +206,7 @@ def test_settings_that_are_given_are_kept():
     model = fit("both", l2=7.0, l2_share=0.5, popularity_power=0.3, blend=0.25, neighbours=5)
     kept = model.metadata["settings"]
     assert [kept[n] for n in ("l2", "l2_share", "popularity_power", "blend", "neighbours")] == [7.0, 0.5, 0.3, 0.25, 5]
-    assert np.diff(model.model.weights.with_items(60).indptr).sum() <= 5 * 60
+    assert np.diff(model.model.neighbours.weights.with_items(60).indptr).sum() <= 5 * 60
 
 
 def test_a_run_chooses_once_and_fits_again_with_that(tmp_path):
@@ -197,7 +215,8 @@ def test_a_run_chooses_once_and_fits_again_with_that(tmp_path):
     recommender, report = run_experiment(data, ModelConfig("both"), TrainConfig(epochs=3), run=run)
     settings = report["settings"]
     assert settings["model_family"] == recommender.model.family == "both"
-    assert (settings["l2"], settings["l2_share"]) in {*PENALTIES} and settings["popularity_power"] in POWERS
+    assert (settings["l2"], settings["l2_share"]) in {*PENALTIES}.union(*BESIDE.values())
+    assert settings["popularity_power"] in POWERS
     assert recommender.model.share == settings["blend"] in SHARES
     assert len(recommender.model.histories.item) == len(recommender.seen)
     assert Recommender.load(tmp_path / "m").recommend(k=3).equals(recommender.recommend(k=3))
@@ -243,7 +262,7 @@ def test_described_items_join_and_a_warm_start_goes_on(tmp_path):
     model = Recommender(ModelConfig(model_family="both", dim=8), TrainConfig(epochs=2), content).fit(TRAIN, TABLE)
     before = model.recommend(7, k=5)
     model.add_items(pl.DataFrame({"item_id": [700], "title": ["new"], "kind": ["red"]}))
-    assert len(model.model.weights) == len(model.items) == 61
+    assert len(model.model.neighbours) == len(model.items) == 61
     assert np.isfinite(model.predict([7], [700])).all()
     assert model.recommend(7, k=60).filter(pl.col("item_id") != 700).head(5)["item_id"].equals(before["item_id"])
     plain = fit("both")
@@ -286,7 +305,7 @@ def test_amounts_that_are_none_are_refused_and_mixed_ones_explained():
 
 def test_reasons_are_only_items_that_support(models):
     alone = fit("neighbours", embeddings=False)
-    matrix = dense(alone.model.weights)
+    matrix = dense(alone.model.neighbours.weights)
     for item, why in zip(range(60), alone.reasons_for([1, 2], list(range(60)), 2), strict=True):
         assert set(why) == {source for source in (1, 2) if matrix[source, item] > 0}
     both = models["both"].reasons_for([2, 7], [5, 5, 5])
@@ -332,7 +351,7 @@ def test_a_dislike_of_an_item_counts_against_its_neighbours(models):
     plain = Feedback.from_likes(rows)
     mixed = Feedback(rows, np.array([1, -0.1], np.float32), plain.ratings)
     scores = [model.model.score(model.model.query(*liked(f)))[0] for f in (plain, mixed)]
-    given = dense(model.model.weights)[17]
+    given = dense(model.model.neighbours.weights)[17]
     near = np.argsort(-given)[:5]
     assert (scores[1][near] < scores[0][near]).all()
 

@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.models.base import Arrays, OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
-from recsys_embed.models.item_weights import Histories, Ints, ItemWeights, length_factors
+from recsys_embed.models.item_weights import Histories, Ints
+from recsys_embed.models.neighbours import Neighbours
 from recsys_embed.retrieval.approximate import make_candidates
 from recsys_embed.retrieval.base import Mask
 from recsys_embed.retrieval.candidates import Candidates
 
-_ITEMS, _AMOUNTS, _WEIGHTS = "neighbours.", "histories.", ("indptr", "target", "weight")
+_HISTORIES = "histories."
 
 
 class HybridUser(NamedTuple):
@@ -68,8 +68,7 @@ class HybridQueries:
 class HybridModel:
     """Item neighbours and embeddings. Implements `ScoringModel`.
 
-    score = scale x (score of the embeddings) + (sum over the history of amount x weights[item]) / sqrt(sum of absolute
-    amounts) + boost. The root lets a history of a few items weigh almost as much as a long one (experiments/LOG.md).
+    score = scale x (score of the embeddings) + what the history adds (see `Neighbours`) + boost.
 
     family: "neighbours", "ease" or "both". embedding: trained beside; similar items and maps come from it, and with
     `dim` 0 there is none. embedding_scale: 1, or 0 where neighbours alone score. share: the neighbours' share of the
@@ -83,7 +82,7 @@ class HybridModel:
 
     family: str
     embedding: EmbeddingModel
-    weights: ItemWeights
+    neighbours: Neighbours
     histories: Histories
     embedding_scale: float = 1.0
     share: float = 1.0
@@ -117,7 +116,7 @@ class HybridModel:
     @property
     def scoring_cost(self) -> int:
         """See `ScoringModel`."""
-        return self.embedding.scoring_cost + len(self.weights)
+        return self.embedding.scoring_cost + len(self.neighbours)
 
     def user(self, row: int) -> tuple[HybridUser, float]:
         """See `ScoringModel`."""
@@ -135,31 +134,25 @@ class HybridModel:
 
     def score(self, queries: HybridQueries, rows: Rows | None = None) -> Floats:
         """See `ScoringModel`."""
-        out = self.weights.scores(queries.histories.normalized(), rows)
+        out = self.neighbours.scores(queries.histories, rows)
         if self.embedding_scale:
             out += np.float32(self.embedding_scale) * self.embedding.score(queries.embeddings, rows)
         if self.boosts is not None:
             out += self.boosts if rows is None else self.boosts[rows]
         return out
 
-    def neighbour_contributions(self, items: Ints | Rows, amounts: Floats, row: int) -> NDArray[np.float64]:
-        """Return what each of n items with amounts [n] adds to the score of an item row, [n]."""
-        factor = length_factors(np.abs(amounts).sum())
-        added: NDArray[np.float64] = amounts.astype(np.float64) * self.weights.between(items, np.array([row]))[:, 0]
-        return added * factor
-
     def score_components(self, vector: HybridUser, bias: float, item: int, score: float) -> dict[str, float]:
         """See `ScoringModel`."""
         if not self.embedding_scale:
             return {"neighbours": score}
-        neighbours = float(self.neighbour_contributions(vector.items, vector.amounts, item).sum())
+        neighbours = float(self.neighbours.contributions(vector.items, vector.amounts, item).sum())
         rest = (score - neighbours) / self.embedding_scale
         components = self.embedding.score_components(vector.embedding, bias, item, rest)
         return {name: self.embedding_scale * value for name, value in components.items()} | {"neighbours": neighbours}
 
     def support(self, history: Rows, rows: Rows) -> Floats:
         """See `ScoringModel`: what the items of a history add, and their cosines where they add nothing."""
-        added, others = self.weights.between(history, rows).T, np.float32(-np.inf)
+        added, others = self.neighbours.weights.between(history, rows).T, np.float32(-np.inf)
         cosines = self.embedding.support(history, rows) if self.dim else others
         return np.where(added > 0, 2 + added / max(float(added.max(initial=0)), 1e-30), cosines)
 
@@ -190,14 +183,15 @@ class HybridModel:
     def with_items(self, vectors: Floats, bias: Floats) -> HybridModel:
         """Return the model with more items, which have no neighbours; see `EmbeddingModel.with_items`."""
         embedding = self.embedding.with_items(vectors, bias)
-        return replace(self, embedding=embedding, weights=self.weights.with_items(len(embedding.items)))
+        return replace(self, embedding=embedding, neighbours=self.neighbours.with_items(len(embedding.items)))
 
     def save(self) -> tuple[Arrays, dict[str, Any]]:
         """See `ScoringModel`."""
         arrays, metadata = self.embedding.save()
-        arrays = {**arrays, **{_ITEMS + name: getattr(self.weights, name) for name in _WEIGHTS}}
-        arrays |= {_AMOUNTS + name: getattr(self.histories, name) for name in ("indptr", "item", "amount")}
-        return arrays, {**metadata, "neighbours": {"scale": self.embedding_scale, "share": self.share}}
+        more, neighbours = self.neighbours.save()
+        histories = {_HISTORIES + name: getattr(self.histories, name) for name in ("indptr", "item", "amount")}
+        neighbours |= {"scale": self.embedding_scale, "share": self.share}
+        return {**arrays, **more, **histories}, {**metadata, "neighbours": neighbours}
 
     @classmethod
     def load(cls, arrays: Arrays, metadata: Mapping[str, Any]) -> HybridModel:
@@ -208,8 +202,8 @@ class HybridModel:
             embedding=EmbeddingModel.load(
                 {n: a for n, a in arrays.items() if "." not in n or n.startswith("layer.")}, metadata
             ),
-            weights=ItemWeights(*(arrays[_ITEMS + name] for name in _WEIGHTS)),
-            histories=Histories(*(arrays[_AMOUNTS + name] for name in ("indptr", "item", "amount"))),
+            neighbours=Neighbours.load(arrays, scales),
+            histories=Histories(*(arrays[_HISTORIES + name] for name in ("indptr", "item", "amount"))),
             embedding_scale=scales["scale"],
             share=scales["share"],
         )
@@ -219,7 +213,7 @@ class HybridCandidates:
     """Promising items of a hybrid model: those of its embeddings, and the best by neighbours. See `Candidates`."""
 
     def __init__(self, model: HybridModel, embeddings: Candidates | None) -> None:
-        self.weights, self.embeddings = model.weights, embeddings
+        self.neighbours, self.embeddings = model.neighbours, embeddings
         self.overfetch, self.effort, self.nbytes = 16, 1, 0
         self._follow()
 
@@ -238,7 +232,7 @@ class HybridCandidates:
         """See `Candidates`; up to twice as many as asked for, an item perhaps twice."""
         rows = np.full((len(queries), count), -1, np.int64)
         for line in range(len(queries)):
-            items, scores = self.weights.sparse_scores(*queries.histories.user(line))
+            items, scores = self.neighbours.sparse_scores(*queries.histories.user(line))
             if allowed is not None:
                 scores, items = scores[allowed[items]], items[allowed[items]]
             best = items if len(items) <= count else items[np.argpartition(-scores, count)[:count]]

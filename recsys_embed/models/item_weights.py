@@ -58,11 +58,16 @@ class Histories:
         at = np.repeat(self.indptr[rows] - indptr[:-1], count) + np.arange(indptr[-1])
         return Histories(indptr, self.item[at], self.amount[at])
 
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """The sum of the absolute amounts of each history, [users]."""
+        line = np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        return np.bincount(line, np.abs(self.amount), minlength=len(self)).astype(np.float64)
+
     def normalized(self) -> Histories:
         """Return the histories with amounts divided by the square root of their sum, so that short ones count too."""
-        count = np.diff(self.indptr)
-        total = np.bincount(np.repeat(np.arange(len(self)), count), np.abs(self.amount), minlength=len(self))
-        return Histories(self.indptr, self.item, self.amount * np.repeat(length_factors(total), count))
+        factors = np.repeat(length_factors(self.totals), np.diff(self.indptr))
+        return Histories(self.indptr, self.item, self.amount * factors)
 
     def with_users(self, count: int, changed: Mapping[int, tuple[Ints, Floats]]) -> Histories:
         """Return the histories of `count` users, where those in `changed` (by row) have these items and amounts."""
@@ -119,10 +124,6 @@ class ItemWeights:
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
-
-    def scaled(self, by_target: Floats) -> ItemWeights:
-        """Return the weights times a factor of the item that they are added to. by_target: float32 [items]."""
-        return ItemWeights(self.indptr, self.target, self.weight * by_target[self.target])
 
     def with_items(self, count: int) -> ItemWeights:
         """Return the weights of `count` items; those added at the end neither give nor get anything."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from recsys_embed.models.fold_in.hybrid import HybridFoldIn
 from recsys_embed.models.hybrid import HybridModel, describe_share
 from recsys_embed.models.item_weights import Histories, ItemWeights
 from recsys_embed.models.local_ridge import LocalRidge, Penalty
+from recsys_embed.models.neighbours import Neighbours
 from recsys_embed.retrieval.exact import BLOCK
 from recsys_embed.tracking.tracker import ProgressOnly
 from recsys_embed.training.embedding import fit_embedding
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
-# What is tried on validation data, and what is taken without any (experiments/LOG.md).
-PENALTIES = (
-    Penalty(80, 1.0), Penalty(20, 0.25), Penalty(300, 1.0), Penalty(80, 0.25), Penalty(5, 0.25),
-)  # fmt: skip
-POWERS = (0.1, 0.05, 0.0)
+# What is tried on validation data, in this order, and what is taken without any: the first (experiments/LOG.md).
+# Penalties beside the best of the first three are tried after them.
+PENALTIES = (Penalty(80, 1.0), Penalty(20, 0.25), Penalty(300, 1.0))
+BESIDE = {Penalty(80, 1.0): (Penalty(80, 0.25),), Penalty(20, 0.25): (Penalty(80, 0.25), Penalty(5, 0.25))}
+POWERS = (0.15, 0.3, 0.07, 0.0)
 SHARES = (0.45, 0.1, 0.2, 0.3, 0.6, 0.8)
 _EASE_L2 = 300.0
 # Shares whose validation metrics differ by no more than this part of the best are as good.
@@ -111,29 +112,26 @@ class _Candidates:
         """Return the best model on validation data, or that of the default settings without any, and its settings."""
         given, positives = self.request.model, self.request.positives
         self.histories = Histories.of(positives.matrix(self._amounts()))
-        self.counts = np.maximum(positives.item_counts, 1).astype(np.float32)
+        self.popularity = np.log(np.maximum(positives.item_counts, 1)).astype(np.float32)
         self.users = np.flatnonzero(np.bincount(positives.user, minlength=len(positives.users)))
-        powers = POWERS if given.popularity_power is None else (given.popularity_power,)
         if self.family == "ease":
-            penalties, all_weights = self._ease()
-            powers = (given.popularity_power or 0.0,)
+            powers: Sequence[float] = (given.popularity_power or 0.0,)
+            penalty, weights = self._ease(powers[0])
         else:
-            penalties, all_weights = self._ridge()
-        best = self._best(self._neighbours_only(self._divided(weights, powers[0])) for weights in all_weights)
-        penalty, weights = penalties[best], all_weights[best]
-        del all_weights
-        share = 1.0 if self.family in ("neighbours", "ease") else self._share(self._divided(weights, powers[0]))
+            powers = POWERS if given.popularity_power is None else (given.popularity_power,)
+            penalty, weights = self._ridge(powers[0])
+        neighbours = self._neighbours(weights, powers[0])
+        share = 1.0 if self.family in ("neighbours", "ease") else self._share(neighbours)
         if share == 0:
             return self.embedding, {"model_family": "embeddings"}
-        power = powers[self._best(self._mixed(self._divided(weights, power), share) for power in powers)]
-        model = self._mixed(self._divided(weights, power), share)
-        chosen = {"model_family": model.family, "blend": share, "popularity_power": power}
+        models = [self._mixed(replace(neighbours, power=power), share) for power in powers]
+        best = self._best(models)
+        chosen = {"model_family": models[best].family, "blend": share, "popularity_power": powers[best]}
         chosen |= {"l2": penalty.l2, "l2_share": penalty.share}
-        return model, chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
+        return models[best], chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
 
-    def _divided(self, weights: ItemWeights, power: float) -> ItemWeights:
-        """Return the weights divided by a power of the popularity of the item that they are added to."""
-        return weights.scaled(self.counts ** np.float32(-power)) if power else weights
+    def _neighbours(self, weights: ItemWeights, power: float) -> Neighbours:
+        return Neighbours(weights, self.popularity, power)
 
     @property
     def neighbours(self) -> int:
@@ -149,20 +147,33 @@ class _Candidates:
         value = np.maximum(positives.value, 1e-3 * positives.value.max())  # 0 would be no rating at all
         return np.asarray(value / value.mean(), np.float32)
 
-    def _ridge(self) -> tuple[list[Penalty], list[ItemWeights]]:
+    def _ridge(self, power: float) -> tuple[Penalty, ItemWeights]:
+        """Return the best penalty and its weights."""
         given, positives, tracker = self.request.model, self.request.positives, self.request.tracker
-        penalties = [
-            Penalty(p.l2 if given.l2 is None else given.l2, p.share if given.l2_share is None else given.l2_share)
-            for p in PENALTIES
-        ]
         work = len(positives.items) * self.neighbours**3 / 3
-        n = max(1, int(_MAX_WORK / max(work, 1.0))) if self.request.validate else 1
-        penalties = list(dict.fromkeys(penalties))[:n]
+        left = max(1, int(_MAX_WORK / max(work, 1.0))) if self.request.validate else 1
         ridge = LocalRidge(positives, self.neighbours, self._amounts())
         progress = None if tracker is None else partial(tracker.progress, note="item neighbours")
-        return penalties, ridge.fit(penalties, progress)
+        best: tuple[float, Penalty, ItemWeights] | None = None
+        tried: set[Penalty] = set()
+        penalties: Sequence[Penalty] = PENALTIES
+        while True:
+            penalties = [
+                Penalty(p.l2 if given.l2 is None else given.l2, p.share if given.l2_share is None else given.l2_share)
+                for p in penalties
+            ]
+            penalties = [p for p in dict.fromkeys(penalties) if p not in tried][: left - len(tried)]
+            if not penalties:
+                assert best is not None
+                return best[1:]
+            for penalty, weights in zip(penalties, ridge.fit(penalties, progress), strict=True):
+                value = self._value_alone(weights, power)
+                if best is None or value > best[0]:
+                    best = value, penalty, weights
+            tried.update(penalties)
+            penalties = BESIDE.get(best[1], ()) if best else ()
 
-    def _ease(self) -> tuple[list[Penalty], list[ItemWeights]]:
+    def _ease(self, power: float) -> tuple[Penalty, ItemWeights]:
         given, positives = self.request.model, self.request.positives
         if len(positives.items) > EASE_MAX_ITEMS:
             raise SettingError(
@@ -173,17 +184,17 @@ class _Candidates:
         if l2 is None:
             l2 = _EASE_L2
             if self.request.validate:
-                l2 = ease.tune(lambda matrix: self._value(self._neighbours_only(ItemWeights.of_matrix(matrix))))
+                l2 = ease.tune(lambda matrix: self._value_alone(ItemWeights.of_matrix(matrix), power))
         try:
-            return [Penalty(l2, 0.0)], [ItemWeights.of_matrix(ease.weights(l2))]
+            return Penalty(l2, 0.0), ItemWeights.of_matrix(ease.weights(l2))
         except np.linalg.LinAlgError:
             raise SettingError(f"EASE has no solution with --l2 {l2:g}: give a larger one") from None
 
-    def _neighbours_only(self, weights: ItemWeights) -> HybridModel:
+    def _neighbours_only(self, neighbours: Neighbours) -> HybridModel:
         family = "ease" if self.family == "ease" else "neighbours"
-        return HybridModel(family, self.embedding, weights, self.histories, 0.0, 1.0)
+        return HybridModel(family, self.embedding, neighbours, self.histories, 0.0, 1.0)
 
-    def _share(self, weights: ItemWeights) -> float:
+    def _share(self, neighbours: Neighbours) -> float:
         """Return the best share of the neighbours; for "auto" they may be alone, or absent."""
         shares: Sequence[float] = sorted(SHARES)
         if self.request.model.blend is not None:
@@ -194,7 +205,7 @@ class _Candidates:
             shares = (0.0, *shares, 1.0)
         if len(shares) == 1:
             return shares[0]
-        values = [self._value(self._mixed(weights, share)) for share in shares]
+        values = [self._value(self._mixed(neighbours, share)) for share in shares]
         # The middle of the shares that are as good as the best, which stands out by chance.
         good = np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values)))
         best = int(good[len(good) // 2])
@@ -206,22 +217,21 @@ class _Candidates:
         log.info("kept: %s (validation %s %.4f%s)", kept, name, values[best], alone)
         return shares[best]
 
-    def _mixed(self, weights: ItemWeights, share: float) -> Any:
+    def _mixed(self, neighbours: Neighbours, share: float) -> Any:
         """Return the model in which the neighbours have this share of the score's spread."""
         if share == 0:
             return self.embedding
-        model = self._neighbours_only(weights)
+        model = self._neighbours_only(neighbours)
         if share == 1:
             return model
-        own = float(weights.scores(self.histories[self._sample].normalized()).std())
+        own = float(neighbours.scores(self.histories[self._sample]).std())
         factor = share / (1 - share) * self._spread / (own or 1.0)
-        scaled = replace(weights, weight=weights.weight * np.float32(factor))
-        return replace(model, family="both", weights=scaled, embedding_scale=1.0, share=share)
+        return replace(model, family="both", neighbours=neighbours.scaled(factor), embedding_scale=1.0, share=share)
 
     @cached_property
     def _sample(self) -> Rows:
         """Users on whom the spread of scores is measured: fewer of them if there are very many items."""
-        n = max(16, min(_SAMPLE, BLOCK // len(self.counts)))
+        n = max(16, min(_SAMPLE, BLOCK // len(self.popularity)))
         return np.random.default_rng(0).permutation(self.users)[:n]
 
     @cached_property
@@ -231,14 +241,16 @@ class _Candidates:
 
     def _best(self, models: Iterable[Any]) -> int:
         """Return which of some models is best on validation data, or the first without any."""
-        return int(np.argmax([self._value(model) for model in models])) if self.request.validate else 0
+        return int(np.argmax([self._value(model) for model in models]))
+
+    def _value_alone(self, weights: ItemWeights, power: float) -> float:
+        """Return the validation metric of neighbours alone."""
+        return self._value(self._neighbours_only(self._neighbours(weights, power)))
 
     def _value(self, model: Any) -> float:
-        """Return a model's validation metric, so that more is better."""
-        validate: Callable[[Any], dict[str, float]] | None = self.request.validate
-        assert validate is not None
+        """Return a model's validation metric, so that more is better; 0 without validation data."""
         name, sign = self.request.monitor
-        return sign * validate(model)[name]
+        return sign * self.request.validate(model)[name] if self.request.validate else 0.0
 
 
 def _family(name: str) -> Family:

@@ -41,7 +41,7 @@ class HybridFoldIn:
         the feedback folds in to. The remainder is what the user's embedding adds beyond that.
         """
         model, embedding = self.model, self.model.embedding
-        values = model.neighbour_contributions(vector.items, vector.amounts, row)
+        values = model.neighbours.contributions(vector.items, vector.amounts, row)
         if not model.embedding_scale:
             return ItemContributions(values)
         score = float(embedding.score(embedding.query(vector.embedding), np.array([row]))[0, 0])
