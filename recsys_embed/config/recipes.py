@@ -9,9 +9,10 @@ from recsys_embed.config.fields import check, flag
 from recsys_embed.config.settings import FitMethodName, ModelConfig, TrainConfig
 from recsys_embed.errors import SettingError
 
-# Hidden activations of an MLP that a step may hold: 256 MB, and about four times that with the gradient. Data with
-# more (user, item) pairs than this get the sampled softmax by default: comparing with all items would take too long.
+# Hidden activations of an MLP that a step may hold: 256 MB, and about four times that with the gradient.
 STEP_NUMBERS = 64_000_000
+# Data with more (user, item) pairs get the sampled softmax by default: it is as good and quicker (experiments/LOG.md).
+FULL_SOFTMAX_PAIRS = 32_000_000
 
 # Settings tuned for each loss on validation data (experiments/LOG.md). A setting that is given overrides its recipe.
 # batch_size is the minimum; batch_share is the share of the ratings that a step takes where that is more, so that an
@@ -222,4 +223,4 @@ def default_loss(scorer: str, size: Size) -> str:
     """Return the loss that is used when none is named."""
     if scorer == "mlp":
         return "logistic"
-    return "softmax" if size.users * size.items <= STEP_NUMBERS else "sampled-softmax"
+    return "softmax" if size.users * size.items <= FULL_SOFTMAX_PAIRS else "sampled-softmax"

@@ -91,8 +91,8 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     return Fit(state, refit, rows, report)
 
 
-# Early stopping measures at most this many users; the reported metrics take all of them.
-_VALIDATION_USERS = 10_000
+# Epochs and settings are compared on at most this many users; the reported metrics take all of them.
+_VALIDATION_USERS = 5_000
 
 
 def validation(
