@@ -79,7 +79,7 @@ def test_ctrl_c_in_the_first_fit_keeps_its_best_epoch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("at", [0, 1])
 def test_ctrl_c_in_the_refit_keeps_the_model_that_was_measured(tmp_path, monkeypatch, at):
-    def progress(done, total, note=""):
+    def progress(done, total, note="", unit="epoch"):
         if done >= at:
             raise KeyboardInterrupt
 

@@ -33,14 +33,14 @@ class BarTracker(Tracker):
         self.bar.start()
         return self
 
-    def progress(self, done: float, total: float, note: str = "") -> None:
+    def progress(self, done: float, total: float, note: str = "", unit: str = "epoch") -> None:
         """Advance the bar, or print a line after each fifth of the training."""
-        self.bar.update(self.task, completed=done, total=total, note=note)
+        self.bar.update(self.task, description=unit, completed=done, total=total, note=note)
         if not self.console.is_terminal:
             self.reported = 0.0 if done < self.reported * total else self.reported  # a second training has started
             if done >= (self.reported + 0.2) * total:
                 self.reported = done / total
-                self.console.print(f"epoch {done:.0f} of {total:.0f}  {note}")
+                self.console.print(f"{unit} {done:,.0f} of {total:,.0f}  {note}".rstrip())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

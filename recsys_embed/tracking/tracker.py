@@ -27,8 +27,8 @@ class Tracker(AbstractContextManager["Tracker"]):
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record metrics. step: the epoch, from 1; None for final metrics."""
 
-    def progress(self, done: float, total: float, note: str = "") -> None:
-        """Report progress, in epochs."""
+    def progress(self, done: float, total: float, note: str = "", unit: str = "epoch") -> None:
+        """Report progress, in epochs or another unit."""
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file, in a folder of that name or at the top level."""
@@ -92,10 +92,10 @@ class MultiTracker(Tracker):
         for tracker in self.trackers:
             tracker.metrics(values, step)
 
-    def progress(self, done: float, total: float, note: str = "") -> None:
+    def progress(self, done: float, total: float, note: str = "", unit: str = "epoch") -> None:
         """Forward the progress."""
         for tracker in self.trackers:
-            tracker.progress(done, total, note)
+            tracker.progress(done, total, note, unit)
 
 
 class ProgressOnly(Tracker):

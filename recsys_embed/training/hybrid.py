@@ -153,7 +153,7 @@ class _Candidates:
         work = len(positives.items) * self.neighbours**3 / 3
         left = max(1, int(_MAX_WORK / max(work, 1.0))) if self.request.validate else 1
         ridge = LocalRidge(positives, self.neighbours, self._amounts())
-        progress = None if tracker is None else partial(tracker.progress, note="item neighbours")
+        progress = None if tracker is None else partial(tracker.progress, unit="neighbours of item")
         best: tuple[float, Penalty, ItemWeights] | None = None
         tried: set[Penalty] = set()
         penalties: Sequence[Penalty] = PENALTIES

@@ -129,9 +129,9 @@ class TrialMonitor(Tracker):
         self.should_continue, self.stop_reason = should_continue, stop_reason
         self.best, self.stage, self.pruned = -math.inf, 0, ""
 
-    def progress(self, done: float, total: float, note: str = "") -> None:
+    def progress(self, done: float, total: float, note: str = "", unit: str = "epoch") -> None:
         """Show the progress, and stop where `stop_reason` says so."""
-        self.bar.bar.update(self.bar.task, completed=done, total=total, note=note)
+        self.bar.bar.update(self.bar.task, description=unit, completed=done, total=total, note=note)
         if reason := self.stop_reason():
             raise Stop(reason)
 
