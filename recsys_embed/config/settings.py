@@ -88,7 +88,9 @@ class ModelConfig:
     biases: Annotated[bool, "give every user and item a bias"] = True
     init_scale: Annotated[float | None, "standard deviation of the initial vectors' length"] = None
     embeddings: Annotated[bool, "train embeddings beside item neighbours or ease too: similar and maps use them"] = True
-    neighbours: Annotated[int | None, "neighbours of an item (default: 200, fewer for very many items)"] = None
+    neighbours: Annotated[int | None, "neighbours of an item at most (default: 200; fewer if it has few ratings)"] = (
+        None
+    )
     l2: Annotated[float | None, "ridge penalty of item neighbours and ease (default: chosen on validation)"] = None
     l2_share: Annotated[
         float | None, "more penalty for a neighbour with more ratings: this share of their number (default: chosen)"

@@ -132,14 +132,14 @@ def _solve(a, b, n):
             b[y] -= row[y] * b[r]
 
 
-@compiled("(i8,i8,i8[::1],i4[:,::1],f4[:,:,::1],i8[::1],i4[::1],i4[::1],f4[::1],f4[::1],f4[::1],f4[::1],f4)")
+@compiled("(i8,i8,i8[::1],i4[:,::1],f4[:,:,::1],i8[::1],i4[::1],i4[::1],f4[::1],f4[::1],f4[::1],f4[::1],f4,i4[::1])")
 def local_ridge(
-    start, stop, order, neighbour, weight, indptr, count, column, value, total, penalty, share, shrinkage
+    start, stop, order, neighbour, weight, indptr, count, column, value, total, penalty, share, shrinkage, limit
 ):  # fmt: skip
     """Regress each item in order[start:stop] on its nearest neighbours, under R penalties.
 
     indptr, count, column, value, total: from `cooccurrence_rows`. With G the co-occurrences of the neighbours, the
-    weights solve (G + penalty I + share diag(G)) w = g. penalty, share [R].
+    weights solve (G + penalty I + share diag(G)) w = g. penalty, share [R]. limit [items]: the most neighbours of each.
     Written for item i: its neighbours, or -1, to neighbour[i] [K]; their weights to weight[r, i] [K].
     """
     k_max, position = neighbour.shape[1], np.full(len(total), -1, np.int32)
@@ -147,7 +147,7 @@ def local_ridge(
     for n in range(start, stop):
         i = order[n]
         first, size = indptr[i], count[i]
-        k = min(size, k_max)
+        k = min(size, k_max, limit[i])
         neighbour[i, k:], weight[:, i, k:] = -1, 0
         if not k:
             continue

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 # A user with n items weighs n to the power of minus this in the co-occurrences (experiments/LOG.md).
 _BALANCE = 0.5
+# The most neighbours of an item with n users: the first, and n times the second. Few users tell no more neighbours
+# apart, and the time goes with the cube (experiments/LOG.md).
+_FREE_NEIGHBOURS, _NEIGHBOURS_PER_USER = 10, 2
 # Added to the denominator of the cosine by which neighbours are chosen.
 _SHRINKAGE = np.float32(20.0)
 # Co-occurrences that are kept: 8 bytes each. Where there are more, each item keeps those with its most similar ones.
@@ -36,7 +39,8 @@ class LocalRidge:
     """Regress each item on its nearest neighbours.
 
     With G = X' D X, where X holds the users' items and D weights users by their activity, the neighbours of item i are
-    the items with the highest G_ij / (sqrt(G_ii G_jj) + shrinkage). Their weights w solve (G_nn + l2 I + share
+    the items with the highest G_ij / (sqrt(G_ii G_jj) + shrinkage), at most `neighbours` and fewer for an item with few
+    users. Their weights w solve (G_nn + l2 I + share
     diag(G_nn)) w = G_ni. It is EASE (Steck, WWW 2019) made local, as SLIM with neighbourhoods chosen before (Ning and
     Karypis, ICDM 2011, section 4.2), and without an items x items matrix. The share is what dropout in a linear
     autoencoder comes to (EDLAE: Steck, NeurIPS 2020, eq. 9).
@@ -47,7 +51,15 @@ class LocalRidge:
         self.history = balanced_history(train, amounts)
         self.items = self.history.shape[1]
         self.neighbours = max(1, min(neighbours, self.items - 1))
+        users = np.bincount(self.history.indices, minlength=self.items)
+        most = _FREE_NEIGHBOURS + _NEIGHBOURS_PER_USER * users
+        self.limits = np.minimum(self.neighbours, most).astype(np.int32)  # neighbours of each item
         self.total = np.asarray(self.history.multiply(self.history).sum(axis=0), np.float32).ravel()
+
+    @property
+    def work(self) -> float:
+        """The multiplications in the regressions under one penalty."""
+        return float((self.limits.astype(np.float64) ** 3).sum() / 3)
 
     def fit(
         self, penalties: Sequence[Penalty], progress: Callable[[float, float], None] | None = None
@@ -98,7 +110,7 @@ class LocalRidge:
         l2, share = (np.array(column, np.float32) for column in zip(*penalties, strict=True))
         neighbour = np.empty((self.items, self.neighbours), np.int32)
         weight = np.empty((len(penalties), self.items, self.neighbours), np.float32)
-        arguments = neighbour, weight, *rows, self.total, l2, share, _SHRINKAGE
+        arguments = neighbour, weight, *rows, self.total, l2, share, _SHRINKAGE, self.limits
         for start in range(0, self.items, step := max(256, self.items // 50)):
             part = order[start : start + step]
             parallel_for(len(part), local_ridge, part, *arguments, min_rows=16)
@@ -117,7 +129,7 @@ class LocalRidge:
             order = np.argsort(column)
             column, value = column[order], value[order]
             similar = value / (np.sqrt(self.total[i] * self.total[column]) + _SHRINKAGE)
-            best = np.sort(np.argsort(-similar, kind="stable")[: self.neighbours])
+            best = np.sort(np.argsort(-similar, kind="stable")[: self.limits[i]])
             rows = column[best]
             neighbour[i, : len(rows)] = rows
             together = gram[rows][:, rows].toarray()

@@ -150,9 +150,8 @@ class _Candidates:
     def _ridge(self, power: float) -> tuple[Penalty, ItemWeights]:
         """Return the best penalty and its weights."""
         given, positives, tracker = self.request.model, self.request.positives, self.request.tracker
-        work = len(positives.items) * self.neighbours**3 / 3
-        left = max(1, int(_MAX_WORK / max(work, 1.0))) if self.request.validate else 1
         ridge = LocalRidge(positives, self.neighbours, self._amounts())
+        left = max(1, int(_MAX_WORK / max(ridge.work, 1.0))) if self.request.validate else 1
         progress = None if tracker is None else partial(tracker.progress, unit="neighbours of item")
         best: tuple[float, Penalty, ItemWeights] | None = None
         tried: set[Penalty] = set()
