@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from worlds import small
 
-from recsys_embed import DataConfig, RunConfig, load_dataset
+from recsys_embed import ContentConfig, DataConfig, RunConfig, load_dataset
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines
 from recsys_embed.evaluation.evaluate import rank_metrics
@@ -16,13 +16,14 @@ from recsys_embed.experiment.run import run_experiment
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.progress import BarTracker
+from recsys_embed.training.fit import fit_state
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
 SPLIT = load_dataset(WORLD).split(DataConfig(WORLD, split_seed=0))
 
 
 def run(tmp_path, loss="softmax", name="model", data=None, resamples=0, **given):
-    model, train = small(loss, epochs=3, **given)
+    model, train = small(loss, **{"epochs": 3, **given})
     options = RunConfig(out=str(tmp_path / name), track=False, resamples=resamples)
     return run_experiment(data or DataConfig(WORLD), model, train, options)
 
@@ -98,6 +99,20 @@ def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     rows = SPLIT.train.concat(SPLIT.valid)
     expected = Recommender(*small("softmax", epochs=3, patience=0)).fit(rows, epochs=2)
     assert report["epochs"] == 2 and np.array_equal(recommender.model.items, expected.model.items)
+
+
+def test_with_a_cosine_the_refit_trains_on(tmp_path):
+    options = {"cosine": True, "epochs": 8, "patience": 0, "init_scale": 1.0}
+    first, _ = run(tmp_path, refit=False, **options)
+    recommender, report = run(tmp_path, name="refitted", **options)
+    assert report["epochs"] == first.training.epochs == recommender.metadata["epochs"]
+    assert recommender.metadata["settings"]["epochs"] == 8 and "continued" not in recommender.metadata
+    configs = *small("softmax", **options), ContentConfig()
+    rows = SPLIT.train.concat(SPLIT.valid)
+    expected, trained = fit_state(rows, configs, initial=first.model)
+    assert len(trained.history) == 2 and np.array_equal(recommender.model.items, expected.model.items)
+    cosine = (recommender.model.items * first.model.items).sum(axis=1)
+    assert np.median(cosine) > 0.9  # vectors that were moved, not drawn anew
 
 
 def test_baselines_and_liked_rows_are_what_they_say(tmp_path):

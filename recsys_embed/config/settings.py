@@ -307,7 +307,7 @@ class TrainConfig:
     patience: Annotated[
         int | None, "epochs without a better validation metric before stopping; 0: never (default: 0 or 8, by recipe)"
     ] = None
-    refit: Annotated[bool, "fit again on train and validation for the best number of epochs"] = True
+    refit: Annotated[bool, "then fit on train and validation together: train on, or again for the best number of epochs"] = True
     seed: Annotated[int, "random seed"] = 0
     device: Annotated[DeviceName, "device that holds the tables"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: all cores)"] = None

@@ -18,6 +18,7 @@ from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.training_report import evaluate_on
 from recsys_embed.experiment.prepare import Prepared
 from recsys_embed.models.embedding import EmbeddingModel
+from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import ProgressOnly, Tracker
@@ -47,9 +48,10 @@ class Fit(NamedTuple):
 
 
 def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start: FittedState | None = None) -> Fit:
-    """Fit on train with early stopping, then refit on train and validation for the best number of epochs.
+    """Fit on train with early stopping, then refit on train and validation.
 
-    start: a state to warm-start both fits from.
+    The second fit trains the vectors of the first one on, or starts again for the best number of epochs where it is not
+    known that training on is as good. start: a state to warm-start both fits from.
     """
     (data, model, train, run, content), split = configs, prepared.split
     tracker.params(settings(*configs))
@@ -77,18 +79,28 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     first_fit = Fit(first, result, split.train, report)
     if not train.refit or result.stopped == "interrupted":
         return first_fit
-    log.info("fitting again on train and validation for %d epochs", result.epochs)
+    initial = None if start or content.trains else _initial(result.model)
+    again: dict[str, Any] = {"epochs": result.epochs} if initial is None else {"initial": initial}
+    log.info("fitting %s on train and validation", "again" if initial is None else "on")
     rows = split.train.concat(split.valid)
     try:
-        state, refit = fit(rows, split.test, result.chosen, epochs=result.epochs, tracker=ProgressOnly(tracker))
+        state, refit = fit(rows, split.test, result.chosen, tracker=ProgressOnly(tracker), **again)
         interrupted = refit.stopped == "interrupted"
     except KeyboardInterrupt:
         interrupted = True
     if interrupted:
         log.warning("the fit on train and validation was interrupted: the model fitted on train alone is kept")
         return first_fit
-    refit.history, refit.chosen = result.history, result.chosen
+    refit.history, refit.chosen, refit.epochs = result.history, result.chosen, result.epochs
+    state.metadata["epochs"] = result.epochs
     return Fit(state, refit, rows, report)
+
+
+def _initial(model: Any) -> EmbeddingModel | None:
+    """Return the embeddings that the second fit trains on: those of ids compared by cosine (experiments/LOG.md)."""
+    embedding = model.embedding if isinstance(model, HybridModel) else model
+    trained = isinstance(embedding, EmbeddingModel) and embedding.normalized and embedding.history_vectors is None
+    return embedding if trained and embedding.dim else None
 
 
 # Epochs and settings are compared on at most this many users; the reported metrics take all of them.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from recsys_embed.models.base import Family
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.choose import fold_in_for
@@ -18,13 +20,18 @@ def fit_embedding(request: FitRequest) -> TrainingResult:
     from recsys_embed.nets.two_tower import build_two_tower
     from recsys_embed.training.gibbs import fit_gibbs
     from recsys_embed.training.trainer import choose_device, fit
-    from recsys_embed.training.warm_start import warm_start_initializer
+    from recsys_embed.training.warm_start import shortened, warm_start_initializer
+    from recsys_embed.training.warm_start_weights import copy_weights
 
     ratings, model, content = request.ratings, request.model, request.content
     train = replace(request.train, device=choose_device(request.train.device)[0])
     positives = request.positives
-    init = None
-    if request.warm_start is not None:
+    init, initial = None, request.initial
+    if initial is not None:
+        train = replace(train, **shortened(train.epochs or 1, train.lr or 0.0))
+        rows = np.arange(len(ratings.users)), np.arange(len(ratings.items))
+        init = lambda net: copy_weights(net, initial, *rows)  # noqa: E731
+    elif request.warm_start is not None:
         init = warm_start_initializer(request.warm_start, model, train, ratings, content.any)
     if train.method == "gibbs":
         result = fit_gibbs(positives, model.dim or 1, train, request.tracker, request.validate, request.epochs)

@@ -44,8 +44,9 @@ def fit_state(
     tracker: Tracker | None = None,
     item_features: ItemFeatures | None = None,
     warm_start: FittedState | None = None,
+    initial: EmbeddingModel | None = None,
 ) -> tuple[FittedState, TrainingResult]:
-    """Train a model on ratings; see `Recommender.fit`.
+    """Train a model on ratings; see `Recommender.fit`. initial: see `FitRequest`.
 
     Raises DataError for ratings that cannot be learnt from, SettingError for settings that contradict each other.
     """
@@ -61,7 +62,18 @@ def fit_state(
     if content.any and item_features is None:
         item_features = encode_items(table, content)
     request = FitRequest(
-        ratings, positives, model, train, content, item_features, tracker, validate, monitor, epochs, warm_start
+        ratings,
+        positives,
+        model,
+        train,
+        content,
+        item_features,
+        tracker,
+        validate,
+        monitor,
+        epochs,
+        warm_start,
+        initial,
     )
     result = family(model.model_family or "embeddings").fit(request)
     history_is_positives = result.model.has_history_users and len(positives) < len(ratings)

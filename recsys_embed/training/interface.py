@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from recsys_embed.config.settings import ContentConfig, DeviceName, ModelConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.models.base import ScoringModel
+from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import Tracker
 
@@ -25,7 +26,8 @@ class FitRequest:
 
     ratings: all ratings; positives: those that the model learns from. item_features: the features of the items.
     validate: called after each epoch, if given; monitor: the metric that decides, and 1 if more is better or -1 if less
-    is. epochs: stop earlier, on the same learning-rate curve. warm_start: a state to start from.
+    is. epochs: stop earlier, on the same learning-rate curve. warm_start: a state to start from. initial: embeddings of
+    the same users and items to train on from, with fewer and smaller steps.
     """
 
     ratings: Ratings
@@ -39,6 +41,7 @@ class FitRequest:
     monitor: tuple[str, int] = ("ndcg_at_10", 1)
     epochs: int | None = None
     warm_start: FittedState | None = None
+    initial: EmbeddingModel | None = None
 
 
 @dataclass

@@ -36,9 +36,13 @@ def inherited_settings(metadata: dict[str, Any]) -> dict[str, Any]:
     names = {f.name for config in (DataConfig, ModelConfig, TrainConfig) for f in fields(config)} - set(_NOT_INHERITED)
     inherited = {name: value for name, value in metadata.get("settings", {}).items() if name in names}
     if inherited.get("method") == "adam":
-        inherited["epochs"] = math.ceil(_EPOCH_SHARE * inherited["epochs"])
-        inherited["lr"] = _LR_SHARE * inherited["lr"]
+        inherited |= shortened(inherited["epochs"], inherited["lr"])
     return inherited
+
+
+def shortened(epochs: int, lr: float) -> dict[str, Any]:
+    """Return the settings, by name, of a training that starts from trained vectors."""
+    return {"epochs": math.ceil(_EPOCH_SHARE * epochs), "lr": _LR_SHARE * lr}
 
 
 def inherited_settings_of(folder: str | None) -> dict[str, Any]:
