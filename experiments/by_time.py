@@ -10,27 +10,11 @@ validation like the others; six sets of settings, the best by validation NDCG@10
 import sys
 
 import numpy as np
+from peers import ALS, als
 
 from recsys_embed import DataConfig, RunConfig, load_dataset, run_experiment
-from recsys_embed.data.ratings import Ratings
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.significance import paired
-from recsys_embed.models.ranker import Ranker
-from recsys_embed.retrieval.exact import ExactIndex
-
-# (factors, regularization, alpha)
-ALS = [(64, 0.01, 10.0), (64, 0.1, 10.0), (64, 0.1, 2.0), (64, 1.0, 10.0), (32, 0.1, 10.0), (128, 0.1, 10.0)]
-
-
-def als(rows: Ratings, factors: int, regularization: float, alpha: float) -> Ranker:
-    from implicit.als import AlternatingLeastSquares
-
-    model = AlternatingLeastSquares(
-        factors=factors, regularization=regularization, alpha=alpha, iterations=15, random_state=0, num_threads=1
-    )
-    model.fit(rows.matrix().tocsr(), show_progress=False)
-    users, items = np.asarray(model.user_factors), np.asarray(model.item_factors)
-    return Ranker(ExactIndex(items), lambda asked: users[asked])
 
 
 def main() -> None:
@@ -48,13 +32,13 @@ def main() -> None:
         print(f"{other} {found['ndcg_at_10']:.4f}  ours against it: {found.get('difference')}")
     scores = []
     for settings in ALS:
-        ranker = als(split.train, *settings)
+        ranker = als(*settings, split.train)
         scores.append(
             rank_metrics(ranker, split.valid, split.train.seen(), split.train.item_counts, (10,)).metrics["ndcg_at_10"]
         )
     both = split.train.concat(split.valid)
     best = ALS[int(np.argmax(scores))]
-    found = rank_metrics(als(both, *best), split.test, both.seen(), both.item_counts, (10,))
+    found = rank_metrics(als(*best, both), split.test, both.seen(), both.item_counts, (10,))
     assert ours.per_user is not None
     against = paired(ours.per_user["ndcg_at_10"].to_numpy(), found.per_user["ndcg_at_10"].to_numpy())
     print(f"implicit ALS {found.metrics['ndcg_at_10']:.4f}  (factors, regularization, alpha) {best}")

@@ -10,50 +10,22 @@ few random items of theirs, and judged by their other items: NDCG@10.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from itertools import product
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
+from peers import FitMatrix, item_item_peers, ranked_by
 
 from recsys_embed import ModelConfig, Recommender, TrainConfig, load_dataset, split_random
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.evaluate import rank_metrics
-from recsys_embed.models.ease import EASE_LAMBDAS, Ease
 from recsys_embed.models.fold_in.base import Feedback
 from recsys_embed.models.ranker import Ranker
-from recsys_embed.retrieval.exact import ExactIndex
 from recsys_embed.retrieval.topk import topk
 
 SIZES, USERS = (1, 2, 3, 5, 1000), 1000
-
-
-def rp3beta(x: sp.csr_matrix, alpha: float, beta: float) -> np.ndarray:
-    """Random walks item -> user -> item, divided by popularity (Paudel et al., TiiS 2017): what j adds to i."""
-    items, users = (np.maximum(np.asarray(x.sum(axis=axis)).ravel(), 1) for axis in (0, 1))
-    walks = (x.T @ sp.diags(1 / users) @ x).toarray() / items[:, None]
-    np.fill_diagonal(walks, 0)
-    return np.asarray(walks**alpha / items**beta, np.float32)
-
-
-def cosine(x: sp.csr_matrix, k: int) -> np.ndarray:
-    """Cosines of items, the k nearest of each."""
-    gram = (x.T @ x).toarray()
-    length = np.sqrt(np.maximum(gram.diagonal(), 1))
-    gram /= length[:, None] * length
-    np.fill_diagonal(gram, 0)
-    gram[gram < -np.partition(-gram, k, axis=0)[k]] = 0
-    return np.asarray(gram, np.float32)
-
-
-def peers(train: Ratings) -> Iterator[tuple[str, list[Callable[[], np.ndarray]]]]:
-    x, ease = train.matrix(), Ease(train)
-    yield "EASE", [lambda l2=l2: ease.weights(l2) for l2 in EASE_LAMBDAS]
-    yield "RP3beta", [lambda a=a, b=b: rp3beta(x, a, b) for a, b in product((0.8, 1.0), (0.2, 0.4, 0.6, 0.8))]
-    yield "cosine", [lambda k=k: cosine(x, k) for k in (20, 50, 100, 200)]
 
 
 def held_out(ratings: Ratings, seed: int) -> tuple[Ratings, np.ndarray]:
@@ -85,17 +57,10 @@ def quality(scores: Any, picks: list[np.ndarray], rest: UserItems, cold: np.ndar
     return float(metrics.METRICS["ndcg"](hits, rest.count[users], 10).mean())
 
 
-def best_of(
-    candidates: list[Callable[[], np.ndarray]], train: Ratings, validate: Callable[[Any], dict[str, float]]
-) -> np.ndarray:
+def best_of(fits: list[FitMatrix], train: Ratings, validate: Callable[[Any], dict[str, float]]) -> np.ndarray:
     """Return the item-item matrix with the best lists on validation data."""
-    history, best, kept = train.matrix(), -1.0, np.zeros((0, 0), np.float32)
-    for make in candidates:
-        matrix = make()
-        value = validate(Ranker(ExactIndex(matrix.T, lambda q, keys: q @ keys.T), lambda u: history[u]))["ndcg_at_10"]
-        if value > best:
-            best, kept = value, matrix
-    return kept
+    values = [validate(ranked_by(fit(train), train))["ndcg_at_10"] for fit in fits]
+    return fits[int(np.argmax(values))](train)
 
 
 def compare(ratings: Ratings, seed: int) -> None:
@@ -108,7 +73,7 @@ def compare(ratings: Ratings, seed: int) -> None:
         return rank_metrics(ranker, valid, excluded, counts).metrics
 
     ours = Recommender(ModelConfig(model_family="auto"), TrainConfig(seed=seed)).fit(train, validate=validate)
-    fitted = {name: best_of(candidates, train, validate) for name, candidates in peers(train)}
+    fitted = {name: best_of(fits, train, validate) for name, fits in item_item_peers(len(ratings.items))}
     for size in SIZES:
         picks, rest = reduced(ratings.seen(), users, size)
         folded = [ours.state.fold_in.fit_user(Feedback.from_likes(items)) for items in picks]

@@ -96,7 +96,7 @@ class ModelConfig:
         float | None, "more penalty for a neighbour with more ratings: this share of their number (default: chosen)"
     ] = None
     popularity_power: Annotated[
-        float | None, "neighbours' scores are divided by an item's ratings to this power (default: chosen)"
+        float | None, "neighbours: power of an item's ratings that divides what 50 items add to it (default: chosen)"
     ] = None
     blend: Annotated[
         float | None, "share of the neighbours in the score, from 0 to 1, the rest is the embeddings' (default: chosen)"
@@ -307,7 +307,7 @@ class TrainConfig:
     patience: Annotated[
         int | None, "epochs without a better validation metric before stopping; 0: never (default: 0 or 8, by recipe)"
     ] = None
-    refit: Annotated[bool, "then fit on train and validation together: train on, or again for the best number of epochs"] = True
+    refit: Annotated[bool, "then fit on train and validation together, from the first fit where that is as good"] = True
     seed: Annotated[int, "random seed"] = 0
     device: Annotated[DeviceName, "device that holds the tables"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: all cores)"] = None
