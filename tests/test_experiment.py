@@ -3,16 +3,19 @@
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 from worlds import small
 
 from recsys_embed import ContentConfig, DataConfig, RunConfig, load_dataset
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import BundleError, DataError
-from recsys_embed.evaluation import baselines
-from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.evaluation import baselines, training_report
+from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.evaluation.significance import paired
 from recsys_embed.experiment import fit_and_refit as refit
 from recsys_embed.experiment.run import run_experiment
+from recsys_embed.models import popularity
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.progress import BarTracker
@@ -170,3 +173,34 @@ def test_mlflow_gets_no_number_that_is_not_finite_and_a_failure_loses_none(tmp_p
         assert not tracker.alive
     run_ = mlflow.MlflowClient(tracker.uri).get_run(tracker.run_id)
     assert run_.data.metrics == {"good": 1.0} and run_.info.status == "FINISHED"
+
+
+def test_above_a_size_a_sample_of_the_users_is_measured(tmp_path, monkeypatch):
+    _, everyone = run(tmp_path)
+    monkeypatch.setattr(training_report, "_TEST_USERS", 20)
+    recommender, report = run(tmp_path, name="sample", resamples=100)
+    test = report["metrics"]["test"]
+    assert test["users"] == 20 and test["drawn_from"] == everyone["metrics"]["test"]["users"] == 60
+    for name, found in report["metrics"]["baselines"].items():
+        assert found["difference"]["users"] == 20, name
+    drawn = SPLIT.test.users.rows(recommender.per_user["user_id"])
+    rows = SPLIT.test.take(np.isin(SPLIT.test.user, drawn))
+    expected = evaluate(recommender, rows, (10,)).metrics["ndcg_at_10"]
+    assert test["ndcg_at_10"] == pytest.approx(expected)
+    options = RunConfig(out=str(tmp_path / "all"), track=False, resamples=0, evaluate_all=True)
+    _, report = run_experiment(DataConfig(WORLD), *small("softmax", epochs=3), options)
+    assert report["metrics"]["test"] == everyone["metrics"]["test"]
+
+
+def test_recent_popularity_takes_the_window_that_is_best_on_validation():
+    n = 3000
+    time = np.arange(n)
+    item = np.where(time < 2900, time % 10, 10 + (time >= 2960))  # item 11 is what everybody takes lately
+    frame = pl.DataFrame({"user": [f"u{t}" for t in time], "item": item, "time": time})
+    ratings = Ratings.from_frame(frame)
+    train, valid = ratings.take(time < 2990), ratings.take(time >= 2990)
+    share = baselines.choose_recent_share(train, valid)
+    best = popularity.recent_popularity(train, share).index.order[0]
+    assert ratings.items.ids(np.array([best]))[0] == 11
+    assert popularity.recent_popularity(train, 0.1).index.order[0] != best
+    assert baselines.choose_recent_share(train, valid.take(np.arange(0))) == 0.1

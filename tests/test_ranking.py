@@ -26,6 +26,7 @@ from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval import exact as index
 from recsys_embed.retrieval import topk as topk_module
 from recsys_embed.retrieval.exact import CosineIndex, ExactIndex
+from recsys_embed.retrieval.fixed_order import FixedOrderIndex
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.sources.load import load_dataset
 
@@ -397,3 +398,17 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):
     assert evaluate(recommender, part).metrics == evaluate(recommender, test.take(test.user >= 30)).metrics
     again = Ratings.from_frame(test.frame())
     assert evaluate(recommender, again).metrics == evaluate(recommender, test).metrics
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_one_order_for_all_is_the_exact_index(seed, k):
+    random = np.random.default_rng(seed)
+    n, b = random.integers(1, 9, 2)
+    scores = random.integers(0, 4, n).astype(np.float32)  # with ties
+    allowed = None if random.random() < 0.5 else random.random(n) < 0.6
+    exclude = tuple(np.nonzero(random.random((b, n)) < 0.4))
+    exact = ExactIndex(scores[:, None]).search(np.ones((b, 1), np.float32), k, allowed, exclude)
+    fixed = FixedOrderIndex(scores).search(np.ones((b, 1), np.float32), k, allowed, exclude)
+    for one, other in zip(exact, fixed, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -37,10 +37,19 @@ def train(
         return print_json(report)
     metrics, seconds = report["metrics"], report["seconds"]
     if metrics["test"]:
-        echo(f"test, {metrics['test']['users']:,} users (all rated items are ranked, except the user's training items)")
+        test = metrics["test"]
+        drawn = (
+            f" of {test['drawn_from']:,}, drawn at random (--evaluate-all takes all)" if "drawn_from" in test else ""
+        )
+        echo(f"test, {test['users']:,} users{drawn} (all rated items are ranked, except the user's training items)")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _print_verdict(metrics["baselines"], report["settings"]["model_family"])
         _print_liked(metrics)
+        if report["settings"]["split"] == "random" and "recent_popularity" in metrics["baselines"]:
+            echo(
+                "the ratings have times: --split time measures lists for tomorrow, which a random split flatters",
+                dim=True,
+            )
         if metrics.get("cold"):
             print_cold(metrics["cold"])
     settings = report["settings"]

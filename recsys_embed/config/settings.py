@@ -370,6 +370,9 @@ class RunConfig:
     ks: Annotated[str, "list lengths at which metrics are measured"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users for the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
+    evaluate_all: Annotated[bool, "measure all test users (default: 200,000, drawn at random, if there are more)"] = (
+        False
+    )
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
     map: Annotated[bool | None, "log a map and projector files to MLflow (default: up to 2,000 items)"] = None

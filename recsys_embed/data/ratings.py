@@ -124,6 +124,13 @@ class Ratings:
         """True for a graph, whose nodes are both the users and the items: one vocabulary serves for both."""
         return self.users is self.items
 
+    def of_random_users(self, most: int, seed: int = 0) -> Ratings:
+        """Return the ratings of at most `most` users, drawn at random."""
+        users = np.unique(self.user)
+        if len(users) <= most:
+            return self
+        return self.take(np.isin(self.user, np.random.default_rng(seed).permutation(users)[:most]))
+
     def take(self, rows: Rows | NDArray[np.bool_]) -> Ratings:
         """Return the given rows (row numbers or a mask) with the same vocabularies; splits are built from this."""
         if rows.dtype == np.bool_:

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
-
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
@@ -23,8 +21,10 @@ log = logging.getLogger("recsys_embed")
 
 # Regularization of EASE if there are no validation ratings.
 _EASE_DEFAULT = 300.0
-# Most validation users that the regularization of EASE is chosen on.
-_EASE_USERS = 2000
+# Most validation users that settings of baselines are chosen on.
+_CHOICE_USERS = 2000
+# Shares of the newest ratings that recent popularity may be, chosen on validation data.
+_RECENT_SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 class SplitPositives(NamedTuple):
@@ -39,7 +39,7 @@ def baselines(splits: SplitPositives) -> Iterator[tuple[str, Ranker]]:
     """Yield popularity, recent popularity if ratings have times, and EASE if there are not too many items."""
     yield "popularity", popularity(splits.fitted)
     if splits.fitted.time is not None:
-        yield "recent_popularity", recent_popularity(splits.fitted)
+        yield "recent_popularity", recent_popularity(splits.fitted, choose_recent_share(splits.train, splits.valid))
     if len(splits.fitted.items) <= EASE_MAX_ITEMS:
         regularization = _EASE_DEFAULT
         if len(splits.valid):
@@ -49,10 +49,22 @@ def baselines(splits: SplitPositives) -> Iterator[tuple[str, Ranker]]:
         log.info("EASE was skipped: %s items are too many for its closed form", f"{len(splits.fitted.items):,}")
 
 
-def choose_ease(ease: Ease, train: Ratings, valid: Ratings, users: int = _EASE_USERS) -> float:
+def choose_recent_share(train: Ratings, valid: Ratings) -> float:
+    """Return the share of the newest ratings that are the best popularity on validation ratings, or .1 without any."""
+    if not len(valid):
+        return 0.1
+    valid, seen = valid.of_random_users(_CHOICE_USERS), train.excluded()
+
+    def quality(share: float) -> float:
+        ranker = recent_popularity(train, share)
+        return rank_metrics(ranker, valid, seen, train.item_counts, (10,)).metrics["ndcg_at_10"]
+
+    return max(_RECENT_SHARES, key=quality)
+
+
+def choose_ease(ease: Ease, train: Ratings, valid: Ratings, users: int = _CHOICE_USERS) -> float:
     """Return the regularization of EASE with the best NDCG@10 on the validation ratings of at most `users` users."""
-    sample = np.random.default_rng(0).permutation(np.unique(valid.user))[:users]
-    valid, seen = valid.take(np.isin(valid.user, sample)), train.excluded()
+    valid, seen = valid.of_random_users(users), train.excluded()
     return ease.tune_regularization(
         lambda ranker: rank_metrics(ranker, valid, seen, train.item_counts, (10,)).metrics["ndcg_at_10"]
     )

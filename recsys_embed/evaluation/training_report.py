@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from recsys_embed.config.settings import DataConfig, RunConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import Split
@@ -16,12 +18,16 @@ from recsys_embed.models.ease import EASE_MAX_ITEMS
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
 
+# Most users that are ranked, drawn at random, of a test part and of a validation part. The 95 % interval of an NDCG
+# whose standard deviation over users is .2 is then .0018 wide.
+_TEST_USERS, _VALIDATION_USERS = 200_000, 50_000
 # The threshold for liked ratings, as a share of the highest rating: 4 of 5.
 _LIKED_SHARE = 0.8
 
 
 def evaluate_on(state: FittedState, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
-    """Evaluate lists against positives and, for a model of "stars", prediction errors over all rows."""
+    """Evaluate lists against the positives of validation, and for a model of "stars" the errors over all rows."""
+    positives = positives if run.evaluate_all else positives.of_random_users(_VALIDATION_USERS)
     report = rank_metrics(
         Ranker.of(state.model), positives, state.excluded, state.item_counts, run.lengths, run.resamples
     )
@@ -58,16 +64,19 @@ def training_report(
     For explicit data, its liked part is evaluated too. Every model ranks the items only once. fitted: the rows that the
     model was fitted on. item_features: those that it was trained with.
     """
-    test = split.test.positives(data.min_rating)
+    rows = split.test if run.evaluate_all else split.test.of_random_users(_TEST_USERS)
+    test = rows.positives(data.min_rating)
     if not len(test):
         return TrainingReport({"test": None, "liked": None, "baselines": {}})
     splits = SplitPositives(*(rows.positives(data.min_rating) for rows in (split.train, split.valid, fitted)))
-    liked, threshold = _liked(fitted, split.test, data)
+    liked, threshold = _liked(fitted, rows, data)
     targets = [Target(test, run.lengths, run.resamples)]
     targets += [] if liked is None else [Target(liked, run.lengths, run.resamples)]
     test_report, *liked_reports = rank_metrics_of(Ranker.of(state.model), targets, state.excluded, state.item_counts)
     test_report = _with_rating_errors(test_report, state, split.test)
     result: dict[str, Any] = {"test": test_report.summary(), "liked": None}
+    if rows is not split.test:
+        result["test"]["drawn_from"] = len(np.unique(split.test.user))
     if liked_reports:
         result["liked"] = {"threshold": threshold, **liked_reports[0].summary()}
     if data.split == "cold-items":

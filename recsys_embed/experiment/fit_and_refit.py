@@ -6,8 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
@@ -103,7 +101,7 @@ def _initial(model: Any) -> EmbeddingModel | None:
     return embedding if trained and embedding.dim else None
 
 
-# Epochs and settings are compared on at most this many users; the reported metrics take all of them.
+# Epochs and settings are compared on at most this many users; the reported metrics take more.
 _VALIDATION_USERS = 5_000
 
 
@@ -116,10 +114,7 @@ def validation(
     """
     valid, seen = split.valid.positives(data.min_rating), split.train.excluded()
     counts = split.train.positives(data.min_rating).item_counts
-    users = np.unique(valid.user)
-    if len(users) > _VALIDATION_USERS:
-        users = np.random.default_rng(train.seed).permutation(users)[:_VALIDATION_USERS]
-        valid = valid.take(np.isin(valid.user, users))
+    valid = valid.of_random_users(_VALIDATION_USERS, train.seed)
 
     def measure_ratings(model: EmbeddingModel) -> dict[str, float]:
         return {"rmse": rmse(model.predict(split.valid.user, split.valid.item), split.valid.value)}

@@ -8,7 +8,7 @@ from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.models.ranker import Ranker
-from recsys_embed.retrieval.exact import ExactIndex
+from recsys_embed.retrieval.fixed_order import FixedOrderIndex
 
 
 def popularity_scores(counts: Rows) -> Floats:
@@ -20,7 +20,7 @@ def popularity_scores(counts: Rows) -> Floats:
 
 def _unpersonalized(scores: Floats) -> Ranker:
     """Rank items by the same scores [I] for every user."""
-    return Ranker(ExactIndex(scores[:, None]), lambda users: np.ones((len(users), 1), np.float32))
+    return Ranker(FixedOrderIndex(scores), lambda users: np.ones((len(users), 1), np.float32))
 
 
 def popularity(train: Ratings) -> Ranker:
@@ -28,7 +28,7 @@ def popularity(train: Ratings) -> Ranker:
     return _unpersonalized(train.item_counts.astype(np.float32))
 
 
-def recent_popularity(train: Ratings, share: float = 0.1) -> Ranker:
+def recent_popularity(train: Ratings, share: float) -> Ranker:
     """Rank items by their number of ratings within the newest `share` of the ratings, then by all ratings."""
     assert train.time is not None
     newest = train.take(train.time >= np.quantile(train.time, 1 - share))
