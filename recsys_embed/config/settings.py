@@ -80,17 +80,13 @@ class ModelConfig:
         UserTowerName | None,
         "what a user's vector is: one of their own (default), the sum of the items they rated, or both",
     ] = None
-    cosine: Annotated[bool | None, "score by cosine instead of dot product (default: with a softmax and ids alone)"] = (
-        None
-    )
+    cosine: Annotated[bool | None, "score by cosine, not dot product (default: with a softmax and ids alone)"] = None
     temperature: Annotated[float | None, "divisor of the scores (default: 1, with --cosine 0.15)"] = None
     mlp_layers: Annotated[str, "layer sizes of the mlp scorer"] = "64,32"
     biases: Annotated[bool, "give every user and item a bias"] = True
     init_scale: Annotated[float | None, "standard deviation of the initial vectors' length"] = None
     embeddings: Annotated[bool, "train embeddings beside item neighbours or ease too: similar and maps use them"] = True
-    neighbours: Annotated[int | None, "neighbours of an item at most (default: 200; fewer if it has few ratings)"] = (
-        None
-    )
+    neighbours: Annotated[int | None, "neighbours of an item at most (default: 200; fewer for rare items)"] = None
     l2: Annotated[float | None, "ridge penalty of item neighbours and ease (default: chosen on validation)"] = None
     l2_share: Annotated[
         float | None, "more penalty for a neighbour with more ratings: this share of their number (default: chosen)"

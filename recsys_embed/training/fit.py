@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.recipes import Size, resolve_settings
@@ -61,30 +61,11 @@ def fit_state(
     table = align_items(items, ratings.items)
     if content.any and item_features is None:
         item_features = encode_items(table, content)
-    request = FitRequest(
-        ratings,
-        positives,
-        model,
-        train,
-        content,
-        item_features,
-        tracker,
-        validate,
-        monitor,
-        epochs,
-        warm_start,
-        initial,
-    )
+    how = tracker, validate, monitor, epochs, warm_start, initial
+    request = FitRequest(ratings, positives, model, train, content, item_features, *how)
     result = family(model.model_family or "embeddings").fit(request)
     history_is_positives = result.model.has_history_users and len(positives) < len(ratings)
-    metadata = {
-        "settings": settings(
-            updated(model, result.chosen), replace(updated(train, result.chosen), device=result.device), content
-        )
-        | {"min_rating": min_rating},
-        "epochs": result.epochs,
-        "metrics": {},
-    }
+    metadata = _metadata(result, (model, train, content), min_rating)
     if warm_start is not None:
         metadata["continued"] = warm_start_summary(warm_start, ratings)
     state = FittedState(
@@ -100,6 +81,14 @@ def fit_state(
         content=_content_model(item_features, result, content),
     )
     return state, result
+
+
+def _metadata(result: TrainingResult, configs: Configs, min_rating: float | None) -> dict[str, Any]:
+    """Return what a state says of its training: complete settings, as they were chosen, and the epochs."""
+    model, train, content = configs
+    model, train = updated(model, result.chosen), replace(updated(train, result.chosen), device=result.device)
+    complete = settings(model, train, content) | {"min_rating": min_rating}
+    return {"settings": complete, "epochs": result.epochs, "metrics": {}}
 
 
 def _content_model(
