@@ -79,7 +79,9 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         return first_fit
     initial = None if start or content.trains else _initial(result.model)
     again: dict[str, Any] = {"epochs": result.epochs} if initial is None else {"initial": initial}
-    log.info("fitting %s on train and validation", "again" if initial is None else "on")
+    log.info(
+        "fitting %s", "again, on train and validation" if initial is None else "on, with the validation ratings too"
+    )
     rows = split.train.concat(split.valid)
     try:
         state, refit = fit(rows, split.test, result.chosen, tracker=ProgressOnly(tracker), **again)

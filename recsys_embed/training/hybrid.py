@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ BESIDE = {Penalty(80, 1.0): (Penalty(80, 0.25),), Penalty(20, 0.25): (Penalty(80
 POWERS = (0.15, 0.3, 0.07, 0.0)
 SHARES = (0.45, 0.1, 0.2, 0.3, 0.6, 0.8)
 _EASE_L2 = 300.0
-# Shares whose validation metrics differ by no more than this part of the best are as good.
+# Shares and powers whose validation metrics differ by no more than this part of the best are as good.
 _TOLERANCE = 0.005
 # Neighbours of an item, and the number of items from which there are fewer.
 _NEIGHBOURS, _FEWER_NEIGHBOURS, _MANY_ITEMS = 200, 100, 50_000
@@ -125,7 +125,8 @@ class _Candidates:
         if share == 0:
             return self.embedding, {"model_family": "embeddings"}
         models = [self._mixed(replace(neighbours, power=power), share) for power in powers]
-        best = self._best(models)
+        good = _as_good([self._value(model) for model in models]) if self.request.validate else [0]
+        best = sorted(good, key=lambda n: powers[n])[(len(good) - 1) // 2]
         chosen = {"model_family": models[best].family, "blend": share, "popularity_power": powers[best]}
         chosen |= {"l2": penalty.l2, "l2_share": penalty.share}
         return models[best], chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
@@ -205,9 +206,8 @@ class _Candidates:
         if len(shares) == 1:
             return shares[0]
         values = [self._value(self._mixed(neighbours, share)) for share in shares]
-        # The middle of the shares that are as good as the best, which stands out by chance.
-        good = np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values)))
-        best = int(good[len(good) // 2])
+        good = _as_good(values)
+        best = good[len(good) // 2]  # the middle: the best of them stands out by chance
         name, family = self.request.monitor[0], "both" if 0 < shares[best] < 1 else "neighbours"
         alone = (
             f"; embeddings alone {values[0]:.4f}, neighbours alone {values[-1]:.4f}" if self.family == "auto" else ""
@@ -238,10 +238,6 @@ class _Candidates:
         """The standard deviation of the embeddings' scores."""
         return float(self.embedding.score(self.embedding.queries(self._sample)).std())
 
-    def _best(self, models: Iterable[Any]) -> int:
-        """Return which of some models is best on validation data, or the first without any."""
-        return int(np.argmax([self._value(model) for model in models]))
-
     def _value_alone(self, weights: ItemWeights, power: float) -> float:
         """Return the validation metric of neighbours alone."""
         return self._value(self._neighbours_only(self._neighbours(weights, power)))
@@ -250,6 +246,11 @@ class _Candidates:
         """Return a model's validation metric, so that more is better; 0 without validation data."""
         name, sign = self.request.monitor
         return sign * self.request.validate(model)[name] if self.request.validate else 0.0
+
+
+def _as_good(values: Sequence[float]) -> list[int]:
+    """Return the positions of the validation metrics that are as good as the best."""
+    return np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values))).tolist()
 
 
 def _family(name: str) -> Family:
