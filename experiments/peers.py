@@ -37,6 +37,7 @@ def cosine(k: int, train: Ratings) -> np.ndarray:
     length = np.sqrt(np.maximum(gram.diagonal(), 1))
     gram /= length[:, None] * length
     np.fill_diagonal(gram, 0)
+    k = min(k, len(gram) - 1)
     gram[gram < -np.partition(-gram, k, axis=0)[k]] = 0
     return np.asarray(gram, np.float32)
 
@@ -58,8 +59,9 @@ def als(factors: int, regularization: float, alpha: float, train: Ratings) -> Ra
 
 def item_item_peers(items: int) -> Iterator[tuple[str, list[FitMatrix]]]:
     """Yield (name, fits) of methods that are an item-item matrix, for this number of items."""
-    if items <= EASE_MAX_ITEMS:
-        yield "EASE", [partial(ease, l2) for l2 in EASE_LAMBDAS]
+    if items > EASE_MAX_ITEMS:  # all of them are dense here
+        return
+    yield "EASE", [partial(ease, l2) for l2 in EASE_LAMBDAS]
     yield "RP3beta", [partial(rp3beta, a, b) for a, b in product((0.8, 1.0), (0.2, 0.4, 0.6, 0.8))]
     yield "cosine", [partial(cosine, k) for k in (20, 50, 100, 200)]
 

@@ -104,18 +104,34 @@ def test_the_refit_takes_as_many_epochs_as_were_best(tmp_path, monkeypatch):
     assert report["epochs"] == 2 and np.array_equal(recommender.model.items, expected.model.items)
 
 
-def test_with_a_cosine_the_refit_trains_on(tmp_path):
-    options = {"cosine": True, "epochs": 8, "patience": 0, "init_scale": 1.0}
+@pytest.mark.parametrize("family", ["embeddings", "both"])
+def test_with_a_cosine_the_refit_trains_on(tmp_path, family, monkeypatch):
+    better = ("ndcg_at_10", 1)
+    monkeypatch.setattr(refit, "validation", lambda *_: (lambda _model: {"ndcg_at_10": 0.5 + next(rising)}, better))
+    rising = iter(np.arange(100.0))
+    options = {"cosine": True, "epochs": 8, "patience": 0, "init_scale": 1.0, "model_family": family}
     first, _ = run(tmp_path, refit=False, **options)
     recommender, report = run(tmp_path, name="refitted", **options)
     assert report["epochs"] == first.training.epochs == recommender.metadata["epochs"]
     assert recommender.metadata["settings"]["epochs"] == 8 and "continued" not in recommender.metadata
     configs = *small("softmax", **options), ContentConfig()
     rows = SPLIT.train.concat(SPLIT.valid)
-    expected, trained = fit_state(rows, configs, initial=first.model)
+    expected, trained = fit_state(rows, configs, initial=first.embeddings)
     assert len(trained.history) == 2 and np.array_equal(recommender.model.items, expected.model.items)
     cosine = (recommender.model.items * first.model.items).sum(axis=1)
     assert np.median(cosine) > 0.9  # vectors that were moved, not drawn anew
+
+
+@pytest.mark.parametrize("given", [{"cosine": False}, {"cosine": True, "user_tower": "both"}, {"loss": "bpr"}, {}])
+def test_the_refit_starts_again_where_training_on_was_not_tried_or_went_too_far(tmp_path, monkeypatch, given):
+    told = iter([0.5, 0.1, 0.1] if not given else [0.1, 0.2, 0.3])
+    better = ("ndcg_at_10", 1)
+    monkeypatch.setattr(refit, "validation", lambda *_: (lambda _model: {"ndcg_at_10": next(told)}, better))
+    options = {"patience": 0, **(given or {"cosine": True})}
+    recommender, report = run(tmp_path, **options)
+    rows = SPLIT.train.concat(SPLIT.valid)
+    expected = Recommender(*small(**{"loss": "softmax", "epochs": 3, **options})).fit(rows, epochs=report["epochs"])
+    assert np.array_equal(recommender.model.items, expected.model.items)
 
 
 def test_baselines_and_liked_rows_are_what_they_say(tmp_path):

@@ -21,8 +21,10 @@ from recsys_embed.experiment.run import run_experiment
 from recsys_embed.models.ease import Ease
 from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.models.item_weights import Histories
+from recsys_embed.models.local_ridge import LocalRidge, Penalty
 from recsys_embed.models.popularity import popularity
 from recsys_embed.models.ranker import Ranker
+from recsys_embed.training import hybrid
 from recsys_embed.training.hybrid import BESIDE, PENALTIES, POWERS, SHARES
 
 RATINGS, TABLE, _ = tastes()
@@ -207,6 +209,44 @@ def test_settings_that_are_given_are_kept():
     kept = model.metadata["settings"]
     assert [kept[n] for n in ("l2", "l2_share", "popularity_power", "blend", "neighbours")] == [7.0, 0.5, 0.3, 0.25, 5]
     assert np.diff(model.model.neighbours.weights.with_items(60).indptr).sum() <= 5 * 60
+
+
+def test_penalties_beside_the_best_are_tried_until_the_work_is_done(monkeypatch):
+    tried = []
+    original = hybrid.LocalRidge.fit
+    monkeypatch.setattr(hybrid.LocalRidge, "fit", lambda self, p, *rest: tried.append(p) or original(self, p, *rest))
+    found = {}
+
+    def validate(model):
+        in_turn = [penalty for penalties in tried for penalty in penalties]
+        penalty = in_turn[min(len(found), len(in_turn) - 1)]
+        value = float(penalty == Penalty(20, 0.25)) + 2 * float(penalty == Penalty(5, 0.25))
+        return {"ndcg_at_10": found.setdefault(len(found), value)}
+
+    settings = ModelConfig("neighbours", embeddings=False, popularity_power=0.0)
+    model = Recommender(settings, TrainConfig()).fit(TRAIN, validate=validate)
+    assert tried == [list(PENALTIES), list(BESIDE[Penalty(20, 0.25)])]
+    assert [model.metadata["settings"][name] for name in ("l2", "l2_share")] == [5, 0.25]
+    tried.clear(), found.clear()
+    monkeypatch.setattr(hybrid, "_MAX_WORK", 2 * LocalRidge(TRAIN, 59).work)
+    Recommender(settings, TrainConfig()).fit(TRAIN, validate=validate)
+    assert tried == [list(PENALTIES[:2])]
+
+
+def test_a_metric_that_is_no_number_is_refused():
+    settings = ModelConfig("neighbours", embeddings=False), TrainConfig()
+    with pytest.raises(SettingError, match="is there validation data"):
+        Recommender(*settings).fit(TRAIN, validate=lambda _: {"ndcg_at_10": float("nan")})
+
+
+def test_a_folder_from_before_discounts_nothing(models):
+    arrays, metadata = models["neighbours"].model.save()
+    del arrays["neighbours.popularity"], metadata["neighbours"]["popularity_power"]
+    old = HybridModel.load(arrays, {**metadata, "family": "neighbours"})
+    assert old.neighbours.power == 0 and len(old.neighbours.popularity) == 60
+    queries = old.queries(np.arange(5))
+    plain = replace(models["neighbours"].model.neighbours, power=0.0)
+    np.testing.assert_array_equal(old.score(queries), plain.scores(queries.histories))
 
 
 def test_a_run_chooses_once_and_fits_again_with_that(tmp_path):

@@ -47,7 +47,8 @@ def test_compiled_and_plain_regressions_agree(neighbours, monkeypatch):
         found.append([dense(weights) for weights in LocalRidge(TRAIN, neighbours).fit(penalties)])
     for compiled, plain in zip(*found, strict=True):
         np.testing.assert_allclose(compiled, plain, atol=2e-5)
-        assert (plain != 0).sum(axis=0).max() <= neighbours and not np.diag(plain).any()
+        limits = np.minimum(neighbours, 10 + 2 * TRAIN.item_counts)
+        assert ((plain != 0).sum(axis=0) <= limits).all() and not np.diag(plain).any()
 
 
 def test_weights_solve_the_ridge_system_of_the_most_similar():

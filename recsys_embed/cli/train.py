@@ -45,7 +45,9 @@ def train(
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _print_verdict(metrics["baselines"], report["settings"]["model_family"])
         _print_liked(metrics)
-        if report["settings"]["split"] == "random" and "recent_popularity" in metrics["baselines"]:
+        given = report["settings"]
+        is_random = given["split"] == "random" and not (given.get("valid") or given.get("test"))
+        if is_random and "recent_popularity" in metrics["baselines"]:
             echo(
                 "the ratings have times: --split time measures lists for tomorrow, which a random split flatters",
                 dim=True,

@@ -86,7 +86,7 @@ class ModelConfig:
     biases: Annotated[bool, "give every user and item a bias"] = True
     init_scale: Annotated[float | None, "standard deviation of the initial vectors' length"] = None
     embeddings: Annotated[bool, "train embeddings beside item neighbours or ease too: similar and maps use them"] = True
-    neighbours: Annotated[int | None, "neighbours of an item at most (default: 200; fewer for rare items)"] = None
+    neighbours: Annotated[int | None, "most neighbours of an item (default: 200; 100 of over 50,000 items)"] = None
     l2: Annotated[float | None, "ridge penalty of item neighbours and ease (default: chosen on validation)"] = None
     l2_share: Annotated[
         float | None, "more penalty for a neighbour with more ratings: this share of their number (default: chosen)"

@@ -26,7 +26,10 @@ _LIKED_SHARE = 0.8
 
 
 def evaluate_on(state: FittedState, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
-    """Evaluate lists against the positives of validation, and for a model of "stars" the errors over all rows."""
+    """Evaluate lists against the positives of validation, and for a model of "stars" the errors over all rows.
+
+    Of more than 50,000 users as many are drawn at random, unless `run` says that all are measured.
+    """
     positives = positives if run.evaluate_all else positives.of_random_users(_VALIDATION_USERS)
     report = rank_metrics(
         Ranker.of(state.model), positives, state.excluded, state.item_counts, run.lengths, run.resamples
@@ -64,19 +67,20 @@ def training_report(
     For explicit data, its liked part is evaluated too. Every model ranks the items only once. fitted: the rows that the
     model was fitted on. item_features: those that it was trained with.
     """
-    rows = split.test if run.evaluate_all else split.test.of_random_users(_TEST_USERS)
-    test = rows.positives(data.min_rating)
+    everyone = split.test.positives(data.min_rating)
+    test = everyone if run.evaluate_all else everyone.of_random_users(_TEST_USERS)
     if not len(test):
         return TrainingReport({"test": None, "liked": None, "baselines": {}})
     splits = SplitPositives(*(rows.positives(data.min_rating) for rows in (split.train, split.valid, fitted)))
-    liked, threshold = _liked(fitted, rows, data)
+    drawn = split.test if len(test) == len(everyone) else split.test.take(np.isin(split.test.user, test.user))
+    liked, threshold = _liked(fitted, drawn, data)
     targets = [Target(test, run.lengths, run.resamples)]
     targets += [] if liked is None else [Target(liked, run.lengths, run.resamples)]
     test_report, *liked_reports = rank_metrics_of(Ranker.of(state.model), targets, state.excluded, state.item_counts)
     test_report = _with_rating_errors(test_report, state, split.test)
     result: dict[str, Any] = {"test": test_report.summary(), "liked": None}
-    if rows is not split.test:
-        result["test"]["drawn_from"] = len(np.unique(split.test.user))
+    if drawn is not split.test:
+        result["test"]["drawn_from"] = len(np.unique(everyone.user))
     if liked_reports:
         result["liked"] = {"threshold": threshold, **liked_reports[0].summary()}
     if data.split == "cold-items":

@@ -77,7 +77,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     first_fit = Fit(first, result, split.train, report)
     if not train.refit or result.stopped == "interrupted":
         return first_fit
-    initial = None if start or content.trains else _initial(result.model)
+    initial = None if start or content.trains else _initial(result, first.metadata["settings"]["loss"])
     again: dict[str, Any] = {"epochs": result.epochs} if initial is None else {"initial": initial}
     log.info(
         "fitting %s", "again, on train and validation" if initial is None else "on, with the validation ratings too"
@@ -96,11 +96,21 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     return Fit(state, refit, rows, report)
 
 
-def _initial(model: Any) -> EmbeddingModel | None:
-    """Return the embeddings that the second fit trains on: those of ids compared by cosine (experiments/LOG.md)."""
+# A best epoch before this share of them is one from which the training had gone too far.
+_LATE = 0.75
+
+
+def _initial(result: TrainingResult, loss: str | None) -> EmbeddingModel | None:
+    """Return the embeddings that the second fit trains on, or None where it starts again.
+
+    It trains on where that was found to be as good (experiments/LOG.md): the vectors of ids, compared by cosine in a
+    softmax, that were still getting better at the end.
+    """
+    model, last = result.model, len(result.history)
     embedding = model.embedding if isinstance(model, HybridModel) else model
-    trained = isinstance(embedding, EmbeddingModel) and embedding.normalized and embedding.history_vectors is None
-    return embedding if trained and embedding.dim else None
+    if not isinstance(embedding, EmbeddingModel) or result.epochs < _LATE * last or "softmax" not in (loss or ""):
+        return None
+    return embedding if embedding.dim and embedding.normalized and embedding.history_vectors is None else None
 
 
 # Epochs and settings are compared on at most this many users; the reported metrics take more.

@@ -28,7 +28,7 @@ from recsys_embed.models.neighbours import Neighbours
 from recsys_embed.retrieval.exact import BLOCK
 from recsys_embed.tracking.tracker import ProgressOnly
 from recsys_embed.training.embedding import fit_embedding
-from recsys_embed.training.interface import TrainingResult
+from recsys_embed.training.interface import TrainingResult, finite_metric
 
 if TYPE_CHECKING:
     from recsys_embed.training.interface import FitRequest
@@ -244,8 +244,10 @@ class _Candidates:
 
     def _value(self, model: Any) -> float:
         """Return a model's validation metric, so that more is better; 0 without validation data."""
+        if not self.request.validate:
+            return 0.0
         name, sign = self.request.monitor
-        return sign * self.request.validate(model)[name] if self.request.validate else 0.0
+        return sign * finite_metric(self.request.validate(model), name)
 
 
 def _as_good(values: Sequence[float]) -> list[int]:

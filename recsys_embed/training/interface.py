@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config.settings import ContentConfig, DeviceName, ModelConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.errors import SettingError
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.state.fitted import FittedState
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 # Measures the model after an epoch on validation data; returns metrics by name.
 Validate = Callable[[Any], dict[str, float]]
+
+
+def finite_metric(metrics: dict[str, float], name: str) -> float:
+    """Return a validation metric. Raises SettingError if it is not finite."""
+    if not math.isfinite(metrics[name]):
+        raise SettingError(f"the validation metric {name} is {metrics[name]}: is there validation data?")
+    return metrics[name]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from recsys_embed.nets.sparse_ops import expand_ranges
 from recsys_embed.nets.two_tower import TwoTowerModel
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.training.autograd_step import AutogradStep, Batch
-from recsys_embed.training.interface import TrainingResult, Validate
+from recsys_embed.training.interface import TrainingResult, Validate, finite_metric
 
 log = logging.getLogger("recsys_embed")
 
@@ -66,8 +66,7 @@ def fit(
             trained = run.to_arrays() if validate or epoch == last else None
             if validate and trained:
                 metrics |= validate(trained)
-                if not math.isfinite(metrics[name]):
-                    raise SettingError(f"the validation metric {name} is {metrics[name]}: is there validation data?")
+                finite_metric(metrics, name)
             history.append(metrics)
             tracker.metrics(metrics, epoch)
             tracker.progress(epoch, last, _note(history))
