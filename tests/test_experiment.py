@@ -1,21 +1,21 @@
 """One training from file to report, where the command line cannot look."""
 
 import json
+import re
 
 import numpy as np
-import polars as pl
 import pytest
+from typer.testing import CliRunner
 from worlds import small
 
 from recsys_embed import ContentConfig, DataConfig, RunConfig, load_dataset
-from recsys_embed.data.ratings import Ratings
+from recsys_embed.cli.main import app
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines, training_report
 from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.evaluation.significance import paired
 from recsys_embed.experiment import fit_and_refit as refit
 from recsys_embed.experiment.run import run_experiment
-from recsys_embed.models import popularity
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.progress import BarTracker
@@ -194,9 +194,13 @@ def test_mlflow_gets_no_number_that_is_not_finite_and_a_failure_loses_none(tmp_p
 def test_above_a_size_a_sample_of_the_users_is_measured(tmp_path, monkeypatch):
     _, everyone = run(tmp_path)
     monkeypatch.setattr(training_report, "_TEST_USERS", 20)
+    monkeypatch.setattr(training_report, "_VALIDATION_USERS", 10)
     recommender, report = run(tmp_path, name="sample", resamples=100)
     test = report["metrics"]["test"]
     assert test["users"] == 20 and test["drawn_from"] == everyone["metrics"]["test"]["users"] == 60
+    valid = report["metrics"]["valid"]
+    assert valid["users"] == 10 and valid["drawn_from"] == everyone["metrics"]["valid"]["users"]
+    assert "test ratings of 20 users of 60, drawn at random" in (tmp_path / "sample" / "README.md").read_text()
     for name, found in report["metrics"]["baselines"].items():
         assert found["difference"]["users"] == 20, name
     drawn = SPLIT.test.users.rows(recommender.per_user["user_id"])
@@ -208,15 +212,13 @@ def test_above_a_size_a_sample_of_the_users_is_measured(tmp_path, monkeypatch):
     assert report["metrics"]["test"] == everyone["metrics"]["test"]
 
 
-def test_recent_popularity_takes_the_window_that_is_best_on_validation():
-    n = 3000
-    time = np.arange(n)
-    item = np.where(time < 2900, time % 10, 10 + (time >= 2960))  # item 11 is what everybody takes lately
-    frame = pl.DataFrame({"user": [f"u{t}" for t in time], "item": item, "time": time})
-    ratings = Ratings.from_frame(frame)
-    train, valid = ratings.take(time < 2990), ratings.take(time >= 2990)
-    share = baselines.choose_recent_share(train, valid)
-    best = popularity.recent_popularity(train, share).index.order[0]
-    assert ratings.items.ids(np.array([best]))[0] == 11
-    assert popularity.recent_popularity(train, 0.1).index.order[0] != best
-    assert baselines.choose_recent_share(train, valid.take(np.arange(0))) == 0.1
+@pytest.mark.parametrize("split", ["random", "time"])
+def test_the_command_says_that_users_were_drawn_and_that_a_random_split_flatters(tmp_path, monkeypatch, split):
+    monkeypatch.setattr(training_report, "_TEST_USERS", 5)
+    options = ["--model-family", "embeddings", "--epochs", "1", "--dim", "4", "--no-track", "--resamples", "0"]
+    done = CliRunner().invoke(
+        app, ["train", "--dataset", WORLD, "--split", split, *options, "--out", str(tmp_path / "m")]
+    )
+    assert done.exit_code == 0
+    assert re.search(r"test, [45] users drawn from \d+ \(--evaluate-all takes all\)", done.output)
+    assert ("a random split flatters" in done.output) == (split == "random")

@@ -21,12 +21,11 @@ from recsys_embed.kernels import available
 from recsys_embed.models import ease as ease_module
 from recsys_embed.models.ease import EASE_LAMBDAS, Ease
 from recsys_embed.models.embedding import EmbeddingModel
-from recsys_embed.models.popularity import popularity, recent_popularity
+from recsys_embed.models.popularity import popularity
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval import exact as index
 from recsys_embed.retrieval import topk as topk_module
 from recsys_embed.retrieval.exact import CosineIndex, ExactIndex
-from recsys_embed.retrieval.fixed_order import FixedOrderIndex
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.sources.load import load_dataset
 
@@ -331,13 +330,6 @@ def test_popularity_and_coverage(world):
     assert alike.metrics["popularity_at_5"] == pytest.approx(np.sort(train.item_counts)[-5:].mean())
 
 
-def test_recent_popularity_looks_at_the_newest_rows():
-    frame = pl.DataFrame({"user": list(range(20)), "item": [1] * 17 + [2, 2, 3], "time": list(range(20))})
-    ratings = Ratings.from_frame(frame)
-    ranked = recent_popularity(ratings, 0.15).index.search(np.ones((1, 1), np.float32), 3)[1]
-    assert ratings.items.ids(ranked[0]).to_list() == [2, 3, 1]
-
-
 @pytest.mark.parametrize("kernel", [True, False])
 def test_ease_is_ridge_regression_of_every_item_on_the_others(world, kernel, monkeypatch):
     monkeypatch.setattr(ease_module, "use_kernel", lambda name, numbers: kernel and available(name))
@@ -398,17 +390,3 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):
     assert evaluate(recommender, part).metrics == evaluate(recommender, test.take(test.user >= 30)).metrics
     again = Ratings.from_frame(test.frame())
     assert evaluate(recommender, again).metrics == evaluate(recommender, test).metrics
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
-def test_one_order_for_all_is_the_exact_index(seed, k):
-    random = np.random.default_rng(seed)
-    n, b = random.integers(1, 9, 2)
-    scores = random.integers(0, 4, n).astype(np.float32)  # with ties
-    allowed = None if random.random() < 0.5 else random.random(n) < 0.6
-    exclude = tuple(np.nonzero(random.random((b, n)) < 0.4))
-    exact = ExactIndex(scores[:, None]).search(np.ones((b, 1), np.float32), k, allowed, exclude)
-    fixed = FixedOrderIndex(scores).search(np.ones((b, 1), np.float32), k, allowed, exclude)
-    for one, other in zip(exact, fixed, strict=True):
-        np.testing.assert_array_equal(one, other)

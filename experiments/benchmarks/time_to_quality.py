@@ -292,15 +292,9 @@ def load(name: str, folder: str | None, seed: int) -> Split:
     return load_dataset(data.dataset, data).split(data)
 
 
-def of_some(rows: Ratings, most: int = USERS) -> Ratings:
-    """Return the rows of so many users at most."""
-    users = np.unique(rows.user)
-    return rows.take(np.isin(rows.user, np.random.default_rng(0).permutation(users)[:most]))
-
-
 def tune(name: str, split: Split, passes: int) -> None:
     """Walk up and down the ladders of a peer's settings, from their middle, to the best validation NDCG@10."""
-    ladders, relevant = LADDERS[name], of_some(split.valid, TUNED_ON)
+    ladders, relevant = LADDERS[name], split.valid.of_random_users(TUNED_ON)
     tried: dict[tuple[int, ...], float] = {}
 
     def quality(place: tuple[int, ...]) -> float:
@@ -340,7 +334,7 @@ def contenders(name: str) -> list[str]:
 def one(name: str, folder: str | None, who: str, seed: int) -> dict[str, Any]:
     """Fit one contender once; return its points, and the sizes of the data."""
     split = load(name, folder, 0)
-    rows, relevant = split.train.concat(split.valid), of_some(split.test)
+    rows, relevant = split.train.concat(split.valid), split.test.of_random_users(USERS)
     size = Size(len(rows.users), len(rows.items), len(split.train))
     epochs = resolve_settings(ModelConfig(), TrainConfig(), size)[1].epochs or 1
     lengths = [n for n in LENGTHS if n < 0.8 * epochs]

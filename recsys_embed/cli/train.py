@@ -35,26 +35,19 @@ def train(
     _, report = run_experiment(data, model, train, run, content)
     if json:
         return print_json(report)
-    metrics, seconds = report["metrics"], report["seconds"]
+    metrics, seconds, settings = report["metrics"], report["seconds"], report["settings"]
     if metrics["test"]:
         test = metrics["test"]
-        drawn = (
-            f" of {test['drawn_from']:,}, drawn at random (--evaluate-all takes all)" if "drawn_from" in test else ""
-        )
+        drawn = f" drawn from {test['drawn_from']:,} (--evaluate-all takes all)" if "drawn_from" in test else ""
         echo(f"test, {test['users']:,} users{drawn} (all rated items are ranked, except the user's training items)")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _print_verdict(metrics["baselines"], report["settings"]["model_family"])
         _print_liked(metrics)
-        given = report["settings"]
-        is_random = given["split"] == "random" and not (given.get("valid") or given.get("test"))
+        is_random = settings["split"] == "random" and not (settings["valid"] or settings["test"])
         if is_random and "recent_popularity" in metrics["baselines"]:
-            echo(
-                "the ratings have times: --split time measures lists for tomorrow, which a random split flatters",
-                dim=True,
-            )
+            echo("the ratings have times; a random split flatters: --split time measures lists of tomorrow", dim=True)
         if metrics.get("cold"):
             print_cold(metrics["cold"])
-    settings = report["settings"]
     if settings["model_family"] in ("neighbours", "ease", "both"):
         echo(f"scores come from {describe_share(settings['model_family'], settings['blend'])}")
     echo(

@@ -50,6 +50,7 @@ class Report:
     ends of the 95 % intervals of the means over users. users: the number of users evaluated. rows: the number of test
     rows used. n_skipped: test rows of items without a training rating, and of unknown users and items. per_user: one
     row per user, one column per metric. exposure: by list length, how many lists hold each item, int64 [items].
+    drawn_from: how many users the evaluated ones were drawn from at random; None if they are all.
     """
 
     metrics: dict[str, float]
@@ -60,6 +61,7 @@ class Report:
     n_skipped: int
     per_user: pl.DataFrame
     exposure: dict[int, Rows]
+    drawn_from: int | None = None
 
     def table(self) -> pl.DataFrame:
         """Return one row per metric: its name, value and interval."""
@@ -77,6 +79,7 @@ class Report:
         """Return the metrics with counts and intervals, for JSON."""
         intervals = {name: [self.low[name], self.high[name]] for name in self.low}
         counts = {"users": self.users, "rows": self.rows, "left_out": self.n_skipped}
+        counts |= {} if self.drawn_from is None else {"drawn_from": self.drawn_from}
         return {**self.metrics, **counts, "intervals": intervals}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +27,18 @@ _LIKED_SHARE = 0.8
 
 
 def evaluate_on(state: FittedState, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
-    """Evaluate lists against the positives of validation, and for a model of "stars" the errors over all rows.
-
-    Of more than 50,000 users as many are drawn at random, unless `run` says that all are measured.
-    """
-    positives = positives if run.evaluate_all else positives.of_random_users(_VALIDATION_USERS)
+    """Evaluate lists against the positives of validation, and for a model of "stars" the errors over all rows."""
+    positives, drawn_from = _drawn(positives, _VALIDATION_USERS, run)
     report = rank_metrics(
         Ranker.of(state.model), positives, state.excluded, state.item_counts, run.lengths, run.resamples
     )
-    return _with_rating_errors(report, state, rows)
+    return _with_rating_errors(replace(report, drawn_from=drawn_from), state, rows)
+
+
+def _drawn(positives: Ratings, most: int, run: RunConfig) -> tuple[Ratings, int | None]:
+    """Return the ratings of at most `most` users, and the number of users if that is more; all if `run` says so."""
+    drawn = positives if run.evaluate_all else positives.of_random_users(most)
+    return drawn, None if drawn is positives else len(np.unique(positives.user))
 
 
 def _with_rating_errors(report: Report, state: FittedState, rows: Ratings) -> Report:
@@ -67,20 +71,17 @@ def training_report(
     For explicit data, its liked part is evaluated too. Every model ranks the items only once. fitted: the rows that the
     model was fitted on. item_features: those that it was trained with.
     """
-    everyone = split.test.positives(data.min_rating)
-    test = everyone if run.evaluate_all else everyone.of_random_users(_TEST_USERS)
+    test, drawn_from = _drawn(split.test.positives(data.min_rating), _TEST_USERS, run)
     if not len(test):
         return TrainingReport({"test": None, "liked": None, "baselines": {}})
     splits = SplitPositives(*(rows.positives(data.min_rating) for rows in (split.train, split.valid, fitted)))
-    drawn = split.test if len(test) == len(everyone) else split.test.take(np.isin(split.test.user, test.user))
-    liked, threshold = _liked(fitted, drawn, data)
+    rows = split.test if drawn_from is None else split.test.take(np.isin(split.test.user, test.user))
+    liked, threshold = _liked(fitted, rows, data)
     targets = [Target(test, run.lengths, run.resamples)]
     targets += [] if liked is None else [Target(liked, run.lengths, run.resamples)]
     test_report, *liked_reports = rank_metrics_of(Ranker.of(state.model), targets, state.excluded, state.item_counts)
-    test_report = _with_rating_errors(test_report, state, split.test)
+    test_report = _with_rating_errors(replace(test_report, drawn_from=drawn_from), state, split.test)
     result: dict[str, Any] = {"test": test_report.summary(), "liked": None}
-    if drawn is not split.test:
-        result["test"]["drawn_from"] = len(np.unique(everyone.user))
     if liked_reports:
         result["liked"] = {"threshold": threshold, **liked_reports[0].summary()}
     if data.split == "cold-items":

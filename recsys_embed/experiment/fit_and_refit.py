@@ -16,7 +16,6 @@ from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.training_report import evaluate_on
 from recsys_embed.experiment.prepare import Prepared
 from recsys_embed.models.embedding import EmbeddingModel
-from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import ProgressOnly, Tracker
@@ -77,14 +76,13 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     first_fit = Fit(first, result, split.train, report)
     if not train.refit or result.stopped == "interrupted":
         return first_fit
-    initial = None if start or content.trains else _initial(result, first.metadata["settings"]["loss"])
-    again: dict[str, Any] = {"epochs": result.epochs} if initial is None else {"initial": initial}
-    log.info(
-        "fitting %s", "again, on train and validation" if initial is None else "on, with the validation ratings too"
-    )
-    rows = split.train.concat(split.valid)
+    rows, again = split.train.concat(split.valid), "again, on train and validation"
+    how: dict[str, Any] = {"epochs": result.epochs}
+    if start is None and not content.trains and can_train_on(first, result):
+        how, again = {"initial": first.embeddings}, "on, with the validation ratings too"
+    log.info("fitting %s", again)
     try:
-        state, refit = fit(rows, split.test, result.chosen, tracker=ProgressOnly(tracker), **again)
+        state, refit = fit(rows, split.test, result.chosen, tracker=ProgressOnly(tracker), **how)
         interrupted = refit.stopped == "interrupted"
     except KeyboardInterrupt:
         interrupted = True
@@ -100,17 +98,16 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
 _LATE = 0.75
 
 
-def _initial(result: TrainingResult, loss: str | None) -> EmbeddingModel | None:
-    """Return the embeddings that the second fit trains on, or None where it starts again.
+def can_train_on(first: FittedState, result: TrainingResult) -> bool:
+    """Return whether the second fit trains the first one's vectors on.
 
-    It trains on where that was found to be as good (experiments/LOG.md): the vectors of ids, compared by cosine in a
-    softmax, that were still getting better at the end.
+    It does where that was found to be as good (experiments/LOG.md): the vectors of users and items, compared by cosine
+    in a softmax, that were still getting better at the end.
     """
-    model, last = result.model, len(result.history)
-    embedding = model.embedding if isinstance(model, HybridModel) else model
-    if not isinstance(embedding, EmbeddingModel) or result.epochs < _LATE * last or "softmax" not in (loss or ""):
-        return None
-    return embedding if embedding.dim and embedding.normalized and embedding.history_vectors is None else None
+    given = first.metadata["settings"]
+    of_ids = given["embeddings"] and given["user_tower"] == "id" and not first.is_graph
+    is_cosine = given["cosine"] and given["loss"] in ("softmax", "sampled-softmax")
+    return bool(of_ids and is_cosine) and result.epochs >= _LATE * len(result.history)
 
 
 # Epochs and settings are compared on at most this many users; the reported metrics take more.

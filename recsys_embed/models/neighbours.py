@@ -29,11 +29,11 @@ class Neighbours:
     power x log(total / 5) / log(50 / 5), at least 0: those who have a lot seek less of what everybody has. (For both
     see experiments/LOG.md.)
 
-    popularity [items]: the logarithm of each item's ratings.
+    log_counts [items]: the logarithm of each item's ratings. power: that of histories of 50 items.
     """
 
     weights: ItemWeights
-    popularity: Floats
+    log_counts: Floats
     power: float = 0.0
 
     def __len__(self) -> int:
@@ -44,26 +44,26 @@ class Neighbours:
         out = self.weights.scores(histories.normalized(), rows)
         power = self._powers(histories.totals)
         if power.any():
-            popularity = self.popularity if rows is None else self.popularity[rows]
-            out *= np.exp(-power[:, None] * popularity)
+            log_counts = self.log_counts if rows is None else self.log_counts[rows]
+            out *= np.exp(-power[:, None] * log_counts)
         return out
 
     def sparse_scores(self, items: Rows | Ints, amounts: Floats) -> tuple[Rows, Floats]:
         """Return the items that get something from one history, ascending, and their scores up to a factor."""
         targets, scores = self.weights.sparse_scores(items, amounts)
-        return targets, scores * np.exp(-self._powers(np.abs(amounts).sum()) * self.popularity[targets])
+        return targets, scores * np.exp(-self._powers(np.abs(amounts).sum()) * self.log_counts[targets])
 
     def contributions(self, items: Ints | Rows, amounts: Floats, row: int) -> NDArray[np.float64]:
         """Return what each of n items with amounts [n] adds to the score of an item row, [n]."""
         total = np.abs(amounts).sum()
-        factor = length_factors(total) * np.exp(-self._powers(total) * self.popularity[row])
+        factor = length_factors(total) * np.exp(-self._powers(total) * self.log_counts[row])
         added: NDArray[np.float64] = amounts.astype(np.float64) * self.weights.between(items, np.array([row]))[:, 0]
         return added * factor
 
     def with_items(self, count: int) -> Neighbours:
         """Return the neighbours of `count` items; those added at the end have none."""
-        popularity = np.concatenate((self.popularity, np.zeros(count - len(self), np.float32)))
-        return replace(self, weights=self.weights.with_items(count), popularity=popularity)
+        log_counts = np.concatenate((self.log_counts, np.zeros(count - len(self), np.float32)))
+        return replace(self, weights=self.weights.with_items(count), log_counts=log_counts)
 
     def scaled(self, factor: float) -> Neighbours:
         """Return the neighbours with all scores times a factor."""
@@ -77,11 +77,11 @@ class Neighbours:
     def save(self) -> tuple[Arrays, dict[str, Any]]:
         """Return arrays, and the rest as JSON."""
         arrays = {_PREFIX + name: getattr(self.weights, name) for name in _WEIGHTS}
-        return {**arrays, _PREFIX + "popularity": self.popularity}, {"popularity_power": self.power}
+        return {**arrays, _PREFIX + "log_counts": self.log_counts}, {"popularity_power": self.power}
 
     @classmethod
     def load(cls, arrays: Arrays, metadata: Mapping[str, Any]) -> Neighbours:
-        """Restore what `save` returned, or an older version without popularity. Raises KeyError if more is missing."""
+        """Restore what `save` returned, here or before there was a discount. Raises KeyError if more is missing."""
         weights = ItemWeights(*(arrays[_PREFIX + name] for name in _WEIGHTS))
-        popularity = arrays.get(_PREFIX + "popularity", np.zeros(len(weights), np.float32))
-        return cls(weights, popularity, metadata.get("popularity_power", 0.0))
+        log_counts = arrays.get(_PREFIX + "log_counts", np.zeros(len(weights), np.float32))
+        return cls(weights, log_counts, metadata.get("popularity_power", 0.0))

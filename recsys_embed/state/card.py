@@ -93,9 +93,10 @@ def _quality(metrics: dict[str, Any]) -> list[str]:
     test, baselines = metrics.get("test"), metrics.get("baselines", {})
     if not test or not test["users"]:
         return []
+    drawn = f" of {test['drawn_from']:,}, drawn at random" if "drawn_from" in test else ""
     lines = [
         "",
-        f"On held-out test ratings of {test['users']:,} users (all items ranked, those fitted on left out):",
+        f"On held-out test ratings of {test['users']:,} users{drawn} (all items ranked, those fitted on left out):",
         "",
     ]
     names = [n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in test]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,7 +113,7 @@ class _Candidates:
         """Return the best model on validation data, or that of the default settings without any, and its settings."""
         given, positives = self.request.model, self.request.positives
         self.histories = Histories.of(positives.matrix(self._amounts()))
-        self.popularity = np.log(np.maximum(positives.item_counts, 1)).astype(np.float32)
+        self.log_counts = np.log(np.maximum(positives.item_counts, 1)).astype(np.float32)
         self.users = np.flatnonzero(np.bincount(positives.user, minlength=len(positives.users)))
         if self.family == "ease":
             powers: Sequence[float] = (given.popularity_power or 0.0,)
@@ -120,7 +121,7 @@ class _Candidates:
         else:
             powers = POWERS if given.popularity_power is None else (given.popularity_power,)
             penalty, weights = self._ridge(powers[0])
-        neighbours = self._neighbours(weights, powers[0])
+        neighbours = Neighbours(weights, self.log_counts, powers[0])
         share = 1.0 if self.family in ("neighbours", "ease") else self._share(neighbours)
         if share == 0:
             return self.embedding, {"model_family": "embeddings"}
@@ -129,14 +130,11 @@ class _Candidates:
         best = sorted(good, key=lambda n: powers[n])[(len(good) - 1) // 2]
         chosen = {"model_family": models[best].family, "blend": share, "popularity_power": powers[best]}
         chosen |= {"l2": penalty.l2, "l2_share": penalty.share}
-        return models[best], chosen | ({} if self.family == "ease" else {"neighbours": self.neighbours})
-
-    def _neighbours(self, weights: ItemWeights, power: float) -> Neighbours:
-        return Neighbours(weights, self.popularity, power)
+        return models[best], chosen | ({} if self.family == "ease" else {"neighbours": self.most_neighbours})
 
     @property
-    def neighbours(self) -> int:
-        """The number of neighbours of an item."""
+    def most_neighbours(self) -> int:
+        """The most neighbours of an item."""
         few = len(self.request.positives.items) > _MANY_ITEMS
         return self.request.model.neighbours or (_FEWER_NEIGHBOURS if few else _NEIGHBOURS)
 
@@ -149,29 +147,28 @@ class _Candidates:
         return np.asarray(value / value.mean(), np.float32)
 
     def _ridge(self, power: float) -> tuple[Penalty, ItemWeights]:
-        """Return the best penalty and its weights."""
-        given, positives, tracker = self.request.model, self.request.positives, self.request.tracker
-        ridge = LocalRidge(positives, self.neighbours, self._amounts())
-        left = max(1, int(_MAX_WORK / max(ridge.work, 1.0))) if self.request.validate else 1
+        """Return the best penalty and its weights: that of the first ones, or one beside it."""
+        tracker = self.request.tracker
+        ridge = LocalRidge(self.request.positives, self.most_neighbours, self._amounts())
+        most = max(1, int(_MAX_WORK / max(ridge.work, 1.0))) if self.request.validate else 1
         progress = None if tracker is None else partial(tracker.progress, unit="neighbours of item")
-        best: tuple[float, Penalty, ItemWeights] | None = None
-        tried: set[Penalty] = set()
-        penalties: Sequence[Penalty] = PENALTIES
-        while True:
-            penalties = [
-                Penalty(p.l2 if given.l2 is None else given.l2, p.share if given.l2_share is None else given.l2_share)
-                for p in penalties
-            ]
-            penalties = [p for p in dict.fromkeys(penalties) if p not in tried][: left - len(tried)]
-            if not penalties:
-                assert best is not None
-                return best[1:]
-            for penalty, weights in zip(penalties, ridge.fit(penalties, progress), strict=True):
-                value = self._value_alone(weights, power)
-                if best is None or value > best[0]:
-                    best = value, penalty, weights
-            tried.update(penalties)
-            penalties = BESIDE.get(best[1], ()) if best else ()
+
+        def best_of(penalties: Sequence[Penalty]) -> tuple[float, Penalty, ItemWeights]:
+            fits = zip(penalties, ridge.fit(penalties, progress), strict=True)
+            return max(((self._value_alone(w, power), p, w) for p, w in fits), key=itemgetter(0))
+
+        first = self._with_given(PENALTIES)[:most]
+        best = best_of(first)
+        beside = [p for p in self._with_given(BESIDE.get(best[1], ())) if p not in first][: most - len(first)]
+        if beside:
+            best = max(best, best_of(beside), key=itemgetter(0))
+        return best[1:]
+
+    def _with_given(self, penalties: Sequence[Penalty]) -> list[Penalty]:
+        """Return the distinct penalties with the l2 and the share that were given."""
+        l2, share = self.request.model.l2, self.request.model.l2_share
+        given = (Penalty(p.l2 if l2 is None else l2, p.share if share is None else share) for p in penalties)
+        return list(dict.fromkeys(given))
 
     def _ease(self, power: float) -> tuple[Penalty, ItemWeights]:
         given, positives = self.request.model, self.request.positives
@@ -230,7 +227,7 @@ class _Candidates:
     @cached_property
     def _sample(self) -> Rows:
         """Users on whom the spread of scores is measured: fewer of them if there are very many items."""
-        n = max(16, min(_SAMPLE, BLOCK // len(self.popularity)))
+        n = max(16, min(_SAMPLE, BLOCK // len(self.log_counts)))
         return np.random.default_rng(0).permutation(self.users)[:n]
 
     @cached_property
@@ -240,7 +237,7 @@ class _Candidates:
 
     def _value_alone(self, weights: ItemWeights, power: float) -> float:
         """Return the validation metric of neighbours alone."""
-        return self._value(self._neighbours_only(self._neighbours(weights, power)))
+        return self._value(self._neighbours_only(Neighbours(weights, self.log_counts, power)))
 
     def _value(self, model: Any) -> float:
         """Return a model's validation metric, so that more is better; 0 without validation data."""
