@@ -1,10 +1,10 @@
 """One global cut in time: ours beside recent popularity, EASE, and implicit ALS tuned on the same validation rows.
 
-    python experiments/by_time.py movielens [--data-dir FOLDER] [-- OPTIONS OF recsys train]
+    python experiments/by_time.py movielens [--data-dir FOLDER]
 
 Train, validation and test follow each other in time. Users and items of the later parts that have no earlier rating
 stay in the test: nobody can rank for them but by popularity. ALS is `pip install implicit`, fitted again on train and
-validation like the others; six sets of settings, the best by validation NDCG@10.
+validation like the others; the settings are the best by validation NDCG@10.
 """
 
 import sys

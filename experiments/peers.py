@@ -14,8 +14,9 @@ from recsys_embed.models.ease import EASE_LAMBDAS, EASE_MAX_ITEMS, Ease
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.exact import ExactIndex
 
-# (factors, regularization, alpha)
-ALS = [(64, 0.01, 10.0), (64, 0.1, 10.0), (64, 0.1, 2.0), (64, 1.0, 10.0), (32, 0.1, 10.0), (128, 0.1, 10.0)]
+# (factors, regularization, alpha): what `--tune` of benchmarks/time_to_quality.py found best on films and check-ins,
+# and around it; the regularization of `implicit` has to be large.
+ALS = [(128, regularization, alpha) for regularization in (1.0, 7.0, 20.0, 40.0, 80.0) for alpha in (2.0, 8.0, 22.0)]
 
 # Fits a method with fixed settings.
 FitMatrix, FitRanker = Callable[[Ratings], np.ndarray], Callable[[Ratings], Ranker]

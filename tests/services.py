@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from recsys_embed.config.settings import ServeConfig
 from recsys_embed.data.ratings import Ratings
@@ -93,3 +94,8 @@ def odd_model(folder: Path) -> Recommender:
     recommender = Recommender(*small("softmax", epochs=5)).fit(Ratings.from_frame(frame), items)
     recommender.save(folder)
     return recommender
+
+
+def listed(answer):
+    """Return (item, score, rank) of a list, to be compared."""
+    return [(e["item"], pytest.approx(e["score"], rel=1e-5), e["rank"]) for e in answer["items"]]

@@ -1,0 +1,165 @@
+"""What a service is told: events count at once, in their order, and none that was acknowledged is lost."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from services import ODD, Client, listed, odd_model, serving, until
+
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+
+from recsys_embed.errors import DataError
+from recsys_embed.recommender import Recommender
+from recsys_embed.serving.event_store import Event, EventStore
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "odd"
+    return odd_model(folder), folder
+
+
+def kept_in(path):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return connection.execute("SELECT id FROM events").fetchall()
+
+
+def test_an_event_counts_from_the_next_answer_on(model, tmp_path):
+    recommender, folder = model
+    user, events = recommender.users.series[0], tmp_path / "events.db"
+    before = recommender.recommend(user, 50)["item_id"].to_list()
+    with serving(folder, events) as (client, _):
+        body = [{"user": user, "item": before[0], "id": "a"}, {"user": "new 🙂", "item": "plain", "rating": 5}]
+        kept = client.post("/events", {"events": [*body, {"user": user, "item": "unheard of"}]})
+        assert kept == (200, {"accepted": 3, "repeated": 0, "unknown_items": 1})
+        assert client.post("/events", {"events": body[:1]})[1] == {"accepted": 0, "repeated": 1, "unknown_items": 0}
+        answers = [client.post("/recommend", {"user": u, "k": 50})[1] for u in (user, "new 🙂")]
+        assert before[0] not in [e["item"] for e in answers[0]["items"]]
+        assert {e["item"] for e in answers[1]["items"]} == set(ODD) - {"plain"}
+        assert client.get("/history?" + urllib.parse.urlencode({"user": user}))[1]["items"][0]["item"] == before[0]
+        assert listed(answers[1]) == listed(client.post("/recommend", {"ratings": {"plain": 5}, "k": 50})[1])
+    with serving(folder, events) as (client, _):
+        again = [client.post("/recommend", {"user": u, "k": 50})[1] for u in (user, "new 🙂")]
+        assert again == answers, "they are there after a restart"
+
+
+def test_the_last_word_on_an_item_counts(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db") as (client, _):
+        for rating in (1, None, 4):
+            client.post("/events", {"events": [{"user": "x", "item": "plain", "rating": rating}]})
+        one = client.post("/recommend", {"user": "x", "k": 5})[1]
+        assert listed(one) == listed(client.post("/recommend", {"ratings": {"plain": 4}, "k": 5})[1])
+
+
+def test_events_go_by_their_time_and_are_forgotten_when_that_is_asked(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db") as (client, _):
+        for rating, time in ((5, 2000), (1, 1000)):  # a queue that is out of order
+            client.post("/events", {"events": [{"user": "x/1", "item": "plain", "rating": rating, "timestamp": time}]})
+        last = {"user": "x/1", "events": [{"item": "plain", "rating": 5.0}]}
+        assert client.get("/events?user=x%2F1") == (200, last)
+        status, answer, _ = client.raw("DELETE", "/events?user=x%2F1")
+        assert (status, json.loads(answer)) == (200, {"removed": 2})
+        assert client.get("/events?user=x%2F1")[1]["events"] == []
+        assert client.post("/recommend", {"user": "x/1"})[0] == 404
+        client.post("/events", {"events": [{"user": "x/1", "item": "🎬"}]})
+        again = client.post("/recommend", {"user": "x/1"})[1]
+        assert listed(again) == listed(client.post("/recommend", {"likes": ["🎬"]})[1])
+
+
+def test_what_a_model_was_fitted_on_does_not_count_again_and_what_is_asked_now_wins(model, tmp_path):
+    recommender, folder = model
+    user = recommender.users.series[3]
+    own = recommender.items.ids(recommender.seen[3]).to_list()
+    shutil.copytree(folder, tmp_path / "later")
+    later = Recommender.load(folder)
+    later.metadata["created"] = "2999-01-01T00:00:00+00:00"
+    later.save(tmp_path / "later")
+    with serving(tmp_path / "later", tmp_path / "events.db") as (client, _):
+        before = client.post("/recommend", {"user": user})[1]
+        client.post("/events", {"events": [{"user": user, "item": item, "rating": 1} for item in own]})
+        assert client.post("/recommend", {"user": user})[1]["items"] == before["items"]
+        client.post("/events", {"events": [{"user": "new", "item": "plain", "rating": 5}]})
+        now = client.post("/recommend", {"user": "new", "dislikes": ["plain"]})[1]
+        assert listed(now) == listed(client.post("/recommend", {"dislikes": ["plain"]})[1])
+
+
+def test_a_lock_that_stays_is_said_and_events_go_on_after_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("recsys_embed.serving.event_store._BUSY_TIMEOUT_S", 0.2)
+    with serving(model[1], tmp_path / "events.db", timeout=0.1) as (client, service):
+        with contextlib.closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            body = {"events": [{"user": "a", "item": "plain", "id": "one"}]}
+            assert [client.post("/events", body)[0] for _ in range(3)] == [503] * 3
+            other.execute("ROLLBACK")
+        until(lambda: client.post("/events", body)[0] == 200)
+        assert service.events.works and client.get("/ready")[0] == 200 and len(kept_in(tmp_path / "events.db")) == 1
+        service.events.close()
+        assert client.get("/ready")[0] == 503
+
+
+def test_events_are_kept_all_or_none_and_once(tmp_path):
+    log = EventStore(tmp_path / "events.db")
+    threads = [
+        threading.Thread(target=lambda: [log.append([Event("u", f"i{n}", id=f"e{n}")]).result() for n in range(40)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(said.item for said in log.latest_by_item("u")) == sorted(f"i{n}" for n in range(40))
+    assert len(kept_in(tmp_path / "events.db")) == 40
+    broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="could not be stored"):
+        log.append(broken).result()
+    assert log.latest_by_item("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)
+    log.close()
+    (tmp_path / "other.db").write_text("this is no database, but a text that is long enough to be read as one" * 20)
+    with pytest.raises(DataError, match="--events"):
+        EventStore(tmp_path / "other.db")
+    with pytest.raises(DataError, match="--events"):
+        EventStore(tmp_path / "missing" / "events.db")
+
+
+_KILLED = """
+import sys; from pathlib import Path; from services import serving; import time
+with serving(Path(sys.argv[1]), Path(sys.argv[2])) as (client, _):
+    print(client.port, flush=True); time.sleep(600)
+"""
+
+
+def test_no_acknowledged_event_is_lost_when_the_process_is_killed(model, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", _KILLED, str(model[1]), str(tmp_path / "events.db")]
+    acknowledged, sent = [], 0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        client = Client(int(process.stdout.readline()))
+        killer = threading.Timer(0.3, process.send_signal, [signal.SIGKILL])
+        killer.start()
+        try:
+            while sent < 100_000:
+                names = [f"e{sent + n}" for n in range(5)]
+                sent += 5
+                body = {"events": [{"user": "killed", "item": name, "id": name} for name in names]}
+                if client.post("/events", body)[0] == 200:
+                    acknowledged += names
+        except (OSError, http.client.HTTPException):
+            pass
+        process.wait()
+    log = EventStore(tmp_path / "events.db")
+    kept = [said.item for said in log.latest_by_item("killed")]
+    log.close()
+    assert len(kept_in(tmp_path / "events.db")) == len(kept)
+    assert acknowledged and set(acknowledged) <= set(kept)
+    assert len(kept) - len(acknowledged) in (0, 5), "a request is kept whole or not at all"
