@@ -2,23 +2,28 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 from worlds import small
 
 from recsys_embed import ContentConfig, DataConfig, RunConfig, load_dataset
 from recsys_embed.cli.main import app
+from recsys_embed.data.splits import Split
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines, training_report
 from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.evaluation.significance import paired
 from recsys_embed.experiment import fit_and_refit as refit
 from recsys_embed.experiment.run import run_experiment
+from recsys_embed.features.item_features import encode_items
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.progress import BarTracker
+from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.training.fit import fit_state
 
 WORLD = "synthetic:users=60,items=40,ratings=900"
@@ -222,3 +227,21 @@ def test_the_command_says_that_users_were_drawn_and_that_a_random_split_flatters
     assert done.exit_code == 0
     assert re.search(r"test, [45] users drawn from \d+ \(--evaluate-all takes all\)", done.output)
     assert ("a random split flatters" in done.output) == (split == "random")
+
+
+def test_descriptions_leave_lists_of_rated_items_alone_after_the_second_fit_too(tmp_path):
+    """Items of validation alone have a vector from their description in the first fit, and start anew in the second."""
+    few = np.argsort(SPLIT.train.item_counts)[:3]
+    train, valid = (part.take(~np.isin(part.item, few)) for part in SPLIT[:2])
+    unknown = SPLIT.train.take(np.isin(SPLIT.train.item, few))
+    split = Split(train, valid.concat(unknown), SPLIT.test)
+    table = pl.DataFrame({"item_id": SPLIT.train.items.series, "kind": [f"kind{n % 3}" for n in range(40)]})
+    models = []
+    for content in (ContentConfig(), ContentConfig(text="kind")):
+        options = *small("softmax", cosine=True, epochs=4), RunConfig(resamples=0)
+        configs = refit.Configs(DataConfig(WORLD), *options, content)
+        features = encode_items(table, content) if content.any else None
+        prepared = SimpleNamespace(split=split, dataset=SimpleNamespace(items=table), item_features=features)
+        models.append(refit.fit_and_refit(prepared, configs, Tracker()).state.model)
+    for name in ("items", "item_bias", "users"):
+        assert np.array_equal(*(getattr(model, name) for model in models)), name

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -79,7 +82,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     rows, again = split.train.concat(split.valid), "again, on train and validation"
     how: dict[str, Any] = {"epochs": result.epochs}
     if start is None and not content.trains and can_train_on(first, result):
-        how, again = {"initial": first.embeddings}, "on, with the validation ratings too"
+        how, again = {"initial": _trained_vectors(first)}, "on, with the validation ratings too"
     log.info("fitting %s", again)
     try:
         state, refit = fit(rows, split.test, result.chosen, tracker=ProgressOnly(tracker), **how)
@@ -92,6 +95,13 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     refit.history, refit.chosen, refit.epochs = result.history, result.chosen, result.epochs
     state.metadata["epochs"] = result.epochs
     return Fit(state, refit, rows, report)
+
+
+def _trained_vectors(first: FittedState) -> EmbeddingModel:
+    """Return the embeddings with zeros for unrated items, whose vectors come from their descriptions, if at all."""
+    embeddings = first.embeddings
+    items = np.where(first.item_counts[:, None] > 0, embeddings.items, np.float32(0))
+    return replace(embeddings, items=items)
 
 
 # A best epoch before this share of them is one from which the training had gone too far.
