@@ -334,7 +334,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, base, scheme):
 def test_the_keyboard_does_it_all(page, model):
     keys = page.keyboard
     page.focus("#search")
-    keys.type("ROUND thing")
+    keys.insert_text("ROUND thing")  # in one go: one request
     until(page, lambda: page.get_attribute("#search", "aria-expanded") == "true")
     options = page.locator("#found [role=option]")
     titles = options.locator(".title").all_text_contents()
@@ -368,6 +368,22 @@ def test_the_keyboard_does_it_all(page, model):
     keys.press("Shift+Tab")
     keys.press("Enter")
     until(page, lambda: page.evaluate("document.activeElement.id") == "panel-title")
+
+
+def test_an_answer_under_way_does_not_open_a_closed_search(desk, base):
+    with opened(desk, base) as tab:
+        held, answered = [], []
+        tab.route("**/items?*", lambda route: held.append(route))
+        tab.on("requestfailed", lambda request: answered.append(request.url))
+        tab.focus("#search")
+        tab.keyboard.insert_text("thing")
+        until(tab, lambda: held)
+        tab.keyboard.press("Escape")
+        until(tab, lambda: answered)  # the page no longer waits for it
+        assert tab.locator("#found").is_hidden()
+        tab.unroute_all(behavior="ignoreErrors")
+        tab.keyboard.press("ArrowDown")
+        until(tab, lambda: tab.get_attribute("#search", "aria-expanded") == "true")
 
 
 def test_titles_stay_text(desk, base, model):

@@ -44,12 +44,14 @@ export async function request(path, options = {}) {
   throw new ServiceError(response.status, message ?? (response.status >= 500 ? UNREACHABLE : `The service refused (${response.status}).`));
 }
 
-/** Return a `request` that aborts the previous one it made, so that responses never arrive out of order. */
+/** Return a `request` that aborts the previous one it made, so that responses never arrive out of order; its `cancel` aborts the last. */
 export function latestOnly() {
   let last;
-  return (path, options) => {
-    last?.abort();
+  const latest = (path, options) => {
+    latest.cancel();
     last = new AbortController();
     return request(path, { ...options, signal: last.signal });
   };
+  latest.cancel = () => last?.abort();
+  return latest;
 }

@@ -11,6 +11,7 @@ export function combobox(input, list, { note, onChoose, onError }) {
 
   const close = () => {
     clearTimeout(timer);
+    request.cancel(); // an answer that is still under way does not open the list again
     list.hidden = true;
     selected = -1;
     input.setAttribute("aria-expanded", "false");
