@@ -18,7 +18,7 @@ from recsys_embed.errors import SettingError
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.recommender import Recommender
 from recsys_embed.retrieval import approximate
-from recsys_embed.retrieval.approximate import ApproximateIndex
+from recsys_embed.retrieval.approximate import ApproximateIndex, same_items
 from recsys_embed.retrieval.candidates import IVFCandidates, LowRankCandidates
 from recsys_embed.retrieval.exact import ExactIndex
 from recsys_embed.sources.load import load_dataset
@@ -123,10 +123,10 @@ def test_it_looks_as_hard_as_it_must(name, caplog):
 
 
 def test_it_is_kept_for_other_users_and_not_for_other_items():
-    index = ApproximateIndex(MLP, LowRankCandidates(MLP, MLP.queries(ROWS)))
-    assert index.for_model(replace(MLP, users=MLP.users[:3])).candidates is index.candidates
+    index, other = ApproximateIndex(MLP, LowRankCandidates(MLP, MLP.queries(ROWS))), replace(MLP, users=MLP.users[:3])
+    assert same_items(MLP, other) and index.for_model(other).candidates is index.candidates
     for changed in ({"items": MLP.items.copy()}, {"item_bias": MLP.item_bias + 1}, {"layers": []}):
-        assert index.for_model(replace(MLP, **changed)) is None
+        assert not same_items(MLP, replace(MLP, **changed))
 
 
 class FixedCandidates:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.answering.exclusions import excluded_items
-from recsys_embed.answering.rank import check_k, index_for, rank_block
+from recsys_embed.answering.rank import check_k, index_for, popularity_index_for, rank_block
 from recsys_embed.answering.recommend import compile_rules
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.tables import as_table
@@ -31,6 +31,11 @@ def iter_recommendations(state: FittedState, users: Rows, request: RecommendRequ
     for start in range(0, max(1, len(users)), step):
         block = users[start : start + step]
         scores, rows = rank_block(index, state.model.queries(block), request.k, rules, excluded.pairs_of(block))
+        unknown = np.flatnonzero(~state.is_known(block))
+        if len(unknown):
+            others, ones = block[unknown], np.ones((len(unknown), 1), np.float32)
+            popular = rank_block(popularity_index_for(state, rules), ones, request.k, rules, excluded.pairs_of(others))
+            scores[unknown], rows[unknown] = popular
         yield as_table(state, scores, rows, user_id=state.users.ids(block))
 
 

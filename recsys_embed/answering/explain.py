@@ -28,7 +28,8 @@ class Explanation:
 
     user: an id, or None for a user whom the model does not know.
     score: as in a list; the sum of `components`: offset, user_bias and item_bias, then collaborative and, for a model
-        with descriptions, text; or mlp, which cannot be split; or popularity alone, for an anonymous user.
+        with descriptions, text; or mlp, which cannot be split; then trend, for a model that has one; or popularity
+        alone, for an anonymous user.
     value: the prediction, in `unit`.
     evidence: {"item", "title", "kind", "value"}, the user's items that support it most. For the kind "contribution",
         the value is what the item adds to the score; together with `remainder` ("items" and "value" of the items not
@@ -85,17 +86,25 @@ def _score_components(state: FittedState, profile: UserProfile, row: int) -> tup
     score = float(scores_of(state, profile, np.array([row]))[0])
     if profile.vector is None:
         return score, {"popularity": score}
+    if state.trend is None:
+        return score, _model_components(state, profile, row, score)
+    trend = float(state.trend_scores[row])
+    return score, _model_components(state, profile, row, score - trend) | {"trend": trend}
+
+
+def _model_components(state: FittedState, profile: UserProfile, row: int, score: float) -> dict[str, float]:
+    """Return the components of what the model itself scores an item."""
     components = state.model.score_components(profile.vector, profile.bias, row, score)
     if "collaborative" not in components or state.content_model is None:
-        return score, components
+        return components
     product = components.pop("collaborative")
     if not state.item_counts[row]:  # the vector of a cold item comes from its description alone
-        return score, components | {"collaborative": 0.0, "text": product}
+        return components | {"collaborative": 0.0, "text": product}
     vectors = state.content_model.content_vectors
     if vectors is None:
-        return score, components | {"collaborative": product}
+        return components | {"collaborative": product}
     text = float(embedding_of(profile.vector).astype(np.float64) @ vectors[row])
-    return score, components | {"collaborative": product - text, "text": text}
+    return components | {"collaborative": product - text, "text": text}
 
 
 def _evidence(

@@ -21,7 +21,7 @@ def predict(state: FittedState, users: Id | Iterable[Id], items: Id | Iterable[I
     rows = rows_of(state.users, users), rows_of(state.items, items)
     if len(rows[0]) != len(rows[1]):
         raise SettingError(f"predict takes one item per user; it was given {len(rows[0])} and {len(rows[1])}")
-    return state.model.predict(*rows)
+    return state.scorer.predict(*rows)
 
 
 def is_seen(state: FittedState, ratings: Ratings) -> Mask:

@@ -44,7 +44,9 @@ ANONYMOUS = UserProfile(None)
 
 def known_user(state: FittedState, row: int) -> UserProfile:
     """Return the profile of a trained user, by row, without further feedback."""
-    return UserProfile(*state.model.user(row), state.seen[row], user=row)
+    vector, bias = state.model.user(row)
+    known = state.is_known(np.array([row]))[0]
+    return UserProfile(vector if known else None, bias, state.seen[row], user=row)
 
 
 def profile_of(

@@ -28,6 +28,11 @@ def index_for(state: FittedState, rules: CompiledRules) -> Index:
     return state.index if rules.boost is None else rules.boost.index
 
 
+def popularity_index_for(state: FittedState, rules: CompiledRules) -> Index:
+    """Return the index that ranks items for ones [b, 1]: users of whom nothing is known."""
+    return state.popularity_index if rules.boost is None else rules.boost.popularity_index
+
+
 def rank_block(index: Index, queries: Floats, k: int, rules: CompiledRules, excluded: Pairs) -> tuple[Floats, Rows]:
     """Return the k best allowed items of queries [b, q]: scores and rows, both [b, k'], as `Index.search` does.
 
@@ -79,8 +84,7 @@ def rank_for(
     """
     index: Index
     if profile.vector is None:
-        query = np.ones((1, 1), np.float32)
-        index = state.popularity_index if rules.boost is None else rules.boost.popularity_index
+        query, index = np.ones((1, 1), np.float32), popularity_index_for(state, rules)
     else:
         query, index = state.model.query(profile.vector, profile.bias), index_for(state, rules)
     scores, rows = rank_block(index, query, k, rules, (np.zeros(len(excluded), np.int64), excluded))
@@ -93,7 +97,7 @@ def scores_of(state: FittedState, profile: UserProfile, rows: Rows) -> Floats:
     """Return the scores of some item rows for a user, [n]; for an anonymous user, see `rank_for`."""
     if profile.vector is None:
         return state.popularity[rows]
-    return state.model.score(state.model.query(profile.vector, profile.bias), rows)[0]
+    return state.scorer.score(state.model.query(profile.vector, profile.bias), rows)[0]
 
 
 def _explain_shortfall(items: int, k: int, found: int, rules: CompiledRules, excluded: Rows) -> str:

@@ -98,10 +98,19 @@ class ModelConfig:
         float | None, "share of the neighbours in the score, from 0 to 1, the rest is the embeddings' (default: chosen)"
     ] = None
 
+    half_life: Annotated[
+        float | None,
+        "days after which a rating counts half in an item's trend; 0: no trend (default: chosen where the validation "
+        "part is later than the training part)",
+    ] = None
+    trend: Annotated[
+        float | None, "how much an item's trend counts, in standard deviations of the scores (default: chosen, or 1.4)"
+    ] = None
+
     def __post_init__(self) -> None:
         check_choices(self)
         check(self.neighbours is None or 1 <= self.neighbours <= 2_000, "neighbours", self.neighbours, "from 1 to 2000")
-        for name in ("l2", "l2_share", "popularity_power"):
+        for name in ("l2", "l2_share", "popularity_power", "half_life", "trend"):
             value = getattr(self, name)
             check(value is None or 0 <= value < math.inf, name, value, "0 or more")
         check(self.blend is None or 0 <= self.blend <= 1, "blend", self.blend, "from 0 to 1")

@@ -47,7 +47,7 @@ def evaluate_cold(recommender: Recommender, test: Ratings, resamples: int = 1000
     test, _ = align_to_model(recommender, test)
     if recommender.content_model is None or not (recommender.item_counts[test.item] == 0).any():
         return None
-    return cold_metrics(Ranker.of(recommender.model), test, recommender.excluded, recommender.item_counts, resamples)
+    return cold_metrics(recommender.state.ranker, test, recommender.excluded, recommender.item_counts, resamples)
 
 
 def _measure(ranker: Ranker, test: Ratings, seen: UserItems, items: Rows, resamples: int) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def evaluate(
     test, unknown = align_to_model(recommender, test)
     if not len(test):
         raise DataError("there is no test rating of a user and an item that the model knows")
-    report = rank_metrics(Ranker.of(model), test, recommender.excluded, recommender.item_counts, ks, resamples)
+    report = rank_metrics(recommender.state.ranker, test, recommender.excluded, recommender.item_counts, ks, resamples)
     if not report.users:
         raise DataError("no item of the test ratings has a training rating, so none could have been recommended")
     report = replace(report, n_skipped=report.n_skipped + unknown)

@@ -75,7 +75,7 @@ def evaluate_slices(
     counts = recommender.item_counts
     groups = by_popularity(counts) if by == "popularity" else by_column(recommender.table, counts, by)
     known, _ = align_to_model(recommender, test)
-    ranker = Ranker.of(recommender.model)
+    ranker = recommender.state.ranker
     rows = item_group_metrics(ranker, known, recommender.excluded, counts, groups, k, resamples)
     return Slices(by, "items", k, exposure, rows, groups.n_skipped)
 

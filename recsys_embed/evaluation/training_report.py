@@ -16,7 +16,6 @@ from recsys_embed.evaluation.evaluate import Report, Target, rank_metrics, rank_
 from recsys_embed.evaluation.significance import paired
 from recsys_embed.features.item_features import ItemFeatures
 from recsys_embed.models.ease import EASE_MAX_ITEMS
-from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
 
 # Most users that are ranked, drawn at random, of a test part and of a validation part. The 95 % interval of an NDCG
@@ -29,9 +28,7 @@ _LIKED_SHARE = 0.8
 def evaluate_on(state: FittedState, positives: Ratings, run: RunConfig, rows: Ratings) -> Report:
     """Evaluate lists against the positives of validation, and for a model of "stars" the errors over all rows."""
     positives, drawn_from = _drawn(positives, _VALIDATION_USERS, run)
-    report = rank_metrics(
-        Ranker.of(state.model), positives, state.excluded, state.item_counts, run.lengths, run.resamples
-    )
+    report = rank_metrics(state.ranker, positives, state.excluded, state.item_counts, run.lengths, run.resamples)
     return _with_rating_errors(replace(report, drawn_from=drawn_from), state, rows)
 
 
@@ -79,7 +76,7 @@ def training_report(
     liked, threshold = _liked(fitted, rows, data)
     targets = [Target(test, run.lengths, run.resamples)]
     targets += [] if liked is None else [Target(liked, run.lengths, run.resamples)]
-    test_report, *liked_reports = rank_metrics_of(Ranker.of(state.model), targets, state.excluded, state.item_counts)
+    test_report, *liked_reports = rank_metrics_of(state.ranker, targets, state.excluded, state.item_counts)
     test_report = _with_rating_errors(replace(test_report, drawn_from=drawn_from), state, split.test)
     result: dict[str, Any] = {"test": test_report.summary(), "liked": None}
     if liked_reports:
@@ -124,7 +121,7 @@ def _cold_report(
 ) -> dict[str, Any]:
     """Evaluate cold items, and baselines that use the same descriptions."""
     target = test, state.excluded, state.item_counts
-    result = cold_metrics(Ranker.of(state.model), *target, run.resamples)
+    result = cold_metrics(state.ranker, *target, run.resamples)
     result["baselines"] = {}
     features = words = None
     if item_features is not None and len(test.items) <= EASE_MAX_ITEMS:

@@ -17,6 +17,7 @@ from recsys_embed.evaluation.cold_start import cold_only_metrics
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.evaluation.metrics import rmse
 from recsys_embed.evaluation.training_report import evaluate_on
+from recsys_embed.experiment.choose_trend import choose_trend
 from recsys_embed.experiment.prepare import Prepared
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ranker import Ranker
@@ -24,6 +25,7 @@ from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import ProgressOnly, Tracker
 from recsys_embed.training.fit import fit_state
 from recsys_embed.training.interface import TrainingResult
+from recsys_embed.training.trend import with_trend
 
 log = logging.getLogger("recsys_embed")
 
@@ -69,6 +71,10 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         return Fit(*fit(split.train, held_out, {}, tracker=tracker), split.train, None)
     validate, (name, sign) = validation(split, data, train)
     first, result = fit(split.train, held_out, {}, validate=validate, monitor=(name, sign), tracker=tracker)
+    result.chosen |= (trend := choose_trend(first, split, data, model, train.seed))
+    if trend.get("half_life"):
+        first = with_trend(first, split.train.positives(data.min_rating), **trend)
+    first.metadata["settings"] |= trend
     tracker.params({f"chosen_{name}": value for name, value in result.chosen.items()})
     report = evaluate_on(first, valid, run, split.valid).summary()
     if result.history:  # a closed form has no epochs

@@ -77,12 +77,9 @@ class ApproximateIndex:
         )  # fmt: skip
         return index
 
-    def for_model(self, model: VectorScorer) -> ApproximateIndex | None:
-        """Return this index for a model that differs in its users only; None if its items are different."""
-        current = self.model
-        same_items = model.items is current.items and model.item_bias is current.item_bias
-        if not same_items or len(current.layers) != len(model.layers):
-            return None
+    def for_model(self, model: VectorScorer) -> ApproximateIndex:
+        """Return this index for a model with the same items (see `same_items`); other biases change the scores, while
+        the candidates stay."""
         index = ApproximateIndex(model, self.candidates)
         index.measured_recall = self.measured_recall
         return index
@@ -131,6 +128,12 @@ class ApproximateIndex:
 def make_candidates(model: VectorScorer, queries: Floats) -> Candidates:
     """Return what finds candidates for a model of vectors. queries [b, d + 2]: users, needed for an MLP."""
     return LowRankCandidates(model, queries) if model.layers else IVFCandidates(model)
+
+
+def same_items(one: VectorScorer, other: VectorScorer) -> bool:
+    """Return whether two models differ in their users only."""
+    same_arrays = one.items is other.items and one.item_bias is other.item_bias
+    return same_arrays and len(one.layers) == len(other.layers)
 
 
 def _select_queries(queries: Any, exclude: Pairs | None, lines: Rows) -> tuple[Any, Pairs]:

@@ -42,6 +42,7 @@ def add_items(
         items=Vocab(pl.concat([state.items.series, vocab.series]), "item"),
         table=pl.concat([state.table, rows.with_columns(known_words=coverage)], how="diagonal"),
         model=with_items(encoded, bias),
+        trend=None if state.trend is None else state.trend.with_items(len(state.items) + len(vocab)),
         item_counts=np.concatenate((state.item_counts, np.zeros(len(vocab), np.int64))),
         content=content.with_items(features, encoded),
     )

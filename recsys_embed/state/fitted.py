@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import polars as pl
@@ -22,10 +22,13 @@ from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import FoldIn
 from recsys_embed.models.hybrid import HybridCandidates, HybridModel
 from recsys_embed.models.popularity import popularity_scores
+from recsys_embed.models.ranker import Ranker, RankerOfKnown
 from recsys_embed.models.registry import family
-from recsys_embed.retrieval.approximate import ApproximateIndex
-from recsys_embed.retrieval.base import Index
+from recsys_embed.models.trend import Trend
+from recsys_embed.retrieval.approximate import ApproximateIndex, same_items
+from recsys_embed.retrieval.base import Index, Mask, VectorScorer
 from recsys_embed.retrieval.exact import CosineIndex, ExactIndex
+from recsys_embed.retrieval.fixed_order import FixedOrderIndex
 from recsys_embed.rules.compile import RuleCache
 from recsys_embed.state.content_model import ContentModel
 
@@ -46,6 +49,7 @@ class FittedState:
     table: one row per item (item_id, title, …). item_counts: training ratings per item, int64 [items].
     metadata: settings, metrics and dates, saved with the model. per_user: the test metrics of each user (user_id,
     ndcg_at_10, …), or None without a test.
+    trend: popularity with a half-life, whose growth is added to the scores of the items; None: time plays no part.
     content: the content model, or the folder to load it from on first use, or None.
     index_name: "exact" to rank all items, "approximate" for candidates only. cached_fold_in, cached_index: what an
     earlier state computed and still holds, for reuse; see `replace`.
@@ -61,6 +65,7 @@ class FittedState:
     metadata: dict[str, Any] = field(default_factory=dict)
     per_user: pl.DataFrame | None = None
     history_items: UserItems | None = None
+    trend: Trend | None = None
     content: ContentModel | Path | None = None
     index_name: IndexName = "exact"
     cached_fold_in: FoldIn | None = None
@@ -137,9 +142,33 @@ class FittedState:
         return self.cached_fold_in or family(self.model.family).fold_in(self.model, self.item_counts, self.seen)
 
     @cached_property
+    def trend_scores(self) -> Floats:
+        """What the trend adds to the scores of the items, [items]; zeros without one."""
+        return np.zeros(len(self.items), np.float32) if self.trend is None else self.trend.added(self.item_counts)
+
+    @cached_property
+    def scorer(self) -> ScoringModel:
+        """The model with the trend in its scores; lists come from it, vectors and fold-ins from the model itself."""
+        return self.model if self.trend is None else self.model.boosted(self.trend_scores)
+
+    def is_known(self, users: Rows) -> Mask:
+        """Return of which users anything is known, bool [n]. With a trend, the others are ranked by popularity."""
+        if self.trend is None:
+            return np.ones(len(users), bool)
+        return (self.seen if self.history_items is None else self.history_items).count[users] > 0
+
+    @cached_property
+    def ranker(self) -> Ranker:
+        """Ranks all items for trained users, as evaluation needs it."""
+        ranker, known = Ranker.of(self.scorer), self.is_known(np.arange(len(self.users)))
+        if known.all():
+            return ranker
+        return RankerOfKnown(ranker.index, ranker.queries, known, FixedOrderIndex(self.popularity))
+
+    @cached_property
     def rules(self) -> RuleCache:
         """Compiles rules for these items, and caches recent ones."""
-        return RuleCache(self.table, self.item_counts, self.model, self.popularity)
+        return RuleCache(self.table, self.item_counts, self.scorer, self.popularity)
 
     @cached_property
     def tokens(self) -> TokenIndex:
@@ -150,12 +179,12 @@ class FittedState:
     @cached_property
     def index(self) -> Index:
         """The items by score; search it with `model.queries(users)`."""
-        return ExactIndex.of(self.model) if self.index_name == "exact" else self._approximate()
+        return ExactIndex.of(self.scorer) if self.index_name == "exact" else self._approximate()
 
     @cached_property
     def popularity(self) -> Floats:
         """The scores of the items for anonymous users, [items]."""
-        return popularity_scores(self.item_counts)
+        return popularity_scores(self.item_counts) if self.trend is None else self.trend.popularity(self.item_counts)
 
     @cached_property
     def popularity_index(self) -> ExactIndex:
@@ -186,9 +215,10 @@ class FittedState:
             return self.cached_index
         users = np.random.default_rng(0).permutation(len(self.users))[:_RECALL_USERS]
         sample = self.model.queries(users), self.excluded.pairs_of(users)
-        if isinstance(self.model, HybridModel):
-            return ApproximateIndex.of(self.model, *sample, make=HybridCandidates.of)
-        return ApproximateIndex.of(self.embeddings, *sample)
+        if isinstance(self.scorer, HybridModel):
+            return ApproximateIndex.of(self.scorer, *sample, make=HybridCandidates.of)
+        assert isinstance(self.scorer, EmbeddingModel)
+        return ApproximateIndex.of(self.scorer, *sample)
 
     def replace(self, **changes: Any) -> FittedState:
         """Return the state with some fields replaced.
@@ -198,14 +228,19 @@ class FittedState:
         """
         computed = vars(self)
         fold_in = computed.get("fold_in", self.cached_fold_in)
-        index, model = computed.get("index", self.cached_index), changes.get("model", self.model)
+        index = computed.get("index", self.cached_index)
         kept: dict[str, Any] = {
             "metadata": dict(self.metadata),
             "content": computed.get("content_model", self.content),
             "cached_fold_in": None if {"model", "item_counts", "seen"} & changes.keys() else fold_in,
-            "cached_index": index.for_model(model) if isinstance(index, ApproximateIndex) else None,
+            "cached_index": None,
         }
-        return replace(self, **kept | changes)
+        state = replace(self, **kept | changes)
+        if isinstance(index, ApproximateIndex) and "cached_index" not in changes:
+            old, new = (cast(VectorScorer, s.model) for s in (self, state))
+            if same_items(old, new):
+                return replace(state, cached_index=index.for_model(cast(VectorScorer, state.scorer)))
+        return state
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields without what is computed from them."""

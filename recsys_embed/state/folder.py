@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys_embed.config.renamed import with_current_names
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import BundleError
 from recsys_embed.models.registry import FAMILIES, family
+from recsys_embed.models.trend import Trend
 from recsys_embed.state.card import model_card
 from recsys_embed.state.content_model import FILES
 from recsys_embed.state.fitted import FittedState
@@ -24,7 +27,9 @@ _USER_ITEMS = {"seen": "seen", "held_out": "held", "history_items": "made_of"}
 # Array keys in seen.safetensors, and the attributes of `UserItems` that they hold.
 _CSR_KEYS = {"start": "indptr", "item": "indices"}
 # Keys of model.json that are not metadata of the state.
-_RESERVED_KEYS = ("package", "family", "shared", "content")
+_RESERVED_KEYS = ("package", "family", "shared", "content", "trend")
+# Array key of a trend's recent ratings; the rest of it is in model.json.
+_RECENT = "trend.recent"
 
 
 def save_state(state: FittedState, folder: Path) -> Path:
@@ -33,13 +38,16 @@ def save_state(state: FittedState, folder: Path) -> Path:
 
     state.metadata.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat())
     arrays, model_metadata = state.model.save()
-    user_items = {
+    user_items: dict[str, NDArray[Any]] = {
         f"{name}.{key}": getattr(getattr(state, field), attribute)
         for field, name in _USER_ITEMS.items()
         for key, attribute in _CSR_KEYS.items()
         if getattr(state, field) is not None
     }
     header = {"package": __version__, **model_metadata, "shared": state.is_graph}
+    if state.trend is not None:
+        header["trend"] = {name: getattr(state.trend, name) for name in ("time", "half_life", "weight")}
+        user_items[_RECENT] = state.trend.recent
     if state.model.family != "embeddings":  # the default for folders without a family
         header["family"] = state.model.family
     bundle = Bundle(
@@ -81,6 +89,7 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
                 raise BundleError(f"{folder} says that users and items are the same nodes, but their ids differ")
             users = items = Vocab(table["item_id"], "node")
         counts = table["ratings"].to_numpy()
+        trend = Trend(arrays[_RECENT], **metadata["trend"]) if "trend" in metadata else None
     except KeyError as missing:
         raise BundleError(f"{folder} lacks {missing}: it is not a model of this version") from None
     return FittedState(
@@ -88,6 +97,7 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
         items=items,
         model=model,
         table=table.drop("ratings"),
+        trend=trend,
         item_counts=counts,
         metadata={name: value for name, value in metadata.items() if name not in (*model_metadata, *_RESERVED_KEYS)},
         per_user=bundle.frames.get(PER_USER),  # absent without a test

@@ -18,6 +18,7 @@ from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.models.fold_in.base import Feedback, UserVector
+from recsys_embed.models.trend import Trend
 from recsys_embed.state.fitted import FittedState
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
         seen=state.seen.with_users(len(users)).union(new.seen()),
         held_out=_without_ratings(state.held_out.with_users(len(users)), new),
         item_counts=state.item_counts + np.bincount(positives.item, minlength=len(new.items)),
+        trend=_trend(state, positives),
         metadata=metadata,
         history_items=_history_items(state, new, len(users)),
         # The fold-in stays that of the training, so that updating step by step equals updating at once.
@@ -101,6 +103,14 @@ def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[Us
         else:
             changed[user] = state.fold_in.fit_user(feedback)
     return changed
+
+
+def _trend(state: FittedState, positives: Ratings) -> Trend | None:
+    """Return the trend with new positives; those without a time are as new as the newest that it knows."""
+    if state.trend is None:
+        return None
+    times = np.full(len(positives), state.trend.time) if positives.time is None else positives.time
+    return state.trend.with_ratings(positives.item, times)
 
 
 def _history_items(state: FittedState, new: Ratings, users: int) -> UserItems | None:

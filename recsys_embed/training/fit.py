@@ -12,7 +12,7 @@ from recsys_embed.data.checks import check_trainable
 from recsys_embed.data.item_table import align_items
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.features.item_features import ItemFeatures, encode_items
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.hybrid import HybridModel
@@ -21,6 +21,7 @@ from recsys_embed.state.content_model import ContentModel
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.training.interface import FitRequest, TrainingResult, Validate
+from recsys_embed.training.trend import DEFAULT_TREND, with_trend
 from recsys_embed.training.warm_start import warm_start_summary
 
 if TYPE_CHECKING:
@@ -80,7 +81,19 @@ def fit_state(
         history_items=positives.seen() if history_is_positives else None,
         content=_content_model(item_features, result, content),
     )
+    if model.half_life:
+        _check_trend(state, positives)
+        state = with_trend(state, positives, model.half_life, DEFAULT_TREND if model.trend is None else model.trend)
     return state, result
+
+
+def _check_trend(state: FittedState, positives: Ratings) -> None:
+    """Raise where there can be no trend."""
+    if positives.time is None:
+        raise DataError("--half-life needs times, and this data has none: name the column with --time-col")
+    if state.is_graph or state.model.output == "stars":
+        other = "--shared-ids" if state.is_graph else "--loss mse"
+        raise SettingError(f"--half-life is about the order of lists, and does not go with {other}")
 
 
 def _metadata(result: TrainingResult, configs: Configs, min_rating: float | None) -> dict[str, Any]:

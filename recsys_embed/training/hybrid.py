@@ -29,7 +29,7 @@ from recsys_embed.models.neighbours import Neighbours
 from recsys_embed.retrieval.exact import BLOCK
 from recsys_embed.tracking.tracker import ProgressOnly
 from recsys_embed.training.embedding import fit_embedding
-from recsys_embed.training.interface import TrainingResult, finite_metric
+from recsys_embed.training.interface import TrainingResult, as_good, finite_metric
 
 if TYPE_CHECKING:
     from recsys_embed.training.interface import FitRequest
@@ -43,8 +43,6 @@ BESIDE = {Penalty(80, 1.0): (Penalty(80, 0.25),), Penalty(20, 0.25): (Penalty(80
 POWERS = (0.15, 0.3, 0.07, 0.0)
 SHARES = (0.45, 0.1, 0.2, 0.3, 0.6, 0.8)
 _EASE_L2 = 300.0
-# Shares and powers whose validation metrics differ by no more than this part of the best are as good.
-_TOLERANCE = 0.005
 # Neighbours of an item, and the number of items from which there are fewer.
 _NEIGHBOURS, _FEWER_NEIGHBOURS, _MANY_ITEMS = 200, 100, 50_000
 # Another recipe of the cosine with a sampled softmax, for many items with few ratings each (experiments/LOG.md).
@@ -126,7 +124,7 @@ class _Candidates:
         if share == 0:
             return self.embedding, {"model_family": "embeddings"}
         models = [self._mixed(replace(neighbours, power=power), share) for power in powers]
-        good = _as_good([self._value(model) for model in models]) if self.request.validate else [0]
+        good = as_good([self._value(model) for model in models]) if self.request.validate else [0]
         best = sorted(good, key=lambda n: powers[n])[(len(good) - 1) // 2]
         chosen = {"model_family": models[best].family, "blend": share, "popularity_power": powers[best]}
         chosen |= {"l2": penalty.l2, "l2_share": penalty.share}
@@ -203,7 +201,7 @@ class _Candidates:
         if len(shares) == 1:
             return shares[0]
         values = [self._value(self._mixed(neighbours, share)) for share in shares]
-        good = _as_good(values)
+        good = as_good(values)
         best = good[len(good) // 2]  # the middle: the best of them stands out by chance
         name, family = self.request.monitor[0], "both" if 0 < shares[best] < 1 else "neighbours"
         alone = (
@@ -245,11 +243,6 @@ class _Candidates:
             return 0.0
         name, sign = self.request.monitor
         return sign * finite_metric(self.request.validate(model), name)
-
-
-def _as_good(values: Sequence[float]) -> list[int]:
-    """Return the positions of the validation metrics that are as good as the best."""
-    return np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values))).tolist()
 
 
 def _family(name: str) -> Family:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from recsys_embed.config.settings import ContentConfig, DeviceName, ModelConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
@@ -27,6 +29,15 @@ def finite_metric(metrics: dict[str, float], name: str) -> float:
     if not math.isfinite(metrics[name]):
         raise SettingError(f"the validation metric {name} is {metrics[name]}: is there validation data?")
     return metrics[name]
+
+
+# Validation metrics that differ by no more than this part of the best are as good.
+_TOLERANCE = 0.005
+
+
+def as_good(values: Sequence[float]) -> list[int]:
+    """Return the positions of the validation metrics that are as good as the best."""
+    return np.flatnonzero(np.array(values) >= max(values) - _TOLERANCE * abs(max(values))).tolist()
 
 
 @dataclass(frozen=True)
