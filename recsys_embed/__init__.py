@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Any
 from recsys_embed.version import __version__
 
 if TYPE_CHECKING:
-    from recsys_embed.config.settings import (
-        ContentConfig,
-        DataConfig,
-        MapConfig,
-        ModelConfig,
-        Rules,
-        RunConfig,
-        TrainConfig,
-        TuneConfig,
-    )
+    from recsys_embed.config.answers import MapConfig, Rules
+    from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig
     from recsys_embed.data.dataset import Dataset
     from recsys_embed.data.ratings import Ratings
     from recsys_embed.data.splits import split_cold_items, split_leave_last, split_random, split_time
@@ -42,11 +34,11 @@ _HOMES = {
     "ContentConfig": "config.settings",
     "DataConfig": "config.settings",
     "Dataset": "data.dataset",
-    "MapConfig": "config.settings",
+    "MapConfig": "config.answers",
     "ModelConfig": "config.settings",
     "Ratings": "data.ratings",
     "Recommender": "recommender",
-    "Rules": "config.settings",
+    "Rules": "config.answers",
     "RunConfig": "config.settings",
     "TextClassifier": "training.text_classifier",
     "TrainConfig": "config.settings",

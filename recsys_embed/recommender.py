@@ -21,8 +21,9 @@ from recsys_embed.answering.recommend import nearest_in, recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.tables import as_table, one_or_more, rows_of
 from recsys_embed.arrays import Floats
+from recsys_embed.config.answers import NO_RULES, IndexName, Rules
 from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
-from recsys_embed.config.settings import NO_RULES, ContentConfig, IndexName, ModelConfig, Rules, TrainConfig
+from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.columns import as_polars
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.errors import NotFitted

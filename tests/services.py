@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys_embed.config.settings import ServeConfig
+from recsys_embed.config.answers import ServeConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.recommender import Recommender
 

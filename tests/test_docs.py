@@ -300,10 +300,11 @@ def test_the_navigation_has_every_page(theme):
 
 
 def every_setting():
-    from recsys_embed.config import settings
+    from recsys_embed.config import answers, settings
     from recsys_embed.config.fields import options
 
-    kinds = [k for k in vars(settings).values() if inspect.isclass(k) and hasattr(k, "__dataclass_fields__")]
+    names = vars(settings) | vars(answers)
+    kinds = [k for k in names.values() if inspect.isclass(k) and hasattr(k, "__dataclass_fields__")]
     return {field.name for kind in kinds for field, _, _ in options(kind)}
 
 

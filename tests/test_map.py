@@ -13,7 +13,8 @@ from worlds import recsys, small, tastes
 
 from recsys_embed import Recommender
 from recsys_embed.arrays import normalize
-from recsys_embed.config.settings import ContentConfig, MapConfig
+from recsys_embed.config.answers import MapConfig
+from recsys_embed.config.settings import ContentConfig
 from recsys_embed.data.item_table import align_items
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.vocab import Vocab

@@ -10,7 +10,7 @@ import pytest
 from worlds import small, tastes
 
 from recsys_embed import Recommender
-from recsys_embed.config.settings import MapConfig
+from recsys_embed.config.answers import MapConfig
 from recsys_embed.maps.draw import draw_map
 from recsys_embed.models.fold_in.softmax import SoftmaxFoldIn
 

@@ -13,8 +13,8 @@ from worlds import checkerboard, small
 from recsys_embed.answering.batch import write_recommendations
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.titles import canonical, find_item
+from recsys_embed.config.answers import Rules
 from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
-from recsys_embed.config.settings import Rules
 from recsys_embed.data.item_table import align_items
 from recsys_embed.data.splits import split_random
 from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId

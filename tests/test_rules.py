@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from recsys_embed.answering.recommend import compile_rules, recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.cli.main import app
-from recsys_embed.config.settings import Rules
+from recsys_embed.config.answers import Rules
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import RecsysError, SettingError, UnknownId

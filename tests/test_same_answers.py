@@ -17,8 +17,8 @@ from worlds import small, tastes
 from recsys_embed.answering.recommend import recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.cli.main import app
+from recsys_embed.config.answers import NO_RULES, Rules
 from recsys_embed.config.fields import flag
-from recsys_embed.config.settings import NO_RULES, Rules
 from recsys_embed.errors import SettingError
 from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender

@@ -15,7 +15,7 @@ from worlds import small
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from recsys_embed.config.settings import ServeConfig
+from recsys_embed.config.answers import ServeConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError
 from recsys_embed.recommender import Recommender
@@ -321,7 +321,7 @@ def test_metrics_count_by_route_and_not_by_what_was_asked(service):
 def test_openapi_names_every_setting_of_rules(service):
     from dataclasses import fields
 
-    from recsys_embed.config.settings import Rules
+    from recsys_embed.config.answers import Rules
 
     document = service.get("/openapi.json")[1]
     body = document["components"]["schemas"]["RecommendBody"]["properties"]

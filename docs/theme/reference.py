@@ -20,7 +20,7 @@ import recsys_embed
 from recsys_embed import errors
 from recsys_embed.cli.main import app
 from recsys_embed.cli.options import PANELS
-from recsys_embed.config import settings
+from recsys_embed.config import answers, settings
 from recsys_embed.config.fields import flag, options
 from recsys_embed.config.recipes import RECIPES, Size, resolve_settings
 from recsys_embed.config.settings import ModelConfig, TrainConfig
@@ -175,8 +175,9 @@ def _value(parameter: Any, context: Any) -> str:
 
 def config_classes() -> list[type]:
     """Return the classes of settings, in the order in which they are written."""
-    found = [kind for kind in vars(settings).values() if isinstance(kind, type) and is_dataclass(kind)]
-    return [kind for kind in found if kind.__module__ == settings.__name__]
+    modules = settings, answers
+    found = [(kind, module) for module in modules for kind in vars(module).values() if isinstance(kind, type)]
+    return [kind for kind, module in found if is_dataclass(kind) and kind.__module__ == module.__name__]
 
 
 def settings_page() -> str:
@@ -184,7 +185,7 @@ def settings_page() -> str:
     return "\n\n".join(
         [
             "# Settings",
-            "Every setting is a field of a dataclass in `recsys_embed/config/settings.py`. The same field is an option "
+            "Every setting is a field of a dataclass in `recsys_embed/config/`. The same field is an option "
             "of the commands, a key of `[settings]` in a [preset](../tuning.md#presets), and a parameter of the run in "
             "MLflow. Where no default is shown it is None: nothing, or what the [recipe](#recipes) of the loss says.",
             *map(_settings, config_classes()),

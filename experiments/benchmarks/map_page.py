@@ -16,7 +16,7 @@ import polars as pl
 from playwright.sync_api import sync_playwright
 
 from recsys_embed import Recommender, Vocab
-from recsys_embed.config.settings import MapConfig
+from recsys_embed.config.answers import MapConfig
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.maps.draw import draw_map
 from recsys_embed.models.embedding import EmbeddingModel

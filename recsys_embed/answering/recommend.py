@@ -10,7 +10,7 @@ from recsys_embed.answering.exclusions import excluded_rows
 from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.rank import check_k, rank_for
 from recsys_embed.answering.request import Recommendations, RecommendRequest
-from recsys_embed.config.settings import Rules
+from recsys_embed.config.answers import Rules
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.retrieval.nearest import largest
 from recsys_embed.rules.compile import CompiledRules

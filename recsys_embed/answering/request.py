@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config.settings import NO_RULES, OnUnknown, Rules
+from recsys_embed.config.answers import NO_RULES, OnUnknown, Rules
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.state.fitted import FittedState
 

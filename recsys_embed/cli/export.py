@@ -10,7 +10,7 @@ import typer
 from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.settings import ProjectionName
+from recsys_embed.config.answers import ProjectionName
 
 TO = Annotated[
     Literal["projector", "parquet", "safetensors", "word2vec", "npz"], typer.Option("--to", help="Format of the files.")

@@ -10,7 +10,7 @@ import typer
 
 from recsys_embed.cli.options import JSON, MODEL, with_settings
 from recsys_embed.cli.output import echo, print_json
-from recsys_embed.config.settings import MapConfig
+from recsys_embed.config.answers import MapConfig
 
 
 @with_settings(config=MapConfig)

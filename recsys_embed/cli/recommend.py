@@ -13,7 +13,7 @@ import typer
 from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATINGS, K, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.settings import IndexName, OnUnknown, Rules
+from recsys_embed.config.answers import IndexName, OnUnknown, Rules
 from recsys_embed.errors import SettingError, UnknownId
 
 if TYPE_CHECKING:

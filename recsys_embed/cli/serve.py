@@ -7,7 +7,7 @@ import sys
 
 from recsys_embed.cli.options import with_settings
 from recsys_embed.cli.output import echo
-from recsys_embed.config.settings import ServeConfig
+from recsys_embed.config.answers import ServeConfig
 
 # The options that --help shows; --help-all shows all.
 _FIRST = ("model", "host", "port", "workers", "events", "token", "index")

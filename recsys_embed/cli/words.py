@@ -11,7 +11,7 @@ import typer
 from recsys_embed.cli.export import METHOD, NEIGHBOURS, SEED, TO, print_export
 from recsys_embed.cli.options import JSON, K, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.settings import WordsConfig
+from recsys_embed.config.answers import WordsConfig
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:

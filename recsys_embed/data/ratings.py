@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
+# From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
+_PARTS_OF_A_SECOND = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
 # Pairs that are written as text at a time, to be hashed.
 _HASH_CHUNK = 1 << 20
 
@@ -258,7 +260,10 @@ def _parse_values(column: pl.Series, row_label: RowLabel) -> pl.Series:
 
 
 def _parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
-    """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError."""
+    """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError.
+
+    Numbers are seconds, or milli-, micro- or nanoseconds if they are too large for seconds (the year 5138).
+    """
     if column.dtype.is_temporal():
         times = column.cast(pl.Datetime("ms")).dt.epoch("s")
     elif column.dtype == pl.String:
@@ -273,7 +278,14 @@ def _parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
         raise DataError(
             f"time {example!r} is neither seconds since 1970 nor a date in {row_labels(times.is_null(), row_label)}"
         )
-    return times.cast(pl.Int64)
+    return _in_seconds(times.cast(pl.Int64))
+
+
+def _in_seconds(times: pl.Series) -> pl.Series:
+    """Return times in seconds, whatever part of a second they count."""
+    typical = abs(float(times.median() or 0))  # type: ignore[arg-type]
+    parts = next((parts for limit, parts in _PARTS_OF_A_SECOND if typical > limit), 1)
+    return times if parts == 1 else (times / parts).floor().cast(pl.Int64)
 
 
 def _orient_edges(table: pl.DataFrame) -> pl.DataFrame:

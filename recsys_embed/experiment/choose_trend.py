@@ -21,6 +21,8 @@ log = logging.getLogger("recsys_embed")
 TRENDS = (0.0, 0.35, 0.7, 1.0, 1.4, 2.0, 2.8)
 # Most validation users that it is chosen on.
 _USERS = 5_000
+# It is chosen on longer lists than settings of the model are, since few of the validation users are known.
+_LENGTH, _METRIC = 20, "ndcg_at_20"
 
 
 def choose_trend(first: FittedState, split: Split, data: DataConfig, model: ModelConfig, seed: int) -> dict[str, Any]:
@@ -45,12 +47,10 @@ def choose_trend(first: FittedState, split: Split, data: DataConfig, model: Mode
         rows, seen, counts = valid.take(known).of_random_users(_USERS, seed), train.excluded(), train.item_counts
         trend = DEFAULT_TREND
         if len(rows):
-            values = [
-                rank_metrics(with_trend(first, train, half_life, t).ranker, rows, seen, counts).metrics["ndcg_at_10"]
-                for t in TRENDS
-            ]
+            states = [with_trend(first, train, half_life, t) for t in TRENDS]
+            values = [rank_metrics(s.ranker, rows, seen, counts, (_LENGTH,)).metrics[_METRIC] for s in states]
             good = as_good(values)
             best = good[len(good) // 2]
-            trend, gain = TRENDS[best], f"; validation ndcg_at_10 of known users {values[0]:.4f} -> {values[best]:.4f}"
+            trend, gain = TRENDS[best], f"; validation {_METRIC} of known users {values[0]:.4f} -> {values[best]:.4f}"
     log.info("kept: a trend with a half-life of %g days, weight %g%s", half_life, trend, gain)
     return {"half_life": half_life, "trend": trend}

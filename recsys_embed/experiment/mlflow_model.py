@@ -12,9 +12,9 @@ from recsys_embed.answering.batch import iter_recommendations
 from recsys_embed.answering.recommend import recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.titles import split_names, split_ratings
+from recsys_embed.config.answers import Rules
 from recsys_embed.config.fields import options
 from recsys_embed.config.renamed import RENAMED, current_names
-from recsys_embed.config.settings import Rules
 from recsys_embed.data.ids import Id
 from recsys_embed.errors import RecsysError, SettingError
 from recsys_embed.recommender import Recommender

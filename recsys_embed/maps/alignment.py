@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config.settings import MapConfig
+from recsys_embed.config.answers import MapConfig
 from recsys_embed.data.ids import Rows
 from recsys_embed.errors import DataError
 from recsys_embed.projection import Projection, project

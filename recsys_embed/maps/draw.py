@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats, normalize
+from recsys_embed.config.answers import MapConfig
 from recsys_embed.config.fields import short_name
-from recsys_embed.config.settings import MapConfig
 from recsys_embed.data.ids import Rows
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.maps.alignment import MapChanges, align_maps

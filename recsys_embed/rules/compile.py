@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -10,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config.settings import NO_RULES, Rules
+from recsys_embed.config.answers import NO_RULES, Rules
 from recsys_embed.data.ids import Rows
 from recsys_embed.errors import SettingError
 from recsys_embed.models.base import ScoringModel
@@ -96,6 +97,12 @@ class RuleCache:
         self.allowed = lru_cache(32)(self._allowed)
         self.boost = lru_cache(4)(self._boost)
         self.limits = lru_cache(8)(self._limits)
+
+    def with_scores(self, model: ScoringModel, popularity: Floats) -> RuleCache:
+        """Return a cache for the same items with other scores; masks and limits stay."""
+        other = copy(self)
+        other.model, other.popularity, other.boost = model, popularity, lru_cache(4)(other._boost)
+        return other
 
     def compile(self, rules: Rules, candidates: Rows | None, exclude: Rows) -> CompiledRules:
         """Compile rules. candidates: item rows to choose from, None for all; exclude: item rows to leave out.

@@ -17,8 +17,8 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from recsys_embed.answering.request import RecommendRequest
+from recsys_embed.config.answers import NO_RULES, Rules
 from recsys_embed.config.fields import options
-from recsys_embed.config.settings import NO_RULES, Rules
 from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownId
 from recsys_embed.serving import schema
 from recsys_embed.serving.docs_page import docs_page

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Any
 
+from recsys_embed.config.answers import Rules
 from recsys_embed.config.fields import options
-from recsys_embed.config.settings import Rules
 
 _RULES = {field.name for field, _, _ in options(Rules)}
 _STYLE = "page/page.css"

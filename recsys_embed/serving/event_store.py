@@ -49,6 +49,17 @@ class LatestFeedback(NamedTuple):
     received: float
 
 
+class StoredEvent(NamedTuple):
+    """An event as it is stored. seq: its number; time: its own, or that of its arrival (received)."""
+
+    seq: int
+    user: str
+    item: str
+    rating: float | None
+    time: float
+    received: float
+
+
 class AppendResult(NamedTuple):
     """The number of events that were new, and of those that had been stored before."""
 
@@ -64,11 +75,12 @@ class EventStore:
     """The events of all processes that serve with one file.
 
     A single thread writes: it puts everything that waits into one transaction, since a transaction waits for the disk.
-    Any thread reads. Raises DataError where the file holds something else or cannot be written.
+    Any thread reads. deleted: how many events this process deleted. Raises DataError where the file holds something
+    else or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.deleted = path, 0
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._local = threading.local()
         try:
@@ -100,6 +112,20 @@ class EventStore:
         (last,) = self._reader.execute("SELECT max(seq) FROM events WHERE user = ?", (user,)).fetchone()
         return None if last is None else int(last)
 
+    def last_seq_of_all(self) -> int:
+        """Return the number of the last event of all users; 0 without any."""
+        (last,) = self._reader.execute("SELECT max(seq) FROM events").fetchone()
+        return int(last or 0)
+
+    def since(self, seq: int) -> list[StoredEvent]:
+        """Return all events with a higher number than this, ascending."""
+        rows = self._reader.execute(
+            "SELECT seq, user, item, rating, coalesce(timestamp, received), received FROM events WHERE seq > ? "
+            "ORDER BY seq",
+            (seq,),
+        )
+        return [StoredEvent(*row) for row in rows]
+
     def latest_by_item(self, user: str) -> list[LatestFeedback]:
         """Return a user's latest event of each item, the oldest first: by timestamp, or else by arrival."""
         rows = self._reader.execute(
@@ -114,7 +140,9 @@ class EventStore:
 
     def delete_of(self, user: str) -> int:
         """Delete all events of a user for good, and return how many there were."""
-        return self._reader.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
+        count = self._reader.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
+        self.deleted += count
+        return count
 
     @property
     def works(self) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from recsys_embed.config.settings import ServeConfig
+from recsys_embed.config.answers import ServeConfig
 from recsys_embed.serving.metrics import Metrics
 
 log = logging.getLogger("recsys_embed")

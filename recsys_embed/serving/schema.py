@@ -7,8 +7,8 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from recsys_embed.answering.items import SimilarBy
+from recsys_embed.config.answers import OnUnknown, Rules
 from recsys_embed.config.fields import options
-from recsys_embed.config.settings import OnUnknown, Rules
 
 _MAX_ID_LENGTH = 10_000
 
@@ -50,7 +50,7 @@ def _old_name(of: str) -> Any:
     return Field(None, deprecated=True, description=f"old name of {of}")
 
 
-# One field for each field of config.settings.Rules.
+# One field for each field of config.answers.Rules.
 RulesFields = create_model(
     "RulesFields",
     __base__=_Strict,

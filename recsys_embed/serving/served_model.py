@@ -21,6 +21,7 @@ from recsys_embed.answering.titles import TitleSearch
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.serving.event_store import EventStore, LatestFeedback
 from recsys_embed.serving.model_source import FoundModel
+from recsys_embed.serving.trend_of_events import TrendOfEvents
 from recsys_embed.state.fitted import FittedState
 
 # Most users with events whose profiles are cached.
@@ -38,18 +39,25 @@ def _seconds(created: object) -> float:
 class ServedModel:
     """A model, and the events of its users, which are folded in when a request needs them.
 
-    Events do not change the fitted state. name, folder, version: of the model. Thread-safe.
+    Events do not change the fitted state, but for its trend. name, folder, version: of the model. Thread-safe.
     """
 
     def __init__(self, state: FittedState, found: FoundModel, events: EventStore) -> None:
-        self.state, self.events = state, events
+        self.events = events
         self.name, self.folder, self.version = found
         self._created = _seconds(state.metadata.get("created"))
+        self._trend = TrendOfEvents(state, events, self._created)
         self._search: TitleSearch | None = None
         self._lock = threading.Lock()
         self._profiles: OrderedDict[str, tuple[int, UserProfile]] = OrderedDict()
         # Computed before the first request rather than in it.
+        state = self.state
         state.index, state.item_ids, state.titles, state.fold_in  # noqa: B018
+
+    @property
+    def state(self) -> FittedState:
+        """The fitted state, with the events in its trend if it has one."""
+        return self._trend.state()
 
     @property
     def columns(self) -> list[str]:

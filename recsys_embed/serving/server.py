@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from recsys_embed.config.settings import ServeConfig
+from recsys_embed.config.answers import ServeConfig
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from recsys_embed.config.settings import ServeConfig
+from recsys_embed.config.answers import ServeConfig
 from recsys_embed.errors import BundleError, RecsysError
 from recsys_embed.serving.event_store import EventStore
 from recsys_embed.serving.metrics import Metrics

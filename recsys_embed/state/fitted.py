@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.arrays import Floats
-from recsys_embed.config.settings import IndexName
+from recsys_embed.config.answers import IndexName
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
@@ -34,6 +34,8 @@ from recsys_embed.state.content_model import ContentModel
 
 # Users on whose lists the recall of an approximate index is measured.
 _RECALL_USERS = 300
+# What a state computes from its trend.
+_OF_TREND = ("trend_scores", "scorer", "ranker", "rules", "index", "popularity", "popularity_index")
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,6 +221,19 @@ class FittedState:
             return ApproximateIndex.of(self.scorer, *sample, make=HybridCandidates.of)
         assert isinstance(self.scorer, EmbeddingModel)
         return ApproximateIndex.of(self.scorer, *sample)
+
+    def with_trend(self, trend: Trend) -> FittedState:
+        """Return the state with another trend. All else that was computed is kept."""
+        state = replace(self, trend=trend)
+        computed = vars(self)
+        for name, value in computed.items():
+            if name not in self.__dataclass_fields__ and name not in _OF_TREND:
+                vars(state)[name] = value
+        if "rules" in computed:
+            vars(state)["rules"] = self.rules.with_scores(state.scorer, state.popularity)
+        if isinstance(index := computed.get("index"), ApproximateIndex):
+            vars(state)["index"] = index.for_model(cast(VectorScorer, state.scorer))
+        return state
 
     def replace(self, **changes: Any) -> FittedState:
         """Return the state with some fields replaced.

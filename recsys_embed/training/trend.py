@@ -19,20 +19,24 @@ _SAMPLE = 500
 
 
 def choose_half_life(train: Ratings, later: Ratings) -> float:
-    """Return the half-life in days under which popularity makes later positives most likely; 0 if none beats all-time
-    popularity. Both have times, and every user of `later` counts the same."""
+    """Return the half-life in days under which popularity makes later positives most likely; 0 for all-time popularity.
+
+    Both have times, and every user of `later` counts the same. Of half-lives whose difference to the best is within one
+    standard error, it is the longest: what is shorter follows chance.
+    """
     counts = train.item_counts
     known = later.take(counts[later.item] > 0)
-    if not len(known):
+    users, line = np.unique(known.user, return_inverse=True)
+    if not len(users):
         return 0.0
-    weight = 1 / np.bincount(known.user)[known.user]
-
-    def likelihood(half_life: float) -> float:
+    half_lives, values = (*HALF_LIVES, 0.0), []
+    for half_life in half_lives:
         scores = popularity_scores(counts) if not half_life else Trend.of(train, half_life).popularity(counts)
         chance = np.expm1(scores.astype(np.float64))  # of an item, up to a factor
-        return float(weight @ np.log(chance[known.item] / chance.sum()))
-
-    return max((0.0, *HALF_LIVES), key=likelihood)
+        values.append(np.bincount(line, np.log(chance[known.item] / chance.sum())) / np.bincount(line))
+    best = max(values, key=np.mean)
+    behind = [best - value for value in values]
+    return [h for h, b in zip(half_lives, behind, strict=True) if b.mean() <= b.std() / np.sqrt(len(b))][-1]
 
 
 def with_trend(state: FittedState, positives: Ratings, half_life: float, trend: float) -> FittedState:
