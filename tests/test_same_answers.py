@@ -4,7 +4,7 @@ A surface is a function of (world, Ask) that returns [(item id, score)]; another
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender
 
 WORLD, TABLE, _ = tastes()
+WORLD = replace(WORLD, time=np.random.default_rng(0).integers(0, 100 * 86_400, len(WORLD)))
 TABLE = TABLE.with_columns(year=pl.Series(1990 + np.arange(60) % 20))
 
 
@@ -36,10 +37,18 @@ class World:
     client: Client
 
 
-@pytest.fixture(scope="module", params=["id", "history", "neighbours", "ease", "both"])
+KINDS = {
+    "id": {},
+    "history": {"user_tower": "history"},
+    "neighbours": {"model_family": "neighbours"},
+    "ease": {"model_family": "ease"},
+    "both": {"model_family": "both", "half_life": 5.0},
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def world(request, tmp_path_factory):
-    kind = "user_tower" if request.param in ("id", "history") else "model_family"
-    settings = small("softmax", epochs=10, dim=8, batch_users=16, **{kind: request.param})
+    settings = small("softmax", epochs=10, dim=8, batch_users=16, **KINDS[request.param])
     held = WORLD.take(np.arange(len(WORLD)) % 5 == 0)
     model = Recommender(*settings).fit(WORLD.take(np.arange(len(WORLD)) % 5 > 0), TABLE, held_out=held)
     folder = model.save(tmp_path_factory.mktemp("same") / "one")

@@ -10,18 +10,24 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from services import ODD, Client, listed, odd_model, serving, until
+from worlds import small
 
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving.event_store import Event, EventStore
+from recsys_embed.serving.trend_of_events import TrendOfEvents
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +169,59 @@ def test_no_acknowledged_event_is_lost_when_the_process_is_killed(model, tmp_pat
     assert len(kept_in(tmp_path / "events.db")) == len(kept)
     assert acknowledged and set(acknowledged) <= set(kept)
     assert len(kept) - len(acknowledged) in (0, 5), "a request is kept whole or not at all"
+
+
+@pytest.fixture(scope="module")
+def timed_model(tmp_path_factory):
+    """A model of items 0 to 29 with a trend. User 0 rated items 0 to 4 only, on the first day."""
+    user, item = np.divmod(np.arange(900), 30)
+    kept = (np.random.default_rng(0).random(900) < 0.4) & (user > 0) | ((user == 0) & (item < 5))
+    frame = pl.DataFrame({"user": user[kept], "item": item[kept], "time": 1_000_000_000 + 86_400 * user[kept]})
+    settings = small("softmax", epochs=3, dim=4, batch_users=16, half_life=10.0)
+    model = Recommender(*settings).fit(Ratings.from_frame(frame))
+    return model.save(tmp_path_factory.mktemp("timed") / "m")
+
+
+def first_of(client, **body):
+    return client.post("/recommend", {"k": 3, **body})[1]["items"][0]["item"]
+
+
+def test_an_event_counts_in_the_trend_at_once_and_after_a_restart(timed_model, tmp_path):
+    def events(user, item, n):
+        return {
+            "events": [{"user": f"{user}{k}", "item": item, "timestamp": 1_000_000_000 + 30 * 86_400} for k in range(n)]
+        }
+
+    path = tmp_path / "events.db"
+    with serving(timed_model, path) as (client, service):
+        first = first_of(client)
+        other = 7 if first != 7 else 8
+        client.post("/events", events("a", other, 40))
+        assert first_of(client) == other, "for somebody of whom nothing is known"
+        before = service.model.state
+        known = client.post("/explain", {"user": 0, "item": other})[1]["parts"]["trend"]
+        assert known > 0.5 and service.model.state is before, "nothing new"
+        client.post("/events", events("a", "unheard of", 2))
+        assert first_of(client) == other
+    with serving(timed_model, path) as (client, service):
+        assert first_of(client) == other
+        assert client.post("/explain", {"user": 0, "item": other})[1]["parts"]["trend"] == pytest.approx(known)
+        recent = service.model.state.trend.recent
+        np.testing.assert_allclose(recent[service.model.state.items.row(other)] > 40, True)
+        for k in range(40):
+            assert client.raw("DELETE", f"/events?user=a{k}")[0] == 200
+        assert first_of(client) == first, "what a user takes back counts no longer"
+        np.testing.assert_allclose(service.model.state.trend.recent, Recommender.load(timed_model).state.trend.recent)
+
+
+def test_an_event_that_the_model_was_fitted_on_counts_once(timed_model, tmp_path):
+    state = Recommender.load(timed_model).state
+    store = EventStore(tmp_path / "events.db")
+    body = [Event("0", "0"), Event("0", "20"), Event("new", "0")]
+    store.append(body).result()
+    for created, counted in ((0.0, 3), (time.time() + 60, 2)):  # (user 0, item 0) is a training rating
+        trend = TrendOfEvents(state, store, created).state().trend
+        at = time.time()
+        base = state.trend.recent.sum() * 0.5 ** ((at - state.trend.time) / 86_400 / 10)
+        assert trend.recent.sum() - base == pytest.approx(counted, rel=1e-3)
+    store.close()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("recsys_embed")
 
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
-_PARTS_OF_A_SECOND = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
+_TIME_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
 # Pairs that are written as text at a time, to be hashed.
 _HASH_CHUNK = 1 << 20
 
@@ -284,8 +284,8 @@ def _parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
 def _in_seconds(times: pl.Series) -> pl.Series:
     """Return times in seconds, whatever part of a second they count."""
     typical = abs(float(times.median() or 0))  # type: ignore[arg-type]
-    parts = next((parts for limit, parts in _PARTS_OF_A_SECOND if typical > limit), 1)
-    return times if parts == 1 else (times / parts).floor().cast(pl.Int64)
+    per_second = next((number for limit, number in _TIME_UNITS if typical > limit), 1)
+    return times if per_second == 1 else (times / per_second).floor().cast(pl.Int64)
 
 
 def _orient_edges(table: pl.DataFrame) -> pl.DataFrame:
