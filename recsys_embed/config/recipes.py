@@ -99,12 +99,16 @@ _GIBBS_SETTINGS = (
 
 
 class Size(NamedTuple):
-    """The size of a data set: users, items and training ratings. is_graph: users and items are the same nodes."""
+    """The size of a data set: users, items and training ratings.
+
+    is_graph: users and items are the same nodes. is_weighted: rows have weights.
+    """
 
     users: int
     items: int
     ratings: int
     is_graph: bool = False
+    is_weighted: bool = False
 
 
 def resolve_settings(
@@ -126,7 +130,7 @@ def resolve_settings(
         raise SettingError(f"loss {loss} does not go with scorer {model.scorer}; these do: {pairs}")
     if size.is_graph:
         _check_graph(model, train, loss, has_content)
-    train = replace(train, method=_fit_method(model, train, loss, has_content))
+    train = replace(train, method=_fit_method(model, train, loss, has_content, size.is_weighted))
     if train.method == "gibbs":
         dim, epochs = model.dim or _GIBBS["dim"], train.epochs or _GIBBS["epochs"]
         return replace(model, dim=dim), replace(train, loss="mse", epochs=epochs)
@@ -205,11 +209,14 @@ def _cosine(size: Size) -> dict[str, Any]:
     return {**_COSINE, **(_GRAPH if size.is_graph else {}), "epochs": epochs, "batch_users": batch}
 
 
-def _fit_method(model: ModelConfig, train: TrainConfig, loss: str, has_content: bool) -> FitMethodName:
+def _fit_method(
+    model: ModelConfig, train: TrainConfig, loss: str, has_content: bool, is_weighted: bool
+) -> FitMethodName:
     """Return the method that fits the vectors. Raises SettingError for gibbs with settings that only Adam takes."""
     conflicts = [] if loss == "mse" else [f"--loss {loss}"]
     conflicts += [f"--scorer {model.scorer}"] if model.scorer != "dot" else []
     conflicts += ["descriptions of items"] if has_content else []
+    conflicts += ["--weight-col"] if is_weighted else []
     for config in (model, train):
         for field in fields(config):
             if field.name not in _GIBBS_SETTINGS and getattr(config, field.name) != field.default:

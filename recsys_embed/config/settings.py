@@ -36,6 +36,9 @@ class DataConfig:
     item_col: Annotated[str | None, "name of the item column, if unusual"] = None
     rating_col: Annotated[str | None, "name of the rating column, if unusual"] = None
     time_col: Annotated[str | None, "name of the time column, if unusual"] = None
+    weight_col: Annotated[
+        str | None, "column of how much each row counts in training, above 0 (default: all alike)"
+    ] = None
     duplicates: Annotated[DuplicatesName, "how repeated rows of a user and item are merged"] = "last"
     shared_ids: Annotated[bool, "a graph: both id columns name nodes of one kind; a row is an undirected edge"] = False
     split: Annotated[SplitName, "how ratings are held out"] = "random"

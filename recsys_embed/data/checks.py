@@ -6,7 +6,7 @@ import numpy as np
 
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, sorted_values
-from recsys_embed.errors import DataError, SettingError
+from recsys_embed.errors import DataError
 
 
 def check_trainable(ratings: Ratings) -> None:
@@ -17,12 +17,6 @@ def check_trainable(ratings: Ratings) -> None:
             f"there are {len(ratings):,} training ratings of {users:,} user{'s' * (users != 1)} and {items:,} "
             f"item{'s' * (items != 1)}; at least two of each are needed to learn who likes what"
         )
-
-
-def check_weights(ratings: Ratings) -> None:
-    """Raise SettingError if the values of the ratings cannot be weights."""
-    if ratings.value.min() < 0 or not ratings.value.any():
-        raise SettingError("--sample-weight rating needs ratings from 0 up, and one above 0")
 
 
 def check_no_leakage(train: Ratings, other: Ratings, name: str, other_name: str) -> None:

@@ -14,6 +14,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "item": ("item_id", "itemId", "movieId", "item", "item_procid", "target"),
     "rating": ("rating", "value"),
     "time": ("timestamp", "time"),
+    "weight": (),  # only where it is named
 }
 
 

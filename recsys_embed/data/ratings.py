@@ -17,7 +17,7 @@ from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
+# The columns of Ratings.
+_COLUMNS = ("user", "item", "value", "time", "weight")
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
 _TIME_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
 # Pairs that are written as text at a time, to be hashed.
@@ -36,7 +38,8 @@ class Ratings:
     """Ratings of items by users: each row is one (user, item) pair, and no pair has more than one row.
 
     users, items: the vocabularies. user, item: rows of these, int64 [n]. value: float32 [n], 1.0 if the data has no
-    ratings. time: int64 [n], seconds since 1970, or None. n_duplicates: rows that were dropped as duplicates.
+    ratings. time: int64 [n], seconds since 1970, or None. weight: float32 [n], above 0, how much each row counts in
+    training, or None for all alike. n_duplicates: rows that were dropped as duplicates.
     For a graph both vocabularies are the same object (see `is_graph`), and each edge has two rows, (a, b) and (b, a).
     """
 
@@ -46,10 +49,12 @@ class Ratings:
     item: Rows
     value: NDArray[np.float32]
     time: Rows | None = None
+    weight: NDArray[np.float32] | None = None
     n_duplicates: int = 0
 
     def __post_init__(self) -> None:
-        lengths = [len(self.user), len(self.item), len(self.value)] + ([] if self.time is None else [len(self.time)])
+        columns = self.user, self.item, self.value, self.time, self.weight
+        lengths = [len(column) for column in columns if column is not None]
         if len(set(lengths)) != 1:
             raise DataError(f"the columns of Ratings differ in length: {lengths}")
 
@@ -61,6 +66,7 @@ class Ratings:
         item: str | None = None,
         rating: str | None = None,
         time: str | None = None,
+        weight: str | None = None,
         duplicates: DuplicatesName = "last",
         *,
         shared_ids: bool = False,
@@ -72,8 +78,10 @@ class Ratings:
 
         user, item, rating, time: column names; by default the usual ones (`COLUMN_NAMES`) are looked for.
             Without a rating column every row is a positive with value 1; without a time column `time` is None.
+        weight: name of the column of weights; without it, `weight` is None.
         duplicates: what to do with several rows of one user and item: keep the "last" (by time, else by row order),
-            keep the "first", take the "mean" or the "sum" of the ratings (with the last time), or raise an "error".
+            keep the "first", take the "mean" or the "sum" of the ratings and weights (with the last time), or raise an
+            "error".
         shared_ids: both id columns name nodes of one graph, and each row is an undirected edge. Self-loops are
             dropped, and an edge that is given in both directions is a duplicate.
         vocabs: the users and the items, if several frames share them; by default they are built from this frame.
@@ -82,7 +90,9 @@ class Ratings:
         Raises DataError for missing columns, empty frames, and values that are missing or not finite.
         """
         data = as_polars(frame)
-        names = find_columns(data.columns, {"user": user, "item": item, "rating": rating, "time": time})
+        names = find_columns(
+            data.columns, {"user": user, "item": item, "rating": rating, "time": time, "weight": weight}
+        )
         if data.is_empty():
             raise DataError("there are no ratings: the data has a header but no row")
         ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
@@ -96,6 +106,8 @@ class Ratings:
         }
         if "time" in names:
             columns["time"] = _parse_times(data[names["time"]], row_label)
+        if "weight" in names:
+            columns["weight"] = _parse_weights(data[names["weight"]], row_label)
         table = pl.DataFrame(columns)
         table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
         if shared_ids:
@@ -110,6 +122,7 @@ class Ratings:
             item=table["item"].to_numpy(writable=True),
             value=table["value"].to_numpy(),
             time=table["time"].to_numpy() if "time" in names else None,
+            weight=table["weight"].to_numpy() if "weight" in names else None,
             n_duplicates=n_duplicates,
         )
 
@@ -143,8 +156,21 @@ class Ratings:
             item=self.item[rows],
             value=self.value[rows],
             time=None if self.time is None else self.time[rows],
+            weight=None if self.weight is None else self.weight[rows],
             n_duplicates=0,
         )
+
+    def amounts(self, by_value: bool = False) -> NDArray[np.float64] | None:
+        """Return how much each row counts in training, float64 [n], on any scale; None if all count alike.
+
+        by_value: multiply weights by ratings. Raises SettingError if these cannot be weights.
+        """
+        if not by_value:
+            return None if self.weight is None else self.weight.astype(np.float64)
+        if self.value.min(initial=0) < 0 or not self.value.any():
+            raise SettingError("--sample-weight rating needs ratings from 0 up, and one above 0")
+        value = self.value.astype(np.float64)
+        return value if self.weight is None else value * self.weight
 
     def positives(self, threshold: float | None) -> Ratings:
         """Return the ratings of at least the threshold, or all of them if it is None."""
@@ -152,11 +178,11 @@ class Ratings:
 
     def concat(self, other: Ratings) -> Ratings:
         """Return these rows followed by those of other Ratings with the same vocabularies."""
-        time = None if self.time is None or other.time is None else np.concatenate((self.time, other.time))
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _COLUMNS}
         columns = {
-            name: np.concatenate((getattr(self, name), getattr(other, name))) for name in ("user", "item", "value")
+            n: None if one is None or two is None else np.concatenate((one, two)) for n, (one, two) in pairs.items()
         }
-        return replace(self, **columns, time=time, n_duplicates=0)  # type: ignore[arg-type]
+        return replace(self, **columns, n_duplicates=0)  # type: ignore[arg-type]
 
     def with_items(self, ids: pl.Series) -> Ratings:
         """Return the same ratings over a vocabulary that has these item ids too, rated or not."""
@@ -205,7 +231,8 @@ class Ratings:
         sha = hashlib.sha256()
         for vocab in (self.users, self.items):
             sha.update("\x1f".join(map(str, vocab.series.to_list())).encode() + b"\x1e")
-        for column in (self.user, self.item, self.value, self.time):
+        weights = () if self.weight is None else (self.weight,)  # they came later than digests
+        for column in (self.user, self.item, self.value, self.time, *weights):
             sha.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
         return sha.hexdigest()[:16]
 
@@ -226,13 +253,14 @@ class Ratings:
         return sha.hexdigest()[:16]
 
     def frame(self) -> pl.DataFrame:
-        """Return the ratings with external ids: user_id, item_id, rating and, if there are times, timestamp."""
+        """Return the ratings with external ids: user_id, item_id, rating; and timestamp and weight if there are any."""
         columns: dict[str, Any] = {
             "user_id": self.users.ids(self.user),
             "item_id": self.items.ids(self.item),
             "rating": self.value,
         }
-        return pl.DataFrame(columns if self.time is None else {**columns, "timestamp": self.time})
+        optional = {"timestamp": self.time, "weight": self.weight}
+        return pl.DataFrame(columns | {name: column for name, column in optional.items() if column is not None})
 
 
 def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]:
@@ -245,17 +273,28 @@ def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]
     return nodes, nodes
 
 
-def _parse_values(column: pl.Series, row_label: RowLabel) -> pl.Series:
+def _parse_weights(column: pl.Series, row_label: RowLabel) -> pl.Series:
+    """Return weights as Float32. Raises DataError for values that are no numbers above 0."""
+    weights = _parse_values(column, row_label, "weight")
+    if (weights <= 0).any():
+        raise DataError(
+            f"weight is {weights.filter(weights <= 0)[0]:g} in {row_labels(weights <= 0, row_label)}; weights are "
+            "above 0: leave out rows that are not to count"
+        )
+    return weights
+
+
+def _parse_values(column: pl.Series, row_label: RowLabel, name: str = "rating") -> pl.Series:
     """Return ratings as Float32. Raises DataError for values that are missing, not numbers or not finite."""
     values = column.cast(pl.Float32, strict=False) if column.dtype != pl.Boolean else column.cast(pl.Float32)
     broken = values.is_null() & column.is_not_null()
     if broken.any():
         example = column.filter(broken)[0]
-        raise DataError(f"rating {example!r} is not a number in {row_labels(broken, row_label)}")
+        raise DataError(f"{name} {example!r} is not a number in {row_labels(broken, row_label)}")
     if values.null_count():
-        raise DataError(f"rating is missing in {row_labels(values.is_null(), row_label)}")
+        raise DataError(f"{name} is missing in {row_labels(values.is_null(), row_label)}")
     if not values.is_finite().all():
-        raise DataError(f"rating is NaN or infinite in {row_labels(~values.is_finite(), row_label)}")
+        raise DataError(f"{name} is NaN or infinite in {row_labels(~values.is_finite(), row_label)}")
     return values
 
 
@@ -327,7 +366,8 @@ def _deduplicate(table: pl.DataFrame, duplicates: DuplicatesName, row_label: Row
         keep[by_pair[np.append(last_of_pair, -1) if duplicates == "last" else np.insert(last_of_pair + 1, 0, 0)]] = True
         unique = table[by_time[keep[by_time]]]
     else:
-        value = pl.col("value").mean() if duplicates == "mean" else pl.col("value").sum()
+        sums = [pl.col(name) for name in ("value", "weight") if name in table.columns]
         time = [pl.col("time").last()] if "time" in table.columns else []
-        unique = table[by_time].group_by("user", "item", maintain_order=True).agg(value, *time)
+        merged = [column.mean() if duplicates == "mean" else column.sum() for column in sums]
+        unique = table[by_time].group_by("user", "item", maintain_order=True).agg(*merged, *time)
     return unique, table.height - unique.height

@@ -82,7 +82,13 @@ def _move_seen_to_train(split: Split, start: FittedState) -> Split:
 
 def size_of(split: Split) -> Size:
     """Return the size of the training data, which recipes depend on."""
-    return Size(len(split.train.users), len(split.train.items), len(split.train), split.train.is_graph)
+    return Size(
+        len(split.train.users),
+        len(split.train.items),
+        len(split.train),
+        split.train.is_graph,
+        split.train.weight is not None,
+    )
 
 
 def check_loss(train: TrainConfig, split: Split) -> None:

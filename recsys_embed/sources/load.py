@@ -72,7 +72,8 @@ def _read_item_table(config: DataConfig) -> pl.DataFrame | None:
 
 def _column_names(config: DataConfig) -> dict[str, str | None]:
     """Return the column name that the settings give each role, or None."""
-    return {"user": config.user_col, "item": config.item_col, "rating": config.rating_col, "time": config.time_col}
+    names = {"user": config.user_col, "item": config.item_col, "rating": config.rating_col, "time": config.time_col}
+    return {**names, "weight": config.weight_col}
 
 
 def _read_ratings(path: str, config: DataConfig) -> Table:

@@ -53,7 +53,7 @@ def fit_state(
     """
     if not isinstance(ratings, Ratings):
         raise DataError(f"fit takes Ratings, not a {type(ratings).__name__}: Ratings.from_frame(frame) makes them")
-    size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.is_graph)
+    size = Size(len(ratings.users), len(ratings.items), len(ratings), ratings.is_graph, ratings.weight is not None)
     model, train, content = configs
     model, train = resolve_settings(model, train, size, content.any, content.trains)
     # Rating prediction learns from all ratings; for the other losses, one below the threshold is no positive.

@@ -14,7 +14,6 @@ import numpy as np
 from recsys_embed.arrays import Floats
 from recsys_embed.config.fields import updated
 from recsys_embed.config.recipes import embeddings_only
-from recsys_embed.data.checks import check_weights
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError
@@ -56,8 +55,7 @@ _SAMPLE = 500
 
 def fit_hybrid(family: str, request: FitRequest) -> TrainingResult:
     """Fit item neighbours (or EASE) beside embeddings; `family` "auto" keeps what is best on validation data."""
-    if request.train.sample_weight == "rating":
-        check_weights(request.positives)
+    request.positives.amounts(request.train.sample_weight == "rating")  # raises before the training
     if not request.model.embeddings:
         model, chosen = _Candidates(family, request, _no_embedding(request.positives)).choose()
         return TrainingResult(model, chosen=chosen)
@@ -138,11 +136,11 @@ class _Candidates:
 
     def _amounts(self) -> Floats | None:
         """Return how much each rating counts, 1 on average; None for 1 each."""
-        positives = self.request.positives
-        if self.request.train.sample_weight != "rating":
+        amounts = self.request.positives.amounts(self.request.train.sample_weight == "rating")
+        if amounts is None:
             return None
-        value = np.maximum(positives.value, 1e-3 * positives.value.max())  # 0 would be no rating at all
-        return np.asarray(value / value.mean(), np.float32)
+        amounts = np.maximum(amounts, 1e-3 * amounts.max())  # 0 would be no rating at all
+        return np.asarray(amounts / amounts.mean(), np.float32)
 
     def _ridge(self, power: float) -> tuple[Penalty, ItemWeights]:
         """Return the best penalty and its weights: that of the first ones, or one beside it."""

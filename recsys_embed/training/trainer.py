@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from recsys_embed.config.settings import DeviceName, TrainConfig
-from recsys_embed.data.checks import check_weights
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import SettingError, TrainingError
@@ -202,13 +201,12 @@ def _split_randomly(n: int, steps: int, generator: torch.Generator) -> Sequence[
 def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
     """Return all ratings as columns on the device, ascending by user.
 
-    Weights are 1 on average; they depend on the rating and on how many ratings its user has, as the settings say.
+    Weights are 1 on average; they depend on the weight of the row, and as the settings say on the rating and on how
+    many ratings its user has.
     """
     ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
-    weight = np.ones(len(ratings))
-    if config.sample_weight == "rating":
-        check_weights(ratings)
-        weight = ratings.value.astype(float)
+    amounts = ratings.amounts(config.sample_weight == "rating")
+    weight = np.ones(len(ratings)) if amounts is None else amounts
     if config.balance:
         weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance
     weight = (weight / weight.mean()).astype(np.float32)
