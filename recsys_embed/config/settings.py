@@ -19,6 +19,8 @@ DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 SampleWeightName = Literal["none", "rating"]
 SecondMomentName = Literal["number", "row"]
 FitMethodName = Literal["adam", "gibbs"]
+# The weights of events, if they are to be chosen.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,16 @@ class DataConfig:
     time_col: Annotated[str | None, "name of the time column, if unusual"] = None
     weight_col: Annotated[
         str | None, "column of how much each row counts in training, above 0 (default: all alike)"
+    ] = None
+    event_col: Annotated[str | None, "an event log: the column of event types, such as view, cart, purchase"] = None
+    event_weights: Annotated[
+        str | None,
+        "what an event counts in training: view=1,cart=3,purchase=10, or auto (chosen on validation data); types that "
+        "are not named do not count (default: all alike)",
+    ] = None
+    target: Annotated[str | None, "types of events that lists are measured by: purchase, or cart,purchase"] = None
+    hide: Annotated[
+        str | None, "types of events after which an item is not recommended again (default: those of --target, or all)"
     ] = None
     duplicates: Annotated[DuplicatesName, "how repeated rows of a user and item are merged"] = "last"
     shared_ids: Annotated[bool, "a graph: both id columns name nodes of one kind; a row is an undirected edge"] = False
@@ -62,6 +74,36 @@ class DataConfig:
             value = getattr(self, name)
             check(value is None or math.isfinite(value), name, value, "a number")
         check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
+        self.weights_of_events  # noqa: B018
+        apart = self.shared_ids or self.valid or self.test or self.extra_ratings or self.weight_col or self.rating_col
+        other = "--shared-ids, --valid, --test, --extra-ratings, --weight-col or --rating-col"
+        check(not (self.is_event_log and apart), "event_col", f"a column, with {other}", "without these")
+
+    @property
+    def is_event_log(self) -> bool:
+        """Whether the data are events of several types."""
+        return any((self.event_col, self.event_weights, self.target, self.hide))
+
+    @property
+    def weights_of_events(self) -> dict[str, float] | None:
+        """The weights of event types, by name; None if they are not given one by one."""
+        if self.event_weights in (None, AUTO):
+            return None
+        weights = {}
+        for pair in (self.event_weights or "").split(","):
+            name, equals, value = pair.rpartition("=")
+            try:
+                weights[name.strip()] = float(value)
+            except ValueError:
+                equals = ""
+            valid = equals and name.strip() and 0 <= weights[name.strip()] < math.inf
+            check(bool(valid), "event_weights", self.event_weights, "auto, or weights from 0 up: view=1,purchase=10")
+        return weights
+
+    @staticmethod
+    def names_of(text: str | None) -> list[str]:
+        """Return the names in a list with commas."""
+        return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ def check_trainable(ratings: Ratings) -> None:
 
 
 def check_no_leakage(train: Ratings, other: Ratings, name: str, other_name: str) -> None:
-    """Raise DataError if a (user, item) pair is in both parts of a split.
+    """Raise DataError if a (user, item) pair is in both parts of a split, where the first hides it from lists.
 
     name, other_name: what the two parts are called in the message.
     """
     if train.users != other.users or train.items != other.items:
         raise DataError(f"{name} and {other_name} do not share their vocabularies")
-    n_items = len(train.items)
+    n_items, train = len(train.items), train.hiding()
     keys = sorted_values(np.concatenate([pair_keys(part.user, part.item, n_items) for part in (train, other)]))
     leaked = keys[1:][keys[1:] == keys[:-1]]  # within one part every pair is unique
     if len(leaked):

@@ -15,6 +15,7 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "rating": ("rating", "value"),
     "time": ("timestamp", "time"),
     "weight": (),  # only where it is named
+    "event": ("event", "event_type", "event_name", "action", "behavior", "behavior_type"),  # only of event logs
 }
 
 

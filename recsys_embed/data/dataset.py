@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.config.settings import DataConfig
+from recsys_embed.data.events import EventLog
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import Split, split_cold_items, split_leave_last, split_random, split_time
 
@@ -16,13 +17,15 @@ from recsys_embed.data.splits import Split, split_cold_items, split_leave_last, 
 class Dataset(NamedTuple):
     """The ratings of a data set and its item table, a frame whose first column is `item_id`, or None.
 
-    valid, test: held-out ratings that came in files of their own; `ratings` is then the training part.
+    log: the events that the ratings come from, if there are several types of them. valid, test: held-out ratings that
+    came in files of their own; `ratings` is then the training part.
     """
 
     ratings: Ratings
     items: pl.DataFrame | None
     valid: Ratings | None = None
     test: Ratings | None = None
+    log: EventLog | None = None
 
     def with_unrated_items(self) -> Dataset:
         """Return the same with a vocabulary of items that includes those of the item table without a rating."""
@@ -33,7 +36,7 @@ class Dataset(NamedTuple):
             None if part is None else part.with_items(ids) for part in (self.ratings, self.valid, self.test)
         )
         assert ratings is not None
-        return Dataset(ratings, self.items, valid, test)
+        return Dataset(ratings, self.items, valid, test, None if self.log is None else self.log.with_items(ids))
 
     def split(self, config: DataConfig) -> Split:
         """Return (train, valid, test): held-out files as they are, otherwise the split that the settings name.
@@ -41,6 +44,8 @@ class Dataset(NamedTuple):
         With a validation file but no test file, the test part is empty. With a test file but no validation file, the
         split takes the validation part from the training ratings.
         """
+        if self.log is not None:
+            return self.log.split(config)[0]
         empty = self.ratings.take(np.arange(0))
         if self.valid is not None:
             return Split(self.ratings, self.valid, empty if self.test is None else self.test)

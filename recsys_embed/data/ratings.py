@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("recsys_embed")
 
 # The columns of Ratings.
-_COLUMNS = ("user", "item", "value", "time", "weight")
+_COLUMNS = ("user", "item", "value", "time", "weight", "hidden")
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
 _TIME_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
 # Pairs that are written as text at a time, to be hashed.
@@ -39,7 +39,8 @@ class Ratings:
 
     users, items: the vocabularies. user, item: rows of these, int64 [n]. value: float32 [n], 1.0 if the data has no
     ratings. time: int64 [n], seconds since 1970, or None. weight: float32 [n], above 0, how much each row counts in
-    training, or None for all alike. n_duplicates: rows that were dropped as duplicates.
+    training, or None for all alike. hidden: bool [n], whether the user's lists leave the item out, or None: they do.
+    n_duplicates: rows that were dropped as duplicates.
     For a graph both vocabularies are the same object (see `is_graph`), and each edge has two rows, (a, b) and (b, a).
     """
 
@@ -50,10 +51,11 @@ class Ratings:
     value: NDArray[np.float32]
     time: Rows | None = None
     weight: NDArray[np.float32] | None = None
+    hidden: NDArray[np.bool_] | None = None
     n_duplicates: int = 0
 
     def __post_init__(self) -> None:
-        columns = self.user, self.item, self.value, self.time, self.weight
+        columns = self.user, self.item, self.value, self.time, self.weight, self.hidden
         lengths = [len(column) for column in columns if column is not None]
         if len(set(lengths)) != 1:
             raise DataError(f"the columns of Ratings differ in length: {lengths}")
@@ -105,7 +107,7 @@ class Ratings:
             else pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True),
         }
         if "time" in names:
-            columns["time"] = _parse_times(data[names["time"]], row_label)
+            columns["time"] = parse_times(data[names["time"]], row_label)
         if "weight" in names:
             columns["weight"] = _parse_weights(data[names["weight"]], row_label)
         table = pl.DataFrame(columns)
@@ -157,6 +159,7 @@ class Ratings:
             value=self.value[rows],
             time=None if self.time is None else self.time[rows],
             weight=None if self.weight is None else self.weight[rows],
+            hidden=None if self.hidden is None else self.hidden[rows],
             n_duplicates=0,
         )
 
@@ -219,12 +222,17 @@ class Ratings:
         """Return the items that each user rated."""
         return UserItems.of(self.user, self.item, len(self.users))
 
+    def hiding(self) -> Ratings:
+        """Return the rows whose items are left out of their users' lists."""
+        return self if self.hidden is None else self.take(self.hidden)
+
     def excluded(self) -> UserItems:
-        """Return the items that are neither recommended to a user nor drawn as negatives: what they rated.
+        """Return the items that are not recommended to a user: what they rated, if that hides it.
 
         A node of a graph is hidden from its own list too.
         """
-        return self.seen().with_self_loops() if self.is_graph else self.seen()
+        seen = self.hiding().seen()
+        return seen.with_self_loops() if self.is_graph else seen
 
     def digest(self) -> str:
         """Return 16 hex digits that are equal for equal ratings, on any machine."""
@@ -290,7 +298,8 @@ def _parse_values(column: pl.Series, row_label: RowLabel, name: str = "rating") 
     broken = values.is_null() & column.is_not_null()
     if broken.any():
         example = column.filter(broken)[0]
-        raise DataError(f"{name} {example!r} is not a number in {row_labels(broken, row_label)}")
+        hint = "; if these are types of events, name the column with --event-col" if name == "rating" else ""
+        raise DataError(f"{name} {example!r} is not a number in {row_labels(broken, row_label)}{hint}")
     if values.null_count():
         raise DataError(f"{name} is missing in {row_labels(values.is_null(), row_label)}")
     if not values.is_finite().all():
@@ -298,7 +307,7 @@ def _parse_values(column: pl.Series, row_label: RowLabel, name: str = "rating") 
     return values
 
 
-def _parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
+def parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
     """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError.
 
     Numbers are seconds, or milli-, micro- or nanoseconds if they are too large for seconds (the year 5138).

@@ -128,6 +128,14 @@ def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
     return Split(ratings.take(from_end >= 2), ratings.take(from_end == 1), ratings.take(from_end == 0))
 
 
+def time_cuts(times: Rows, valid: float, test: float) -> tuple[int, int]:
+    """Return the times from which on rows are validation, and test, by the shares of the rows that these are to be."""
+    ordered, last = np.sort(times), len(times) - 1
+    at = [round(len(times) * (1 - share)) for share in (valid + test, test)]
+    first, second = (int(ordered[n] if n <= last else ordered[last] + 1) for n in at)
+    return first, second
+
+
 def split_time(ratings: Ratings, valid: float = 0.1, test: float = 0.1) -> Split:
     """Split at two points in time, the same for all users: the newest share is test, the one before it validation.
 
@@ -138,13 +146,7 @@ def split_time(ratings: Ratings, valid: float = 0.1, test: float = 0.1) -> Split
         raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
     if not len(ratings):
         return Split(ratings, ratings, ratings)
-    times = np.sort(ratings.time)
-    last = len(times) - 1
-    cuts = []
-    for share in (valid + test, test):
-        at = round(len(times) * (1 - share))
-        cuts.append(times[at] if at <= last else times[last] + 1)
-    valid_start, test_start = cuts
+    valid_start, test_start = time_cuts(ratings.time, valid, test)
     is_test = ratings.time >= test_start
     is_valid = (ratings.time >= valid_start) & ~is_test
     return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))

@@ -32,7 +32,7 @@ def align_to_model(recommender: Recommender, ratings: Ratings) -> tuple[Ratings,
         ratings.take(known), users=recommender.users, items=recommender.items, user=user[known], item=item[known]
     )
     width = len(recommender.items)
-    users, items = recommender.seen.pairs_of(np.arange(len(recommender.users)))
+    users, items = recommender.excluded.pairs_of(np.arange(len(recommender.users)))
     fitted = int(np.isin(aligned.user * width + aligned.item, users * width + items).sum())
     if fitted:
         raise DataError(

@@ -85,7 +85,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     first_fit = Fit(first, result, split.train, report)
     if not train.refit or result.stopped == "interrupted":
         return first_fit
-    rows, again = split.train.concat(split.valid), "again, on train and validation"
+    rows, again = prepared.refit_rows, "again, on train and validation"
     how: dict[str, Any] = {"epochs": result.epochs}
     if start is None and not content.trains and can_train_on(first, result):
         how, again = {"initial": _trained_vectors(first)}, "on, with the validation ratings too"

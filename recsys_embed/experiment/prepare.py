@@ -11,12 +11,14 @@ import numpy as np
 from recsys_embed.answering.predict import is_seen
 from recsys_embed.config.fields import settings
 from recsys_embed.config.recipes import Size
-from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, TrainConfig
+from recsys_embed.config.settings import AUTO, ContentConfig, DataConfig, ModelConfig, TrainConfig
 from recsys_embed.data.checks import check_no_leakage, check_trainable
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.item_table import align_items
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import Split
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.experiment.choose_event_weights import choose_event_weights
 from recsys_embed.features.item_features import ItemFeatures, encode_items
 from recsys_embed.presets import preset_settings
 from recsys_embed.sources.load import load_dataset
@@ -27,18 +29,27 @@ log = logging.getLogger("recsys_embed")
 
 
 class Prepared(NamedTuple):
-    """Data that is split and checked. data: its settings, with the split's seed filled in."""
+    """Data that is split and checked. data: its settings, with the split's seed filled in. both: the rows of train and
+    validation for the second fit, if they are more than those of the two parts together."""
 
     data: DataConfig
     dataset: Dataset
     split: Split
     item_features: ItemFeatures | None
+    both: Ratings | None = None
+
+    @property
+    def refit_rows(self) -> Ratings:
+        """The ratings of the second fit."""
+        return self.split.train.concat(self.split.valid) if self.both is None else self.both
 
     def for_warm_start(self, start: FittedState) -> Prepared:
         """Return the data for a warm start from a model: it is validated and tested on pairs the model has not seen.
 
         Raises DataError where most of the model's users or items have no ratings here.
         """
+        if self.dataset.log is not None:
+            raise SettingError("--warm-start does not go with an event log")
         check_coverage(start, self.split.train.users, self.split.train.items)
         dataset = self.dataset if self.dataset.items is not None else self.dataset._replace(items=start.table)
         return self._replace(dataset=dataset, split=_move_seen_to_train(self.split, start))
@@ -51,11 +62,14 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Datase
     """
     data = replace(data, split_seed=seed if data.split_seed is None else data.split_seed)
     dataset = dataset or load_dataset(data.dataset, data)
+    if dataset.log is not None and data.event_weights == AUTO:
+        log_of_events = dataset.log.with_weights(choose_event_weights(dataset.log, data))
+        dataset = dataset._replace(log=log_of_events, ratings=log_of_events.ratings())
     dataset = dataset.with_unrated_items() if content.any else dataset
-    split = dataset.split(data)
+    split, both = (dataset.split(data), None) if dataset.log is None else dataset.log.split(data)
     _check_split(split, data)
     _log_sizes(dataset, split, data)
-    return Prepared(data, dataset, split, _encode_content(dataset, data, content))
+    return Prepared(data, dataset, split, _encode_content(dataset, data, content), both)
 
 
 # Validation ratings that a warm start needs for early stopping; with fewer it trains for all epochs.
@@ -99,6 +113,16 @@ def check_loss(train: TrainConfig, split: Split) -> None:
         )
 
 
+def warn_of_negatives(train: TrainConfig, data: DataConfig, split: Split) -> None:
+    """Warn where ratings that may say that an item is not wanted count as positives."""
+    count = int((split.train.value <= 0).sum())
+    if count and data.min_rating is None and train.loss != "mse":
+        log.warning(
+            "%s ratings are 0 or below, and count as positives as all others do: --min-rating 1 leaves out those below "
+            "1, and --loss mse learns values", f"{count:,}",
+        )  # fmt: skip
+
+
 def checked_preset(preset: str | None, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
     """Return the settings of the preset that the configs were made from. Raises SettingError where they were not."""
     base, chosen = preset_settings(preset), settings(model, train)
@@ -137,6 +161,8 @@ def _log_sizes(dataset: Dataset, split: Split, data: DataConfig) -> None:
         sizes, units = [len(ratings.users), *(len(part) // 2 for part in split)], "%s nodes; %s edges"
     else:
         sizes, units = [len(ratings.users), len(ratings.items), *map(len, split)], "%s users, %s items; %s ratings"
+    if dataset.log is not None:
+        log.info("events: %s", dataset.log.describe())
     log.info(f"{units} to train, %s to validate, %s to test", *(f"{n:,}" for n in sizes))
     if not len(split.valid):
         log.warning("there are no validation ratings: the model trains for all epochs, and is not fitted again")

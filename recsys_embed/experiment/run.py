@@ -18,7 +18,15 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.evaluation.training_report import training_report
 from recsys_embed.experiment import publish
 from recsys_embed.experiment.fit_and_refit import Configs, fit_and_refit
-from recsys_embed.experiment.prepare import Prepared, check_loss, checked_preset, prepare, size_of, start_torch
+from recsys_embed.experiment.prepare import (
+    Prepared,
+    check_loss,
+    checked_preset,
+    prepare,
+    size_of,
+    start_torch,
+    warn_of_negatives,
+)
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
 from recsys_embed.state.folder import load_state, save_state
@@ -55,7 +63,7 @@ def run_experiment(
         prepared = prepare(data, train.seed, content, dataset)
         if start is not None:
             prepared = prepared.for_warm_start(start)
-    data, dataset, split, item_features = prepared
+    data, dataset, split, item_features, _ = prepared
     model, train = resolve_settings(model, train, size_of(split), content.any, content.trains)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)
@@ -63,6 +71,7 @@ def run_experiment(
     configs = Configs(data, model, train, run, content)
     facts |= _facts(prepared, configs)
     check_loss(train, split)
+    warn_of_negatives(train, data, split)
     with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:

@@ -12,6 +12,7 @@ import polars as pl
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns
 from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import RowLabel, id_column
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.vocab import Vocab
@@ -76,12 +77,20 @@ def _column_names(config: DataConfig) -> dict[str, str | None]:
     return {**names, "weight": config.weight_col}
 
 
+def _header_names(config: DataConfig) -> tuple[str, ...]:
+    """Return the column names that mark a first line as a header: the usual ones and those of the settings."""
+    return _HEADER_NAMES + tuple(n for n in (*_column_names(config).values(), config.event_col) if n)
+
+
 def _read_ratings(path: str, config: DataConfig) -> Table:
-    return read_table(Path(path), config.columns, _HEADER_NAMES + tuple(n for n in _column_names(config).values() if n))
+    return read_table(Path(path), config.columns, _header_names(config))
 
 
 def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies."""
+    if config.is_event_log:
+        log = EventLog.from_frame(table.frame, config, table.is_text, table.row_label)
+        return Dataset(log.ratings(), items, log=log)
     if config.extra_ratings:
         table = _append_ratings(table, read_table(Path(config.extra_ratings), known=_HEADER_NAMES), config)
     tables = [table, *(_read_ratings(path, config) for path in (config.valid, config.test) if path)]

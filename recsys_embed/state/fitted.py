@@ -47,6 +47,7 @@ class FittedState:
 
     users, items: the vocabularies; for a graph, both are the vocabulary of its nodes. model: scores items for users.
     seen: the items of each user that the model was fitted on. held_out: their items that are held out for testing.
+    hidden: those of them that are left out of the users' lists, if that is not everything seen; else None.
     history_items: the items that users of a history model are the sum of, if that is not everything seen; else None.
     table: one row per item (item_id, title, …). item_counts: training ratings per item, int64 [items].
     metadata: settings, metrics and dates, saved with the model. per_user: the test metrics of each user (user_id,
@@ -67,6 +68,7 @@ class FittedState:
     metadata: dict[str, Any] = field(default_factory=dict)
     per_user: pl.DataFrame | None = None
     history_items: UserItems | None = None
+    hidden: UserItems | None = None
     trend: Trend | None = None
     content: ContentModel | Path | None = None
     index_name: IndexName = "exact"
@@ -104,8 +106,10 @@ class FittedState:
 
     @cached_property
     def excluded(self) -> UserItems:
-        """The items excluded from each user's list: those the model was fitted on and, for a node, the node itself."""
-        return self.seen.with_self_loops() if self.is_graph else self.seen
+        """The items excluded from each user's list: those the model was fitted on, unless what they did with them does
+        not hide them, and, for a node, the node itself."""
+        hidden = self.seen if self.hidden is None else self.hidden
+        return hidden.with_self_loops() if self.is_graph else hidden
 
     @cached_property
     def users_of_items(self) -> UserItems:
@@ -219,8 +223,8 @@ class FittedState:
         sample = self.model.queries(users), self.excluded.pairs_of(users)
         if isinstance(self.scorer, HybridModel):
             return ApproximateIndex.of(self.scorer, *sample, make=HybridCandidates.of)
-        assert isinstance(self.scorer, EmbeddingModel)
-        return ApproximateIndex.of(self.scorer, *sample)
+        model = self.scorer if isinstance(self.scorer, EmbeddingModel) else self.embeddings
+        return ApproximateIndex.of(model, *sample)
 
     def with_trend(self, trend: Trend) -> FittedState:
         """Return the state with another trend. All else that was computed is kept."""

@@ -52,6 +52,7 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
         trend=_trend(state, positives),
         metadata=metadata,
         history_items=_history_items(state, new, len(users)),
+        hidden=None if state.hidden is None else state.hidden.with_users(len(users)).union(new.excluded()),
         # The fold-in stays that of the training, so that updating step by step equals updating at once.
         cached_fold_in=state.fold_in,
     )

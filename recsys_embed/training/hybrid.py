@@ -57,7 +57,7 @@ def fit_hybrid(family: str, request: FitRequest) -> TrainingResult:
     """Fit item neighbours (or EASE) beside embeddings; `family` "auto" keeps what is best on validation data."""
     request.positives.amounts(request.train.sample_weight == "rating")  # raises before the training
     if not request.model.embeddings:
-        model, chosen = _Candidates(family, request, _no_embedding(request.positives)).choose()
+        model, chosen = _Candidates(family, request, no_embedding(request.positives)).choose()
         return TrainingResult(model, chosen=chosen)
     result = fit_embedding(request)
     alone = embeddings_only(request.train.loss, request.ratings.is_graph)
@@ -89,12 +89,17 @@ def _sparse_recipe(request: FitRequest, result: TrainingResult) -> TrainingResul
     return result if values[0] >= values[1] else replace(other, chosen=dict(_SPARSE))
 
 
-def _no_embedding(positives: Ratings) -> EmbeddingModel:
+def no_embedding(positives: Ratings) -> EmbeddingModel:
     """Return embeddings of width 0, for item neighbours alone."""
     sizes = len(positives.users), len(positives.items)
     users, items = (np.zeros((n, 0), np.float32) for n in sizes)
     user_bias, item_bias = (np.zeros(n, np.float32) for n in sizes)
     return EmbeddingModel(users, items, user_bias, item_bias)
+
+
+def log_counts_of(positives: Ratings) -> Floats:
+    """Return the logarithm of the items' ratings, [items]; 0 for items without any."""
+    return np.log(np.maximum(positives.item_counts, 1)).astype(np.float32)
 
 
 @dataclass
@@ -109,7 +114,7 @@ class _Candidates:
         """Return the best model on validation data, or that of the default settings without any, and its settings."""
         given, positives = self.request.model, self.request.positives
         self.histories = Histories.of(positives.matrix(self._amounts()))
-        self.log_counts = np.log(np.maximum(positives.item_counts, 1)).astype(np.float32)
+        self.log_counts = log_counts_of(positives)
         self.users = np.flatnonzero(np.bincount(positives.user, minlength=len(positives.users)))
         if self.family == "ease":
             powers: Sequence[float] = (given.popularity_power or 0.0,)

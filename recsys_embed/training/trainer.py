@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -111,7 +112,7 @@ def _set_up(
         init(model.cpu())
         model.to(device)
     columns = _columns(ratings, config, device)
-    known = KnownPositives(ratings.excluded(), len(ratings.items), device)
+    known = KnownPositives(replace(ratings, hidden=None).excluded(), len(ratings.items), device)
     sizes = len(ratings.users), len(ratings.items)
     counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
     step = step_for(model, config)(model, config, known, counts[1], generator)

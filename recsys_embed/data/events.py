@@ -1,0 +1,223 @@
+"""Event logs: users view, buy or otherwise use items, several times and in several ways; what is learnt from that."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys_embed.config.settings import DataConfig
+from recsys_embed.data.columns import find_columns
+from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
+from recsys_embed.data.ratings import Ratings, parse_times
+from recsys_embed.data.sorting import pair_keys, stable_argsort
+from recsys_embed.data.splits import Split, split_leave_last, split_random, time_cuts
+from recsys_embed.data.vocab import Vocab
+from recsys_embed.errors import DataError, SettingError
+
+log = logging.getLogger("recsys_embed")
+
+# Types that say that an item is not wanted. They are left out of the training unless they are given a weight.
+NEGATIVE_TYPES = {"dislike", "downvote", "hide", "not_interested", "refund", "remove", "remove_from_cart", "return",
+                  "skip", "thumbs_down", "unfollow", "unlike"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EventType:
+    """A type of events. weight: of one event in training; 0: it does not count. is_target: lists are measured by it.
+    hides: whether an item with such an event of a user is left out of their lists."""
+
+    name: str
+    weight: float = 1.0
+    is_target: bool = True
+    hides: bool = True
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Events in any number for each user and item, as columns of equal length.
+
+    users, items: the vocabularies. user, item: rows of these, int64 [n]. event: positions in `types`, int64 [n].
+    time: int64 [n], seconds since 1970, or None.
+    """
+
+    users: Vocab
+    items: Vocab
+    user: Rows
+    item: Rows
+    event: Rows
+    types: tuple[EventType, ...]
+    time: Rows | None = None
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pl.DataFrame,
+        config: DataConfig,
+        from_text: bool = False,
+        row_label: RowLabel = RowLabel(),  # noqa: B008
+    ) -> EventLog:
+        """Build a log from a frame, with the columns and types of events that the settings name.
+
+        from_text, row_label: see `Ratings.from_frame`. Raises DataError for missing columns, values and types.
+        """
+        given = {"user": config.user_col, "item": config.item_col, "event": config.event_col, "time": config.time_col}
+        names = find_columns(frame.columns, given)
+        if "event" not in names:
+            raise DataError("there is no column of event types: name it with --event-col")
+        if frame.is_empty():
+            raise DataError("there are no events: the data has a header but no row")
+        ids = [id_column(frame[names[side]], side, from_text, row_label) for side in ("user", "item")]
+        column = frame[names["event"]].cast(pl.String).str.strip_chars()
+        missing = column.is_null() | (column == "")
+        if missing.any():
+            raise DataError(f"event is missing in {row_labels(missing, row_label)}")
+        counts = column.value_counts().sort("count", column.name, descending=[True, False])
+        found = dict(zip(counts[column.name].to_list(), counts["count"].to_list(), strict=True))
+        order = pl.Series(list(found), dtype=pl.String)
+        event = column.replace_strict(order, np.arange(len(order)), return_dtype=pl.Int64)
+        users, items = Vocab.of(ids[0], "user"), Vocab.of(ids[1], "item")
+        return cls(
+            users, items, users.rows(ids[0]), items.rows(ids[1]), event.to_numpy(), event_types(found, config),
+            parse_times(frame[names["time"]], row_label).to_numpy() if "time" in names else None,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    @property
+    def counts(self) -> Rows:
+        """The number of events of each type, [types]."""
+        return np.bincount(self.event, minlength=len(self.types))
+
+    def describe(self) -> str:
+        """Return the types with their numbers and weights, in words."""
+        return ", ".join(
+            f"{t.name} {n:,} ({f'weight {t.weight:g}' if t.weight else 'not trained on'}{', the target' * is_target})"
+            for t, n in zip(self.types, self.counts.tolist(), strict=True)
+            for is_target in [t.is_target and not all(other.is_target for other in self.types)]
+        )
+
+    def take(self, rows: NDArray[np.bool_]) -> EventLog:
+        """Return some of the events, by a mask."""
+        time = None if self.time is None else self.time[rows]
+        return replace(self, user=self.user[rows], item=self.item[rows], event=self.event[rows], time=time)
+
+    def with_weights(self, weights: dict[str, float]) -> EventLog:
+        """Return the log with other weights of its types, by name."""
+        return replace(self, types=tuple(replace(t, weight=weights[t.name]) for t in self.types))
+
+    def with_items(self, ids: pl.Series) -> EventLog:
+        """Return the log over a vocabulary that has these item ids too; see `Ratings.with_items`."""
+        widened = self.ratings().with_items(ids).items
+        return replace(self, items=widened, item=widened.rows(self.items.series)[self.item])
+
+    def _of_types(self, values: list[Any]) -> NDArray[Any]:
+        """Return the value of each event's type, [n]."""
+        return np.array(values)[self.event]
+
+    def ratings(self) -> Ratings:
+        """Return one row for each user and item with an event that counts: its weight, and the time of the last one.
+
+        weight = sum over the types of (weight of the type) x (1 + log(number of such events)): repeats count, each of
+        them less. `hidden` says whether one of the events hides the item.
+        """
+        counting = self.take(self._of_types([t.weight > 0 for t in self.types]))
+        weights = np.array([t.weight for t in self.types])
+        frame = pl.DataFrame({"user": counting.user, "item": counting.item, "event": counting.event})
+        frame = frame.with_columns(hides=pl.Series(counting._of_types([t.hides for t in self.types]), dtype=pl.Boolean))
+        frame = frame.with_columns(time=pl.lit(0) if counting.time is None else pl.Series(counting.time))
+        by_type = frame.group_by("user", "item", "event", maintain_order=True).agg(
+            pl.len().alias("count"), pl.col("hides").any(), pl.col("time").max()
+        )
+        amount = pl.Series(weights[by_type["event"].to_numpy()]) * (1 + by_type["count"].log())
+        pairs = by_type.with_columns(weight=amount).group_by("user", "item", maintain_order=True).agg(
+            pl.col("weight").sum().cast(pl.Float32), pl.col("hides").any(), pl.col("time").max()
+        )  # fmt: skip
+        return Ratings(
+            self.users, self.items, pairs["user"].to_numpy(), pairs["item"].to_numpy(),
+            np.ones(pairs.height, np.float32), None if self.time is None else pairs["time"].to_numpy(),
+            pairs["weight"].to_numpy(), pairs["hides"].to_numpy(),
+        )  # fmt: skip
+
+    def targets(self) -> Ratings:
+        """Return one row for each user and item with a target event, and the time of the last of them; no weights."""
+        found = self.take(self._of_types([t.is_target for t in self.types]))
+        keys = pair_keys(found.user, found.item, len(self.items))
+        order = np.arange(len(keys)) if found.time is None else stable_argsort(found.time)
+        by_pair = stable_argsort(keys, order)
+        last = by_pair[np.append(np.flatnonzero(np.diff(keys[by_pair])), len(keys) - 1)] if len(keys) else by_pair
+        last = np.sort(last)
+        time = None if found.time is None else found.time[last]
+        ones = np.ones(len(last), np.float32)
+        return Ratings(self.users, self.items, found.user[last], found.item[last], ones, time)
+
+    def split(self, config: DataConfig, test: bool = True) -> tuple[Split, Ratings]:
+        """Return (train, valid, test), and the rows of train and validation together.
+
+        What is held out are target events. A split by time cuts the log at two points: what came before is learnt,
+        whatever was done with an item later. The other splits hold out users' items, with all events of these. Items
+        that a list cannot hold, since an earlier event hides them, are no part of what is held out.
+        """
+        if config.split == "time":
+            return self._split_by_time(config, test)
+        targets = self.targets()
+        if config.split == "leave-last":
+            _, valid, tested = split_leave_last(targets, test)
+        elif config.split == "random":
+            _, valid, tested = split_random(
+                targets, config.valid_share, config.test_share * test, config.split_seed or 0
+            )
+        else:
+            raise SettingError(f"--split {config.split} does not go with events: random, leave-last and time do")
+        keys, width = pair_keys(self.user, self.item, len(self.items)), len(self.items)
+        in_valid, in_test = (np.isin(keys, pair_keys(part.user, part.item, width)) for part in (valid, tested))
+        train, both = self.take(~in_valid & ~in_test).ratings(), self.take(~in_test).ratings()
+        return Split(train, valid, tested), both
+
+    def _split_by_time(self, config: DataConfig, test: bool) -> tuple[Split, Ratings]:
+        if self.time is None:
+            raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
+        first, second = time_cuts(self.time, config.valid_share, config.test_share * test)
+        train, both = self.take(self.time < first).ratings(), self.take(self.time < second).ratings()
+        valid = self.take((self.time >= first) & (self.time < second)).targets()
+        tested = self.take(self.time >= second).targets()
+        return Split(train, _not_hidden(valid, train), _not_hidden(tested, both)), both
+
+
+def _not_hidden(rows: Ratings, earlier: Ratings) -> Ratings:
+    """Return the rows of items that earlier ones do not hide from the user."""
+    width, hidden = len(rows.items), earlier.hiding()
+    return rows.take(~np.isin(pair_keys(rows.user, rows.item, width), pair_keys(hidden.user, hidden.item, width)))
+
+
+def event_types(found: dict[str, int], config: DataConfig) -> tuple[EventType, ...]:
+    """Return the types of events as the settings say. found: their names, and how many events of each there are.
+
+    Types without a weight do not count if others are given one, nor do those that are known to be negative; both are
+    logged. Raises DataError for types that do not occur.
+    """
+    weights = config.weights_of_events
+    targets, hiding = config.names_of(config.target), config.names_of(config.hide)
+    known = ", ".join(f"{name} ({count:,})" for name, count in found.items())
+    for option, names in (("--event-weights", list(weights or ())), ("--target", targets), ("--hide", hiding)):
+        for name in names:
+            if name not in found:
+                raise DataError(f"{option} names {name!r}, and there is no such event; the events are {known}")
+    types = []
+    for name, count in found.items():
+        weight = weights.get(name, 0.0) if weights else float(name.lower() not in NEGATIVE_TYPES)
+        if not weight and name not in (weights or ()):
+            how = "" if weights else "; it sounds like a negative one"
+            log.warning(
+                "%s events %r are not trained on: --event-weights gives them no weight%s", f"{count:,}", name, how
+            )
+        is_target = name in targets if targets else weight > 0
+        types.append(EventType(name, weight, is_target, name in hiding if hiding else is_target))
+    if not any(t.weight > 0 for t in types):
+        raise DataError(f"no event has a weight above 0; the events are {known}")
+    return tuple(types)

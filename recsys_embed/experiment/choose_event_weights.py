@@ -1,0 +1,54 @@
+"""Choose what events of each type count in training, on validation data."""
+
+from __future__ import annotations
+
+import logging
+
+from recsys_embed.config.settings import DataConfig
+from recsys_embed.data.events import EventLog
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.models.hybrid import HybridModel
+from recsys_embed.models.item_weights import Histories
+from recsys_embed.models.local_ridge import LocalRidge, Penalty
+from recsys_embed.models.neighbours import Neighbours
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.training.hybrid import PENALTIES, log_counts_of, no_embedding
+
+log = logging.getLogger("recsys_embed")
+
+# The weight of a type that is n times as rare as the most frequent one is n to one of these powers. (The target alone
+# is tried too.)
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Lists are compared for at most this many users, by item neighbours with a penalty that is as good as any.
+_USERS, _NEIGHBOURS = 5_000, 100
+
+
+def choose_event_weights(events: EventLog, data: DataConfig) -> dict[str, float]:
+    """Return the weights of the types, by name, under which item neighbours rank validation targets best."""
+    counting = [t for t in events.types if t.weight > 0]
+    numbers = dict(zip((t.name for t in events.types), events.counts.tolist(), strict=True))
+    most = max(numbers[t.name] for t in counting)
+    tried = [{t.name: (most / numbers[t.name]) ** power for t in counting} for power in POWERS]
+    tried.append({t.name: float(t.is_target) for t in counting})
+    tried = [{t.name: round(weights.get(t.name, 0.0), 2) for t in events.types} for weights in tried]
+    tried = [weights for n, weights in enumerate(tried) if any(weights.values()) and weights not in tried[:n]]
+    values = []
+    for weights in tried:
+        (train, valid, _), _ = events.with_weights(weights).split(data)
+        values.append(_quality(train, valid.of_random_users(_USERS)) if len(valid) else 0.0)
+    best = tried[max(range(len(tried)), key=values.__getitem__)]
+    text = ", ".join(f"{name} {weight:g}" for name, weight in best.items())
+    log.info("kept: events weigh %s (validation ndcg_at_10 %.4f; all alike %.4f)", text, max(values), values[0])
+    return best
+
+
+def _quality(train: Ratings, valid: Ratings) -> float:
+    """Return the NDCG@10 of item neighbours on validation ratings."""
+    amounts = train.amounts()
+    assert amounts is not None
+    amounts = (amounts / amounts.mean()).astype("float32")
+    (weights,) = LocalRidge(train, _NEIGHBOURS, amounts).fit([Penalty(*PENALTIES[0])])
+    neighbours = Neighbours(weights, log_counts_of(train))
+    model = HybridModel("neighbours", no_embedding(train), neighbours, Histories.of(train.matrix(amounts)), 0.0, 1.0)
+    return rank_metrics(Ranker.of(model), valid, train.excluded(), train.item_counts).metrics["ndcg_at_10"]

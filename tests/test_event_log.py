@@ -1,0 +1,247 @@
+"""Event logs: what their types weigh, what is held out of them, and what lists leave out."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+from worlds import small
+
+from recsys_embed.cli.main import app
+from recsys_embed.config.settings import ContentConfig, DataConfig, RunConfig
+from recsys_embed.data.checks import check_no_leakage
+from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.events import EventLog
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.splits import time_cuts
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.evaluation.evaluate import evaluate
+from recsys_embed.experiment.choose_event_weights import choose_event_weights
+from recsys_embed.experiment.prepare import prepare
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.recommender import Recommender
+from recsys_embed.sources.load import load_dataset
+
+COLUMNS = ["user", "item", "event", "time"]
+
+
+def frame(*rows):
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def log_of(table, **given):
+    return EventLog.from_frame(table, DataConfig(event_col="event", **given))
+
+
+SMALL = frame(
+    ("a", 1, "view", 10), ("a", 1, "view", 12), ("a", 1, "purchase", 15), ("a", 2, "view", 20), ("b", 1, "view", 5),
+    ("b", 2, "cart", 30), ("b", 2, "cart", 31), ("b", 2, "view", 29), ("c", 3, "dislike", 40), ("c", 2, "view", 3),
+)  # fmt: skip
+WEIGHTS = "view=1,cart=3,purchase=10"
+
+
+def shop(users=150, items=40, seed=0):
+    """Users view items of all colours, and put into the cart and buy those of their own."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for user in range(users):
+        time = int(random.integers(0, 80)) * 1000
+        for item in random.permutation(items)[:12].tolist():
+            time += int(random.integers(10, 2000))
+            rows.append((user, item, "view", time))
+            if item % 3 == user % 3 and random.random() < 0.9:
+                rows += [(user, item, "cart", time + 1), (user, item, "purchase", time + int(random.integers(2, 9000)))]
+    return frame(*rows)
+
+
+SHOP = shop()
+
+
+def pairs(ratings):
+    return list(zip(*(vocab.ids(rows).to_list() for vocab, rows in of_both_sides(ratings)), strict=True))
+
+
+def of_both_sides(ratings):
+    return (ratings.users, ratings.user), (ratings.items, ratings.item)
+
+
+def rows_of(ratings):
+    return dict(zip(pairs(ratings), zip(ratings.weight.tolist(), ratings.hidden.tolist(), strict=True), strict=True))
+
+
+def test_a_pair_weighs_what_was_done_and_repeats_count_less_and_less():
+    found = rows_of(log_of(SMALL, event_weights=WEIGHTS, target="purchase").ratings())
+    two = 1 + np.log(2)
+    wanted = {("a", 1): 10 + two, ("a", 2): 1, ("b", 1): 1, ("b", 2): 1 + 3 * two, ("c", 2): 1}
+    assert {pair: weight for pair, (weight, _) in found.items()} == pytest.approx(wanted)
+    assert [pair for pair, (_, hidden) in found.items() if hidden] == [("a", 1)], "a purchase hides, a view does not"
+    ratings = log_of(SMALL, event_weights=WEIGHTS).ratings()
+    assert all(hidden for _, hidden in rows_of(ratings).values()), "without a target, whatever counts hides"
+    assert dict(zip(rows_of(ratings), ratings.time.tolist(), strict=True))["b", 2] == 31
+    hide = rows_of(log_of(SMALL, event_weights=WEIGHTS, target="purchase", hide="cart,purchase").ratings())
+    assert sorted(pair for pair, (_, hidden) in hide.items() if hidden) == [("a", 1), ("b", 2)]
+
+
+def test_types_that_do_not_count_are_named(caplog):
+    with caplog.at_level("WARNING"):
+        found = log_of(SMALL)
+    assert "1 events 'dislike' are not trained on" in caplog.text and "negative" in caplog.text
+    assert {t.name: t.weight for t in found.types} == {"view": 1, "cart": 1, "purchase": 1, "dislike": 0}
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        log_of(SMALL, event_weights="view=1,dislike=0")
+    assert "2 events 'cart'" in caplog.text and "1 events 'purchase'" in caplog.text and "dislike" not in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        assert ("c", 3) in rows_of(log_of(SMALL, event_weights="view=1,cart=1,purchase=1,dislike=1").ratings())
+    assert not caplog.text
+
+
+def test_targets_are_the_last_of_their_kind():
+    table = pl.concat([SMALL, frame(("a", 1, "purchase", 99), ("b", 3, "purchase", 7))])
+    found = log_of(table, target="purchase").targets()
+    assert sorted(zip(pairs(found), found.time.tolist(), strict=True)) == [(("a", 1), 99), (("b", 3), 7)]
+    assert found.weight is None
+
+
+@pytest.mark.parametrize("split", ["random", "leave-last", "time"])
+def test_what_is_held_out_are_targets_and_nothing_of_them_is_learnt(split):
+    config = DataConfig(event_col="event", event_weights=WEIGHTS, target="purchase", split=split, split_seed=1)
+    log = EventLog.from_frame(SHOP, config)
+    (train, valid, test), both = log.split(config)
+    bought = {(u, i) for u, i, event, _ in SHOP.rows() if event == "purchase"}
+
+    assert len(valid) > 20 < len(test)
+    for part in (valid, test):
+        assert set(pairs(part)) <= bought and len(set(pairs(part))) == len(part)
+    for one, other in ((train, valid), (train, test), (valid, test), (both, test)):
+        check_no_leakage(one, other, "one", "other")
+    if split == "time":
+        first, second = time_cuts(log.time, 0.1, 0.1)
+        assert train.time.max() < first <= valid.time.min() and both.time.max() < second <= test.time.min()
+        assert valid.time.max() < second
+        cut = {p: w for p, (w, _) in rows_of(train).items()}
+        before = [(u, i) for u, i, _, t in SHOP.rows() if t < first]
+        assert set(before) >= set(cut) and set(cut) & set(pairs(valid)), "viewed before it was bought"
+        expected = rows_of(log.take(log.time < second).ratings())
+        assert rows_of(both) == expected
+    else:
+        assert not set(pairs(train)) & (set(pairs(valid)) | set(pairs(test)))
+        assert not set(pairs(both)) & set(pairs(test)) and set(pairs(both)) >= set(pairs(valid))
+
+
+def test_a_split_by_time_leaves_out_what_lists_cannot_hold():
+    again = pl.concat([SHOP, SHOP.filter(pl.col("event") == "purchase").with_columns(time=pl.col("time") + 200_000)])
+    config = DataConfig(event_col="event", target="purchase", split="time")
+    (train, valid, test), both = EventLog.from_frame(again.sort("time"), config).split(config)
+    for part, known in ((valid, train), (test, both)):
+        keys = [set(zip(r.user.tolist(), r.item.tolist(), strict=True)) for r in (part, known.hiding())]
+        assert not keys[0] & keys[1]
+
+
+def fitted(target="purchase", **given):
+    config = DataConfig(event_col="event", event_weights=WEIGHTS, target=target, **given)
+    (train, _, test), _ = EventLog.from_frame(SHOP, config).split(replace(config, split="time"))
+    model, settings = small("softmax", epochs=10, dim=8, batch_users=32, model_family="both")
+    return Recommender(model, settings).fit(train, held_out=test), train, test
+
+
+def test_lists_leave_out_what_hides_and_hold_what_was_only_viewed(tmp_path):
+    recommender, train, test = fitted()
+    loaded = Recommender.load(recommender.save(tmp_path / "m"))
+    for model in (recommender, loaded):
+        user = int(np.bincount(train.hiding().user).argmax())
+        user_id = model.users.ids(np.array([user]))[0]
+        listed = set(model.recommend(user_id, 40)["item_id"].to_list())
+        bought = set(train.items.ids(train.hiding().item[train.hiding().user == user]).to_list())
+        seen = set(train.items.ids(train.item[train.user == user]).to_list())
+        assert bought and bought < seen and not listed & bought and listed >= seen - bought
+        batch = model.recommend([user_id], 40)["item_id"].to_list()
+        assert set(batch) == listed
+    assert evaluate(recommender, test).users > 10
+    item = next(iter(seen - bought))
+    recommender.update(pl.DataFrame({"user": [user_id], "item": [item]}))
+    before = set(loaded.recommend(user_id, 40)["item_id"].to_list())
+    loaded.update(pl.DataFrame({"user": [user_id, 9999], "item": [item, item]}))
+    assert item in before, "an update of a pair that is known changes nothing"
+    assert item not in set(loaded.recommend(9999, 40)["item_id"].to_list())
+
+
+def test_weights_are_chosen_by_how_well_targets_are_predicted(caplog):
+    config = DataConfig(event_col="event", event_weights="auto", target="purchase", split="time")
+    log = EventLog.from_frame(SHOP, config)
+    with caplog.at_level("INFO"):
+        weights = choose_event_weights(log, config)
+    assert set(weights) == {"view", "cart", "purchase"} and weights["purchase"] > weights["view"]
+    assert "kept: events weigh" in caplog.text
+    prepared = prepare(config, 0, ContentConfig(), dataset=Dataset(log.ratings(), None, log=log))
+    assert {t.name: t.weight for t in prepared.dataset.log.types} == weights
+    assert prepared.refit_rows is prepared.both
+
+
+def test_a_training_from_a_file(tmp_path):
+    file = tmp_path / "log.csv"
+    SHOP.write_csv(file)
+    args = ["train", "--dataset", str(file), "--event-col", "event", "--event-weights", WEIGHTS, "--target", "purchase"]
+    args += ["--split", "time", "--no-track", "--epochs", "3", "--dim", "4", "--no-baselines"]
+    args += ["--out", str(tmp_path / "m")]
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == 0, done.output
+    assert "events: view" in done.output and "the target" in done.output
+    assert Recommender.load(tmp_path / "m").state.hidden is not None
+    named = SHOP.rename({"event": "event_type"})
+    named.write_csv(file)
+    config = DataConfig(dataset=str(file), target="purchase")
+    assert load_dataset(str(file), config).log.types[0].name == "view", "usual names are found"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"target": "buy"}, "--target names 'buy', and there is no such event; the events are view"),
+        ({"event_weights": "view=1,bought=2"}, "--event-weights names 'bought'"),
+        ({"hide": "buy"}, "--hide names 'buy'"),
+        ({"event_weights": "view=0,cart=0"}, "no event has a weight above 0"),
+        ({"event_col": "kind"}, "there is no column 'kind' for the event"),
+        ({"user_col": "who"}, "there is no column 'who'"),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(given, said):
+    with pytest.raises(DataError, match=said):
+        EventLog.from_frame(SMALL, DataConfig(**{"event_col": "event", **given}))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"event_weights": "view"}, {"event_weights": "view=x"}, {"event_weights": "view=-1"}, {"event_weights": "=2"},
+     {"shared_ids": True}, {"rating_col": "r"}],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(given):
+    with pytest.raises(SettingError):
+        DataConfig(**{"event_col": "event", **given})
+
+
+def test_an_event_without_a_type_is_found_by_its_row():
+    with pytest.raises(DataError, match="event is missing in row 2"):
+        log_of(frame((1, 1, "view", 1), (1, 2, None, 2)))
+    with pytest.raises(DataError, match="--event-col"):
+        EventLog.from_frame(SMALL.rename({"event": "x"}), DataConfig(target="purchase"))
+    with pytest.raises(DataError, match="--event-col"):
+        Ratings.from_frame(SMALL.rename({"event": "rating"}))
+    with pytest.raises(SettingError, match="cold-items"):
+        log_of(SMALL).split(DataConfig(event_col="event", split="cold-items"))
+
+
+def test_ratings_of_nothing_or_less_are_pointed_out(caplog, tmp_path):
+    table = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3], "rating": [1, -1, 1, 0, 1, 1]})
+    model, train = small("softmax", epochs=1, dim=2, batch_users=4)
+    plain, run = (
+        DataConfig(valid_share=0, test_share=0),
+        RunConfig(track=False, baselines=False, out=str(tmp_path / "m")),
+    )
+    for data, warned in ((plain, True), (replace(plain, min_rating=1), False)):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            run_experiment(data, model, train, run, dataset=Dataset(Ratings.from_frame(table), None))
+        assert ("2 ratings are 0 or below" in caplog.text) == warned
