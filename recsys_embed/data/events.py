@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import find_columns
 from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
-from recsys_embed.data.ratings import Ratings, parse_times
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, stable_argsort
 from recsys_embed.data.splits import Split, split_leave_last, split_random, time_cuts
+from recsys_embed.data.values import parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 

@@ -16,6 +16,7 @@ from recsys_embed.data.columns import as_polars, find_columns
 from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
 from recsys_embed.data.user_items import UserItems
+from recsys_embed.data.values import parse_times, parse_values, parse_weights
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
@@ -27,8 +28,6 @@ log = logging.getLogger("recsys_embed")
 
 # The columns of Ratings.
 _COLUMNS = ("user", "item", "value", "time", "weight", "hidden")
-# From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
-_TIME_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
 # Pairs that are written as text at a time, to be hashed.
 _HASH_CHUNK = 1 << 20
 
@@ -99,18 +98,8 @@ class Ratings:
             raise DataError("there are no ratings: the data has a header but no row")
         ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
         users, items = vocabs or _build_vocabs(ids, shared_ids)
-        columns = {
-            "user": pl.Series(users.rows(ids[0])),
-            "item": pl.Series(items.rows(ids[1])),
-            "value": _parse_values(data[names["rating"]], row_label)
-            if "rating" in names
-            else pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True),
-        }
-        if "time" in names:
-            columns["time"] = parse_times(data[names["time"]], row_label)
-        if "weight" in names:
-            columns["weight"] = _parse_weights(data[names["weight"]], row_label)
-        table = pl.DataFrame(columns)
+        rows = {"user": pl.Series(users.rows(ids[0])), "item": pl.Series(items.rows(ids[1]))}
+        table = pl.DataFrame({**rows, **_parse_columns(data, names, row_label)})
         table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
         if shared_ids:
             table = _mirror_edges(table)
@@ -281,59 +270,15 @@ def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]
     return nodes, nodes
 
 
-def _parse_weights(column: pl.Series, row_label: RowLabel) -> pl.Series:
-    """Return weights as Float32. Raises DataError for values that are no numbers above 0."""
-    weights = _parse_values(column, row_label, "weight")
-    if (weights <= 0).any():
-        raise DataError(
-            f"weight is {weights.filter(weights <= 0)[0]:g} in {row_labels(weights <= 0, row_label)}; weights are "
-            "above 0: leave out rows that are not to count"
-        )
-    return weights
-
-
-def _parse_values(column: pl.Series, row_label: RowLabel, name: str = "rating") -> pl.Series:
-    """Return ratings as Float32. Raises DataError for values that are missing, not numbers or not finite."""
-    values = column.cast(pl.Float32, strict=False) if column.dtype != pl.Boolean else column.cast(pl.Float32)
-    broken = values.is_null() & column.is_not_null()
-    if broken.any():
-        example = column.filter(broken)[0]
-        hint = "; if these are types of events, name the column with --event-col" if name == "rating" else ""
-        raise DataError(f"{name} {example!r} is not a number in {row_labels(broken, row_label)}{hint}")
-    if values.null_count():
-        raise DataError(f"{name} is missing in {row_labels(values.is_null(), row_label)}")
-    if not values.is_finite().all():
-        raise DataError(f"{name} is NaN or infinite in {row_labels(~values.is_finite(), row_label)}")
-    return values
-
-
-def parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
-    """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError.
-
-    Numbers are seconds, or milli-, micro- or nanoseconds if they are too large for seconds (the year 5138).
-    """
-    if column.dtype.is_temporal():
-        times = column.cast(pl.Datetime("ms")).dt.epoch("s")
-    elif column.dtype == pl.String:
-        seconds = column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
-        times = seconds
-        if seconds.null_count() == len(column):
-            times = column.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC").dt.epoch("s")
-    else:
-        times = column.cast(pl.Int64, strict=False)
-    if times.null_count():
-        example = column.filter(times.is_null())[0]
-        raise DataError(
-            f"time {example!r} is neither seconds since 1970 nor a date in {row_labels(times.is_null(), row_label)}"
-        )
-    return _in_seconds(times.cast(pl.Int64))
-
-
-def _in_seconds(times: pl.Series) -> pl.Series:
-    """Return times in seconds, whatever part of a second they count."""
-    typical = abs(float(times.median() or 0))  # type: ignore[arg-type]
-    per_second = next((number for limit, number in _TIME_UNITS if typical > limit), 1)
-    return times if per_second == 1 else (times / per_second).floor().cast(pl.Int64)
+def _parse_columns(data: pl.DataFrame, names: dict[str, str], row_label: RowLabel) -> dict[str, pl.Series]:
+    """Return the values and, if there are any, the times and weights of the rows. names: the column of each role."""
+    columns = {"value": pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True)}
+    for name, role, parse in (("value", "rating", parse_values), ("time", "time", parse_times)):
+        if role in names:
+            columns[name] = parse(data[names[role]], row_label)
+    if "weight" in names:
+        columns["weight"] = parse_weights(data[names["weight"]], row_label)
+    return columns
 
 
 def _orient_edges(table: pl.DataFrame) -> pl.DataFrame:

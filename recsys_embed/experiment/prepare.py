@@ -105,18 +105,17 @@ def size_of(split: Split) -> Size:
     )
 
 
-def check_loss(train: TrainConfig, split: Split) -> None:
-    """Raise DataError where the loss cannot learn from these ratings."""
-    if train.loss == "mse" and not split.train.explicit:
-        raise DataError(
-            "--loss mse learns rating values, and all of this data's are equal; choose a loss for positives"
-        )
-
-
-def warn_of_negatives(train: TrainConfig, data: DataConfig, split: Split) -> None:
-    """Warn where ratings that may say that an item is not wanted count as positives."""
+def check_values(train: TrainConfig, data: DataConfig, split: Split) -> None:
+    """Raise DataError where the loss cannot learn from the values of the ratings, and warn where some may be no
+    positives."""
+    if train.loss == "mse":
+        if not split.train.explicit:
+            raise DataError(
+                "--loss mse learns rating values, and all of this data's are equal; choose a loss for positives"
+            )
+        return
     count = int((split.train.value <= 0).sum())
-    if count and data.min_rating is None and train.loss != "mse":
+    if count and data.min_rating is None:
         log.warning(
             "%s ratings are 0 or below, and count as positives as all others do: --min-rating 1 leaves out those below "
             "1, and --loss mse learns values", f"{count:,}",

@@ -20,12 +20,11 @@ from recsys_embed.experiment import publish
 from recsys_embed.experiment.fit_and_refit import Configs, fit_and_refit
 from recsys_embed.experiment.prepare import (
     Prepared,
-    check_loss,
+    check_values,
     checked_preset,
     prepare,
     size_of,
     start_torch,
-    warn_of_negatives,
 )
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
@@ -70,8 +69,7 @@ def run_experiment(
     device = start_torch(train)
     configs = Configs(data, model, train, run, content)
     facts |= _facts(prepared, configs)
-    check_loss(train, split)
-    warn_of_negatives(train, data, split)
+    check_values(train, data, split)
     with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:

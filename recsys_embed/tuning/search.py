@@ -20,7 +20,7 @@ from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig,
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment import publish
-from recsys_embed.experiment.prepare import check_loss, checked_preset, prepare, size_of, start_torch
+from recsys_embed.experiment.prepare import check_values, checked_preset, prepare, size_of, start_torch
 from recsys_embed.presets import SETTINGS, USER_FOLDER, Preset, write_preset
 from recsys_embed.storage.json import jsonable
 from recsys_embed.tracking.progress import BarTracker
@@ -61,7 +61,7 @@ def tune(
     if not len(prepared.split.valid.positives(data.min_rating)):
         raise DataError("there are no validation ratings to measure trials on: give --valid-share, or --valid FILE")
     baseline = baseline_settings(model, train, size_of(prepared.split), content.any, content.trains)
-    check_loss(baseline.train, prepared.split)
+    check_values(baseline.train, data, prepared.split)
     device = start_torch(baseline.train)
     values = settings(*baseline)
     space = read_space({**values, "described": content.any}, parse_names(config.freeze))
