@@ -27,9 +27,9 @@ def excluded_rows(state: FittedState, profile: UserProfile, request: RecommendRe
 
 def _hidden_history(state: FittedState, profile: UserProfile) -> Rows:
     """Return the item rows, ascending, of a user's history that their lists leave out."""
-    if state.hidden is None or profile.user < 0:
+    if state.hidden_items is None or profile.user < 0:
         return profile.history
-    hidden, feedback = state.hidden[profile.user], profile.feedback
+    hidden, feedback = state.hidden_items[profile.user], profile.feedback
     return hidden if feedback is None else np.union1d(hidden, feedback.rows)
 
 

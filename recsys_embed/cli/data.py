@@ -60,7 +60,8 @@ def check(data: DataConfig, json: JSON = False) -> None:
     from recsys_embed.data.checks import check_trainable
     from recsys_embed.sources.load import load_dataset
 
-    ratings = load_dataset(data.dataset, data).ratings
+    dataset = load_dataset(data.dataset, data)
+    ratings = dataset.ratings
     check_trainable(ratings)
     counts, per_user = ratings.item_counts, np.bincount(ratings.user, minlength=len(ratings.users))
     facts: dict[str, Any] = {
@@ -70,6 +71,7 @@ def check(data: DataConfig, json: JSON = False) -> None:
         "items": len(ratings.items),
         "ratings": len(ratings),
         **({"edges": len(ratings) // 2} if ratings.is_graph else {}),
+        **({} if dataset.log is None else {"events": dataset.log.describe()}),
         "density": len(ratings) / (len(ratings.users) * len(ratings.items)),
         "repeated_rows_merged": ratings.n_duplicates,
         "user_ids": "text" if ratings.users.is_text else "integers",

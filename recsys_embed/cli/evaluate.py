@@ -108,7 +108,8 @@ def _test_ratings(
     if dataset is not None:
         data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
     if test is not None:
-        ratings = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None)).ratings
+        loaded = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None))
+        ratings = loaded.ratings if loaded.log is None else loaded.log.targets()
     else:
         ratings = load_dataset(data.dataset, data).split(data).test
         if "continued" in recommender.metadata:  # pairs that the warm start's model had seen went to training

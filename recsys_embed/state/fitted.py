@@ -47,7 +47,7 @@ class FittedState:
 
     users, items: the vocabularies; for a graph, both are the vocabulary of its nodes. model: scores items for users.
     seen: the items of each user that the model was fitted on. held_out: their items that are held out for testing.
-    hidden: those of them that are left out of the users' lists, if that is not everything seen; else None.
+    hidden_items: those of them that are left out of the users' lists, if that is not everything seen; else None.
     history_items: the items that users of a history model are the sum of, if that is not everything seen; else None.
     table: one row per item (item_id, title, …). item_counts: training ratings per item, int64 [items].
     metadata: settings, metrics and dates, saved with the model. per_user: the test metrics of each user (user_id,
@@ -68,7 +68,7 @@ class FittedState:
     metadata: dict[str, Any] = field(default_factory=dict)
     per_user: pl.DataFrame | None = None
     history_items: UserItems | None = None
-    hidden: UserItems | None = None
+    hidden_items: UserItems | None = None
     trend: Trend | None = None
     content: ContentModel | Path | None = None
     index_name: IndexName = "exact"
@@ -108,7 +108,7 @@ class FittedState:
     def excluded(self) -> UserItems:
         """The items excluded from each user's list: those the model was fitted on, unless what they did with them does
         not hide them, and, for a node, the node itself."""
-        hidden = self.seen if self.hidden is None else self.hidden
+        hidden = self.seen if self.hidden_items is None else self.hidden_items
         return hidden.with_self_loops() if self.is_graph else hidden
 
     @cached_property

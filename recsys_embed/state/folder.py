@@ -23,7 +23,7 @@ from recsys_embed.storage.json import jsonable
 
 PER_USER = "per_user.parquet"
 # Fields of a state that hold `UserItems`, and their names in seen.safetensors.
-_USER_ITEMS = {"seen": "seen", "held_out": "held", "history_items": "made_of", "hidden": "hidden"}
+_USER_ITEMS = {"seen": "seen", "held_out": "held", "history_items": "made_of", "hidden_items": "hidden"}
 # Array keys in seen.safetensors, and the attributes of `UserItems` that they hold.
 _CSR_KEYS = {"start": "indptr", "item": "indices"}
 # Keys of model.json that are not metadata of the state.
@@ -105,5 +105,5 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
         seen=user_items["seen"],
         held_out=user_items["held_out"],
         history_items=user_items.get("history_items"),
-        hidden=user_items.get("hidden"),
+        hidden_items=user_items.get("hidden_items"),
     )

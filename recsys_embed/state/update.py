@@ -36,7 +36,8 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
         )
     ratings = new_ratings if isinstance(new_ratings, Ratings) else Ratings.from_frame(new_ratings)
     users, rows = _with_users(state.users, ratings)
-    new = _new_ratings(state, replace(ratings, users=users, user=rows[ratings.user]), len(users))
+    given = _of_known_items(state, replace(ratings, users=users, user=rows[ratings.user]))
+    new = _new_ratings(state, given, len(users))
     positives = new.positives(state.positive_threshold)
     metadata = copy.deepcopy(state.metadata)
     totals = metadata.setdefault("updated", {"ratings": 0, "new_users": 0})
@@ -52,7 +53,7 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
         trend=_trend(state, positives),
         metadata=metadata,
         history_items=_history_items(state, new, len(users)),
-        hidden=None if state.hidden is None else state.hidden.with_users(len(users)).union(new.excluded()),
+        hidden_items=_hidden_items(state, given, len(users)),
         # The fold-in stays that of the training, so that updating step by step equals updating at once.
         cached_fold_in=state.fold_in,
     )
@@ -69,8 +70,8 @@ def _with_users(known: Vocab, ratings: Ratings) -> tuple[Vocab, Rows]:
     return users, users.rows(ids)
 
 
-def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
-    """Return the ratings of known items that the state has not seen yet, with its item rows."""
+def _of_known_items(state: FittedState, ratings: Ratings) -> Ratings:
+    """Return the ratings of known items, with the state's item rows."""
     item = state.items.rows(ratings.items.ids(ratings.item), missing="negative")
     unknown = int((item < 0).sum())
     if unknown:
@@ -78,7 +79,11 @@ def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
             "%s of %s ratings are for unknown items and were skipped (recsys train --warm-start learns them)",
             f"{unknown:,}", f"{len(item):,}",
         )  # fmt: skip
-    ratings = replace(ratings.take(item >= 0), items=state.items, item=item[item >= 0])
+    return replace(ratings.take(item >= 0), items=state.items, item=item[item >= 0])
+
+
+def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
+    """Return the ratings that the state has not seen yet."""
     width = len(state.items)
     known = pair_keys(*state.seen.with_users(users).pairs_of(np.arange(users)), width)
     repeated = np.isin(pair_keys(ratings.user, ratings.item, width), known)
@@ -120,6 +125,16 @@ def _history_items(state: FittedState, new: Ratings, users: int) -> UserItems | 
     if state.history_items is None and (not state.model.has_history_users or len(positives) == len(new)):
         return None
     return (state.history_items or state.seen).with_users(users).union(positives.seen())
+
+
+def _hidden_items(state: FittedState, given: Ratings, users: int) -> UserItems | None:
+    """Return the items that lists leave out after an update; what was only viewed before may be among those given."""
+    if state.hidden_items is None:
+        return None
+    hidden, added = state.hidden_items.with_users(users), given.hiding()
+    width = len(state.items)
+    known = pair_keys(*hidden.pairs_of(np.arange(users)), width)
+    return hidden.union(added.take(~np.isin(pair_keys(added.user, added.item, width), known)).seen())
 
 
 def _without_ratings(held_out: UserItems, new: Ratings) -> UserItems:

@@ -74,7 +74,7 @@ def fit_state(
         items=ratings.items,
         model=result.model,
         seen=ratings.seen(),
-        hidden=None if ratings.hidden is None else ratings.hiding().seen(),
+        hidden_items=None if ratings.hidden is None else ratings.hiding().seen(),
         held_out=held_out.seen() if held_out is not None else UserItems.empty(len(ratings.users)),
         table=table if item_features is None else table.with_columns(known_words=item_features.coverage),
         item_counts=positives.item_counts,
