@@ -119,7 +119,7 @@ def test_what_is_held_out_are_targets_and_nothing_of_them_is_learnt(split):
     for one, other in ((train, valid), (train, test), (valid, test), (both, test)):
         check_no_leakage(one, other, "one", "other")
     if split == "time":
-        first, second = time_cuts(log.time, 0.1, 0.1)
+        first, second, _ = time_cuts(log.time, 0.1, 0.1)
         assert train.time.max() < first <= valid.time.min() and both.time.max() < second <= test.time.min()
         assert valid.time.max() < second
         cut = {p: w for p, (w, _) in rows_of(train).items()}

@@ -2,7 +2,6 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -12,12 +11,14 @@ from worlds import small
 
 from recsys_embed import ContentConfig, DataConfig, RunConfig, load_dataset
 from recsys_embed.cli.main import app
+from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.splits import Split
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.evaluation import baselines, training_report
 from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.evaluation.significance import paired
 from recsys_embed.experiment import fit_and_refit as refit
+from recsys_embed.experiment.prepare import Prepared
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.features.item_features import encode_items
 from recsys_embed.recommender import Recommender
@@ -241,7 +242,7 @@ def test_descriptions_leave_lists_of_rated_items_alone_after_the_second_fit_too(
         options = *small("softmax", cosine=True, epochs=4), RunConfig(resamples=0)
         configs = refit.Configs(DataConfig(WORLD), *options, content)
         features = encode_items(table, content) if content.any else None
-        prepared = SimpleNamespace(split=split, dataset=SimpleNamespace(items=table), item_features=features)
+        prepared = Prepared(configs.data, Dataset(split.train, table), split, features)
         models.append(refit.fit_and_refit(prepared, configs, Tracker()).state.model)
     for name in ("items", "item_bias", "users"):
         assert np.array_equal(*(getattr(model, name) for model in models)), name

@@ -43,6 +43,8 @@ def train(
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _print_verdict(metrics["baselines"], report["settings"]["model_family"])
         _print_liked(metrics)
+        _print_by_history(metrics)
+        _print_windows(metrics)
         is_random = settings["split"] == "random" and not (settings["valid"] or settings["test"])
         if is_random and "recent_popularity" in metrics["baselines"]:
             echo("the ratings have times; a random split flatters: --split time measures lists of tomorrow", dim=True)
@@ -97,6 +99,34 @@ def _print_verdict(baselines: dict[str, Any], family: str) -> None:
         f"verdict: {verdict} {name}, the best of these baselines"
         + (f"; {advice or 'recsys tune may find better settings'}" if verdict == "worse than" else "")
     )
+
+
+def _print_by_history(metrics: dict[str, Any]) -> None:
+    """Print how test users with and without a rating in training fare, and how many test ratings nobody can predict."""
+    for name, what in (("known_users", "with"), ("new_users", "without")):
+        if group := metrics.get(name):
+            own, *others = group["ndcg_at_10"].items()
+            text = ", ".join(f"{other} {value:.4f}" for other, value in others)
+            echo(
+                f"{group['users']:,} users {what} a rating in training: ndcg_at_10 {own[1]:.4f}"
+                + f" ({text})" * bool(text)
+            )
+    if metrics["test"]["left_out"]:
+        echo(f"left out: {metrics['test']['left_out']:,} test ratings of items without a rating in training", dim=True)
+
+
+def _print_windows(metrics: dict[str, Any]) -> None:
+    windows = metrics.get("windows")
+    if not windows:
+        return
+    names = list(windows["mean"])
+    lines = [[row["span"], f"{row['users']:,}", *(f"{row[n]:.4f}" for n in names)] for row in windows["each"]]
+    lines.append(["mean", "", *(f"{windows['mean'][n]:.4f}" for n in names)])
+    echo(f"ndcg_at_10 in {len(windows['each'])} windows")
+    print_table(["test window", "users", *names], lines, " ".join(("users", *names)))
+    for name, found in windows["differences"].items():
+        span = f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], p {found['p']:.3f}"
+        echo(f"in all windows against {name}, user by user: {span}")
 
 
 def _print_liked(metrics: dict[str, Any]) -> None:

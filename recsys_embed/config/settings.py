@@ -56,6 +56,10 @@ class DataConfig:
     split: Annotated[SplitName, "how ratings are held out"] = "random"
     valid_share: Annotated[float, "share of the ratings held out for validation"] = 0.1
     test_share: Annotated[float, "share of the ratings held out for test"] = 0.1
+    windows: Annotated[int, "--split time: measure in so many test windows, the newest ones, one after the other"] = 1
+    window: Annotated[
+        str | None, "--split time: length of a window, such as 12h, 7d or 4w (default: --test-share of the ratings)"
+    ] = None
     cold_share: Annotated[float, "share of the items that --split cold-items leaves without a training rating"] = 0.2
     split_seed: Annotated[int | None, "seed of the random split (default: --seed)"] = None
     min_rating: Annotated[float | None, "lowest rating that is a positive (default: all ratings are positives)"] = None
@@ -74,7 +78,13 @@ class DataConfig:
             value = getattr(self, name)
             check(value is None or math.isfinite(value), name, value, "a number")
         check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
-        self.weights_of_events  # noqa: B018
+        self.weights_of_events, self.window_seconds  # noqa: B018
+        check(self.windows >= 1, "windows", self.windows, "at least 1")
+        rolling = self.windows > 1 or self.window is not None
+        check(not rolling or self.split == "time", "split", f"{self.split} with windows", "time")
+        check(self.windows == 1 or not self.test, "windows", f"{self.windows} with --test", "1")
+        total = self.valid_share + self.windows * self.test_share
+        check(bool(self.window) or total < 1, "valid_share + windows x test_share", f"{total:g}", "below 1")
         apart = self.shared_ids or self.valid or self.test or self.extra_ratings or self.weight_col or self.rating_col
         other = "--shared-ids, --valid, --test, --extra-ratings, --weight-col or --rating-col"
         check(not (self.is_event_log and apart), "event_col", f"a column, with {other}", "without these")
@@ -83,6 +93,15 @@ class DataConfig:
     def is_event_log(self) -> bool:
         """Whether the data are events of several types."""
         return any((self.event_col, self.event_weights, self.target, self.hide))
+
+    @property
+    def window_seconds(self) -> int | None:
+        """The length of a window in seconds, or None if windows are shares of the ratings."""
+        if self.window is None:
+            return None
+        match = re.fullmatch(r"(\d+)\s*([hdw])", self.window.strip().lower())
+        check(bool(match and int(match[1])), "window", self.window, "a number with h, d or w, such as 12h, 7d or 4w")
+        return 0 if match is None else int(match[1]) * {"h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
 
     @property
     def weights_of_events(self) -> dict[str, float] | None:

@@ -38,27 +38,29 @@ class Dataset(NamedTuple):
         assert ratings is not None
         return Dataset(ratings, self.items, valid, test, None if self.log is None else self.log.with_items(ids))
 
-    def split(self, config: DataConfig) -> Split:
+    def split(self, config: DataConfig, window: int = 0) -> Split:
         """Return (train, valid, test): held-out files as they are, otherwise the split that the settings name.
+
+        window: for a split by time, how many test windows before the newest one; see `splits.time_cuts`.
 
         With a validation file but no test file, the test part is empty. With a test file but no validation file, the
         split takes the validation part from the training ratings.
         """
         if self.log is not None:
-            return self.log.split(config)[0]
+            return self.log.split(config, window)[0]
         empty = self.ratings.take(np.arange(0))
         if self.valid is not None:
             return Split(self.ratings, self.valid, empty if self.test is None else self.test)
-        train, valid, test = SPLITS[config.split](self.ratings, config, self.test is None)
+        train, valid, test = SPLITS[config.split](self.ratings, config, self.test is None, window)
         return Split(train, valid, test if self.test is None else self.test)
 
 
-# A split takes (ratings, settings, whether to hold out a test part) and returns (train, valid, test).
-SPLITS: dict[str, Callable[[Ratings, DataConfig, bool], Split]] = {
-    "random": lambda r, c, test: split_random(r, c.valid_share, c.test_share * test, c.split_seed or 0),
-    "leave-last": lambda r, c, test: split_leave_last(r, test),
-    "cold-items": lambda r, c, test: split_cold_items(
+# A split takes (ratings, settings, whether to hold out a test part, window) and returns (train, valid, test).
+SPLITS: dict[str, Callable[[Ratings, DataConfig, bool, int], Split]] = {
+    "random": lambda r, c, test, _: split_random(r, c.valid_share, c.test_share * test, c.split_seed or 0),
+    "leave-last": lambda r, _config, test, _window: split_leave_last(r, test),
+    "cold-items": lambda r, c, test, _: split_cold_items(
         r, c.cold_share, c.valid_share, c.test_share * test, c.split_seed or 0
     ),
-    "time": lambda r, c, test: split_time(r, c.valid_share, c.test_share * test),
+    "time": lambda r, c, test, w: split_time(r, c.valid_share, c.test_share * test, w, c.window_seconds),
 }

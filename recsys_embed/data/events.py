@@ -157,22 +157,20 @@ class EventLog:
         ones = np.ones(len(last), np.float32)
         return Ratings(self.users, self.items, found.user[last], found.item[last], ones, time)
 
-    def split(self, config: DataConfig, test: bool = True) -> tuple[Split, Ratings]:
-        """Return (train, valid, test), and the rows of train and validation together.
+    def split(self, config: DataConfig, window: int = 0) -> tuple[Split, Ratings]:
+        """Return (train, valid, test), and the rows of train and validation together. window: see `Dataset.split`.
 
         What is held out are target events. A split by time cuts the log at two points: what came before is learnt,
         whatever was done with an item later. The other splits hold out users' items, with all events of these. Items
         that a list cannot hold, since an earlier event hides them, are no part of what is held out.
         """
         if config.split == "time":
-            return self._split_by_time(config, test)
+            return self._split_by_time(config, window)
         targets = self.targets()
         if config.split == "leave-last":
-            _, valid, tested = split_leave_last(targets, test)
+            _, valid, tested = split_leave_last(targets)
         elif config.split == "random":
-            _, valid, tested = split_random(
-                targets, config.valid_share, config.test_share * test, config.split_seed or 0
-            )
+            _, valid, tested = split_random(targets, config.valid_share, config.test_share, config.split_seed or 0)
         else:
             raise SettingError(f"--split {config.split} does not go with events: random, leave-last and time do")
         keys, width = pair_keys(self.user, self.item, len(self.items)), len(self.items)
@@ -180,13 +178,13 @@ class EventLog:
         train, both = self.take(~in_valid & ~in_test).ratings(), self.take(~in_test).ratings()
         return Split(train, valid, tested), both
 
-    def _split_by_time(self, config: DataConfig, test: bool) -> tuple[Split, Ratings]:
+    def _split_by_time(self, config: DataConfig, window: int) -> tuple[Split, Ratings]:
         if self.time is None:
             raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
-        first, second = time_cuts(self.time, config.valid_share, config.test_share * test)
-        train, both = self.take(self.time < first).ratings(), self.take(self.time < second).ratings()
-        valid = self.take((self.time >= first) & (self.time < second)).targets()
-        tested = self.take(self.time >= second).targets()
+        cuts = time_cuts(self.time, config.valid_share, config.test_share, window, config.window_seconds)
+        train, both = self.take(self.time < cuts.valid).ratings(), self.take(self.time < cuts.test).ratings()
+        valid = self.take((self.time >= cuts.valid) & (self.time < cuts.test)).targets()
+        tested = self.take((self.time >= cuts.test) & (self.time < cuts.end)).targets()
         return Split(train, _not_hidden(valid, train), _not_hidden(tested, both)), both
 
 

@@ -128,25 +128,50 @@ def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
     return Split(ratings.take(from_end >= 2), ratings.take(from_end == 1), ratings.take(from_end == 0))
 
 
-def time_cuts(times: Rows, valid: float, test: float) -> tuple[int, int]:
-    """Return the times from which on rows are validation, and test, by the shares of the rows that these are to be."""
-    ordered, last = np.sort(times), len(times) - 1
-    at = [round(len(times) * (1 - share)) for share in (valid + test, test)]
-    first, second = (int(ordered[n] if n <= last else ordered[last] + 1) for n in at)
-    return first, second
+class Cuts(NamedTuple):
+    """Times in seconds since 1970: train is before `valid`, validation before `test`, and test before `end`."""
+
+    valid: int
+    test: int
+    end: int
 
 
-def split_time(ratings: Ratings, valid: float = 0.1, test: float = 0.1) -> Split:
+def time_cuts(times: Rows, valid: float, test: float, window: int = 0, seconds: int | None = None) -> Cuts:
+    """Return where times are cut for a test window. window: how many test windows lie between it and the newest time.
+
+    valid, test: shares of the rows. seconds: the length of a window, instead of shares; a share of 0 is an empty part.
+    """
+    ordered, n = np.sort(times), len(times)
+    if seconds is not None:
+        end = int(ordered[-1]) + 1 - window * seconds
+        start = end - seconds * (test > 0)
+        return Cuts(start - seconds * (valid > 0), start, end)
+
+    def at(share: float) -> int:
+        row = round(n * (1 - share))
+        return int(ordered[row] if row < n else ordered[-1] + 1)
+
+    return Cuts(at(valid + (window + 1) * test), at((window + 1) * test), at(window * test))
+
+
+def split_at(ratings: Ratings, cuts: Cuts) -> Split:
+    """Split ratings at points in time, the same for all users."""
+    assert ratings.time is not None
+    part = np.searchsorted(np.array(cuts), ratings.time, side="right")
+    return Split(*(ratings.take(part == number) for number in range(3)))
+
+
+def split_time(
+    ratings: Ratings, valid: float = 0.1, test: float = 0.1, window: int = 0, seconds: int | None = None
+) -> Split:
     """Split at two points in time, the same for all users: the newest share is test, the one before it validation.
 
-    Ratings of the same second stay together. The test part may have users and items that are not in train.
+    window, seconds: an earlier test window, and its length, see `time_cuts`; ratings after it are in no part. Ratings
+    of the same second stay together. The test part may have users and items that are not in train.
     """
     _check_shares(valid, test)
     if ratings.time is None:
         raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
     if not len(ratings):
         return Split(ratings, ratings, ratings)
-    valid_start, test_start = time_cuts(ratings.time, valid, test)
-    is_test = ratings.time >= test_start
-    is_valid = (ratings.time >= valid_start) & ~is_test
-    return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
+    return split_at(ratings, time_cuts(ratings.time, valid, test, window, seconds))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,12 +49,17 @@ class TrainingReport(NamedTuple):
 
     metrics: {"test", "liked", "baselines"} and, for a cold-items split, "cold". A baseline has, besides its means, the
     "difference" of the model to it: mean, low, high, p, users, clear (see `significance.paired`).
-    test: the full report behind metrics["test"]. popularity: that of the baseline. None if not measured.
+    test: the full report behind metrics["test"], or None if not measured. baselines: those of the baselines, by name.
     """
 
     metrics: dict[str, Any]
     test: Report | None = None
-    popularity: Report | None = None
+    baselines: Mapping[str, Report] = MappingProxyType({})
+
+    @property
+    def popularity(self) -> Report | None:
+        """The report of popularity, or None if it was not measured."""
+        return self.baselines.get("popularity")
 
 
 def training_report(
@@ -84,15 +91,29 @@ def training_report(
     if data.split == "cold-items":
         result["cold"] = _cold_report(state, test, splits, item_features, run)
     result["baselines"] = {}
-    popularity = None
+    reports = {}
     targets = [Target(test, run.lengths), *([] if liked is None else [Target(liked)])]
     for name, ranker in baselines(splits) if run.baselines else ():
         report, *liked_reports = rank_metrics_of(ranker, targets, state.excluded, state.item_counts)
         result["baselines"][name] = {**report.metrics, **_difference(test_report, report, run.resamples)}
         if liked_reports:
             result["baselines"][name]["liked_ndcg_at_10"] = liked_reports[0].metrics["ndcg_at_10"]
-        popularity = report if name == "popularity" else popularity
-    return TrainingReport(result, test_report, popularity)
+        reports[name] = report
+    result |= _by_history(state, {"this model": test_report, **reports})
+    return TrainingReport(result, test_report, reports)
+
+
+def _by_history(state: FittedState, reports: Mapping[str, Report]) -> dict[str, Any]:
+    """Return NDCG@10 by name for test users with and without a rating in training, where there are both."""
+    users = state.users.rows(reports["this model"].per_user["user_id"])
+    known = state.seen.count[users] > 0
+    if known.all() or not known.any():
+        return {}
+    values = {name: report.per_user["ndcg_at_10"].to_numpy() for name, report in reports.items()}
+    return {
+        name: {"users": int(group.sum()), "ndcg_at_10": {n: float(v[group].mean()) for n, v in values.items()}}
+        for name, group in (("known_users", known), ("new_users", ~known))
+    }
 
 
 def _liked(fitted: Ratings, test: Ratings, data: DataConfig) -> tuple[Ratings | None, float]:

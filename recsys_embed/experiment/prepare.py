@@ -43,6 +43,12 @@ class Prepared(NamedTuple):
         """The ratings of the second fit."""
         return self.split.train.concat(self.split.valid) if self.both is None else self.both
 
+    def window(self, number: int) -> Prepared:
+        """Return the same data split at an earlier test window; see `Dataset.split`."""
+        split, both = _split(self.dataset, self.data, number)
+        _check_split(split, self.data)
+        return self._replace(split=split, both=both)
+
     def for_warm_start(self, start: FittedState) -> Prepared:
         """Return the data for a warm start from a model: it is validated and tested on pairs the model has not seen.
 
@@ -66,10 +72,15 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Datase
         log_of_events = dataset.log.with_weights(choose_event_weights(dataset.log, data))
         dataset = dataset._replace(log=log_of_events, ratings=log_of_events.ratings())
     dataset = dataset.with_unrated_items() if content.any else dataset
-    split, both = (dataset.split(data), None) if dataset.log is None else dataset.log.split(data)
+    split, both = _split(dataset, data)
     _check_split(split, data)
     _log_sizes(dataset, split, data)
     return Prepared(data, dataset, split, _encode_content(dataset, data, content), both)
+
+
+def _split(dataset: Dataset, data: DataConfig, window: int = 0) -> tuple[Split, Ratings | None]:
+    """Return the parts, and for an event log the rows of train and validation together."""
+    return (dataset.split(data, window), None) if dataset.log is None else dataset.log.split(data, window)
 
 
 # Validation ratings that a warm start needs for early stopping; with fewer it trains for all epochs.

@@ -26,13 +26,14 @@ from recsys_embed.experiment.prepare import (
     size_of,
     start_torch,
 )
+from recsys_embed.experiment.windows import measure_earlier, windows_report
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.storage.json import jsonable
 from recsys_embed.storage.model_folders import check_writable, create_unique_folder
 from recsys_embed.tracking.progress import BarTracker
-from recsys_embed.tracking.tracker import MultiTracker
+from recsys_embed.tracking.tracker import MultiTracker, ProgressOnly
 from recsys_embed.training.warm_start import check_warm_start, inherited_settings_of
 
 log = logging.getLogger("recsys_embed")
@@ -73,6 +74,7 @@ def run_experiment(
     with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:
+                earlier = measure_earlier(prepared, configs, ProgressOnly(bar))
                 fit = fit_and_refit(prepared, configs, MultiTracker(tracker, bar), start)
             except KeyboardInterrupt:
                 log.warning("interrupted before the end of the first epoch: nothing was saved")
@@ -86,7 +88,7 @@ def run_experiment(
         save_state(state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
         with clock("evaluate"):
             measured = training_report(state, fit.rows, split, item_features, data, run)
-        metrics = {"valid": fit.valid} | measured.metrics
+        metrics = {"valid": fit.valid} | measured.metrics | windows_report(prepared, earlier, measured)
         state.metadata.update({"metrics": metrics, "fitted_digest": fit.rows.pairs_digest()})
         recommender = Recommender.of(state.replace(per_user=None if measured.test is None else measured.test.per_user))
         recommender.training = fit.result
