@@ -96,9 +96,8 @@ def run_experiment(
         tracker.metrics(publish.flatten_metrics(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
         publish.log_model_artifacts(tracker, recommender, folder, split, data, run)
         publish.draw(tracker, recommender, folder, measured, run)
-    metadata = recommender.metadata
     report = {"model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset}
-    report |= {name: metadata[name] for name in ("settings", "metrics", "seconds", "epochs")}
+    report |= {name: recommender.metadata[name] for name in ("settings", "metrics", "seconds", "epochs")}
     return recommender, jsonable(report)
 
 
