@@ -33,7 +33,7 @@ def model_card(state: FittedState) -> str:
         ),
         *_provenance(state.metadata),
         "",
-        f"A score means: {_MEANINGS[state.model.output]}.{_share(state)}",
+        f"A score means: {_MEANINGS[state.model.output]}.{_share(state)}{_trend(state)}",
     ]
     lines += _quality(metrics)
     if state.metadata.get("command"):
@@ -52,6 +52,12 @@ def _share(state: FittedState) -> str:
     if not isinstance(state.model, HybridModel):
         return ""
     return f" It comes from {describe_share(state.model.family, state.model.share)}."
+
+
+def _trend(state: FittedState) -> str:
+    if state.trend is None:
+        return ""
+    return f" What is rated more lately than before scores higher (half-life {state.trend.half_life:g} days)."
 
 
 def _sizes(state: FittedState) -> str:
