@@ -7,7 +7,7 @@ import stat
 
 import polars as pl
 import pytest
-from worlds import recsys
+from worlds import recsys, recsys_here
 
 from recsys_embed.cli.loading import load
 from recsys_embed.config.settings import RunConfig
@@ -151,26 +151,26 @@ def test_people_see_titles_and_what_is_hidden(trained):
 
 def test_machines_get_the_stated_keys(trained):
     folder, _ = trained
-    one = json.loads(recsys("recommend", "--user", "42", "--json", "--k", "99", cwd=folder).stdout)
+    one = json.loads(recsys_here("recommend", "--user", "42", "--json", "--k", "99", cwd=folder).stdout)
     assert set(one) == {"user", "items", "short", "model"} and one["user"] == 42
     assert one["short"].startswith(f"{len(one['items'])} of 99: the model has 50 items, ")
     assert set(one["items"][0]) == {"item", "title", "score", "rank", "why"}
     assert [i["rank"] for i in one["items"]] == list(range(1, len(one["items"]) + 1))
-    near = json.loads(recsys("similar", "--item", "quiet river", "--json", cwd=folder).stdout)
+    near = json.loads(recsys_here("similar", "--item", "quiet river", "--json", cwd=folder).stdout)
     assert near["item"] == 1 and len(near["items"]) == 10 and 1 not in [i["item"] for i in near["items"]]
-    said = json.loads(recsys("predict", "--user", "42", "--item", "Quiet River", "--json", cwd=folder).stdout)
+    said = json.loads(recsys_here("predict", "--user", "42", "--item", "Quiet River", "--json", cwd=folder).stdout)
     assert said["item"] == 1 and said["unit"] == "score"
-    models = json.loads(recsys("models", "--json", cwd=folder).stdout)["models"]
+    models = json.loads(recsys_here("models", "--json", cwd=folder).stdout)["models"]
     assert len(models) == 1 and models[0]["dataset"] == WORLD
 
 
 def test_lists_of_many_users_go_to_a_file(trained, tmp_path):
     folder, _ = trained
-    recsys("recommend", "--all-users", "--k", "3", "--out", str(tmp_path / "all.parquet"), cwd=folder)
+    recsys_here("recommend", "--all-users", "--k", "3", "--out", str(tmp_path / "all.parquet"), cwd=folder)
     table = pl.read_parquet(tmp_path / "all.parquet")
     assert table.columns == ["user_id", "item_id", "score", "rank"] and table.height == 240
     (tmp_path / "some.txt").write_text("user_id\n3\n7\n")
-    recsys(
+    recsys_here(
         "recommend", "--users", str(tmp_path / "some.txt"), "--k", "2", "--out", str(tmp_path / "some.csv"), cwd=folder
     )
     rows = list(csv.DictReader((tmp_path / "some.csv").open()))
@@ -180,14 +180,16 @@ def test_lists_of_many_users_go_to_a_file(trained, tmp_path):
 
 def test_evaluate_repeats_the_test_of_the_training(trained, tmp_path):
     folder, report = trained
-    said = json.loads(recsys("evaluate", "--json", "--per-user", str(tmp_path / "users.csv"), cwd=folder).stdout)
+    said = json.loads(recsys_here("evaluate", "--json", "--per-user", str(tmp_path / "users.csv"), cwd=folder).stdout)
     assert said["metrics"]["ndcg_at_10"] == pytest.approx(report["metrics"]["test"]["ndcg_at_10"], abs=1e-12)
     assert pl.read_csv(tmp_path / "users.csv").height == said["metrics"]["users"]
-    recsys("evaluate", "--dataset", "synthetic:users=80,items=50,ratings=1500", cwd=folder)
+    recsys_here("evaluate", "--dataset", "synthetic:users=80,items=50,ratings=1500", cwd=folder)
     leaking = tmp_path / "leak.csv"
-    shown = json.loads(recsys("recommend", "--user", "42", "--include-seen", "--k", "50", "--json", cwd=folder).stdout)
+    shown = json.loads(
+        recsys_here("recommend", "--user", "42", "--include-seen", "--k", "50", "--json", cwd=folder).stdout
+    )
     leaking.write_text("user,item\n" + "".join(f"42,{i['item']}\n" for i in shown["items"]))
-    assert "fitted on" in recsys("evaluate", "--test", str(leaking), cwd=folder, code=3).stderr
+    assert "fitted on" in recsys_here("evaluate", "--test", str(leaking), cwd=folder, code=3).stderr
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_mistakes_are_one_line_with_a_code(trained, args, code, message):
     (folder / "tiny.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(4) for i in range(5)))
     (folder / "one.csv").write_text("user,item\n1,1\n1,2\n1,3\n")
     (folder / "nan.csv").write_text("user,item,rating\n1,1,3\n2,2,nan\n")
-    done = recsys(*args, cwd=folder, code=code)
+    done = recsys_here(*args, cwd=folder, code=code)
     assert message in " ".join(done.stderr.split()).replace("│ ", "")
     assert not done.stdout
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from worlds import recsys
+from worlds import recsys_here
 
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.sources import synthetic
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 def trained(folder):
     options = ["--dataset", "ratings.csv", "--items", "films.csv", "--text", "title,genres,year"]
     options += ["--vectors", "words.safetensors", "--split", "cold-items", "--epochs", "4", "--dim", "8"]
-    done = recsys("train", *options, "--no-track", "--resamples", "50", "--json", cwd=folder)
+    done = recsys_here("train", *options, "--no-track", "--resamples", "50", "--json", cwd=folder)
     return json.loads(done.stdout), done.stderr
 
 
@@ -45,35 +45,37 @@ def test_a_training_says_what_it_read_and_how_cold_items_fare(trained):
 
 
 def test_an_evaluation_measures_cold_items_again(folder, trained):
-    report = json.loads(recsys("evaluate", "--json", cwd=folder).stdout)
+    report = json.loads(recsys_here("evaluate", "--json", cwd=folder).stdout)
     cold = trained[0]["metrics"]["cold"]
     assert report["metrics"]["cold"]["auc"] == pytest.approx(cold["auc"], abs=1e-6)
     assert report["metrics"]["ndcg_at_10"] == pytest.approx(trained[0]["metrics"]["test"]["ndcg_at_10"], abs=1e-6)
 
 
 def test_an_unrated_row_of_the_item_table_is_recommendable(folder, trained):
-    found = json.loads(recsys("recommend", "--user", "1", "--k", "61", "--json", cwd=folder).stdout)["items"]
+    found = json.loads(recsys_here("recommend", "--user", "1", "--k", "61", "--json", cwd=folder).stdout)["items"]
     assert 900 in [entry["item"] for entry in found]
-    near = json.loads(recsys("similar", "--item", "a war nobody saw", "--k", "3", "--json", cwd=folder).stdout)["items"]
+    near = json.loads(recsys_here("similar", "--item", "a war nobody saw", "--k", "3", "--json", cwd=folder).stdout)[
+        "items"
+    ]
     assert len(near) == 3
 
 
 def test_search_and_its_errors(folder, trained):
-    found = json.loads(recsys("search", "a film about war", "--k", "4", "--json", cwd=folder).stdout)
+    found = json.loads(recsys_here("search", "a film about war", "--k", "4", "--json", cwd=folder).stdout)
     genres = dict(pl.read_csv(folder / "films.csv").select("item_id", "genres").rows())
     assert len(found["items"]) == 4 and all(genres[i["item"]] == "War" for i in found["items"])
-    words = json.loads(recsys("search", "--item", "900", "--k", "3", "--json", cwd=folder).stdout)["words"]
+    words = json.loads(recsys_here("search", "--item", "900", "--k", "3", "--json", cwd=folder).stdout)["words"]
     assert {"column", "token", "score", "rank"} == set(words[0])
-    assert "Nearest to 'war'" in recsys("search", "war", cwd=folder).stdout
-    assert "say what to look for" in recsys("search", cwd=folder, code=2).stderr
-    assert "knows no word of 'qqq'" in recsys("search", "qqq", cwd=folder, code=4).stderr
-    assert "--images FOLDER" in recsys("search", "--image", "films.csv", cwd=folder, code=2).stderr
+    assert "Nearest to 'war'" in recsys_here("search", "war", cwd=folder).stdout
+    assert "say what to look for" in recsys_here("search", cwd=folder, code=2).stderr
+    assert "knows no word of 'qqq'" in recsys_here("search", "qqq", cwd=folder, code=4).stderr
+    assert "--images FOLDER" in recsys_here("search", "--image", "films.csv", cwd=folder, code=2).stderr
 
 
 def test_descriptions_that_are_not_there(folder):
     train = ("train", "--dataset", "ratings.csv", "--no-track")
-    assert "give its file with --items" in recsys(*train, "--text", "title", cwd=folder, code=3).stderr
-    unknown = recsys(*train, "--items", "films.csv", "--text", "plot", cwd=folder, code=3).stderr
+    assert "give its file with --items" in recsys_here(*train, "--text", "title", cwd=folder, code=3).stderr
+    unknown = recsys_here(*train, "--items", "films.csv", "--text", "plot", cwd=folder, code=3).stderr
     assert "no column 'plot'; it has item_id, title, year, genres" in unknown
 
 
@@ -104,8 +106,10 @@ def test_words(folder):
 
 def test_errors_of_words_are_one_line(folder):
     own = ("--vectors", "words.safetensors")
-    assert "word kng is not known; 6 words are" in recsys("words", "similar", "kng", *own, cwd=folder, code=4).stderr
-    assert "no word vectors 'golve'" in recsys("words", "info", "--vectors", "golve", cwd=folder, code=3).stderr
+    assert (
+        "word kng is not known; 6 words are" in recsys_here("words", "similar", "kng", *own, cwd=folder, code=4).stderr
+    )
+    assert "no word vectors 'golve'" in recsys_here("words", "info", "--vectors", "golve", cwd=folder, code=3).stderr
     with pytest.raises(SettingError, match=r"must end in .png"):
         inside("words", "plot", *WORDS, "--vectors", folder / "words.safetensors", "--out", "w.txt")
 

@@ -4,7 +4,7 @@ import json
 
 import polars as pl
 import pytest
-from worlds import recsys, small
+from worlds import recsys_here, small
 
 from recsys_embed.config.settings import DataConfig, RunConfig
 from recsys_embed.experiment.run import run_experiment
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 
 def said(folder, *options):
-    return json.loads(recsys("evaluate", *options, "--json", cwd=folder).stdout)
+    return json.loads(recsys_here("evaluate", *options, "--json", cwd=folder).stdout)
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_popularity_says_the_same_to_people_and_machines(folder):
     assert (part["by"], part["side"], part["k"]) == ("popularity", "items", 10)
     assert part["exposure"]["coverage"] == found["metrics"]["coverage_at_10"]
     assert part["exposure"]["gini"] == found["metrics"]["gini_at_10"]
-    lines = recsys("evaluate", "--by", "popularity", cwd=folder).stdout.splitlines()
+    lines = recsys_here("evaluate", "--by", "popularity", cwd=folder).stdout.splitlines()
     assert f"Gini {part['exposure']['gini']:.3f}" in lines[2 if "left out" not in lines[1] else 3]
     for row in part["rows"]:
         (line,) = [line.split() for line in lines if line.startswith(row["name"])]
@@ -48,7 +48,7 @@ def test_popularity_says_the_same_to_people_and_machines(folder):
 def test_activity_has_a_length_of_its_own(folder):
     found = said(folder, "--by", "activity", "--k", "3")
     assert found["by"]["k"] == 3 and sum(row["users"] for row in found["by"]["rows"]) == found["metrics"]["users"]
-    shown = recsys("evaluate", "--by", "activity", "--k", "3", cwd=folder).stdout
+    shown = recsys_here("evaluate", "--by", "activity", "--k", "3", cwd=folder).stdout
     assert "ndcg_at_3" in shown and all(f"{row['ndcg']:.4f}" in shown for row in found["by"]["rows"])
 
 
@@ -58,13 +58,13 @@ def test_a_column_parts_and_is_probed(folder):
     assert sorted(names) == ["high", "low"]
     found = said(folder, "--probe", "half")["probe"]
     assert found["of"] == "half" and [tag["items"] for tag in found["tags"]] == [30, 30]
-    shown = recsys("evaluate", "--probe", "half", cwd=folder).stdout
+    shown = recsys_here("evaluate", "--probe", "half", cwd=folder).stdout
     assert f"mean AUC {found['auc']:.3f}; from popularity alone {found['popularity']:.3f}" in shown
 
 
 def test_links_are_probed(folder):
     found = said(folder, "--probe", "links")["probe"]
-    shown = recsys("evaluate", "--probe", "links", cwd=folder).stdout
+    shown = recsys_here("evaluate", "--probe", "links", cwd=folder).stdout
     for kind, title in (("uniform", "any item"), ("matched", "as popular")):
         (line,) = [line for line in shown.splitlines() if line.startswith(title)]
         for row in ("model", "vectors", "popularity"):
@@ -88,5 +88,5 @@ def test_links_are_probed(folder):
     ],
 )
 def test_what_cannot_be_done_is_one_line(folder, options, code, message):
-    done = recsys("evaluate", *options, cwd=folder, code=code)
+    done = recsys_here("evaluate", *options, cwd=folder, code=code)
     assert message in done.stderr and len(done.stderr.splitlines()) == 1 and not done.stdout

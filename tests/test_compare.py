@@ -7,7 +7,7 @@ import sqlite3
 import numpy as np
 import polars as pl
 import pytest
-from worlds import recsys, small
+from worlds import recsys_here, small
 
 from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, load_dataset
 from recsys_embed.config.fields import NON_RESULT_SETTINGS, command, settings
@@ -176,7 +176,7 @@ def test_the_beginning_of_an_id_must_name_one_run(work, tmp_path, monkeypatch):
 def test_the_command_shows_runs_side_by_side(work, tmp_path):
     folder, ids = work
     store = ("--tracking-uri", f"sqlite:///{folder}/mlflow.db")
-    done = recsys("compare", "one", ids[1][:8], "apart", *store, "--out", str(tmp_path / "all.svg"), cwd=folder)
+    done = recsys_here("compare", "one", ids[1][:8], "apart", *store, "--out", str(tmp_path / "all.svg"), cwd=folder)
     lines = done.stdout.splitlines()
     assert lines[:3] == ["1  one", f"2  {ids[1]}", "3  apart"]
     assert [line.split() for line in lines if line.startswith("--")] == [
@@ -185,7 +185,7 @@ def test_the_command_shows_runs_side_by_side(work, tmp_path):
     ]
     assert "3 cannot be compared with 1 user by user: they were tested on different ratings" in done.stdout
     assert (tmp_path / "all.svg").read_text().startswith("<?xml")
-    said = json.loads(recsys("compare", "two", "one", "--json", "--metric", "recall_at_10", cwd=folder).stdout)
+    said = json.loads(recsys_here("compare", "two", "one", "--json", "--metric", "recall_at_10", cwd=folder).stdout)
     first, second = said["runs"]
     gap = second["metrics"]["recall_at_10"] - first["metrics"]["recall_at_10"]
     assert said["metric"] == "recall_at_10" and "difference" not in first and second["why_not"] is None
@@ -207,7 +207,7 @@ def test_the_command_shows_runs_side_by_side(work, tmp_path):
 )
 def test_mistakes_are_one_line(work, tmp_path, args, code, message):
     paths = [str(work[0] / word) if word in ("one", "two") else word for word in args]
-    done = recsys("compare", *paths, cwd=tmp_path, code=code)
+    done = recsys_here("compare", *paths, cwd=tmp_path, code=code)
     assert message in done.stderr and done.stderr.count("\n") == 1 and not done.stdout
     assert not list(tmp_path.iterdir())
 
@@ -304,5 +304,5 @@ def test_runs_fitted_on_other_rows_ranked_other_items(work):
 
 
 def test_colours_are_forced_on_a_whole_command(work):
-    forced = recsys("recommend", "--user", "7", "--model", "one", cwd=work[0], FORCE_COLOR="1", NO_COLOR="").stdout
+    forced = recsys_here("recommend", "--user", "7", "--model", "one", cwd=work[0], FORCE_COLOR="1", NO_COLOR="").stdout
     assert forced.count("\x1b[1m") == 1

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import recsys, small
+from worlds import recsys_here, small
 
 from recsys_embed import Ratings, Recommender, WordVectors, export, export_words
 from recsys_embed.cli.export import METHOD, TO
@@ -361,20 +361,20 @@ def test_the_command_line_knows_the_same_names():
 def test_it_is_run_as_a_user_runs_it(numbered, tmp_path):
     numbered.save(tmp_path / "models" / "one")
     report = json.loads(
-        recsys("export", "--to", "parquet", "--users", "--neighbours", "2", "--json", cwd=tmp_path).stdout
+        recsys_here("export", "--to", "parquet", "--users", "--neighbours", "2", "--json", cwd=tmp_path).stdout
     )
     assert (report["to"], report["items"], report["users"], report["dim"]) == ("parquet", 7, 9, numbered.model.dim)
     assert report["files"].keys() == {"export/items.parquet", "export/users.parquet"} and report["out"] == "export"
     assert pl.read_parquet(tmp_path / "export" / "items.parquet")["neighbors"].struct["ids"].list.len().max() == 2
-    done = recsys("export", "--model", "models/one", "--out", "board", cwd=tmp_path)
+    done = recsys_here("export", "--model", "models/one", "--out", "board", cwd=tmp_path)
     assert "board/vectors.tsv" in done.stdout and "open it: tensorboard --logdir board" in done.stdout
-    done = recsys("export", "--to", "npz", "--out", "models/one/items.parquet", cwd=tmp_path, code=3)
+    done = recsys_here("export", "--to", "npz", "--out", "models/one/items.parquet", cwd=tmp_path, code=3)
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: models/one/items.parquet is a file")
-    done = recsys("export", "--to", "parquet", "--out", "models/one", cwd=tmp_path, code=3)
+    done = recsys_here("export", "--to", "parquet", "--out", "models/one", cwd=tmp_path, code=3)
     assert "models/one/items.parquet exists and is not from an export" in done.stderr
     Recommender.load(tmp_path / "models" / "one")
-    recsys("export", "--to", "excel", cwd=tmp_path, code=2)
+    recsys_here("export", "--to", "excel", cwd=tmp_path, code=2)
     words = WordVectors.of(pl.Series(["a", "b", "c"]), np.eye(3, dtype=np.float32)).save(tmp_path / "w.safetensors")
     options = ["--vectors", words.name, "--to", "word2vec", "--limit", "2", "--json"]
-    report = json.loads(recsys("words", "export", *options, cwd=tmp_path).stdout)
+    report = json.loads(recsys_here("words", "export", *options, cwd=tmp_path).stdout)
     assert report["words"] == 2 and list(report["files"]) == ["words-export/words.txt"]

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from worlds import recsys, small
+from worlds import recsys_here, small
 
 from recsys_embed import ContentConfig, DataConfig, MapConfig, ModelConfig, RunConfig, TrainConfig, run_experiment
 from recsys_embed.config.recipes import Size, resolve_settings
@@ -303,10 +303,12 @@ def test_files_of_held_out_edges_share_the_nodes(files, caplog):
 
 @pytest.mark.slow
 def test_a_graph_on_the_command_line(files):
-    recsys("train", "--dataset", "edges.txt", "--shared-ids", "--no-track", "--out", "m", "--epochs", "9", cwd=files)
-    listed = recsys("recommend", "--model", "m", "--user", "5", "--k", "27", "--include-seen", cwd=files).stdout
+    recsys_here(
+        "train", "--dataset", "edges.txt", "--shared-ids", "--no-track", "--out", "m", "--epochs", "9", cwd=files
+    )
+    listed = recsys_here("recommend", "--model", "m", "--user", "5", "--k", "27", "--include-seen", cwd=files).stdout
     assert "Top 27 for node 5" in listed and "neighbours, shown too" in listed
-    similar = recsys("similar", "--model", "m", "--item", "5", "--k", "4", cwd=files).stdout
+    similar = recsys_here("similar", "--model", "m", "--item", "5", "--k", "4", cwd=files).stdout
     assert "edges)" in similar and "ratings" not in similar
 
 

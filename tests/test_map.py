@@ -9,7 +9,7 @@ from datetime import date, datetime, time
 import numpy as np
 import polars as pl
 import pytest
-from worlds import recsys, small, tastes
+from worlds import recsys_here, small, tastes
 
 from recsys_embed import Recommender
 from recsys_embed.arrays import normalize
@@ -354,14 +354,14 @@ class TestPage:
 @pytest.mark.slow
 def test_the_command_line(tmp_path, model):
     model.save(tmp_path / "models" / "one")
-    done = recsys("map", "--method", "pca", "--json", cwd=tmp_path)
+    done = recsys_here("map", "--method", "pca", "--json", cwd=tmp_path)
     facts = json.loads(done.stdout)
     assert facts["items"] == len(model.items)
     assert (tmp_path / "map" / "map.html").stat().st_size > 10_000
     assert (tmp_path / "map" / "map.png").read_bytes()[:4] == b"\x89PNG"
-    done = recsys("map", "--method", "pca", "--compare", "models/one", "--out", "two", cwd=tmp_path)
+    done = recsys_here("map", "--method", "pca", "--compare", "models/one", "--out", "two", cwd=tmp_path)
     assert "0% of their 10 nearest are others now" in done.stdout
     (tmp_path / "file").touch()
-    assert "file cannot be one" in recsys("map", "--out", "file", cwd=tmp_path, code=3).stderr
-    assert recsys("map", "--colour", "plot", cwd=tmp_path, code=2).stderr.startswith("error: --colour 'plot'")
-    assert "min-support must be 0 or more" in recsys("map", "--min-support", "-1", cwd=tmp_path, code=2).stderr
+    assert "file cannot be one" in recsys_here("map", "--out", "file", cwd=tmp_path, code=3).stderr
+    assert recsys_here("map", "--colour", "plot", cwd=tmp_path, code=2).stderr.startswith("error: --colour 'plot'")
+    assert "min-support must be 0 or more" in recsys_here("map", "--min-support", "-1", cwd=tmp_path, code=2).stderr

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from worlds import recsys, small, tastes
+from worlds import recsys_here, small, tastes
 
 from recsys_embed.answering import profile as people
 from recsys_embed.answering.profile import UserProfile, profile_of, to_feedback, with_feedback
@@ -167,19 +167,22 @@ def test_of_whom_nothing_is_known_gets_what_is_popular(history, own):
 def test_the_command_line(history, tmp_path):
     history.save(tmp_path / "models" / "one")
     title = TABLE["title"][40]
-    done = recsys("recommend", "--likes", f"5;{title}; 5", "--k", "3", "--json", cwd=tmp_path)
+    done = recsys_here("recommend", "--likes", f"5;{title}; 5", "--k", "3", "--json", cwd=tmp_path)
     found, table = json.loads(done.stdout), history.recommend_for([5, 40], 3)
     assert found["likes"] == [5, 40]
     assert [entry["item"] for entry in found["items"]] == table["item_id"].to_list()
     assert list(found["items"][0]) == ["item", "title", "score", "rank", "why"]
     assert {near["item"] for entry in found["items"] for near in entry["why"]} == {5, 40}
-    printed = recsys("recommend", "--likes", f"5;{title}", cwd=tmp_path).stdout
+    printed = recsys_here("recommend", "--likes", f"5;{title}", cwd=tmp_path).stdout
     assert "similar to what they like" in printed and f"likes: {TABLE['title'][5]}, {title}" in printed
-    assert "no item has the id or the title" in recsys("recommend", "--likes", "5;nothing", cwd=tmp_path, code=4).stderr
-    assert "--likes" in recsys("recommend", "--likes", "5", "--out", "a.csv", cwd=tmp_path, code=2).stderr
-    both = json.loads(recsys("recommend", "--user", "1", "--likes", "5", "--json", cwd=tmp_path).stdout)
+    assert (
+        "no item has the id or the title"
+        in recsys_here("recommend", "--likes", "5;nothing", cwd=tmp_path, code=4).stderr
+    )
+    assert "--likes" in recsys_here("recommend", "--likes", "5", "--out", "a.csv", cwd=tmp_path, code=2).stderr
+    both = json.loads(recsys_here("recommend", "--user", "1", "--likes", "5", "--json", cwd=tmp_path).stdout)
     assert both["user"] == 1 and both["likes"] == [5] and 5 not in [entry["item"] for entry in both["items"]]
-    assert "names no item" in recsys("recommend", "--likes", " ; ", cwd=tmp_path, code=2).stderr
+    assert "names no item" in recsys_here("recommend", "--likes", " ; ", cwd=tmp_path, code=2).stderr
 
 
 class TestClosedForm:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as tries
 from hypothesis import strategies as st
-from worlds import recsys
+from worlds import recsys_here
 
 from recsys_embed import ModelConfig, Recommender, RunConfig, TrainConfig, load_dataset, preset
 from recsys_embed.config.fields import settings
@@ -161,11 +161,11 @@ def test_the_commands_list_and_refuse_in_one_line(here):
     (USER_FOLDER / "broken.toml").write_text("dim = ")
     known = [p.name for p in list_presets()]
     assert {"mine", "ml-1m"} <= set(known)
-    done = recsys("presets", cwd=here)
+    done = recsys_here("presets", cwd=here)
     assert "left out: presets/broken.toml is not a readable preset" in done.stderr
     assert [line.split()[0] for line in done.stdout.splitlines()[1:-1]] == known
-    listed = json.loads(recsys("presets", "--json", cwd=here).stdout)["presets"]
+    listed = json.loads(recsys_here("presets", "--json", cwd=here).stdout)["presets"]
     assert [p["name"] for p in listed] == known and all(p["settings"] for p in listed)
-    refused = recsys("train", "--preset", "none", cwd=here, code=2).stderr
+    refused = recsys_here("train", "--preset", "none", cwd=here, code=2).stderr
     assert "no preset 'none'; there are " in refused and "mine, " in refused and refused.count("\n") == 1
-    recsys("train", "--preset", "broken", cwd=here, code=3)
+    recsys_here("train", "--preset", "broken", cwd=here, code=3)

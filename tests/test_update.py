@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import polars as pl
 import pytest
-from worlds import checkerboard_stars, recsys, small, tastes
+from worlds import checkerboard_stars, recsys_here, small, tastes
 
 from recsys_embed.answering.profile import known_user, with_feedback
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
@@ -319,8 +319,8 @@ def test_the_command_line(tmp_path):
     WORLD.frame().write_csv(tmp_path / "all.csv")
     FIRST.write_csv(tmp_path / "first.csv")
     common = ("--no-track", "--no-baselines", "--resamples", "0", "--json")
-    recsys("train", "--dataset", "first.csv", "--dim", "6", "--epochs", "8", "--out", "old", *common, cwd=tmp_path)
-    done = recsys(
+    recsys_here("train", "--dataset", "first.csv", "--dim", "6", "--epochs", "8", "--out", "old", *common, cwd=tmp_path)
+    done = recsys_here(
         "train", "--warm-start", "old", "--dataset", "all.csv", "--out", "new", "--lr", "0.002", *common, cwd=tmp_path
     )
     chosen = json.loads(done.stdout)["settings"]
@@ -328,9 +328,9 @@ def test_the_command_line(tmp_path):
     model = Recommender.load(tmp_path / "new")
     assert model.metadata["continued"]["new_users"] == 5 and "--warm-start old" in model.metadata["command"]
     assert "--dim" not in model.metadata["command"], "what the model has is left to it"
-    wrong = recsys("train", "--warm-start", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
+    wrong = recsys_here("train", "--warm-start", "old", "--dim", "7", *common, cwd=tmp_path, code=2).stderr
     assert "it has vectors of 6, not 7" in wrong
-    assert "no model folder" in recsys("train", "--warm-start", "none", *common, cwd=tmp_path, code=5).stderr
+    assert "no model folder" in recsys_here("train", "--warm-start", "none", *common, cwd=tmp_path, code=5).stderr
 
 
 def test_a_training_that_would_forget_most_of_a_model_is_refused(tmp_path):

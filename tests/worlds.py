@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 import torch
 
+from recsys_embed.cli.main import main
 from recsys_embed.config.recipes import Size, resolve_settings
 from recsys_embed.config.settings import ModelConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
@@ -120,6 +124,22 @@ def recsys(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.Compl
     )  # fmt: skip
     assert done.returncode == code, f"{args} ended with {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def recsys_here(*args: str, cwd: Path, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    """Do the same in this process, which takes a tenth of the time."""
+    out, err, ended = io.StringIO(), io.StringIO(), 0
+    with (
+        contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+        patch.object(sys, "argv", ["recsys", *args]), patch.dict(os.environ, {"COLUMNS": "120", **env}),
+    ):  # fmt: skip
+        try:
+            main()
+        except SystemExit as stop:
+            ended = int(stop.code or 0)
+    done = subprocess.CompletedProcess(args, ended, out.getvalue(), err.getvalue())
+    assert ended == code, f"{args} ended with {ended}, not {code}\n{done.stdout}\n{done.stderr}"
     return done
 
 
