@@ -84,10 +84,24 @@ def test_a_pair_weighs_what_was_done_and_repeats_count_less_and_less():
     assert sorted(pair for pair, (_, hidden) in hide.items() if hidden) == [("a", 1), ("b", 2)]
 
 
+def test_what_does_not_count_can_hide():
+    found = log_of(SMALL, event_weights="view=1", target="purchase")
+    assert rows_of(found.ratings())["a", 1][1], "bought, though purchases are not trained on"
+    hated = log_of(SMALL, hide="dislike").ratings()
+    assert rows_of(hated)["c", 3] == (0, True) and len(hated.positives(None)) == len(hated) - 1
+    assert hated.hiding().seen().count.sum() == 1
+    both = pl.concat([SHOP, SHOP.filter(pl.col("event") == "purchase").with_columns(time=pl.col("time") + 9_000)])
+    for given in ({"event_weights": "view=1,cart=3"}, {"hide": "cart"}):
+        config = DataConfig(event_col="event", target="purchase", split="time", **given)
+        (_, valid, test), _ = EventLog.from_frame(both.sort("time"), config).split(config)
+        assert len(valid) and len(test)
+        check_no_leakage(valid, test, "valid", "test")
+
+
 def test_types_that_do_not_count_are_named(caplog):
     with caplog.at_level("WARNING"):
         found = log_of(SMALL)
-    assert "1 events 'dislike' are not trained on" in caplog.text and "negative" in caplog.text
+    assert "1 events 'dislike' are not trained on: the name says no" in caplog.text
     assert {t.name: t.weight for t in found.types} == {"view": 1, "cart": 1, "purchase": 1, "dislike": 0}
     caplog.clear()
     with caplog.at_level("WARNING"):
@@ -202,8 +216,10 @@ def test_a_training_from_a_file(tmp_path):
     later = SHOP.filter(pl.col("time") >= SHOP["time"].quantile(0.95))
     later.write_csv(tmp_path / "later.csv")
     given = "--model", str(tmp_path / "m"), "--test", str(tmp_path / "later.csv"), "--json"
-    purchases = later.filter(pl.col("event") == "purchase").height
-    assert 0 < json.loads(invoke("evaluate", *given))["metrics"]["rows"] <= purchases
+    purchases = later.filter(pl.col("event") == "purchase")
+    assert 0 < json.loads(invoke("evaluate", *given))["metrics"]["rows"] <= purchases.height
+    purchases.write_csv(tmp_path / "later.csv")
+    assert json.loads(invoke("evaluate", *given))["metrics"]["rows"] > 0, "a file without views too"
     columns = ["--event-col", "event", "--target", "purchase"]
     assert "purchase" in json.loads(invoke("data", "check", "--dataset", str(file), *columns, "--json"))["events"]
     named = SHOP.rename({"event": "event_type"})
@@ -231,7 +247,7 @@ def test_what_is_not_there_is_said_in_one_line(given, said):
 @pytest.mark.parametrize(
     "given",
     [{"event_weights": "view"}, {"event_weights": "view=x"}, {"event_weights": "view=-1"}, {"event_weights": "=2"},
-     {"shared_ids": True}, {"rating_col": "r"}],
+     {"event_weights": "view=1,view=2"}, {"event_weights": ""}, {"shared_ids": True}, {"rating_col": "r"}],
 )  # fmt: skip
 def test_settings_that_cannot_be_are_refused(given):
     with pytest.raises(SettingError):

@@ -217,7 +217,7 @@ def test_an_event_counts_in_the_trend_at_once_and_after_a_restart(timed_model, t
 def test_an_event_that_the_model_was_fitted_on_counts_once(timed_model, tmp_path):
     state = Recommender.load(timed_model).state
     store = EventStore(tmp_path / "events.db")
-    body = [Event("0", "0"), Event("0", "20"), Event("new", "0")]
+    body = [Event("0", "0"), Event("0", "20"), Event("new", "0"), Event("new", "0"), Event("new", "unknown")]
     store.append(body).result()
     for created, counted in ((0.0, 3), (time.time() + 60, 2)):  # (user 0, item 0) is a training rating
         trend = TrendOfEvents(state, store, created).state().trend
@@ -225,3 +225,26 @@ def test_an_event_that_the_model_was_fitted_on_counts_once(timed_model, tmp_path
         base = state.trend.recent.sum() * 0.5 ** ((at - state.trend.time) / 86_400 / 10)
         assert trend.recent.sum() - base == pytest.approx(counted, rel=1e-3)
     store.close()
+
+
+def test_a_wrong_clock_does_not_end_the_trend(timed_model, tmp_path):
+    state, store = Recommender.load(timed_model).state, EventStore(tmp_path / "events.db")
+    store.append([Event("a", "7", timestamp=int(time.time() * 1000)), Event("b", "8", timestamp=-5)]).result()
+    store.append([Event("c", "9")]).result()
+    trend = TrendOfEvents(state, store, 0.0).state().trend
+    assert trend.time <= time.time() + 1
+    assert trend.recent[state.items.row(7)] == pytest.approx(trend.recent[state.items.row(9)], rel=1e-3)
+    store.close()
+
+
+def test_what_one_process_deletes_no_process_counts(timed_model, tmp_path):
+    state = Recommender.load(timed_model).state
+    stores = [EventStore(tmp_path / "events.db") for _ in range(2)]
+    counts = [TrendOfEvents(state, store, 0.0) for store in stores]
+    stores[0].append([Event(f"u{n}", "7") for n in range(20)]).result()
+    assert [count.state().trend.recent[state.items.row(7)] > 19 for count in counts] == [True, True]
+    assert stores[0].delete_of("u3") == 1 and stores[0].delete_of("nobody") == 0
+    recent = [count.state().trend.recent[state.items.row(7)] for count in counts]
+    assert 18.9 < recent[0] < 19.1 and recent[0] == pytest.approx(recent[1], rel=1e-6)
+    for store in stores:
+        store.close()

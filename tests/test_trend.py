@@ -1,5 +1,6 @@
 """The trend: popularity with a half-life, what it adds to scores, how it is chosen, and that nothing else changes."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,13 +16,14 @@ from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.config.settings import DataConfig, RunConfig
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.splits import split_random, split_time
+from recsys_embed.data.splits import split_leave_last, split_random, split_time
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.evaluation.evaluate import evaluate
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.models.popularity import popularity_scores
 from recsys_embed.models.trend import Trend
 from recsys_embed.recommender import Recommender
+from recsys_embed.retrieval import approximate
 from recsys_embed.training.trend import choose_half_life
 
 DAY = 86_400
@@ -79,7 +81,8 @@ def test_a_trend_is_the_same_in_one_go_and_in_steps_of_any_order(seed, half_life
 
 def test_growth_is_what_is_new():
     counts = np.array([100, 100, 50, 0, 1])
-    trend = Trend(np.array([30.0, 10.0, 10.0, 0.0, 0.2]), 0.0, 7.0, 2.0)
+    recent = np.array([30.0, 10.0, 10.0, 0.0, 0.2])
+    trend = Trend(recent, 0.0, 7.0, 2.0, recent)
     growth = trend.growth(counts)
     assert growth[0] > 0 > growth[1] and growth[3] == 0
     assert abs(growth[2]) < 0.05 and abs(growth[4]) < 0.1  # as many as its share of all ratings is
@@ -88,9 +91,23 @@ def test_growth_is_what_is_new():
     np.testing.assert_allclose(growth, np.log((trend.recent + 0.3) / (expected + 0.3)), rtol=1e-5)
     order = np.argsort(-trend.popularity(counts), kind="stable")
     assert order.tolist() == [0, 1, 2, 4, 3]  # lately, then ever
-    everything = Trend(counts * 0.25, 0.0, 7.0)  # nothing is new
+    everything = Trend(counts * 0.25, 0.0, 7.0, 1.0, counts * 0.25)  # nothing is new
     np.testing.assert_allclose(everything.growth(counts), 0, atol=1e-6)
     np.testing.assert_allclose(everything.popularity(counts), popularity_scores(counts), rtol=1e-5)
+
+
+def test_a_few_ratings_after_a_gap_do_not_decide_all():
+    counts, recent = np.array([50, 40, 30, 20]), np.array([10.0, 6.0, 4.0, 2.0])
+    trend = Trend(recent, 0.0, 1.0, 1.0, recent)
+    late = trend.with_ratings(np.array([3]), np.array([30 * DAY]))
+    assert late.recent.sum() == pytest.approx(1, abs=1e-6)
+    order = np.argsort(-late.popularity(counts)).tolist()
+    assert order == [0, 1, 3, 2], "half of what was popular is still there: 4.5, 2.7, 1.9 and 1.8 of 11"
+    assert late.growth(counts)[3] > trend.growth(counts)[3]
+    silent = replace(late, recent=late.recent * 0)
+    np.testing.assert_allclose(silent.popularity(counts), trend.popularity(counts), rtol=1e-5)
+    many = trend.with_ratings(np.full(11, 3), np.full(11, 30 * DAY))
+    assert np.argsort(-many.popularity(counts))[0] == 3, "and as many as that are enough"
 
 
 def test_the_half_life_is_that_under_which_later_ratings_are_likely():
@@ -119,6 +136,7 @@ def test_scores_are_those_of_the_model_and_the_trend(fitted):
         assert score == found.score and sum(found.components.values()) == pytest.approx(score, abs=1e-4)
         assert found.components["trend"] == pytest.approx(float(state.trend_scores[row]))
         predicted = fitted.predict(state.users.ids(users[:1])[0], item)
+        assert not found.hidden
         assert float(predicted[0]) == pytest.approx(score, abs=1e-4)
 
 
@@ -130,6 +148,8 @@ def test_who_has_no_history_gets_what_is_popular_lately(fitted):
     wanted = state.items.ids(np.argsort(-state.trend.popularity(state.item_counts), kind="stable")[:7]).to_list()
     anonymous = Recommender.of(state).recommend_for([], 7)["item_id"].to_list()
     assert fitted.recommend(user, 7)["item_id"].to_list() == wanted == anonymous
+    for item, score in fitted.recommend(user, 7).select("item_id", "score").rows():
+        assert float(fitted.predict(user, item)[0]) == pytest.approx(score)
     batch = fitted.recommend([user, state.users.ids(np.flatnonzero(state.seen.count)[:1])[0]], 7)
     assert batch["item_id"].to_list()[:7] == wanted != batch["item_id"].to_list()[7:]
     block, ranked = next(state.ranker.top_k(np.sort(np.append(new[:2], 0)), 7, state.excluded))
@@ -157,8 +177,10 @@ def test_new_ratings_count_in_the_trend(fitted):
     for start in range(0, frame.height, 100):
         steps.update(frame[start : start + 100])
     np.testing.assert_allclose(steps.state.trend.recent, at_once.state.trend.recent, rtol=1e-9)
-    known = SPLIT.valid.take(state.item_counts[SPLIT.valid.item] >= 0)
-    np.testing.assert_allclose(at_once.state.trend.recent, by_hand(TRAINED.concat(known), 10), rtol=1e-9)
+    np.testing.assert_allclose(at_once.state.trend.recent, by_hand(TRAINED.concat(SPLIT.valid), 10), rtol=1e-9)
+    future = Recommender.of(state)
+    future.update(pl.DataFrame({"user": [1], "item": [int(state.items.series[0])], "time": [9_999_999_999]}))
+    assert future.state.trend.time <= time.time() + 1, "nothing comes from the future"
     untimed = Recommender.of(state)
     untimed.update(frame.drop("timestamp"))
     assert untimed.state.trend.time == state.trend.time
@@ -186,16 +208,18 @@ def test_another_trend_leaves_all_else_as_it_is(fitted):
     assert moved.popularity[3] > state.popularity[3] and moved.trend_scores[3] > state.trend_scores[3]
 
 
-def test_an_approximate_index_follows_the_trend(fitted):
+def test_an_approximate_index_follows_the_trend(fitted, monkeypatch):
+    monkeypatch.setattr(approximate, "_FEW", 0)  # no search scores all items
     state = fitted.state.with_index("approximate")
-    other = state.trend.with_ratings(np.array([3] * 50), np.full(50, state.trend.time))
-    moved = state.with_trend(other)
+    later = np.full(60, state.trend.time + DAY)
+    moved = state.with_trend(state.trend.with_ratings(np.repeat([3, 7, 11], 20), later))
     assert moved.index.candidates is state.index.candidates
-    user = np.flatnonzero(state.seen.count)[:1]
-    exact = moved.with_index("exact")
-    for s in (moved, exact):
-        scores, rows = s.index.search(s.model.queries(user), 5, None, s.excluded.pairs_of(user))
-        np.testing.assert_allclose(scores[0], s.scorer.score(s.model.queries(user), rows[0])[0], rtol=1e-5)
+    users = np.flatnonzero(state.seen.count)[:50]
+    excluded = moved.excluded.pairs_of(users)
+    for s in (state, moved):
+        assert s.index.recall(s.model.queries(users), 10, exclude=excluded) > 0.9
+        scores, rows = s.index.search(s.model.queries(users[:1]), 5, None, s.excluded.pairs_of(users[:1]))
+        np.testing.assert_allclose(scores[0], s.scorer.score(s.model.queries(users[:1]), rows[0])[0], rtol=1e-5)
 
 
 def test_items_that_are_added_have_no_trend():
@@ -247,6 +271,16 @@ def test_a_trend_that_cannot_be_is_refused():
     run = RunConfig(track=False, baselines=False)
     with pytest.raises(SettingError, match="--split time"):
         run_experiment(DataConfig(), replace(model, half_life=None), train, run, dataset=Dataset(RATINGS, None))
+
+
+def test_events_of_one_second_keep_their_order():
+    times = np.array([900, 100, 500, 300]) + 1_700_000_000_000
+    frame = pl.DataFrame({"user": [1] * 4, "item": [1, 2, 3, 4], "time": times})
+    for column in (pl.col("time"), pl.col("time").cast(pl.String), pl.from_epoch("time", time_unit="ms")):
+        ratings = Ratings.from_frame(frame.with_columns(time=column))
+        assert ratings.items.ids(split_leave_last(ratings).test.item).to_list() == [1]
+    twice = pl.DataFrame({"user": [1, 1], "item": [1, 1], "rating": [5, 1], "time": times[:2]})
+    assert Ratings.from_frame(twice).value.tolist() == [5]
 
 
 def test_whatever_a_time_is_written_in_the_answers_are_the_same():

@@ -53,7 +53,8 @@ def test_lengths(text, seconds):
 @pytest.mark.parametrize(
     "given",
     [{"windows": 0}, {"windows": 2, "split": "random"}, {"window": "7d", "split": "random"}, {"window": "7"},
-     {"window": "0d"}, {"window": "week"}, {"windows": 9}, {"windows": 2, "test": "t.csv"}],
+     {"window": "0d"}, {"window": "week"}, {"windows": 9}, {"windows": 2, "test": "t.csv"},
+     {"windows": 2, "test_share": 0.0}],
 )  # fmt: skip
 def test_windows_that_cannot_be_are_refused(given):
     with pytest.raises(SettingError):
@@ -62,7 +63,7 @@ def test_windows_that_cannot_be_are_refused(given):
 
 def test_windows_that_reach_back_too_far_say_so():
     data = DataConfig(split="time", windows=30, window="10d")
-    with pytest.raises(DataError, match="training ratings"):
+    with pytest.raises(DataError, match="the data are from"):
         prepare(data, 0, ContentConfig(), DATA).window(29)
 
 
@@ -92,7 +93,7 @@ def test_a_training_reports_all_windows_and_keeps_the_newest(tmp_path):
     for name in ("popularity", "recent_popularity", "ease"):
         assert each[-1][name] == report["metrics"]["baselines"][name]["ndcg_at_10"]
         assert windows["mean"][name] == pytest.approx(np.mean([row[name] for row in each]))
-        assert windows["differences"][name]["users"] <= sum(row["users"] for row in each)
+        assert max(row["users"] for row in each) < windows["differences"][name]["users"] < len(RATINGS.users)
     groups = [report["metrics"][name] for name in ("known_users", "new_users")]
     users, values = zip(*((g["users"], g["ndcg_at_10"]["this model"]) for g in groups), strict=True)
     assert sum(users) == report["metrics"]["test"]["users"]
@@ -106,3 +107,19 @@ def test_the_command_prints_them(tmp_path):
     assert done.exit_code == 0, done.output
     for text in ("ndcg_at_10 in 2 windows", "in all windows against popularity", "users without a rating in training"):
         assert text in done.output
+
+
+def test_each_window_chooses_its_own_weights(monkeypatch):
+    chosen = []
+
+    def choose(log, data, window):
+        chosen.append(window)
+        return {"view": 1.0 + window}
+
+    monkeypatch.setattr("recsys_embed.experiment.prepare.choose_event_weights", choose)
+    frame = RATINGS.frame().rename({"timestamp": "time"}).with_columns(event=pl.lit("view"))
+    config = DataConfig(split="time", windows=3, event_col="event", event_weights="auto")
+    log = EventLog.from_frame(frame, config)
+    prepared = prepare(config, 0, ContentConfig(), Dataset(log.ratings(), None, log=log))
+    weights = [prepared.window(n).dataset.log.types[0].weight for n in (2, 1)]
+    assert chosen == [0, 2, 1] and weights == [3, 2]

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_embed.answering.exclusions import excluded_rows
 from recsys_embed.answering.profile import UserProfile
 from recsys_embed.answering.rank import scores_of
+from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.models.base import OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
@@ -36,7 +38,7 @@ class Explanation:
         listed, "vector" for the user's individual vector) they add up to collaborative and text. For the kind
         "nearest", the value is the cosine.
     common_tokens: {"column", "token", "items"}, tokens that describe the item and this many items of the user.
-    seen: whether the item is already in the user's history.
+    seen: whether the item is already in the user's history. hidden: whether the user's lists leave it out.
     """
 
     user: Id | None
@@ -50,6 +52,7 @@ class Explanation:
     remainder: dict[str, float] | None
     common_tokens: list[dict[str, Any]]
     seen: bool
+    hidden: bool
 
     def summary(self) -> dict[str, Any]:
         """Return the explanation as `recsys explain --json` and the service do, without the name of the model."""
@@ -78,6 +81,7 @@ def explain(state: FittedState, profile: UserProfile, row: int, k: int = 5) -> E
         remainder=remainder,
         common_tokens=state.tokens.common(row, others, 2 * k),
         seen=len(others) < len(profile.history),
+        hidden=bool(np.isin(row, excluded_rows(state, profile, RecommendRequest()))),
     )
 
 

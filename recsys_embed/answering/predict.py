@@ -21,7 +21,9 @@ def predict(state: FittedState, users: Id | Iterable[Id], items: Id | Iterable[I
     rows = rows_of(state.users, users), rows_of(state.items, items)
     if len(rows[0]) != len(rows[1]):
         raise SettingError(f"predict takes one item per user; it was given {len(rows[0])} and {len(rows[1])}")
-    return state.scorer.predict(*rows)
+    predictions = state.scorer.predict(*rows)
+    known = state.is_known(rows[0])
+    return predictions if known.all() else np.where(known, predictions, state.popularity[rows[1]])
 
 
 def is_seen(state: FittedState, ratings: Ratings) -> Mask:

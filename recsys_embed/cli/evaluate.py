@@ -100,6 +100,7 @@ def _test_ratings(
 ) -> tuple[Ratings, str]:
     """Return the test ratings that the options name, by default those of the model's own split, and their source."""
     from recsys_embed.answering.predict import is_seen
+    from recsys_embed.evaluation.evaluate import without_hidden
     from recsys_embed.sources.load import load_dataset
 
     data = dataclasses.replace(_data_config(recommender), offline=offline)
@@ -108,8 +109,9 @@ def _test_ratings(
     if dataset is not None:
         data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
     if test is not None:
-        loaded = load_dataset(test, dataclasses.replace(data, dataset=test, valid=None, test=None))
-        ratings = loaded.ratings if loaded.log is None else loaded.log.targets()
+        plain: dict[str, Any] = dict.fromkeys(("valid", "test", "weight_col", "event_weights", "hide"))
+        loaded = load_dataset(test, dataclasses.replace(data, dataset=test, **plain))
+        ratings = loaded.ratings if loaded.log is None else without_hidden(recommender, loaded.log.targets())
     else:
         ratings = load_dataset(data.dataset, data).split(data).test
         if "continued" in recommender.metadata:  # pairs that the warm start's model had seen went to training

@@ -20,6 +20,7 @@ _PART_MEANINGS = {
     "collaborative": "what the vectors have in common, learned from ratings",
     "neighbours": "what the user's items add to it, learned from which items are rated together",
     "text": "what they have in common through the item's content",
+    "trend": "the item is rated more, or less, lately than before: the same for all users",
     "mlp": "the MLP's output for both vectors, which has no parts",
     "item_bias": "the item's bias: the same for all users",
     "user_bias": "the user's bias: the same for all items",
@@ -62,7 +63,8 @@ def explain(
     whom = f"user {explanation.user}" if user is not None else "a new user"
     echo(f"{explanation.item} {explanation.title}, for {whom}: {_score_text(explanation)}   model {folder}")
     if explanation.seen:
-        echo("the user has this item already: lists leave it out")
+        lists = "leave it out" if explanation.hidden else "may hold it all the same"
+        echo(f"the user has this item already: lists {lists}")
     rows = [
         [name.replace("_", " "), f"{explanation.components[name]:+.3f}", meaning]
         for name, meaning in _PART_MEANINGS.items()

@@ -198,17 +198,26 @@ def user_fields(request: RecommendRequest) -> dict[str, Any]:
     return fields | ({"likes": request.likes} if request.likes or "user" not in fields else {})
 
 
+# What an anonymous user gets, by whether the model has no trend.
+_POPULAR = {
+    True: "no history: the items with most ratings come first",
+    False: "no history: what is popular lately comes first",
+}
+
+
 def _describe_user(recommender: Recommender, request: RecommendRequest) -> tuple[str, str, str]:
     """Return texts for people: whom an answer is for, their history, and what relates them to its items."""
     feedback = _feedback_texts(recommender, request)
     if request.user is None and not feedback:
-        return "an anonymous user", "no history: the items with most ratings come first", "they like"
+        return "an anonymous user", _POPULAR[recommender.state.trend is None], "they like"
     if request.user is None:
         return "a new user", "; ".join(feedback), "they like"
     row = int(recommender.users.rows([request.user])[0])
     n_seen, n_held_out = len(recommender.seen[row]), len(recommender.held_out[row])
+    n_hidden = n_seen if recommender.state.hidden_items is None else len(recommender.state.hidden_items[row])
     what = "neighbours" if recommender.is_graph else "rated items"
-    history = f"history: {n_seen:,} {what}, {'shown too' if request.include_seen else 'hidden'}"
+    hidden = "hidden" if n_hidden == n_seen else f"{n_hidden:,} of them hidden"
+    history = f"history: {n_seen:,} {what}, {'shown too' if request.include_seen else hidden}"
     if n_held_out:
         history += f"; {n_held_out:,} more were held out for test and "
         history += "are hidden" if request.hide_test else "may appear (--hide-test)"

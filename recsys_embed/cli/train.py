@@ -39,17 +39,19 @@ def train(
     if metrics["test"]:
         test = metrics["test"]
         drawn = f" drawn from {test['drawn_from']:,} (--evaluate-all takes all)" if "drawn_from" in test else ""
-        echo(f"test, {test['users']:,} users{drawn} (all rated items are ranked, except the user's training items)")
+        newest = " in the newest window" if metrics.get("windows") else ""
+        users = f"test, {test['users']:,} users{drawn}{newest}"
+        echo(f"{users} (all rated items are ranked, except the user's training items)")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _print_verdict(metrics["baselines"], report["settings"]["model_family"])
         _print_liked(metrics)
         _print_by_history(metrics)
-        _print_windows(metrics)
         is_random = settings["split"] == "random" and not (settings["valid"] or settings["test"])
         if is_random and "recent_popularity" in metrics["baselines"]:
             echo("the ratings have times; a random split flatters: --split time measures lists of tomorrow", dim=True)
         if metrics.get("cold"):
             print_cold(metrics["cold"])
+    _print_windows(metrics)
     if settings["model_family"] in ("neighbours", "ease", "both"):
         echo(f"scores come from {describe_share(settings['model_family'], settings['blend'])}")
     echo(

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from recsys_embed.config.fields import check, check_choices, parse_names
+from recsys_embed.config.fields import check, check_choices, flag, parse_names
 
 SplitName = Literal["random", "leave-last", "time", "cold-items"]
 ScorerName = Literal["dot", "mlp"]
@@ -79,20 +79,29 @@ class DataConfig:
             check(value is None or math.isfinite(value), name, value, "a number")
         check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
         self.weights_of_events, self.window_seconds  # noqa: B018
+        self._check_windows()
+        options = {name: getattr(self, name) for name in ("event_col", "event_weights", "target", "hide")}
+        apart = ("shared_ids", "valid", "test", "extra_ratings", "weight_col", "rating_col")
+        for other in apart if self.is_event_log else ():
+            given = next(option for option, value in options.items() if value is not None)
+            check(not getattr(self, other), given, f"one with {flag(other)}", "without it: an event log goes without")
+
+    def _check_windows(self) -> None:
         check(self.windows >= 1, "windows", self.windows, "at least 1")
-        rolling = self.windows > 1 or self.window is not None
-        check(not rolling or self.split == "time", "split", f"{self.split} with windows", "time")
-        check(self.windows == 1 or not self.test, "windows", f"{self.windows} with --test", "1")
+        if self.windows == 1 and self.window is None:
+            return
+        option = "windows" if self.windows > 1 else "window"
+        check(self.split == "time", option, f"one with --split {self.split}", "with --split time")
+        held_out_files = bool(self.valid or self.test)
+        check(not held_out_files, option, "one with --valid or --test", "without files of held-out ratings")
+        check(self.test_share > 0, "test_share", f"0 with --{option}", "above 0")
         total = self.valid_share + self.windows * self.test_share
         check(bool(self.window) or total < 1, "valid_share + windows x test_share", f"{total:g}", "below 1")
-        apart = self.shared_ids or self.valid or self.test or self.extra_ratings or self.weight_col or self.rating_col
-        other = "--shared-ids, --valid, --test, --extra-ratings, --weight-col or --rating-col"
-        check(not (self.is_event_log and apart), "event_col", f"a column, with {other}", "without these")
 
     @property
     def is_event_log(self) -> bool:
         """Whether the data are events of several types."""
-        return any((self.event_col, self.event_weights, self.target, self.hide))
+        return any(option is not None for option in (self.event_col, self.event_weights, self.target, self.hide))
 
     @property
     def window_seconds(self) -> int | None:
@@ -108,14 +117,16 @@ class DataConfig:
         """The weights of event types, by name; None if they are not given one by one."""
         if self.event_weights in (None, AUTO):
             return None
-        weights = {}
+        weights: dict[str, float] = {}
+        seen: set[str] = set()
         for pair in (self.event_weights or "").split(","):
             name, equals, value = pair.rpartition("=")
             try:
                 weights[name.strip()] = float(value)
             except ValueError:
                 equals = ""
-            valid = equals and name.strip() and 0 <= weights[name.strip()] < math.inf
+            valid = equals and name.strip() and 0 <= weights[name.strip()] < math.inf and name.strip() not in seen
+            seen.add(name.strip())
             check(bool(valid), "event_weights", self.event_weights, "auto, or weights from 0 up: view=1,purchase=10")
         return weights
 

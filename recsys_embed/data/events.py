@@ -15,12 +15,15 @@ from recsys_embed.data.columns import find_columns
 from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, stable_argsort
-from recsys_embed.data.splits import Split, split_leave_last, split_random, time_cuts
+from recsys_embed.data.splits import Split, check_span, split_leave_last, split_random, time_cuts
 from recsys_embed.data.values import parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
 log = logging.getLogger("recsys_embed")
+
+# The users and the items of some events, as rows [n].
+Pairs = tuple[Rows, Rows]
 
 # Types that say that an item is not wanted. They are left out of the training unless they are given a weight.
 NEGATIVE_TYPES = {"dislike", "downvote", "hide", "not_interested", "refund", "remove", "remove_from_cart", "return",
@@ -122,23 +125,32 @@ class EventLog:
         return np.array(values)[self.event]
 
     def ratings(self) -> Ratings:
-        """Return one row for each user and item with an event that counts: its weight, and the time of the last one.
+        """Return one row for each user and item with an event that counts or hides.
+
+        It has a weight, 0 if no event counts, and the time of the last event that does.
 
         weight = sum over the types of (weight of the type) x (1 + log(number of such events)): repeats count, each of
         them less. `hidden` says whether one of the events hides the item.
         """
-        counting = self.take(self._of_types([t.weight > 0 for t in self.types]))
-        weights = np.array([t.weight for t in self.types])
-        frame = pl.DataFrame({"user": counting.user, "item": counting.item, "event": counting.event})
-        frame = frame.with_columns(hides=pl.Series(counting._of_types([t.hides for t in self.types]), dtype=pl.Boolean))
-        frame = frame.with_columns(time=pl.lit(0) if counting.time is None else pl.Series(counting.time))
-        by_type = frame.group_by("user", "item", "event", maintain_order=True).agg(
-            pl.len().alias("count"), pl.col("hides").any(), pl.col("time").max()
+        frame = pl.DataFrame({"user": self.user, "item": self.item, "event": self.event})
+        frame = frame.with_columns(time=pl.lit(0) if self.time is None else pl.Series(self.time))
+        by_type = frame.group_by("user", "item", "event", maintain_order=True).agg(pl.len(), pl.col("time").max())
+        of_type = by_type["event"].to_numpy()
+        weight, hides = (
+            np.array([t.weight for t in self.types])[of_type],
+            np.array([t.hides for t in self.types])[of_type],
         )
-        amount = pl.Series(weights[by_type["event"].to_numpy()]) * (1 + by_type["count"].log())
-        pairs = by_type.with_columns(weight=amount).group_by("user", "item", maintain_order=True).agg(
-            pl.col("weight").sum().cast(pl.Float32), pl.col("hides").any(), pl.col("time").max()
-        )  # fmt: skip
+        pairs = (
+            by_type.with_columns(
+                weight=pl.Series(weight) * (1 + pl.col("len").log()),
+                hides=pl.Series(hides),
+                time=pl.when(pl.Series(weight > 0)).then(pl.col("time")),
+            )
+            .group_by("user", "item", maintain_order=True)
+            .agg(pl.col("weight").sum().cast(pl.Float32), pl.col("hides").any(), pl.col("time").max())
+            .filter((pl.col("weight") > 0) | pl.col("hides"))
+            .with_columns(pl.col("time").fill_null(0))
+        )
         return Ratings(
             self.users, self.items, pairs["user"].to_numpy(), pairs["item"].to_numpy(),
             np.ones(pairs.height, np.float32), None if self.time is None else pairs["time"].to_numpy(),
@@ -182,16 +194,26 @@ class EventLog:
         if self.time is None:
             raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
         cuts = time_cuts(self.time, config.valid_share, config.test_share, window, config.window_seconds)
-        train, both = self.take(self.time < cuts.valid).ratings(), self.take(self.time < cuts.test).ratings()
+        before, both = self.take(self.time < cuts.valid), self.take(self.time < cuts.test)
+        train = before.ratings()
+        check_span(self.time, len(train))
         valid = self.take((self.time >= cuts.valid) & (self.time < cuts.test)).targets()
+        valid = _without(valid, before._hiding_pairs())
         tested = self.take((self.time >= cuts.test) & (self.time < cuts.end)).targets()
-        return Split(train, _not_hidden(valid, train), _not_hidden(tested, both)), both
+        tested = _without(tested, both._hiding_pairs(), (valid.user, valid.item))
+        return Split(train, valid, tested), both.ratings()
+
+    def _hiding_pairs(self) -> Pairs:
+        """Return the users and items of the events that hide, whether they count in training or not."""
+        hides = self._of_types([t.hides for t in self.types])
+        return self.user[hides], self.item[hides]
 
 
-def _not_hidden(rows: Ratings, earlier: Ratings) -> Ratings:
-    """Return the rows of items that earlier ones do not hide from the user."""
-    width, hidden = len(rows.items), earlier.hiding()
-    return rows.take(~np.isin(pair_keys(rows.user, rows.item, width), pair_keys(hidden.user, hidden.item, width)))
+def _without(rows: Ratings, *pairs: Pairs) -> Ratings:
+    """Return the rows without those of some (user, item) pairs."""
+    width = len(rows.items)
+    left_out = np.concatenate([pair_keys(user, item, width) for user, item in pairs])
+    return rows.take(~np.isin(pair_keys(rows.user, rows.item, width), left_out))
 
 
 def event_types(found: dict[str, int], config: DataConfig) -> tuple[EventType, ...]:
@@ -211,10 +233,12 @@ def event_types(found: dict[str, int], config: DataConfig) -> tuple[EventType, .
     for name, count in found.items():
         weight = weights.get(name, 0.0) if weights else float(name.lower() not in NEGATIVE_TYPES)
         if not weight and name not in (weights or ()):
-            how = "" if weights else "; it sounds like a negative one"
-            log.warning(
-                "%s events %r are not trained on: --event-weights gives them no weight%s", f"{count:,}", name, how
+            why = (
+                "--event-weights gives them no weight"
+                if weights
+                else "the name says no; --event-weights may count them"
             )
+            log.warning("%s events %r are not trained on: %s", f"{count:,}", name, why)
         is_target = name in targets if targets else weight > 0
         types.append(EventType(name, weight, is_target, name in hiding if hiding else is_target))
     if not any(t.weight > 0 for t in types):

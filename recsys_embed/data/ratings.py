@@ -16,7 +16,7 @@ from recsys_embed.data.columns import as_polars, find_columns
 from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
 from recsys_embed.data.user_items import UserItems
-from recsys_embed.data.values import parse_times, parse_values, parse_weights
+from recsys_embed.data.values import by_part_of_second, parse_times, parse_values, parse_weights
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
@@ -37,9 +37,9 @@ class Ratings:
     """Ratings of items by users: each row is one (user, item) pair, and no pair has more than one row.
 
     users, items: the vocabularies. user, item: rows of these, int64 [n]. value: float32 [n], 1.0 if the data has no
-    ratings. time: int64 [n], seconds since 1970, or None. weight: float32 [n], above 0, how much each row counts in
-    training, or None for all alike. hidden: bool [n], whether the user's lists leave the item out, or None: they do.
-    n_duplicates: rows that were dropped as duplicates.
+    ratings. time: int64 [n], seconds since 1970, or None. weight: float32 [n], how much each row counts in training, or
+    None for all alike; rows of weight 0 only hide. hidden: bool [n], whether the user's lists leave the item out, or
+    None: they do. n_duplicates: rows that were dropped as duplicates.
     For a graph both vocabularies are the same object (see `is_graph`), and each edge has two rows, (a, b) and (b, a).
     """
 
@@ -100,6 +100,8 @@ class Ratings:
         users, items = vocabs or _build_vocabs(ids, shared_ids)
         rows = {"user": pl.Series(users.rows(ids[0])), "item": pl.Series(items.rows(ids[1]))}
         table = pl.DataFrame({**rows, **_parse_columns(data, names, row_label)})
+        if "time" in names and (order := by_part_of_second(data[names["time"]])) is not None:
+            table = table[order]  # so that events of one second keep their order
         table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
         if shared_ids:
             table = _mirror_edges(table)
@@ -165,7 +167,9 @@ class Ratings:
         return value if self.weight is None else value * self.weight
 
     def positives(self, threshold: float | None) -> Ratings:
-        """Return the ratings of at least the threshold, or all of them if it is None."""
+        """Return the ratings of at least the threshold, or all of them if it is None, without rows of weight 0."""
+        if self.weight is not None and not self.weight.all():
+            return self.take(self.weight > 0).positives(threshold)
         return self if threshold is None else self.take(self.value >= threshold)
 
     def concat(self, other: Ratings) -> Ratings:

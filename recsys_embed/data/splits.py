@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -154,6 +155,16 @@ def time_cuts(times: Rows, valid: float, test: float, window: int = 0, seconds: 
     return Cuts(at(valid + (window + 1) * test), at((window + 1) * test), at(window * test))
 
 
+def check_span(times: Rows, n_train: int) -> None:
+    """Raise DataError if a split by time leaves nothing to train on."""
+    if not n_train:
+        first, last = (datetime.datetime.fromtimestamp(int(t), datetime.UTC).date() for t in (times.min(), times.max()))
+        raise DataError(
+            f"the split by time leaves nothing before the test and validation windows to train on: the data are from "
+            f"{first} to {last}; give a shorter --window, or fewer --windows"
+        )
+
+
 def split_at(ratings: Ratings, cuts: Cuts) -> Split:
     """Split ratings at points in time, the same for all users."""
     assert ratings.time is not None
@@ -174,4 +185,6 @@ def split_time(
         raise DataError("a split by time needs times, and this data has none: name the column with --time-col")
     if not len(ratings):
         return Split(ratings, ratings, ratings)
-    return split_at(ratings, time_cuts(ratings.time, valid, test, window, seconds))
+    split = split_at(ratings, time_cuts(ratings.time, valid, test, window, seconds))
+    check_span(ratings.time, len(split.train))
+    return split

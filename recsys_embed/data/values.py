@@ -59,8 +59,24 @@ def parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
     return _in_seconds(times.cast(pl.Int64))
 
 
+def by_part_of_second(column: pl.Series) -> pl.Series | None:
+    """Return the rows of a column of times by time, where it says more than seconds do; else None."""
+    if column.dtype.is_temporal() and column.dtype != pl.Date:
+        times = column.cast(pl.Datetime("us")).dt.epoch("us")
+        return times.arg_sort() if (times % 10**6 != 0).any() else None
+    times = column.cast(pl.Float64, strict=False)
+    if times.null_count():
+        return None
+    return times.arg_sort() if _per_second(times) > 1 else None
+
+
+def _per_second(times: pl.Series) -> int:
+    """Return how many units of a column of times a second has."""
+    typical = abs(float(times.median() or 0))  # type: ignore[arg-type]
+    return next((number for limit, number in _TIME_UNITS if typical > limit), 1)
+
+
 def _in_seconds(times: pl.Series) -> pl.Series:
     """Return times in seconds, whatever part of a second they count."""
-    typical = abs(float(times.median() or 0))  # type: ignore[arg-type]
-    per_second = next((number for limit, number in _TIME_UNITS if typical > limit), 1)
+    per_second = _per_second(times)
     return times if per_second == 1 else (times / per_second).floor().cast(pl.Int64)

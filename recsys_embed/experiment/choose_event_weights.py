@@ -24,8 +24,11 @@ POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _USERS, _NEIGHBOURS = 5_000, 100
 
 
-def choose_event_weights(events: EventLog, data: DataConfig) -> dict[str, float]:
-    """Return the weights of the types, by name, under which item neighbours rank validation targets best."""
+def choose_event_weights(events: EventLog, data: DataConfig, window: int = 0) -> dict[str, float]:
+    """Return the weights of the types, by name, under which item neighbours rank validation targets best.
+
+    window: see `Dataset.split`.
+    """
     counting = [t for t in events.types if t.weight > 0]
     numbers = dict(zip((t.name for t in events.types), events.counts.tolist(), strict=True))
     most = max(numbers[t.name] for t in counting)
@@ -35,8 +38,9 @@ def choose_event_weights(events: EventLog, data: DataConfig) -> dict[str, float]
     tried = [weights for n, weights in enumerate(tried) if any(weights.values()) and weights not in tried[:n]]
     values = []
     for weights in tried:
-        (train, valid, _), _ = events.with_weights(weights).split(data)
-        values.append(_quality(train, valid.of_random_users(_USERS)) if len(valid) else 0.0)
+        (train, valid, _), _ = events.with_weights(weights).split(data, window)
+        train = train.positives(None)
+        values.append(_quality(train, valid.of_random_users(_USERS)) if len(valid) and len(train) else 0.0)
     best = tried[max(range(len(tried)), key=values.__getitem__)]
     text = ", ".join(f"{name} {weight:g}" for name, weight in best.items())
     log.info("kept: events weigh %s (validation ndcg_at_10 %.4f; all alike %.4f)", text, max(values), values[0])

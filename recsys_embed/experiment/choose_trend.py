@@ -49,7 +49,7 @@ def choose_trend(first: FittedState, split: Split, data: DataConfig, model: Mode
         if len(rows):
             states = [with_trend(first, train, half_life, t) for t in TRENDS]
             values = [rank_metrics(s.ranker, rows, seen, counts, (_LENGTH,)).metrics[_METRIC] for s in states]
-            good = as_good(values)
+            good = [n for n in as_good(values) if values[n] >= values[0]]
             best = good[len(good) // 2]
             trend, gain = TRENDS[best], f"; validation {_METRIC} of known users {values[0]:.4f} -> {values[best]:.4f}"
     log.info("kept: a trend with a half-life of %g days, weight %g%s", half_life, trend, gain)

@@ -45,9 +45,10 @@ class Prepared(NamedTuple):
 
     def window(self, number: int) -> Prepared:
         """Return the same data split at an earlier test window; see `Dataset.split`."""
-        split, both = _split(self.dataset, self.data, number)
+        dataset = _with_weights(self.dataset, self.data, number)
+        split, both = _split(dataset, self.data, number)
         _check_split(split, self.data)
-        return self._replace(split=split, both=both)
+        return self._replace(dataset=dataset, split=split, both=both)
 
     def for_warm_start(self, start: FittedState) -> Prepared:
         """Return the data for a warm start from a model: it is validated and tested on pairs the model has not seen.
@@ -56,6 +57,8 @@ class Prepared(NamedTuple):
         """
         if self.dataset.log is not None:
             raise SettingError("--warm-start does not go with an event log")
+        if self.data.windows > 1:
+            raise SettingError("--windows does not go with --warm-start: the model knows what earlier windows measure")
         check_coverage(start, self.split.train.users, self.split.train.items)
         dataset = self.dataset if self.dataset.items is not None else self.dataset._replace(items=start.table)
         return self._replace(dataset=dataset, split=_move_seen_to_train(self.split, start))
@@ -68,14 +71,20 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Datase
     """
     data = replace(data, split_seed=seed if data.split_seed is None else data.split_seed)
     dataset = dataset or load_dataset(data.dataset, data)
-    if dataset.log is not None and data.event_weights == AUTO:
-        log_of_events = dataset.log.with_weights(choose_event_weights(dataset.log, data))
-        dataset = dataset._replace(log=log_of_events, ratings=log_of_events.ratings())
+    dataset = _with_weights(dataset, data)
     dataset = dataset.with_unrated_items() if content.any else dataset
     split, both = _split(dataset, data)
     _check_split(split, data)
     _log_sizes(dataset, split, data)
     return Prepared(data, dataset, split, _encode_content(dataset, data, content), both)
+
+
+def _with_weights(dataset: Dataset, data: DataConfig, window: int = 0) -> Dataset:
+    """Return a data set whose events have the weights that validation chooses, if it is to."""
+    if dataset.log is None or data.event_weights != AUTO:
+        return dataset
+    events = dataset.log.with_weights(choose_event_weights(dataset.log, data, window))
+    return dataset._replace(log=events, ratings=events.ratings())
 
 
 def _split(dataset: Dataset, data: DataConfig, window: int = 0) -> tuple[Split, Ratings | None]:

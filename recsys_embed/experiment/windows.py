@@ -41,11 +41,11 @@ def windows_report(prepared: Prepared, earlier: Sequence[TrainingReport], newest
     each: the span, the users and the NDCG@10 by name of every window. mean: over windows. differences: of the model to
     each baseline, user by user; a user of several windows counts once, with the mean over them.
     """
-    if not earlier or newest.test is None:
-        return {}
     newest.metrics["span"] = _span(prepared)
     measured = [report for report in (*earlier, newest) if report.test is not None]
-    names = [name for name in newest.baselines if all(name in report.baselines for report in measured)]
+    if not earlier or not measured:
+        return {}
+    names = [name for name in measured[-1].baselines if all(name in report.baselines for report in measured)]
     each = [
         {"span": report.metrics["span"], "users": report.test.users, **_values(report, names)}
         for report in measured

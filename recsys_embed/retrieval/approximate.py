@@ -37,8 +37,11 @@ class ApproximateIndex:
 
     measured_recall = float("nan")
 
-    def __init__(self, model: VectorScorer, candidates: Candidates) -> None:
+    def __init__(self, model: VectorScorer, candidates: Candidates, promoted: Rows | None = None) -> None:
+        """Search with candidates. promoted: items, best first, that get most added to their scores: so many of them as
+        there are candidates become candidates too."""
         self.model, self.candidates, self.exact = model, candidates, ExactIndex.of(model)
+        self.promoted = np.zeros(0, np.int64) if promoted is None else promoted
         self.few = _FEW_MLP if model.layers else _FEW
 
     def __len__(self) -> int:
@@ -52,6 +55,7 @@ class ApproximateIndex:
         exclude: Pairs | None = None,
         min_recall: float = RECALL,
         make: Callable[[Any, Any], Candidates] | None = None,
+        promoted: Rows | None = None,
     ) -> ApproximateIndex:
         """Index a model's items, and raise the search effort until the target recall is reached.
 
@@ -63,7 +67,7 @@ class ApproximateIndex:
         """
         started = time.perf_counter()
         half = len(queries) // 2 if model.layers else 0
-        index = cls(model, (make or make_candidates)(model, queries[: half or 1]))
+        index = cls(model, (make or make_candidates)(model, queries[: half or 1]), promoted)
         sample = np.arange(half, len(queries))[: _MEASURED if half else None]
         queries, exclude = _select_queries(queries, exclude, sample)
         exact = index.exact.search(queries, LENGTH, None, exclude)[1]
@@ -77,10 +81,10 @@ class ApproximateIndex:
         )  # fmt: skip
         return index
 
-    def for_model(self, model: VectorScorer) -> ApproximateIndex:
-        """Return this index for a model with the same items (see `same_items`); other biases change the scores, while
-        the candidates stay."""
-        index = ApproximateIndex(model, self.candidates)
+    def for_model(self, model: VectorScorer, promoted: Rows | None = None) -> ApproximateIndex:
+        """Return this index for a model with the same items (see `same_items`); other biases change the scores and what
+        is promoted, while the candidates stay."""
+        index = ApproximateIndex(model, self.candidates, promoted)
         index.measured_recall = self.measured_recall
         return index
 
@@ -98,10 +102,12 @@ class ApproximateIndex:
         # two lets users with histories of similar length share one search.
         counts = 2 ** np.ceil(np.log2(k + self.candidates.overfetch + np.diff(edges))).astype(int)
         too_few: list[int] = []
+        promoted = self.promoted if allowed is None else self.promoted[allowed[self.promoted]]
         for count in np.unique(counts).tolist():
             lines = np.flatnonzero(counts == count)
             candidates = self.candidates.find(queries[lines], count, allowed)
             for line, candidate_rows in zip(lines.tolist(), candidates, strict=True):
+                candidate_rows = np.append(candidate_rows, promoted[:count])
                 candidate_rows = np.setdiff1d(candidate_rows, excluded[edges[line] : edges[line + 1]])
                 candidate_rows = candidate_rows[np.searchsorted(candidate_rows, 0) :]  # without -1
                 if len(candidate_rows) < k:

@@ -75,12 +75,11 @@ class EventStore:
     """The events of all processes that serve with one file.
 
     A single thread writes: it puts everything that waits into one transaction, since a transaction waits for the disk.
-    Any thread reads. deleted: how many events this process deleted. Raises DataError where the file holds something
-    else or cannot be written.
+    Any thread reads. Raises DataError where the file holds something else or cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.deleted = path, 0
+        self.path = path
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._local = threading.local()
         try:
@@ -140,9 +139,21 @@ class EventStore:
 
     def delete_of(self, user: str) -> int:
         """Delete all events of a user for good, and return how many there were."""
-        count = self._reader.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
-        self.deleted += count
+        connection = self._reader
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            count = connection.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
+            if count:  # all processes that serve with the file see that
+                connection.execute(f"PRAGMA user_version = {self.deletions() + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
         return count
+
+    def deletions(self) -> int:
+        """Return a number that changes when events are deleted."""
+        return int(self._reader.execute("PRAGMA user_version").fetchone()[0])
 
     @property
     def works(self) -> bool:

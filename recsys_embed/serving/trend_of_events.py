@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,9 @@ from recsys_embed.models.trend import Trend
 from recsys_embed.serving.event_store import EventStore, StoredEvent
 from recsys_embed.state.fitted import FittedState
 
+# From so many items on, events are counted now and then rather than with each of them.
+_MANY_ITEMS = 50_000
+
 
 class TrendOfEvents:
     """Counts the events of a store into the trend of a state, each of them once. Thread-safe.
@@ -22,21 +26,28 @@ class TrendOfEvents:
 
     def __init__(self, state: FittedState, events: EventStore, created: float) -> None:
         self.fitted, self.events, self.created = state, events, created
-        self._state, self._seq, self._deleted = state, 0, events.deleted
-        self._lock = threading.Lock()
+        self._state, self._seq, self._deleted = state, 0, events.deletions()
+        self._counted: set[int] = set()
+        self._lock, self._next = threading.Lock(), 0.0
 
     def state(self) -> FittedState:
         """Return the state with all events in its trend."""
         if self.fitted.trend is None:
             return self.fitted
-        if self.events.last_seq_of_all() > self._seq or self.events.deleted != self._deleted:
+        started = time.monotonic()
+        if started >= self._next and (
+            self.events.last_seq_of_all() > self._seq or self.events.deletions() != self._deleted
+        ):
             with self._lock:
                 self._follow()
+            # With millions of items this takes a while: no more than a tenth of the time is spent on it.
+            self._next = time.monotonic() + 10 * (time.monotonic() - started) * (len(self.fitted.items) > _MANY_ITEMS)
         return self._state
 
     def _follow(self) -> None:
-        if self.events.deleted != self._deleted:  # what a user withdrew is counted no longer
-            self._state, self._seq, self._deleted = self.fitted, 0, self.events.deleted
+        deletions = self.events.deletions()
+        if deletions != self._deleted:  # what a user withdrew is counted no longer
+            self._state, self._seq, self._deleted, self._counted = self.fitted, 0, deletions, set()
         new = self.events.since(self._seq)
         if not new:
             return
@@ -51,9 +62,20 @@ class TrendOfEvents:
         counted = items >= 0
         if threshold is not None:
             counted &= np.array([event.rating is None or event.rating >= threshold for event in new])
-        counted &= ~self._is_fitted(new, items)
-        times = np.array([event.time for event in new])
+        counted &= ~self._is_fitted(new, items) & self._is_first(new)
+        # An event is no later than its arrival, whatever clock (or unit) its sender has.
+        times = np.array([min(event.time, event.received) for event in new])
         return trend.with_ratings(items[counted], times[counted])
+
+    def _is_first(self, new: Sequence[StoredEvent]) -> NDArray[np.bool_]:
+        """Return which events are the first of their user and item: repeats count once, as in training."""
+        first = np.zeros(len(new), bool)
+        for n, event in enumerate(new):
+            pair = hash((event.user, event.item))
+            if pair not in self._counted:
+                self._counted.add(pair)
+                first[n] = True
+        return first
 
     def _is_fitted(self, new: Sequence[StoredEvent], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which events the model was fitted on."""
@@ -62,5 +84,8 @@ class TrendOfEvents:
             return old
         state, width = self.fitted, len(self.fitted.items)
         users = state.users.rows([event.user for event in new], missing="negative")
-        seen = pair_keys(*state.seen.pairs_of(np.arange(len(state.users))), width)
-        return old & (users >= 0) & (items >= 0) & np.isin(pair_keys(users, items, width), seen)
+        distinct, line = np.unique(users, return_inverse=True)
+        known = distinct[distinct >= 0]
+        position, seen = state.seen.pairs_of(known)
+        keys = pair_keys(position + int(distinct[0] < 0), seen, width)
+        return old & (users >= 0) & (items >= 0) & np.isin(pair_keys(line, items, width), keys)

@@ -103,7 +103,7 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
     ratings = [
         Ratings.from_frame(
             t.frame,
-            **names,
+            **(names if t is not tables[-1] or not config.test else names | {"weight": None}),
             duplicates=config.duplicates,
             shared_ids=config.shared_ids,
             vocabs=vocabs,

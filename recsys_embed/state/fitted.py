@@ -32,6 +32,8 @@ from recsys_embed.retrieval.fixed_order import FixedOrderIndex
 from recsys_embed.rules.compile import RuleCache
 from recsys_embed.state.content_model import ContentModel
 
+# Items that a trend makes candidates of an approximate index.
+_PROMOTED = 4096
 # Users on whose lists the recall of an approximate index is measured.
 _RECALL_USERS = 300
 # What a state computes from its trend.
@@ -222,9 +224,17 @@ class FittedState:
         users = np.random.default_rng(0).permutation(len(self.users))[:_RECALL_USERS]
         sample = self.model.queries(users), self.excluded.pairs_of(users)
         if isinstance(self.scorer, HybridModel):
-            return ApproximateIndex.of(self.scorer, *sample, make=HybridCandidates.of)
+            return ApproximateIndex.of(self.scorer, *sample, make=HybridCandidates.of, promoted=self._promoted())
         model = self.scorer if isinstance(self.scorer, EmbeddingModel) else self.embeddings
-        return ApproximateIndex.of(model, *sample)
+        return ApproximateIndex.of(model, *sample, promoted=self._promoted())
+
+    def _promoted(self) -> Rows | None:
+        """Return the items to whose scores the trend adds most, best first."""
+        if self.trend is None:
+            return None
+        count = min(_PROMOTED, len(self.items))
+        best = np.argpartition(-self.trend_scores, count - 1)[:count]
+        return best[np.argsort(-self.trend_scores[best], kind="stable")]
 
     def with_trend(self, trend: Trend) -> FittedState:
         """Return the state with another trend. All else that was computed is kept."""
@@ -236,7 +246,7 @@ class FittedState:
         if "rules" in computed:
             vars(state)["rules"] = self.rules.with_scores(state.scorer, state.popularity)
         if isinstance(index := computed.get("index"), ApproximateIndex):
-            vars(state)["index"] = index.for_model(cast(VectorScorer, state.scorer))
+            vars(state)["index"] = index.for_model(cast(VectorScorer, state.scorer), state._promoted())
         return state
 
     def replace(self, **changes: Any) -> FittedState:
@@ -258,7 +268,7 @@ class FittedState:
         if isinstance(index, ApproximateIndex) and "cached_index" not in changes:
             old, new = (cast(VectorScorer, s.model) for s in (self, state))
             if same_items(old, new):
-                return replace(state, cached_index=index.for_model(cast(VectorScorer, state.scorer)))
+                return replace(state, cached_index=index.for_model(cast(VectorScorer, state.scorer), state._promoted()))
         return state
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,8 +28,6 @@ _USER_ITEMS = {"seen": "seen", "held_out": "held", "history_items": "made_of", "
 _CSR_KEYS = {"start": "indptr", "item": "indices"}
 # Keys of model.json that are not metadata of the state.
 _RESERVED_KEYS = ("package", "family", "shared", "content", "trend")
-# Array key of a trend's recent ratings; the rest of it is in model.json.
-_RECENT = "trend.recent"
 
 
 def save_state(state: FittedState, folder: Path) -> Path:
@@ -47,7 +45,7 @@ def save_state(state: FittedState, folder: Path) -> Path:
     header = {"package": __version__, **model_metadata, "shared": state.is_graph}
     if state.trend is not None:
         header["trend"] = {name: getattr(state.trend, name) for name in ("time", "half_life", "weight")}
-        user_items[_RECENT] = state.trend.recent
+        user_items |= {f"trend.{name}": getattr(state.trend, name) for name in ("recent", "trained")}
     if state.model.family != "embeddings":  # the default for folders without a family
         header["family"] = state.model.family
     bundle = Bundle(
@@ -89,7 +87,9 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
                 raise BundleError(f"{folder} says that users and items are the same nodes, but their ids differ")
             users = items = Vocab(table["item_id"], "node")
         counts = table["ratings"].to_numpy()
-        trend = Trend(arrays[_RECENT], **metadata["trend"]) if "trend" in metadata else None
+        trend = None
+        if "trend" in metadata:
+            trend = Trend(recent=arrays["trend.recent"], trained=arrays["trend.trained"], **metadata["trend"])
     except KeyError as missing:
         raise BundleError(f"{folder} lacks {missing}: it is not a model of this version") from None
     return FittedState(

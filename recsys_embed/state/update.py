@@ -38,7 +38,8 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
     users, rows = _with_users(state.users, ratings)
     given = _of_known_items(state, replace(ratings, users=users, user=rows[ratings.user]))
     new = _new_ratings(state, given, len(users))
-    positives = new.positives(state.positive_threshold)
+    threshold = state.positive_threshold
+    positives, unseen = new.positives(threshold), _not_among(new, state.seen.with_users(len(users)))
     metadata = copy.deepcopy(state.metadata)
     totals = metadata.setdefault("updated", {"ratings": 0, "new_users": 0})
     totals["time"] = datetime.datetime.now(datetime.UTC).isoformat()
@@ -47,12 +48,12 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
     return state.replace(
         users=users,
         model=state.model.with_users(len(users), _updated_users(state, positives)),
-        seen=state.seen.with_users(len(users)).union(new.seen()),
+        seen=state.seen.with_users(len(users)).union(unseen.seen()),
         held_out=_without_ratings(state.held_out.with_users(len(users)), new),
-        item_counts=state.item_counts + np.bincount(positives.item, minlength=len(new.items)),
+        item_counts=state.item_counts + np.bincount(unseen.positives(threshold).item, minlength=len(new.items)),
         trend=_trend(state, positives),
         metadata=metadata,
-        history_items=_history_items(state, new, len(users)),
+        history_items=_history_items(state, unseen, len(users)),
         hidden_items=_hidden_items(state, given, len(users)),
         # The fold-in stays that of the training, so that updating step by step equals updating at once.
         cached_fold_in=state.fold_in,
@@ -84,12 +85,19 @@ def _of_known_items(state: FittedState, ratings: Ratings) -> Ratings:
 
 def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
     """Return the ratings that the state has not seen yet."""
-    width = len(state.items)
-    known = pair_keys(*state.seen.with_users(users).pairs_of(np.arange(users)), width)
-    repeated = np.isin(pair_keys(ratings.user, ratings.item, width), known)
-    if repeated.any():
-        log.info("%s ratings were known already", f"{int(repeated.sum()):,}")
-    return ratings.take(~repeated)
+    known = state.seen if state.hidden_items is None else state.hidden_items
+    new = _not_among(ratings, known.with_users(users))
+    if len(new) < len(ratings):
+        log.info("%s ratings were known already", f"{len(ratings) - len(new):,}")
+    return new
+
+
+def _not_among(ratings: Ratings, items: UserItems) -> Ratings:
+    """Return the ratings of items that their users do not have among these."""
+    users, width = np.unique(ratings.user), len(ratings.items)
+    position, rows = items.pairs_of(users)
+    known = pair_keys(users[position], rows, width)
+    return ratings.take(~np.isin(pair_keys(ratings.user, ratings.item, width), known))
 
 
 def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[UserVector, float]]:
@@ -116,7 +124,8 @@ def _trend(state: FittedState, positives: Ratings) -> Trend | None:
     if state.trend is None:
         return None
     times = np.full(len(positives), state.trend.time) if positives.time is None else positives.time
-    return state.trend.with_ratings(positives.item, times)
+    now = max(state.trend.time, datetime.datetime.now(datetime.UTC).timestamp())  # nothing comes from the future
+    return state.trend.with_ratings(positives.item, np.minimum(times, now))
 
 
 def _history_items(state: FittedState, new: Ratings, users: int) -> UserItems | None:
@@ -131,10 +140,8 @@ def _hidden_items(state: FittedState, given: Ratings, users: int) -> UserItems |
     """Return the items that lists leave out after an update; what was only viewed before may be among those given."""
     if state.hidden_items is None:
         return None
-    hidden, added = state.hidden_items.with_users(users), given.hiding()
-    width = len(state.items)
-    known = pair_keys(*hidden.pairs_of(np.arange(users)), width)
-    return hidden.union(added.take(~np.isin(pair_keys(added.user, added.item, width), known)).seen())
+    hidden = state.hidden_items.with_users(users)
+    return hidden.union(_not_among(given.hiding(), hidden).seen())
 
 
 def _without_ratings(held_out: UserItems, new: Ratings) -> UserItems:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 # A warm start needs fewer and smaller steps than a training from scratch (experiments/LOG.md).
 _EPOCH_SHARE, _LR_SHARE = 0.25, 0.25
-_NOT_INHERITED = ("seed", "device", "threads", "valid", "test", *NON_RESULT_SETTINGS)
+_NOT_INHERITED = (
+    "seed", "device", "threads", "valid", "test", "windows", "half_life", "trend", *NON_RESULT_SETTINGS
+)  # fmt: skip
 
 
 def inherited_settings(metadata: dict[str, Any]) -> dict[str, Any]:
