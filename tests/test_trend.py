@@ -159,6 +159,18 @@ def test_who_has_no_history_gets_what_is_popular_lately(fitted):
             np.testing.assert_array_equal(state.ranker.scores(block)[at], state.popularity)
 
 
+@pytest.mark.parametrize("family", ["embeddings", "both"])
+def test_who_has_no_positive_is_not_known(family):
+    value = np.where((TRAINED.user % 7 == 0), 1.0, 5.0).astype(np.float32)
+    model, train = SETTINGS
+    fitted = Recommender(replace(model, model_family=family), train).fit(replace(TRAINED, value=value), min_rating=4)
+    user = int(TRAINED.user[TRAINED.user % 7 == 0][0])
+    assert (
+        not fitted.state.is_known(np.array([user]))[0]
+        and fitted.state.is_known(TRAINED.user[TRAINED.user % 7 > 0]).all()
+    )
+
+
 def test_a_folder_keeps_the_trend(fitted, tmp_path):
     loaded = Recommender.load(fitted.save(tmp_path / "m"))
     for name in ("time", "half_life", "weight"):
@@ -269,6 +281,9 @@ def test_a_trend_that_cannot_be_is_refused():
     with pytest.raises(SettingError, match="half-life"):
         replace(model, half_life=-1.0)
     run = RunConfig(track=False, baselines=False)
+    rated = replace(RATINGS, value=(1 + RATINGS.item % 5).astype(np.float32))
+    with pytest.raises(SettingError, match="--split time"):
+        run_experiment(DataConfig(split="time"), *small("mse", trend=1.0), run, dataset=Dataset(rated, None))
     with pytest.raises(SettingError, match="--split time"):
         run_experiment(DataConfig(), replace(model, half_life=None), train, run, dataset=Dataset(RATINGS, None))
 

@@ -25,18 +25,29 @@ _USERS = 5_000
 _LENGTH, _METRIC = 20, "ndcg_at_20"
 
 
+def validates_future(split: Split, data: DataConfig) -> bool:
+    """Return whether the validation positives are later than all training positives."""
+    train, valid = (part.positives(data.min_rating) for part in (split.train, split.valid))
+    if train.time is None or valid.time is None or not len(valid):
+        return False
+    return bool(valid.time.min() >= train.time.max())
+
+
+def check_trend(model: ModelConfig, loss: str | None, split: Split, data: DataConfig) -> None:
+    """Raise SettingError for a weight of a trend where there will be none."""
+    if model.trend is not None and not model.half_life and (loss == "mse" or not validates_future(split, data)):
+        raise SettingError("--trend needs --half-life too, unless a split by time chooses one: --split time")
+
+
 def choose_trend(first: FittedState, split: Split, data: DataConfig, model: ModelConfig, seed: int) -> dict[str, Any]:
     """Return the settings of the trend, {"half_life", "trend"}, or nothing where none is chosen.
 
     It is chosen where validation ratings are later than all training ratings, so that they are the future of these.
     first: a state that was fitted on the training ratings.
     """
-    train, valid = (part.positives(data.min_rating) for part in (split.train, split.valid))
-    is_later = len(valid) and train.time is not None and valid.time is not None and valid.time.min() >= train.time.max()
-    if model.trend is not None and not model.half_life and not is_later:
-        raise SettingError("--trend needs --half-life too, unless a split by time chooses one: --split time")
-    if not is_later or first.is_graph or first.model.output == "stars" or model.half_life == 0:
+    if not validates_future(split, data) or first.is_graph or first.model.output == "stars" or model.half_life == 0:
         return {}
+    train, valid = (part.positives(data.min_rating) for part in (split.train, split.valid))
     half_life = choose_half_life(train, valid) if model.half_life is None else model.half_life
     if not half_life:
         log.info("kept: no trend, since what was popular lately is no more popular later")

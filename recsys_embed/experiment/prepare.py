@@ -19,6 +19,7 @@ from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import Split
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.choose_event_weights import choose_event_weights
+from recsys_embed.experiment.choose_trend import check_trend
 from recsys_embed.features.item_features import ItemFeatures, encode_items
 from recsys_embed.presets import preset_settings
 from recsys_embed.sources.load import load_dataset
@@ -125,9 +126,10 @@ def size_of(split: Split) -> Size:
     )
 
 
-def check_values(train: TrainConfig, data: DataConfig, split: Split) -> None:
-    """Raise DataError where the loss cannot learn from the values of the ratings, and warn where some may be no
-    positives."""
+def check_values(model: ModelConfig, train: TrainConfig, data: DataConfig, split: Split) -> None:
+    """Raise where the settings cannot work with the values and times of the ratings, and warn where some ratings may be
+    no positives."""
+    check_trend(model, train.loss, split, data)
     if train.loss == "mse":
         if not split.train.explicit:
             raise DataError(

@@ -70,7 +70,7 @@ def run_experiment(
     device = start_torch(train)
     configs = Configs(data, model, train, run, content)
     facts |= _facts(prepared, configs)
-    check_values(train, data, split)
+    check_values(model, train, data, split)
     with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
             try:

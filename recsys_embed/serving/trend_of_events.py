@@ -62,16 +62,18 @@ class TrendOfEvents:
         counted = items >= 0
         if threshold is not None:
             counted &= np.array([event.rating is None or event.rating >= threshold for event in new])
-        counted &= ~self._is_fitted(new, items) & self._is_first(new)
+        counted &= ~self._is_fitted(new, items)
+        counted &= self._is_first(new, counted)
         # An event is no later than its arrival, whatever clock (or unit) its sender has.
         times = np.array([min(event.time, event.received) for event in new])
         return trend.with_ratings(items[counted], times[counted])
 
-    def _is_first(self, new: Sequence[StoredEvent]) -> NDArray[np.bool_]:
-        """Return which events are the first of their user and item: repeats count once, as in training."""
+    def _is_first(self, new: Sequence[StoredEvent], counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the events that count are the first of their user and item: repeats count once, as in
+        training."""
         first = np.zeros(len(new), bool)
-        for n, event in enumerate(new):
-            pair = hash((event.user, event.item))
+        for n in np.flatnonzero(counted).tolist():
+            pair = hash((new[n].user, new[n].item))
             if pair not in self._counted:
                 self._counted.add(pair)
                 first[n] = True

@@ -65,7 +65,9 @@ def fit_state(
     how = tracker, validate, monitor, epochs, warm_start, initial
     request = FitRequest(ratings, positives, model, train, content, item_features, *how)
     result = family(model.model_family or "embeddings").fit(request)
-    history_is_positives = result.model.has_history_users and len(positives) < len(ratings)
+    # With a trend it matters who has a positive, see `FittedState.is_known`.
+    of_positives = result.model.has_history_users or bool(model.half_life)
+    history_is_positives = of_positives and len(positives) < len(ratings)
     metadata = _metadata(result, (model, train, content), min_rating)
     if warm_start is not None:
         metadata["continued"] = warm_start_summary(warm_start, ratings)

@@ -61,7 +61,7 @@ def tune(
     if not len(prepared.split.valid.positives(data.min_rating)):
         raise DataError("there are no validation ratings to measure trials on: give --valid-share, or --valid FILE")
     baseline = baseline_settings(model, train, size_of(prepared.split), content.any, content.trains)
-    check_values(baseline.train, data, prepared.split)
+    check_values(baseline.model, baseline.train, data, prepared.split)
     device = start_torch(baseline.train)
     values = settings(*baseline)
     space = read_space({**values, "described": content.any}, parse_names(config.freeze))
