@@ -25,6 +25,7 @@ from recsys_embed.models.hybrid import HybridModel, describe_share
 from recsys_embed.models.item_weights import Histories, ItemWeights
 from recsys_embed.models.local_ridge import LocalRidge, Penalty
 from recsys_embed.models.neighbours import Neighbours
+from recsys_embed.retrieval.base import Mask
 from recsys_embed.retrieval.exact import BLOCK
 from recsys_embed.tracking.tracker import ProgressOnly
 from recsys_embed.training.embedding import fit_embedding
@@ -221,7 +222,7 @@ class _Candidates:
         model = self._neighbours_only(neighbours)
         if share == 1:
             return model
-        own = float(neighbours.scores(self.histories[self._sample]).std())
+        own = float(neighbours.scores(self.histories[self._sample])[:, self._rated].std())
         factor = share / (1 - share) * self._spread / (own or 1.0)
         return replace(model, family="both", neighbours=neighbours.scaled(factor), embedding_scale=1.0, share=share)
 
@@ -233,8 +234,13 @@ class _Candidates:
 
     @cached_property
     def _spread(self) -> float:
-        """The standard deviation of the embeddings' scores."""
-        return float(self.embedding.score(self.embedding.queries(self._sample)).std())
+        """The standard deviation of the embeddings' scores of rated items; others may have descriptions."""
+        return float(self.embedding.score(self.embedding.queries(self._sample))[:, self._rated].std())
+
+    @cached_property
+    def _rated(self) -> Mask:
+        """Which items have a rating, bool [items]."""
+        return self.request.positives.item_counts > 0
 
     def _value_alone(self, weights: ItemWeights, power: float) -> float:
         """Return the validation metric of neighbours alone."""
