@@ -56,7 +56,7 @@ class Explanation:
 
     def summary(self) -> dict[str, Any]:
         """Return the explanation as `recsys explain --json` and the service do, without the name of the model."""
-        return {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        return {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items() if name != "hidden"}
 
 
 # JSON keys of the fields that are named differently there.
