@@ -98,6 +98,24 @@ def test_what_does_not_count_can_hide():
         check_no_leakage(valid, test, "valid", "test")
 
 
+def test_events_of_one_second_keep_their_order_too():
+    rows = frame(*[("a", n, "purchase", 1_700_000_000_000 + ms) for n, ms in enumerate((900, 100, 500, 300))])
+    found = log_of(rows)
+    assert found.items.ids(found.item).to_list() == [1, 3, 2, 0] and set(found.time) == {1_700_000_000}
+    (_, _, test), _ = found.split(DataConfig(event_col="event", split="leave-last"))
+    assert test.items.ids(test.item).to_list() == [0]
+
+
+def test_what_only_hides_has_the_time_of_what_hid():
+    hated = log_of(SMALL, hide="dislike").ratings()
+    assert dict(zip(pairs(hated), hated.time.tolist(), strict=True))["c", 3] == 40
+
+
+def test_a_no_is_a_no_however_it_is_spelt():
+    found = log_of(frame((1, 1, "Remove-from Cart", 1), (1, 2, "view", 2)))
+    assert {t.name: t.weight for t in found.types} == {"Remove-from Cart": 0, "view": 1}
+
+
 def test_types_that_do_not_count_are_named(caplog):
     with caplog.at_level("WARNING"):
         found = log_of(SMALL)

@@ -390,3 +390,16 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):
     assert evaluate(recommender, part).metrics == evaluate(recommender, test.take(test.user >= 30)).metrics
     again = Ratings.from_frame(test.frame())
     assert evaluate(recommender, again).metrics == evaluate(recommender, test).metrics
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_who_has_what_is_a_set_of_pairs(seed):
+    random = np.random.default_rng(seed)
+    users, items = random.integers(1, 6, 2)
+    owned = random.random((users, items)) < random.random()
+    of_users = UserItems.of(*np.nonzero(owned), users)
+    user, item = random.integers(-1, users, 12), random.integers(-1, items + 2, 12)
+    expected = [u >= 0 and 0 <= i < items and owned[u, i] for u, i in zip(user, item, strict=True)]
+    np.testing.assert_array_equal(of_users.contains(user, item), expected)
+    np.testing.assert_array_equal(of_users.contains(user[:0], item[:0]), [])

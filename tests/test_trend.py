@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from worlds import small
 
 from recsys_embed.answering.explain import explain
+from recsys_embed.answering.predict import predict_for
 from recsys_embed.answering.profile import known_user
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.config.settings import DataConfig, RunConfig
@@ -169,6 +170,20 @@ def test_who_has_no_positive_is_not_known(family):
         not fitted.state.is_known(np.array([user]))[0]
         and fitted.state.is_known(TRAINED.user[TRAINED.user % 7 > 0]).all()
     )
+
+
+def test_a_probability_knows_no_trend_at_any_door(tmp_path):
+    model, train = small("logistic", epochs=3, dim=4, half_life=10.0, trend=1.0)
+    fitted = Recommender(model, train).fit(TRAINED)
+    state = fitted.state
+    users = np.array([np.flatnonzero(state.seen.count)[0], np.flatnonzero(state.seen.count == 0)[0]])
+    rows = np.array([3, 3])
+    assert state.model.output == "chance" and state.trend_scores[3] != 0
+    expected = state.model.predict(users, rows)
+    assert (expected < 1).all()
+    np.testing.assert_allclose(fitted.predict(state.users.ids(users), state.items.ids(rows)), expected, rtol=1e-6)
+    for user, chance in zip(users, expected, strict=True):
+        np.testing.assert_allclose(predict_for(state, known_user(state, int(user)), rows[:1]), chance, rtol=1e-6)
 
 
 def test_a_folder_keeps_the_trend(fitted, tmp_path):

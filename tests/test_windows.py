@@ -17,6 +17,7 @@ from recsys_embed.data.splits import split_time
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.prepare import prepare
 from recsys_embed.experiment.run import run_experiment
+from recsys_embed.tuning.search import tune
 
 DATA = Dataset(RATINGS, None)
 
@@ -123,3 +124,14 @@ def test_each_window_chooses_its_own_weights(monkeypatch):
     prepared = prepare(config, 0, ContentConfig(), Dataset(log.ratings(), None, log=log))
     weights = [prepared.window(n).dataset.log.types[0].weight for n in (2, 1)]
     assert chosen == [0, 2, 1] and weights == [3, 2]
+
+
+def test_without_resamples_windows_have_no_intervals_and_a_search_has_no_windows(tmp_path):
+    model, train = small("softmax", epochs=1, dim=4, batch_users=32)
+    run = RunConfig(track=False, out=str(tmp_path / "m"), resamples=0)
+    data = DataConfig(split="time", windows=2)
+    _, report = run_experiment(data, model, train, run, dataset=DATA)
+    assert report["metrics"]["windows"]["differences"] == {} and len(report["metrics"]["windows"]["each"]) == 2
+    assert "span" not in report["metrics"]
+    with pytest.raises(SettingError, match="--windows goes with recsys train"):
+        tune(data, dataset=DATA)

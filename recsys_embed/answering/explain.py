@@ -55,7 +55,10 @@ class Explanation:
     hidden: bool
 
     def summary(self) -> dict[str, Any]:
-        """Return the explanation as `recsys explain --json` and the service do, without the name of the model."""
+        """Return the explanation as `recsys explain --json` and the service do, without the name of the model.
+
+        Their keys are a contract with programs, so that `hidden`, which came later, is not among them.
+        """
         return {_JSON_KEYS.get(name, name): value for name, value in asdict(self).items() if name != "hidden"}
 
 

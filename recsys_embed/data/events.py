@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, stable_argsort
 from recsys_embed.data.splits import Split, check_span, split_leave_last, split_random, time_cuts
-from recsys_embed.data.values import parse_times
+from recsys_embed.data.values import by_part_of_second, parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
@@ -28,6 +29,10 @@ Pairs = tuple[Rows, Rows]
 # Types that say that an item is not wanted. They are left out of the training unless they are given a weight.
 NEGATIVE_TYPES = {"dislike", "downvote", "hide", "not_interested", "refund", "remove", "remove_from_cart", "return",
                   "skip", "thumbs_down", "unfollow", "unlike"}  # fmt: skip
+
+
+# What separates words in the name of a type.
+_WORD_ENDS = re.compile(r"[\s-]+")
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,13 @@ class EventLog:
         order = pl.Series(list(found), dtype=pl.String)
         event = column.replace_strict(order, np.arange(len(order)), return_dtype=pl.Int64)
         users, items = Vocab.of(ids[0], "user"), Vocab.of(ids[1], "item")
-        return cls(
-            users, items, users.rows(ids[0]), items.rows(ids[1]), event.to_numpy(), event_types(found, config),
-            parse_times(frame[names["time"]], row_label).to_numpy() if "time" in names else None,
-        )  # fmt: skip
+        log = cls(users, items, users.rows(ids[0]), items.rows(ids[1]), event.to_numpy(), event_types(found, config))
+        if "time" not in names:
+            return log
+        times = frame[names["time"]]
+        log = replace(log, time=parse_times(times, row_label).to_numpy())
+        in_time = by_part_of_second(times)  # so that events of one second keep their order
+        return log if in_time is None else log.take(in_time.to_numpy())
 
     def __len__(self) -> int:
         return len(self.user)
@@ -100,14 +108,16 @@ class EventLog:
 
     def describe(self) -> str:
         """Return the types with their numbers and weights, in words."""
-        return ", ".join(
-            f"{t.name} {n:,} ({f'weight {t.weight:g}' if t.weight else 'not trained on'}{', the target' * is_target})"
-            for t, n in zip(self.types, self.counts.tolist(), strict=True)
-            for is_target in [t.is_target and not all(other.is_target for other in self.types)]
-        )
+        all_targets = all(t.is_target for t in self.types)
+        texts = []
+        for t, count in zip(self.types, self.counts.tolist(), strict=True):
+            weight = f"weight {t.weight:g}" if t.weight else "not trained on"
+            target = ", the target" if t.is_target and not all_targets else ""
+            texts.append(f"{t.name} {count:,} ({weight}{target})")
+        return ", ".join(texts)
 
-    def take(self, rows: NDArray[np.bool_]) -> EventLog:
-        """Return some of the events, by a mask."""
+    def take(self, rows: NDArray[Any]) -> EventLog:
+        """Return some of the events, by a mask or by their places."""
         time = None if self.time is None else self.time[rows]
         return replace(self, user=self.user[rows], item=self.item[rows], event=self.event[rows], time=time)
 
@@ -144,12 +154,12 @@ class EventLog:
             by_type.with_columns(
                 weight=pl.Series(weight) * (1 + pl.col("len").log()),
                 hides=pl.Series(hides),
-                time=pl.when(pl.Series(weight > 0)).then(pl.col("time")),
+                counted=pl.when(pl.Series(weight > 0)).then(pl.col("time")),
             )
             .group_by("user", "item", maintain_order=True)
-            .agg(pl.col("weight").sum().cast(pl.Float32), pl.col("hides").any(), pl.col("time").max())
+            .agg(pl.col("weight").sum().cast(pl.Float32), pl.col("hides").any(), pl.col("counted", "time").max())
             .filter((pl.col("weight") > 0) | pl.col("hides"))
-            .with_columns(pl.col("time").fill_null(0))
+            .with_columns(time=pl.col("counted").fill_null(pl.col("time")))
         )
         return Ratings(
             self.users, self.items, pairs["user"].to_numpy(), pairs["item"].to_numpy(),
@@ -231,7 +241,7 @@ def event_types(found: dict[str, int], config: DataConfig) -> tuple[EventType, .
                 raise DataError(f"{option} names {name!r}, and there is no such event; the events are {known}")
     types = []
     for name, count in found.items():
-        weight = weights.get(name, 0.0) if weights else float(name.lower() not in NEGATIVE_TYPES)
+        weight = weights.get(name, 0.0) if weights else float(_WORD_ENDS.sub("_", name.lower()) not in NEGATIVE_TYPES)
         if not weight and name not in (weights or ()):
             why = (
                 "--event-weights gives them no weight"

@@ -173,12 +173,23 @@ class Ratings:
         return self if threshold is None else self.take(self.value >= threshold)
 
     def concat(self, other: Ratings) -> Ratings:
-        """Return these rows followed by those of other Ratings with the same vocabularies."""
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _COLUMNS}
-        columns = {
-            n: None if one is None or two is None else np.concatenate((one, two)) for n, (one, two) in pairs.items()
-        }
+        """Return these rows followed by those of other Ratings with the same vocabularies.
+
+        If only one of them has weights, the others' rows weigh as much as its rows do on average.
+        """
+        one, two = self._like(other), other._like(self)
+        pairs = {name: (getattr(one, name), getattr(two, name)) for name in _COLUMNS}
+        columns = {name: None if a is None or b is None else np.concatenate((a, b)) for name, (a, b) in pairs.items()}
         return replace(self, **columns, n_duplicates=0)  # type: ignore[arg-type]
+
+    def _like(self, other: Ratings) -> Ratings:
+        """Return these rows with weights and `hidden` if others have them."""
+        weight, hidden = self.weight, self.hidden
+        if weight is None and other.weight is not None:
+            weight = np.full(len(self), other.weight.mean() if len(other) else 1.0, np.float32)
+        if hidden is None and other.hidden is not None:
+            hidden = np.ones(len(self), bool)
+        return replace(self, weight=weight, hidden=hidden)
 
     def with_items(self, ids: pl.Series) -> Ratings:
         """Return the same ratings over a vocabulary that has these item ids too, rated or not."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.sorting import pair_keys, sorted_values
@@ -51,6 +52,22 @@ class UserItems:
         at = np.repeat(shift, count)
         at += np.arange(len(at))
         return np.repeat(np.arange(len(users)), count), self.indices[at]
+
+    def contains(self, user: Rows, item: Rows) -> NDArray[np.bool_]:
+        """Return for (user, item) pairs, both [n], whether the user has the item, bool [n]; -1 is nobody, and nothing.
+
+        It takes time for the items of these users only, however many others there are.
+        """
+        known = (user >= 0) & (item >= 0)
+        users, line = np.unique(user[known], return_inverse=True)
+        position, items = self.pairs_of(users)
+        width = 1 + max(int(items.max(initial=0)), int(item.max(initial=0)))
+        keys, wanted = pair_keys(position, items, width), pair_keys(line, item[known], width)
+        at = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
+        found = np.zeros(len(user), bool)
+        if len(keys):
+            found[known] = keys[at] == wanted
+        return found
 
     def union(self, other: UserItems) -> UserItems:
         """Return the items of both; no user may have an item in both."""

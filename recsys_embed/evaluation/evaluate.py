@@ -12,33 +12,30 @@ import polars as pl
 from recsys_embed.config.settings import RunConfig
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.sorting import pair_keys
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.recommender import Recommender
-from recsys_embed.retrieval.base import Mask
 
 
-def _is_hidden(recommender: Recommender, aligned: Ratings) -> Mask:
-    """Return which ratings are of items that the user's list leaves out, bool [n]."""
-    width, users = len(recommender.items), np.unique(aligned.user)
-    position, items = recommender.excluded.pairs_of(users)
-    return np.isin(pair_keys(aligned.user, aligned.item, width), pair_keys(users[position], items, width))
-
-
-def without_hidden(recommender: Recommender, ratings: Ratings) -> Ratings:
-    """Return the ratings without those of items that the user's list leaves out, such as what was bought before."""
+def _aligned(recommender: Recommender, ratings: Ratings) -> tuple[Ratings, Rows]:
+    """Map ratings to a recommender's vocabularies; return those of known users and items, and their places, [n]."""
     user = recommender.users.rows(ratings.users.ids(ratings.user), missing="negative")
     item = recommender.items.rows(ratings.items.ids(ratings.item), missing="negative")
     known = np.flatnonzero((user >= 0) & (item >= 0))
     aligned = replace(
         ratings.take(known), users=recommender.users, items=recommender.items, user=user[known], item=item[known]
     )
+    return aligned, known
+
+
+def without_hidden(recommender: Recommender, ratings: Ratings) -> Ratings:
+    """Return the ratings without those of items that the user's list leaves out, such as what was bought before."""
+    aligned, known = _aligned(recommender, ratings)
     kept = np.ones(len(ratings), bool)
-    kept[known[_is_hidden(recommender, aligned)]] = False
+    kept[known] = ~recommender.excluded.contains(aligned.user, aligned.item)
     return ratings.take(kept)
 
 
@@ -47,19 +44,14 @@ def align_to_model(recommender: Recommender, ratings: Ratings) -> tuple[Ratings,
 
     Raises DataError if the recommender was fitted on any of the rows.
     """
-    user = recommender.users.rows(ratings.users.ids(ratings.user), missing="negative")
-    item = recommender.items.rows(ratings.items.ids(ratings.item), missing="negative")
-    known = (user >= 0) & (item >= 0)
-    aligned = replace(
-        ratings.take(known), users=recommender.users, items=recommender.items, user=user[known], item=item[known]
-    )
-    fitted = int(_is_hidden(recommender, aligned).sum())
+    aligned, known = _aligned(recommender, ratings)
+    fitted = int(recommender.excluded.contains(aligned.user, aligned.item).sum())
     if fitted:
         raise DataError(
             f"the model was fitted on {fitted:,} of the {len(aligned):,} test ratings: the metrics would be too good; "
             "test it on ratings that were held out of its training"
         )
-    return aligned, int((~known).sum())
+    return aligned, len(ratings) - len(known)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ def choose_event_weights(events: EventLog, data: DataConfig, window: int = 0) ->
     values = []
     for weights in tried:
         (train, valid, _), _ = events.with_weights(weights).split(data, window)
-        train = train.positives(None)
-        values.append(_quality(train, valid.of_random_users(_USERS)) if len(valid) and len(train) else 0.0)
+        values.append(
+            _quality(train, valid.of_random_users(_USERS)) if len(valid) and len(train.positives(None)) else 0.0
+        )
     best = tried[max(range(len(tried)), key=values.__getitem__)]
     text = ", ".join(f"{name} {weight:g}" for name, weight in best.items())
     log.info("kept: events weigh %s (validation ndcg_at_10 %.4f; all alike %.4f)", text, max(values), values[0])
@@ -49,10 +50,11 @@ def choose_event_weights(events: EventLog, data: DataConfig, window: int = 0) ->
 
 def _quality(train: Ratings, valid: Ratings) -> float:
     """Return the NDCG@10 of item neighbours on validation ratings."""
+    train, excluded = train.positives(None), train.excluded()
     amounts = train.amounts()
     assert amounts is not None
     amounts = (amounts / amounts.mean()).astype("float32")
     (weights,) = LocalRidge(train, _NEIGHBOURS, amounts).fit([Penalty(*PENALTIES[0])])
     neighbours = Neighbours(weights, log_counts_of(train))
     model = HybridModel("neighbours", no_embedding(train), neighbours, Histories.of(train.matrix(amounts)), 0.0, 1.0)
-    return rank_metrics(Ranker.of(model), valid, train.excluded(), train.item_counts).metrics["ndcg_at_10"]
+    return rank_metrics(Ranker.of(model), valid, excluded, train.item_counts).metrics["ndcg_at_10"]

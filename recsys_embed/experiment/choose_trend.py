@@ -55,11 +55,11 @@ def choose_trend(first: FittedState, split: Split, data: DataConfig, model: Mode
     trend, gain = model.trend, ""
     if trend is None:
         known = np.isin(valid.user, train.user)
-        rows, seen, counts = valid.take(known).of_random_users(_USERS, seed), train.excluded(), train.item_counts
+        rows, counts = valid.take(known).of_random_users(_USERS, seed), train.item_counts
         trend = DEFAULT_TREND
         if len(rows):
             states = [with_trend(first, train, half_life, t) for t in TRENDS]
-            values = [rank_metrics(s.ranker, rows, seen, counts, (_LENGTH,)).metrics[_METRIC] for s in states]
+            values = [rank_metrics(s.ranker, rows, s.excluded, counts, (_LENGTH,)).metrics[_METRIC] for s in states]
             good = [n for n in as_good(values) if values[n] >= values[0]]
             best = good[len(good) // 2]
             trend, gain = TRENDS[best], f"; validation {_METRIC} of known users {values[0]:.4f} -> {values[best]:.4f}"

@@ -20,7 +20,11 @@ log = logging.getLogger("recsys_embed")
 _METRIC = "ndcg_at_10"
 
 
-def measure_earlier(prepared: Prepared, configs: Configs, tracker: Tracker) -> list[TrainingReport]:
+# The days of a test window, and what was measured in it.
+Measured = tuple[str, TrainingReport]
+
+
+def measure_earlier(prepared: Prepared, configs: Configs, tracker: Tracker) -> list[Measured]:
     """Train and measure in all windows but the newest, the earliest first; their models are not kept."""
     reports = []
     for number in range(configs.data.windows - 1, 0, -1):
@@ -30,35 +34,40 @@ def measure_earlier(prepared: Prepared, configs: Configs, tracker: Tracker) -> l
         measured = training_report(
             fit.state, fit.rows, of_window.split, of_window.item_features, configs.data, configs.run
         )
-        measured.metrics["span"] = _span(of_window)
-        reports.append(measured)
+        reports.append((_span(of_window), measured))
     return reports
 
 
-def windows_report(prepared: Prepared, earlier: Sequence[TrainingReport], newest: TrainingReport) -> dict[str, Any]:
+def windows_report(
+    prepared: Prepared, earlier: Sequence[Measured], newest: TrainingReport, resamples: int
+) -> dict[str, Any]:
     """Return {"windows": …} for the metrics of a training, or nothing where there is one window.
 
     each: the span, the users and the NDCG@10 by name of every window. mean: over windows. differences: of the model to
     each baseline, user by user; a user of several windows counts once, with the mean over them.
     """
-    newest.metrics["span"] = _span(prepared)
-    measured = [report for report in (*earlier, newest) if report.test is not None]
-    if not earlier or not measured:
+    windows = [(span, report) for span, report in (*earlier, (_span(prepared), newest)) if report.test is not None]
+    if not earlier or not windows:
         return {}
+    measured = [report for _, report in windows]
     names = [name for name in measured[-1].baselines if all(name in report.baselines for report in measured)]
-    each = [
-        {"span": report.metrics["span"], "users": report.test.users, **_values(report, names)}
-        for report in measured
-        if report.test is not None
+    each: list[dict[str, Any]] = [
+        {"span": span, "users": len(_frame(report)), **_values(report, names)} for span, report in windows
     ]
     mean = {name: sum(row[name] for row in each) / len(each) for name in ("this model", *names)}
-    own = _per_user([report.test.per_user for report in measured if report.test is not None])
-    differences = {}
-    for name in names:
+    own, differences = _per_user([_frame(report) for report in measured]), {}
+    for name in names if resamples else ():
         other = _per_user([report.baselines[name].per_user for report in measured])
         both = own.join(other, on="user_id", suffix="_other")
-        differences[name] = paired(both[_METRIC].to_numpy(), both[f"{_METRIC}_other"].to_numpy(), 1000).summary()
+        values = both[_METRIC].to_numpy(), both[f"{_METRIC}_other"].to_numpy()
+        differences[name] = paired(*values, resamples).summary()
     return {"windows": {"each": each, "mean": mean, "differences": differences}}
+
+
+def _frame(report: TrainingReport) -> pl.DataFrame:
+    """Return the metrics of the users of a window with a test."""
+    assert report.test is not None
+    return report.test.per_user
 
 
 def _values(report: TrainingReport, names: Sequence[str]) -> dict[str, float]:

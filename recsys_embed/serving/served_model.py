@@ -13,8 +13,8 @@ import polars.selectors as cs
 
 from recsys_embed.answering.explain import explain
 from recsys_embed.answering.items import SimilarBy, similar_entries
+from recsys_embed.answering.predict import predict_for
 from recsys_embed.answering.profile import UserProfile, profile_of
-from recsys_embed.answering.rank import scores_of
 from recsys_embed.answering.recommend import recommend_to
 from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.answering.titles import TitleSearch
@@ -133,7 +133,7 @@ class ServedModel:
         """Predict a user's rating of an item, and name its unit. Raises UnknownId."""
         state = self.state
         rows = state.items.rows([item])
-        value = state.model.to_prediction(scores_of(state, self.profile(RecommendRequest(user=user)), rows))
+        value = predict_for(state, self.profile(RecommendRequest(user=user)), rows)
         return {
             "user": self.user_id(user),
             **self.item(int(rows[0])),

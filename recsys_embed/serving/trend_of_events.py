@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys_embed.data.sorting import pair_keys
 from recsys_embed.models.trend import Trend
 from recsys_embed.serving.event_store import EventStore, StoredEvent
 from recsys_embed.state.fitted import FittedState
@@ -84,10 +83,5 @@ class TrendOfEvents:
         old = np.array([event.received < self.created for event in new])
         if not old.any():
             return old
-        state, width = self.fitted, len(self.fitted.items)
-        users = state.users.rows([event.user for event in new], missing="negative")
-        distinct, line = np.unique(users, return_inverse=True)
-        known = distinct[distinct >= 0]
-        position, seen = state.seen.pairs_of(known)
-        keys = pair_keys(position + int(distinct[0] < 0), seen, width)
-        return old & (users >= 0) & (items >= 0) & np.isin(pair_keys(line, items, width), keys)
+        users = self.fitted.users.rows([event.user for event in new], missing="negative")
+        return old & self.fitted.seen.contains(users, items)

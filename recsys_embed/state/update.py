@@ -13,7 +13,6 @@ import polars as pl
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.sorting import pair_keys
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
@@ -94,10 +93,7 @@ def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
 
 def _not_among(ratings: Ratings, items: UserItems) -> Ratings:
     """Return the ratings of items that their users do not have among these."""
-    users, width = np.unique(ratings.user), len(ratings.items)
-    position, rows = items.pairs_of(users)
-    known = pair_keys(users[position], rows, width)
-    return ratings.take(~np.isin(pair_keys(ratings.user, ratings.item, width), known))
+    return ratings.take(~items.contains(ratings.user, ratings.item))
 
 
 def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[UserVector, float]]:
@@ -148,6 +144,5 @@ def _without_ratings(held_out: UserItems, new: Ratings) -> UserItems:
     """Return the held-out items without those that are rated now."""
     users = len(held_out.indptr) - 1
     user, item = held_out.pairs_of(np.arange(users))
-    width = len(new.items)
-    unrated = ~np.isin(pair_keys(user, item, width), pair_keys(new.user, new.item, width))
+    unrated = ~new.seen().contains(user, item)
     return UserItems.of(user[unrated], item[unrated], users)

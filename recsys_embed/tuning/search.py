@@ -52,6 +52,8 @@ def tune(
     """
     data, model, train = data or DataConfig(), model or ModelConfig(), train or TrainConfig()
     config, content = config or TuneConfig(), content or ContentConfig()
+    if data.windows > 1:
+        raise SettingError("recsys tune judges on one validation part: --windows goes with recsys train")
     if model.model_family not in (None, "embeddings"):
         raise SettingError(f"recsys tune tunes embeddings; recsys train chooses what {model.model_family} needs itself")
     preset = checked_preset(config.preset, model, train)
