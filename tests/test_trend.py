@@ -183,7 +183,11 @@ def test_a_probability_knows_no_trend_at_any_door(tmp_path):
     assert (expected < 1).all()
     np.testing.assert_allclose(fitted.predict(state.users.ids(users), state.items.ids(rows)), expected, rtol=1e-6)
     for user, chance in zip(users, expected, strict=True):
-        np.testing.assert_allclose(predict_for(state, known_user(state, int(user)), rows[:1]), chance, rtol=1e-6)
+        profile = known_user(state, int(user))
+        np.testing.assert_allclose(predict_for(state, profile, rows[:1]), chance, rtol=1e-6)
+        found = explain(state, profile, 3)
+        assert found.value == pytest.approx(float(chance)) and found.components["trend"] != 0
+        assert found.score == pytest.approx(sum(found.components.values()), abs=1e-4)
 
 
 def test_a_folder_keeps_the_trend(fitted, tmp_path):

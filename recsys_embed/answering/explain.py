@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys_embed.answering.exclusions import excluded_rows
+from recsys_embed.answering.predict import predict_for
 from recsys_embed.answering.profile import UserProfile
 from recsys_embed.answering.rank import scores_of
 from recsys_embed.answering.request import RecommendRequest
@@ -78,7 +79,7 @@ def explain(state: FittedState, profile: UserProfile, row: int, k: int = 5) -> E
         title=state.titles[row],
         score=score,
         unit="score" if anonymous else state.model.output,
-        value=score if anonymous else float(state.model.to_prediction(np.array([score], np.float32))[0]),
+        value=float(predict_for(state, profile, np.array([row]))[0]),
         components=components,
         evidence=evidence,
         remainder=remainder,
