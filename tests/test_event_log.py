@@ -7,13 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
-from worlds import small
+from worlds import event_log, small
 
 from recsys_embed.cli.main import app
 from recsys_embed.config.settings import ContentConfig, DataConfig, RunConfig
 from recsys_embed.data.checks import check_no_leakage
 from recsys_embed.data.dataset import Dataset
-from recsys_embed.data.events import EventLog
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import time_cuts
 from recsys_embed.errors import DataError, SettingError
@@ -32,7 +31,7 @@ def frame(*rows):
 
 
 def log_of(table, **given):
-    return EventLog.from_frame(table, DataConfig(event_col="event", **given))
+    return event_log(table, DataConfig(event_col="event", **given))
 
 
 SMALL = frame(
@@ -74,9 +73,9 @@ def rows_of(ratings):
 def test_a_pair_weighs_what_was_done_and_repeats_count_less_and_less():
     found = rows_of(log_of(SMALL, event_weights=WEIGHTS, target="purchase").ratings())
     two = 1 + np.log(2)
-    wanted = {("a", 1): 10 + two, ("a", 2): 1, ("b", 1): 1, ("b", 2): 1 + 3 * two, ("c", 2): 1}
+    wanted = {("a", 1): 10 + two, ("a", 2): 1, ("b", 1): 1, ("b", 2): 1 + 3 * two, ("c", 2): 1, ("c", 3): 0}
     assert {pair: weight for pair, (weight, _) in found.items()} == pytest.approx(wanted)
-    assert [pair for pair, (_, hidden) in found.items() if hidden] == [("a", 1)], "a purchase hides, a view does not"
+    assert [pair for pair, (_, hidden) in found.items() if hidden] == [("a", 1), ("c", 3)], "not what is viewed"
     ratings = log_of(SMALL, event_weights=WEIGHTS).ratings()
     assert all(hidden for _, hidden in rows_of(ratings).values()), "without a target, whatever counts hides"
     assert dict(zip(rows_of(ratings), ratings.time.tolist(), strict=True))["b", 2] == 31
@@ -93,7 +92,7 @@ def test_what_does_not_count_can_hide():
     both = pl.concat([SHOP, SHOP.filter(pl.col("event") == "purchase").with_columns(time=pl.col("time") + 9_000)])
     for given in ({"event_weights": "view=1,cart=3"}, {"hide": "cart"}):
         config = DataConfig(event_col="event", target="purchase", split="time", **given)
-        (_, valid, test), _ = EventLog.from_frame(both.sort("time"), config).split(config)
+        (_, valid, test), _ = event_log(both.sort("time"), config).split(config)
         assert len(valid) and len(test)
         check_no_leakage(valid, test, "valid", "test")
 
@@ -141,7 +140,7 @@ def test_targets_are_the_last_of_their_kind():
 @pytest.mark.parametrize("split", ["random", "leave-last", "time"])
 def test_what_is_held_out_are_targets_and_nothing_of_them_is_learnt(split):
     config = DataConfig(event_col="event", event_weights=WEIGHTS, target="purchase", split=split, split_seed=1)
-    log = EventLog.from_frame(SHOP, config)
+    log = event_log(SHOP, config)
     (train, valid, test), both = log.split(config)
     bought = {(u, i) for u, i, event, _ in SHOP.rows() if event == "purchase"}
 
@@ -167,7 +166,7 @@ def test_what_is_held_out_are_targets_and_nothing_of_them_is_learnt(split):
 def test_a_split_by_time_leaves_out_what_lists_cannot_hold():
     again = pl.concat([SHOP, SHOP.filter(pl.col("event") == "purchase").with_columns(time=pl.col("time") + 200_000)])
     config = DataConfig(event_col="event", target="purchase", split="time")
-    (train, valid, test), both = EventLog.from_frame(again.sort("time"), config).split(config)
+    (train, valid, test), both = event_log(again.sort("time"), config).split(config)
     for part, known in ((valid, train), (test, both)):
         keys = [set(zip(r.user.tolist(), r.item.tolist(), strict=True)) for r in (part, known.hiding())]
         assert not keys[0] & keys[1]
@@ -175,7 +174,7 @@ def test_a_split_by_time_leaves_out_what_lists_cannot_hold():
 
 def fitted(target="purchase", **given):
     config = DataConfig(event_col="event", event_weights=WEIGHTS, target=target, **given)
-    (train, _, test), _ = EventLog.from_frame(SHOP, config).split(replace(config, split="time"))
+    (train, _, test), _ = event_log(SHOP, config).split(replace(config, split="time"))
     model, settings = small("softmax", epochs=10, dim=8, batch_users=32, model_family="both")
     return Recommender(model, settings).fit(train, held_out=test), train, test
 
@@ -202,7 +201,7 @@ def test_lists_leave_out_what_hides_and_hold_what_was_only_viewed(tmp_path):
 
 def test_weights_are_chosen_by_how_well_targets_are_predicted(caplog):
     config = DataConfig(event_col="event", event_weights="auto", target="purchase", split="time")
-    log = EventLog.from_frame(SHOP, config)
+    log = event_log(SHOP, config)
     with caplog.at_level("INFO"):
         weights = choose_event_weights(log, config)
     assert set(weights) == {"view", "cart", "purchase"} and weights["purchase"] > weights["view"]
@@ -259,7 +258,7 @@ def test_a_training_from_a_file(tmp_path):
 )
 def test_what_is_not_there_is_said_in_one_line(given, said):
     with pytest.raises(DataError, match=said):
-        EventLog.from_frame(SMALL, DataConfig(**{"event_col": "event", **given}))
+        event_log(SMALL, DataConfig(**{"event_col": "event", **given}))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +275,7 @@ def test_an_event_without_a_type_is_found_by_its_row():
     with pytest.raises(DataError, match="event is missing in row 2"):
         log_of(frame((1, 1, "view", 1), (1, 2, None, 2)))
     with pytest.raises(DataError, match="--event-col"):
-        EventLog.from_frame(SMALL.rename({"event": "x"}), DataConfig(target="purchase"))
+        event_log(SMALL.rename({"event": "x"}), DataConfig(target="purchase"))
     with pytest.raises(DataError, match="--event-col"):
         Ratings.from_frame(SMALL.rename({"event": "rating"}))
     with pytest.raises(SettingError, match="cold-items"):

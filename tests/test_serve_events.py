@@ -48,8 +48,9 @@ def test_an_event_counts_from_the_next_answer_on(model, tmp_path):
     with serving(folder, events) as (client, _):
         body = [{"user": user, "item": before[0], "id": "a"}, {"user": "new 🙂", "item": "plain", "rating": 5}]
         kept = client.post("/events", {"events": [*body, {"user": user, "item": "unheard of"}]})
-        assert kept == (200, {"accepted": 3, "repeated": 0, "unknown_items": 1})
-        assert client.post("/events", {"events": body[:1]})[1] == {"accepted": 0, "repeated": 1, "unknown_items": 0}
+        assert kept == (200, {"accepted": 3, "repeated": 0, "unknown_items": 1, "unknown_types": 0})
+        again = client.post("/events", {"events": body[:1]})[1]
+        assert (again["accepted"], again["repeated"], again["unknown_items"]) == (0, 1, 0)
         answers = [client.post("/recommend", {"user": u, "k": 50})[1] for u in (user, "new 🙂")]
         assert before[0] not in [e["item"] for e in answers[0]["items"]]
         assert {e["item"] for e in answers[1]["items"]} == set(ODD) - {"plain"}
@@ -72,7 +73,7 @@ def test_events_go_by_their_time_and_are_forgotten_when_that_is_asked(model, tmp
     with serving(model[1], tmp_path / "events.db") as (client, _):
         for rating, time in ((5, 2000), (1, 1000)):  # a queue that is out of order
             client.post("/events", {"events": [{"user": "x/1", "item": "plain", "rating": rating, "timestamp": time}]})
-        last = {"user": "x/1", "events": [{"item": "plain", "rating": 5.0}]}
+        last = {"user": "x/1", "events": [{"item": "plain", "rating": 5.0, "types": [None]}]}
         assert client.get("/events?user=x%2F1") == (200, last)
         status, answer, _ = client.raw("DELETE", "/events?user=x%2F1")
         assert (status, json.loads(answer)) == (200, {"removed": 2})
@@ -124,12 +125,12 @@ def test_events_are_kept_all_or_none_and_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(said.item for said in log.latest_by_item("u")) == sorted(f"i{n}" for n in range(40))
+    assert sorted(said.item for said in log.by_item("u")) == sorted(f"i{n}" for n in range(40))
     assert len(kept_in(tmp_path / "events.db")) == 40
     broken = [Event("v", "i1"), Event("v", "i2", rating="no number")]  # type: ignore[arg-type]
     with pytest.raises(DataError, match="could not be stored"):
         log.append(broken).result()
-    assert log.latest_by_item("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)
+    assert log.by_item("v") == [] and log.append([Event("v", "i2")]).result() == (1, 0)
     log.close()
     (tmp_path / "other.db").write_text("this is no database, but a text that is long enough to be read as one" * 20)
     with pytest.raises(DataError, match="--events"):
@@ -164,7 +165,7 @@ def test_no_acknowledged_event_is_lost_when_the_process_is_killed(model, tmp_pat
             pass
         process.wait()
     log = EventStore(tmp_path / "events.db")
-    kept = [said.item for said in log.latest_by_item("killed")]
+    kept = [said.item for said in log.by_item("killed")]
     log.close()
     assert len(kept_in(tmp_path / "events.db")) == len(kept)
     assert acknowledged and set(acknowledged) <= set(kept)

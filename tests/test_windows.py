@@ -7,12 +7,11 @@ import polars as pl
 import pytest
 from test_trend import DAY, RATINGS
 from typer.testing import CliRunner
-from worlds import small
+from worlds import event_log, small
 
 from recsys_embed.cli.main import app
 from recsys_embed.config.settings import ContentConfig, DataConfig, RunConfig
 from recsys_embed.data.dataset import Dataset
-from recsys_embed.data.events import EventLog
 from recsys_embed.data.splits import split_time
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.prepare import prepare
@@ -71,7 +70,7 @@ def test_windows_that_reach_back_too_far_say_so():
 def test_event_logs_have_windows_too():
     frame = RATINGS.frame().rename({"timestamp": "time"}).with_columns(event=pl.lit("view"))
     config = DataConfig(split="time", windows=2, event_col="event")
-    log = EventLog.from_frame(frame, config)
+    log = event_log(frame, config)
     for window in range(2):
         plain = DATA.split(DataConfig(split="time"), window)
         found, both = log.split(config, window)
@@ -120,7 +119,7 @@ def test_each_window_chooses_its_own_weights(monkeypatch):
     monkeypatch.setattr("recsys_embed.experiment.prepare.choose_event_weights", choose)
     frame = RATINGS.frame().rename({"timestamp": "time"}).with_columns(event=pl.lit("view"))
     config = DataConfig(split="time", windows=3, event_col="event", event_weights="auto")
-    log = EventLog.from_frame(frame, config)
+    log = event_log(frame, config)
     prepared = prepare(config, 0, ContentConfig(), Dataset(log.ratings(), None, log=log))
     weights = [prepared.window(n).dataset.log.types[0].weight for n in (2, 1)]
     assert chosen == [0, 2, 1] and weights == [3, 2]

@@ -16,7 +16,9 @@ import torch
 
 from recsys_embed.cli.main import main
 from recsys_embed.config.recipes import Size, resolve_settings
-from recsys_embed.config.settings import ModelConfig, TrainConfig
+from recsys_embed.config.settings import DataConfig, ModelConfig, TrainConfig
+from recsys_embed.data.event_types import event_types
+from recsys_embed.data.events import EventLog
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import split_cold_items
 from recsys_embed.data.user_items import UserItems
@@ -26,6 +28,12 @@ from recsys_embed.nets.two_tower import TwoTowerModel, build_two_tower
 from recsys_embed.recommender import Recommender
 
 USERS, ITEMS, DIM, BATCH = 7, 11, 5, 13
+
+
+def event_log(frame: pl.DataFrame, config: DataConfig) -> EventLog:
+    """The log in a frame, with the types of events that the settings say."""
+    columns = {role: getattr(config, f"{role}_col") for role in ("user", "item", "event", "time")}
+    return EventLog.from_frame(frame, columns, lambda found: event_types(found, config))
 
 
 def checkerboard(size: int = 12) -> Ratings:

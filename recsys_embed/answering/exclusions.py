@@ -13,7 +13,8 @@ from recsys_embed.state.fitted import FittedState
 
 def excluded_rows(state: FittedState, profile: UserProfile, request: RecommendRequest) -> Rows:
     """Return the item rows, ascending, to exclude for one user: their history, dislikes and held-out items."""
-    excluded = [] if request.include_seen else [_hidden_history(state, profile), profile.disliked]
+    hidden = profile.history if profile.hidden is None else profile.hidden
+    excluded = [] if request.include_seen else [hidden, profile.disliked]
     if profile.user >= 0:
         if state.is_graph:  # a node is never recommended to itself
             excluded.append(np.array([profile.user]))
@@ -23,14 +24,6 @@ def excluded_rows(state: FittedState, profile: UserProfile, request: RecommendRe
     if len(excluded) < 2:
         return excluded[0] if excluded else profile.history[:0]
     return np.unique(np.concatenate(excluded))
-
-
-def _hidden_history(state: FittedState, profile: UserProfile) -> Rows:
-    """Return the item rows, ascending, of a user's history that their lists leave out."""
-    if state.hidden_items is None or profile.user < 0:
-        return profile.history
-    hidden, feedback = state.hidden_items[profile.user], profile.feedback
-    return hidden if feedback is None else np.union1d(hidden, feedback.rows)
 
 
 def excluded_items(state: FittedState, request: RecommendRequest) -> UserItems:

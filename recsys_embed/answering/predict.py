@@ -36,9 +36,9 @@ def predict_for(state: FittedState, profile: UserProfile, rows: Rows) -> Floats:
 
 
 def is_seen(state: FittedState, ratings: Ratings) -> Mask:
-    """Return which ratings the model was fitted on or updated with, bool [n]."""
+    """Return which ratings the model was fitted on or updated with, bool [n]; of events, those that hide their item."""
     users, items = (
         known.rows(given.series, missing="negative")
         for known, given in ((state.users, ratings.users), (state.items, ratings.items))
     )
-    return state.seen.contains(users[ratings.user], items[ratings.item])
+    return state.excluded.contains(users[ratings.user], items[ratings.item])

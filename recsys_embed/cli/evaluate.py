@@ -109,7 +109,7 @@ def _test_ratings(
     if dataset is not None:
         data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
     if test is not None:
-        plain: dict[str, Any] = dict.fromkeys(("valid", "test", "weight_col", "event_weights", "hide"))
+        plain: dict[str, Any] = dict.fromkeys(("valid", "test", "extra_ratings", "weight_col", "event_weights", "hide"))
         loaded = load_dataset(test, dataclasses.replace(data, dataset=test, **plain))
         ratings = loaded.ratings if loaded.log is None else without_hidden(recommender, loaded.log.targets())
     else:

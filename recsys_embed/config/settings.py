@@ -81,7 +81,7 @@ class DataConfig:
         self.weights_of_events, self.window_seconds  # noqa: B018
         self._check_windows()
         options = {name: getattr(self, name) for name in ("event_col", "event_weights", "target", "hide")}
-        apart = ("shared_ids", "valid", "test", "extra_ratings", "weight_col", "rating_col")
+        apart = ("shared_ids", "valid", "test", "weight_col", "rating_col")
         for other in apart if self.is_event_log else ():
             given = next(option for option, value in options.items() if value is not None)
             check(not getattr(self, other), given, f"one with {flag(other)}", "without it: an event log goes without")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import find_columns
+from recsys_embed.data.event_types import EventType
 from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, stable_argsort
@@ -21,29 +21,8 @@ from recsys_embed.data.values import by_part_of_second, parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
-log = logging.getLogger("recsys_embed")
-
 # The users and the items of some events, as rows [n].
 Pairs = tuple[Rows, Rows]
-
-# Types that say that an item is not wanted. They are left out of the training unless they are given a weight.
-NEGATIVE_TYPES = {"dislike", "downvote", "hide", "not_interested", "refund", "remove", "remove_from_cart", "return",
-                  "skip", "thumbs_down", "unfollow", "unlike"}  # fmt: skip
-
-
-# What separates words in the name of a type.
-_WORD_ENDS = re.compile(r"[\s-]+")
-
-
-@dataclass(frozen=True)
-class EventType:
-    """A type of events. weight: of one event in training; 0: it does not count. is_target: lists are measured by it.
-    hides: whether an item with such an event of a user is left out of their lists."""
-
-    name: str
-    weight: float = 1.0
-    is_target: bool = True
-    hides: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,16 +45,18 @@ class EventLog:
     def from_frame(
         cls,
         frame: pl.DataFrame,
-        config: DataConfig,
+        columns: Mapping[str, str | None],
+        types_of: Callable[[dict[str, int]], tuple[EventType, ...]],
         from_text: bool = False,
         row_label: RowLabel = RowLabel(),  # noqa: B008
     ) -> EventLog:
-        """Build a log from a frame, with the columns and types of events that the settings name.
+        """Build a log from a frame.
 
-        from_text, row_label: see `Ratings.from_frame`. Raises DataError for missing columns, values and types.
+        columns: the names of the "user", "item", "event" and "time" columns, or None for the usual ones. types_of:
+        takes the names in the event column, with the number of events of each, and returns the types; see
+        `event_types`. from_text, row_label: see `Ratings.from_frame`. Raises DataError for missing columns and values.
         """
-        given = {"user": config.user_col, "item": config.item_col, "event": config.event_col, "time": config.time_col}
-        names = find_columns(frame.columns, given)
+        names = find_columns(frame.columns, {role: columns.get(role) for role in ("user", "item", "event", "time")})
         if "event" not in names:
             raise DataError("there is no column of event types: name it with --event-col")
         if frame.is_empty():
@@ -90,7 +71,7 @@ class EventLog:
         order = pl.Series(list(found), dtype=pl.String)
         event = column.replace_strict(order, np.arange(len(order)), return_dtype=pl.Int64)
         users, items = Vocab.of(ids[0], "user"), Vocab.of(ids[1], "item")
-        log = cls(users, items, users.rows(ids[0]), items.rows(ids[1]), event.to_numpy(), event_types(found, config))
+        log = cls(users, items, users.rows(ids[0]), items.rows(ids[1]), event.to_numpy(), types_of(found))
         if "time" not in names:
             return log
         times = frame[names["time"]]
@@ -140,11 +121,15 @@ class EventLog:
         It has a weight, 0 if no event counts, and the time of the last event that does.
 
         weight = sum over the types of (weight of the type) x (1 + log(number of such events)): repeats count, each of
-        them less. `hidden` says whether one of the events hides the item.
+        them less. What came before an event that takes it back does not count. `hidden` says whether one of the events
+        hides the item.
         """
-        frame = pl.DataFrame({"user": self.user, "item": self.item, "event": self.event})
-        frame = frame.with_columns(time=pl.lit(0) if self.time is None else pl.Series(self.time))
-        by_type = frame.group_by("user", "item", "event", maintain_order=True).agg(pl.len(), pl.col("time").max())
+        frame = pl.DataFrame(
+            {"user": self.user, "item": self.item, "event": self.event, "number": 1 - self._is_taken_back()}
+        ).with_columns(time=pl.lit(0) if self.time is None else pl.Series(self.time))
+        by_type = frame.group_by("user", "item", "event", maintain_order=True).agg(
+            pl.col("number").sum(), pl.col("time").max()
+        )
         of_type = by_type["event"].to_numpy()
         weight, hides = (
             np.array([t.weight for t in self.types])[of_type],
@@ -152,10 +137,12 @@ class EventLog:
         )
         pairs = (
             by_type.with_columns(
-                weight=pl.Series(weight) * (1 + pl.col("len").log()),
+                weight=pl.when(pl.col("number") > 0)
+                .then(pl.Series(weight) * (1 + pl.col("number").log()))
+                .otherwise(0),
                 hides=pl.Series(hides),
-                counted=pl.when(pl.Series(weight > 0)).then(pl.col("time")),
             )
+            .with_columns(counted=pl.when(pl.col("weight") > 0).then(pl.col("time")))
             .group_by("user", "item", maintain_order=True)
             .agg(pl.col("weight").sum().cast(pl.Float32), pl.col("hides").any(), pl.col("counted", "time").max())
             .filter((pl.col("weight") > 0) | pl.col("hides"))
@@ -166,6 +153,18 @@ class EventLog:
             np.ones(pairs.height, np.float32), None if self.time is None else pairs["time"].to_numpy(),
             pairs["weight"].to_numpy(), pairs["hides"].to_numpy(),
         )  # fmt: skip
+
+    def _is_taken_back(self) -> Rows:
+        """Return 1 for events that a later one of their user and item takes back, else 0, [n]."""
+        takes_back = self._of_types([t.takes_back for t in self.types])
+        if not takes_back.any():
+            return np.zeros(len(self), np.int64)
+        place = np.empty(len(self), np.int64)
+        place[np.arange(len(self)) if self.time is None else stable_argsort(self.time)] = np.arange(len(self))
+        keys = pl.Series(pair_keys(self.user, self.item, len(self.items)))
+        frame = pl.DataFrame({"pair": keys, "taken": pl.Series(np.where(takes_back, place, -1))})
+        last = frame.select(pl.col("taken").max().over("pair")).to_series().to_numpy()
+        return np.asarray(place < last, np.int64)
 
     def targets(self) -> Ratings:
         """Return one row for each user and item with a target event, and the time of the last of them; no weights."""
@@ -224,33 +223,3 @@ def _without(rows: Ratings, *pairs: Pairs) -> Ratings:
     width = len(rows.items)
     left_out = np.concatenate([pair_keys(user, item, width) for user, item in pairs])
     return rows.take(~np.isin(pair_keys(rows.user, rows.item, width), left_out))
-
-
-def event_types(found: dict[str, int], config: DataConfig) -> tuple[EventType, ...]:
-    """Return the types of events as the settings say. found: their names, and how many events of each there are.
-
-    Types without a weight do not count if others are given one, nor do those that are known to be negative; both are
-    logged. Raises DataError for types that do not occur.
-    """
-    weights = config.weights_of_events
-    targets, hiding = config.names_of(config.target), config.names_of(config.hide)
-    known = ", ".join(f"{name} ({count:,})" for name, count in found.items())
-    for option, names in (("--event-weights", list(weights or ())), ("--target", targets), ("--hide", hiding)):
-        for name in names:
-            if name not in found:
-                raise DataError(f"{option} names {name!r}, and there is no such event; the events are {known}")
-    types = []
-    for name, count in found.items():
-        weight = weights.get(name, 0.0) if weights else float(_WORD_ENDS.sub("_", name.lower()) not in NEGATIVE_TYPES)
-        if not weight and name not in (weights or ()):
-            why = (
-                "--event-weights gives them no weight"
-                if weights
-                else "the name says no; --event-weights may count them"
-            )
-            log.warning("%s events %r are not trained on: %s", f"{count:,}", name, why)
-        is_target = name in targets if targets else weight > 0
-        types.append(EventType(name, weight, is_target, name in hiding if hiding else is_target))
-    if not any(t.weight > 0 for t in types):
-        raise DataError(f"no event has a weight above 0; the events are {known}")
-    return tuple(types)

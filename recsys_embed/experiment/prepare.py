@@ -56,13 +56,14 @@ class Prepared(NamedTuple):
 
         Raises DataError where most of the model's users or items have no ratings here.
         """
-        if self.dataset.log is not None:
-            raise SettingError("--warm-start does not go with an event log")
         if self.data.windows > 1:
             raise SettingError("--windows does not go with --warm-start: the model knows what earlier windows measure")
         check_coverage(start, self.split.train.users, self.split.train.items)
         dataset = self.dataset if self.dataset.items is not None else self.dataset._replace(items=start.table)
-        return self._replace(dataset=dataset, split=_move_seen_to_train(self.split, start))
+        split = _move_seen_to_train(self.split, start)
+        # Events before the test are all in `both`; only those that are moved from the test are not.
+        both = None if self.both is None else self.both.concat(_without(split.train, self.both))
+        return self._replace(dataset=dataset, split=split, both=both)
 
 
 def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Dataset | None = None) -> Prepared:
@@ -102,17 +103,23 @@ def _move_seen_to_train(split: Split, start: FittedState) -> Split:
     train, held_out, n_leaked = split.train, [], 0
     for part in (split.valid, split.test):
         seen = is_seen(start, part)
-        train, n_leaked = train.concat(part.take(seen)), n_leaked + int(seen.sum())
+        train, n_leaked = train.concat(_without(part.take(seen), train)), n_leaked + int(seen.sum())
         held_out.append(part.take(~seen))
     valid, test = held_out
     if 0 < len(valid) < _MIN_VALID:  # too few for early stopping
-        train, valid, n_leaked = train.concat(valid), valid.take(np.zeros(0, np.int64)), n_leaked + len(valid)
+        train, n_leaked = train.concat(_without(valid, train)), n_leaked + len(valid)
+        valid = valid.take(np.zeros(0, np.int64))
     if n_leaked:
         log.info(
             "moved %s held-out ratings to training: the model of the warm start has seen them, or they are too few; "
             "%s are left for validation, %s for test", f"{n_leaked:,}", f"{len(valid):,}", f"{len(test):,}",
         )  # fmt: skip
     return Split(train, valid, test)
+
+
+def _without(rows: Ratings, other: Ratings) -> Ratings:
+    """Return the rows whose user and item have none among others: in an event log, what is held out may be viewed."""
+    return rows.take(~other.seen().contains(rows.user, rows.item))
 
 
 def size_of(split: Split) -> Size:

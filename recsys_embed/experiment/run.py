@@ -15,6 +15,7 @@ from recsys_embed.config.fields import command, settings, short_name
 from recsys_embed.config.recipes import resolve_settings
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.event_types import saved
 from recsys_embed.evaluation.training_report import training_report
 from recsys_embed.experiment import publish
 from recsys_embed.experiment.fit_and_refit import Configs, fit_and_refit
@@ -110,6 +111,8 @@ def _facts(prepared: Prepared, configs: Configs) -> dict[str, Any]:
         "test_digest": test.positives(data.min_rating).pairs_digest(),
         "settings": settings(data, configs.model, configs.train, configs.run, configs.content),
     }
+    log_of_events = prepared.dataset.log
+    facts |= {} if log_of_events is None else {"events": saved(log_of_events.types)}
     return facts | ({"terms": TERMS} if "movielens" in data.dataset else {})
 
 

@@ -240,17 +240,21 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
     )
     async def add_events(body: schema.EventsBody) -> Response:
         _check_batch(len(body.events), service.config.max_batch, "events")
-        items = service.model.state.items
-        events = [Event(str(e.user), str(e.item), e.rating, e.timestamp, e.id) for e in body.events]
+        items, types = service.model.state.items, service.model.state.event_types
+        events = [Event(str(e.user), str(e.item), e.rating, e.timestamp, e.id, e.event) for e in body.events]
         result = await asyncio.wrap_future(service.events.append(events))
         service.metrics.count_events(result.inserted)
-        unknown = sum(e.item not in items for e in events)
-        return _json({"accepted": result.inserted, "repeated": result.duplicates, "unknown_items": unknown})
+        unknown = {
+            "unknown_items": sum(e.item not in items for e in events),
+            "unknown_types": sum(e.event is not None and types.type_of(e.event) is None for e in events),
+        }
+        return _json({"accepted": result.inserted, "repeated": result.duplicates, **unknown})
 
     @app.get("/events", response_model=schema.EventsResponse, summary="The events of a user")
     async def events_of(query: Annotated[schema.UserQuery, Query()]) -> Response:
         events = [
-            {"item": event.item, "rating": event.rating} for event in service.events.latest_by_item(str(query.user))
+            {"item": event.item, "rating": event.rating, "types": event.types}
+            for event in service.events.by_item(str(query.user))
         ]
         return _json({"user": query.user, "events": events})
 

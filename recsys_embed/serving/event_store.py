@@ -17,12 +17,16 @@ from recsys_embed.errors import DataError
 _TABLE = """
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, user TEXT NOT NULL, item TEXT NOT NULL,
-    rating REAL, timestamp INTEGER, received REAL NOT NULL
+    rating REAL, timestamp INTEGER, received REAL NOT NULL, event TEXT
 ) STRICT;
 CREATE INDEX IF NOT EXISTS events_of_user ON events (user, seq);
 """
+_COLUMNS = ("seq", "id", "user", "item", "rating", "timestamp", "received")
+# Files of earlier versions do not have this column.
+_ADD_TYPES = "ALTER TABLE events ADD COLUMN event TEXT"
 _INSERT = """
-INSERT INTO events (id, user, item, rating, timestamp, received) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING
+INSERT INTO events (id, user, item, rating, timestamp, received, event) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING
 """
 # Most events in one transaction: the first must not wait long for the last.
 _MAX_BATCH_EVENTS = 10_000
@@ -32,21 +36,26 @@ _BUSY_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Event:
-    """A user rated an item, or took it (rating None). id: the sender's id of the event, which makes a retry safe."""
+    """A user rated an item, or took it (rating None). id: the sender's id of the event, which makes a retry safe.
+    event: its type, such as "view", or None."""
 
     user: str
     item: str
     rating: float | None = None
     timestamp: int | None = None
     id: str | None = None
+    event: str | None = None
 
 
-class LatestFeedback(NamedTuple):
-    """A user's latest event of an item. received: seconds since 1970."""
+class ItemEvents(NamedTuple):
+    """A user's events of an item. rating: of the latest that is a rating or a like (None) without a type. received:
+    when the latest came, seconds since 1970. types: of all events, each once, in the order of the latest of each; None:
+    without a type."""
 
     item: str
     rating: float | None
     received: float
+    types: tuple[str | None, ...] = (None,)
 
 
 class StoredEvent(NamedTuple):
@@ -58,6 +67,7 @@ class StoredEvent(NamedTuple):
     rating: float | None
     time: float
     received: float
+    event: str | None
 
 
 class AppendResult(NamedTuple):
@@ -85,7 +95,7 @@ class EventStore:
         try:
             with self._connect() as connection:
                 connection.executescript(_TABLE)
-                connection.execute("SELECT seq, id, user, item, rating, timestamp, received FROM events LIMIT 0")
+                _check_columns(connection)
             connection.close()
         except sqlite3.Error as error:
             raise DataError(f"{path} cannot store events ({error}): name another file with --events") from None
@@ -119,23 +129,29 @@ class EventStore:
     def since(self, seq: int) -> list[StoredEvent]:
         """Return all events with a higher number than this, ascending."""
         rows = self._reader.execute(
-            "SELECT seq, user, item, rating, coalesce(timestamp, received), received FROM events WHERE seq > ? "
+            "SELECT seq, user, item, rating, coalesce(timestamp, received), received, event FROM events WHERE seq > ? "
             "ORDER BY seq",
             (seq,),
         )
         return [StoredEvent(*row) for row in rows]
 
-    def latest_by_item(self, user: str) -> list[LatestFeedback]:
-        """Return a user's latest event of each item, the oldest first: by timestamp, or else by arrival."""
+    def by_item(self, user: str) -> list[ItemEvents]:
+        """Return a user's events of each item, the item of their oldest first: by timestamp, or else by arrival."""
         rows = self._reader.execute(
-            "SELECT item, rating, received FROM events WHERE user = ? ORDER BY coalesce(timestamp, received), seq",
+            "SELECT item, rating, received, event FROM events WHERE user = ? "
+            "ORDER BY coalesce(timestamp, received), seq",
             (user,),
         )
-        latest: dict[str, LatestFeedback] = {}
-        for row in rows:
-            latest.pop(row[0], None)
-            latest[row[0]] = LatestFeedback(*row)
-        return list(latest.values())
+        found: dict[str, ItemEvents] = {}
+        for item, rating, received, event in rows:
+            before = found.pop(item, None)
+            if before is None:
+                found[item] = ItemEvents(item, rating, received, (event,))
+                continue
+            kept = before.rating if rating is None and event is not None else rating
+            types = (*(name for name in before.types if name != event), event)
+            found[item] = ItemEvents(item, kept, received, types)
+        return list(found.values())
 
     def delete_of(self, user: str) -> int:
         """Delete all events of a user for good, and return how many there were."""
@@ -193,6 +209,19 @@ class EventStore:
         connection.close()
 
 
+def _check_columns(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.Error unless the table is one of events; add the column of types to one of an earlier version."""
+    connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM events LIMIT 0")
+    connection.execute("BEGIN IMMEDIATE")  # so that of several processes that start one adds it
+    try:
+        if "event" not in {row[1] for row in connection.execute("PRAGMA table_info(events)")}:
+            connection.execute(_ADD_TYPES)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
 def _commit(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
     """Write a batch in one transaction, and set the results of its futures."""
     # From here on the futures can no longer be cancelled.
@@ -203,7 +232,7 @@ def _commit(connection: sqlite3.Connection, batch: list[_Pending]) -> None:
         for events, _ in batch:
             now, inserted = time.time(), 0
             for e in events:
-                row = (e.id or uuid.uuid4().hex, e.user, e.item, e.rating, e.timestamp, now)
+                row = (e.id or uuid.uuid4().hex, e.user, e.item, e.rating, e.timestamp, now, e.event)
                 inserted += connection.execute(_INSERT, row).rowcount
             results.append(AppendResult(inserted, len(events) - inserted))
         connection.execute("COMMIT")

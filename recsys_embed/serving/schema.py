@@ -164,6 +164,10 @@ class EventBody(_Strict):
     user: ItemId
     item: ItemId
     rating: Rating | None = Field(None, description="the rating; without one, the user took the item: a like")
+    event: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="its type, such as view: it counts and hides as in training; without one it is a like",
+    )
     timestamp: int | None = Field(None, ge=-(2**62), le=2**62, description="seconds since 1970")
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="your id of this event: an event that is sent twice under one id is stored once"
@@ -176,7 +180,12 @@ class EventsBody(_Strict):
     events: list[EventBody] = Field(min_length=1)
     model_config = ConfigDict(
         strict=True,
-        json_schema_extra={"examples": [{"events": [{"user": 42, "item": 50, "rating": 5, "id": "a1"}]}]},
+        json_schema_extra={
+            "examples": [
+                {"events": [{"user": 42, "item": 50, "rating": 5, "id": "a1"}]},
+                {"events": [{"user": 42, "item": 50, "event": "view", "id": "a2"}]},
+            ]
+        },
     )
 
 
@@ -289,21 +298,25 @@ class HistoryResponse(BaseModel):
 
 
 class EventsAccepted(BaseModel):
-    """The number of events stored, and of those stored before. unknown_items: events of items unknown to the model.
+    """The number of events stored, and of those stored before. unknown_items, unknown_types: events of items, and of
+    types, unknown to the model.
 
-    Events of unknown items are stored too.
+    These are stored too, for a model that knows them.
     """
 
     accepted: int
     repeated: int
     unknown_items: int
+    unknown_types: int
 
 
 class StoredEvent(BaseModel):
-    """An event of a user. item: the id as it was sent, as text."""
+    """A user's events of an item. item: the id as it was sent, as text. types: of the events, in the order of the
+    latest of each; null: without a type."""
 
     item: str
     rating: float | None
+    types: list[str | None]
 
 
 class EventsResponse(BaseModel):

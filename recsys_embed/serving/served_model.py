@@ -18,8 +18,9 @@ from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.recommend import recommend_to
 from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.answering.titles import TitleSearch
+from recsys_embed.data.event_types import Interaction
 from recsys_embed.data.ids import Id, Rows
-from recsys_embed.serving.event_store import EventStore, LatestFeedback
+from recsys_embed.serving.event_store import EventStore, ItemEvents
 from recsys_embed.serving.model_source import FoundModel
 from recsys_embed.serving.trend_of_events import TrendOfEvents
 from recsys_embed.state.fitted import FittedState
@@ -34,6 +35,13 @@ def _seconds(created: object) -> float:
         return datetime.datetime.fromisoformat(str(created)).timestamp()
     except ValueError:
         return 0.0
+
+
+def _interaction(state: FittedState, events: ItemEvents) -> Interaction:
+    """Return what a user's events of an item say. A rating counts unless the model goes by types of events."""
+    by_type = state.event_types.types is not None and events.types != (None,)
+    interaction = state.event_types.interaction(events.types)
+    return interaction if by_type or events.rating is None else interaction._replace(rating=events.rating)
 
 
 class ServedModel:
@@ -92,22 +100,20 @@ class ServedModel:
     def _with_events(self, request: RecommendRequest) -> UserProfile:
         """Return a user's profile, updated with their events and with the request's likes, dislikes and ratings."""
         state, known = self.state, request.user in self.state.users
-        requested = set(state.items.rows([*request.likes, *request.dislikes, *request.ratings]).tolist())
-        events = {row: event for row, event in self._events_of(request.user).items() if row not in requested}
-        if not known and not events and not requested and request.on_unknown == "error":
+        requested = state.items.rows([*request.likes, *request.dislikes, *request.ratings])
+        events = self._events_of(request.user)
+        if not known and not events and not len(requested) and request.on_unknown == "error":
             raise state.users.unknown(request.user)
-        ids = state.item_ids
-        likes = [ids[row] for row, event in events.items() if event.rating is None]
-        ratings = {ids[row]: event.rating for row, event in events.items() if event.rating is not None}
-        user = request.user if known else None
-        return profile_of(state, user, [*likes, *request.likes], request.dislikes, {**ratings, **request.ratings})
+        given = request.likes, request.dislikes, request.ratings
+        interactions = {row: _interaction(state, event) for row, event in events.items()}
+        return profile_of(state, request.user if known else None, *given, interactions)
 
-    def _events_of(self, user: Id | None) -> dict[int, LatestFeedback]:
-        """Return a user's latest events by item row, the oldest first; events of unknown items are left out.
+    def _events_of(self, user: Id | None) -> dict[int, ItemEvents]:
+        """Return a user's events by item row, the oldest first; events of unknown items are left out.
 
         So are events from before the model was created of items that it was fitted on: it contains them already.
         """
-        state, events = self.state, self.events.latest_by_item(str(user))
+        state, events = self.state, self.events.by_item(str(user))
         rows = state.items.rows([event.item for event in events], missing="negative").tolist()
         fitted: set[int] = set()
         if user is not None and user in state.users:

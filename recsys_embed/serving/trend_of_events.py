@@ -59,6 +59,7 @@ class TrendOfEvents:
         state, threshold = self.fitted, self.fitted.positive_threshold
         items = state.items.rows([event.item for event in new], missing="negative")
         counted = items >= 0
+        counted &= np.array([state.event_types.interaction((event.event,)).weight > 0 for event in new])
         if threshold is not None:
             counted &= np.array([event.rating is None or event.rating >= threshold for event in new])
         counted &= ~self._is_fitted(new, items)

@@ -12,6 +12,7 @@ import polars as pl
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns
 from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import RowLabel, id_column
 from recsys_embed.data.ratings import Ratings
@@ -20,7 +21,7 @@ from recsys_embed.errors import DataError, SettingError
 from recsys_embed.sources import movielens, synthetic
 from recsys_embed.sources.delimited import Table, read_items, read_table
 from recsys_embed.sources.download import data_dir
-from recsys_embed.sources.serving_events import fill_likes
+from recsys_embed.sources.extra_ratings import append_ratings
 
 # A loader takes (folder of downloads, offline) and returns (ratings, items).
 DATASETS: dict[str, Callable[[Path, bool], tuple[pl.DataFrame, pl.DataFrame]]] = {
@@ -73,13 +74,15 @@ def _read_item_table(config: DataConfig) -> pl.DataFrame | None:
 
 def _column_names(config: DataConfig) -> dict[str, str | None]:
     """Return the column name that the settings give each role, or None."""
-    names = {"user": config.user_col, "item": config.item_col, "rating": config.rating_col, "time": config.time_col}
-    return {**names, "weight": config.weight_col}
+    names = {"user": config.user_col, "item": config.item_col, "time": config.time_col}
+    if config.is_event_log:
+        return {**names, "event": config.event_col}
+    return {**names, "rating": config.rating_col, "weight": config.weight_col}
 
 
 def _header_names(config: DataConfig) -> tuple[str, ...]:
     """Return the column names that mark a first line as a header: the usual ones and those of the settings."""
-    return _HEADER_NAMES + tuple(n for n in (*_column_names(config).values(), config.event_col) if n)
+    return _HEADER_NAMES + tuple(n for n in _column_names(config).values() if n)
 
 
 def _read_ratings(path: str, config: DataConfig) -> Table:
@@ -88,11 +91,13 @@ def _read_ratings(path: str, config: DataConfig) -> Table:
 
 def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies."""
-    if config.is_event_log:
-        log = EventLog.from_frame(table.frame, config, table.is_text, table.row_label)
-        return Dataset(log.ratings(), items, log=log)
     if config.extra_ratings:
-        table = _append_ratings(table, read_table(Path(config.extra_ratings), known=_HEADER_NAMES), config)
+        more = read_table(Path(config.extra_ratings), config.columns, _header_names(config))
+        table = append_ratings(table, more, find_columns(table.frame.columns, _column_names(config)), config)
+    if config.is_event_log:
+        types_of = partial(event_types, config=config)
+        log = EventLog.from_frame(table.frame, _column_names(config), types_of, table.is_text, table.row_label)
+        return Dataset(log.ratings(), items, log=log)
     tables = [table, *(_read_ratings(path, config) for path in (config.valid, config.test) if path)]
     names, vocabs = _column_names(config), None
     if len(tables) > 1 and config.shared_ids:
@@ -114,26 +119,6 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
     ]
     test = ratings[-1] if config.test else None
     return Dataset(ratings[0], items, ratings[1] if config.valid else None, test)
-
-
-def _append_ratings(table: Table, more: Table, config: DataConfig) -> Table:
-    """Append further ratings to a table. Those without a rating are likes, see `fill_likes`."""
-    columns = find_columns(table.frame.columns, _column_names(config))
-    more_columns = find_columns(more.frame.columns, dict.fromkeys(columns))
-    added = more.frame.select(
-        pl.col(more_columns[role]).alias(name) for role, name in columns.items() if role in more_columns
-    )
-    ids = [columns["user"], columns["item"]]
-    is_text = table.is_text and more.is_text
-    if any(table.frame.schema[name] != added.schema[name] for name in ids):
-        frames, is_text = [frame.with_columns(pl.col(ids).cast(pl.String)) for frame in (table.frame, added)], True
-    else:
-        frames = [table.frame, added]
-    frame = pl.concat(frames, how="diagonal_relaxed")
-    if "rating" in columns and "rating" not in more_columns:
-        rating = columns["rating"]
-        frame = fill_likes(frame.with_columns(pl.col(rating).cast(pl.Float64, strict=False)), rating)
-    return Table(frame, is_text, RowLabel())
 
 
 def _shared_vocab(tables: list[Table], name: str, roles: dict[str, str | None]) -> Vocab:

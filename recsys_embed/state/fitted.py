@@ -12,6 +12,7 @@ import polars as pl
 
 from recsys_embed.arrays import Floats
 from recsys_embed.config.answers import IndexName
+from recsys_embed.data.event_types import EventTypes
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
@@ -101,6 +102,11 @@ class FittedState:
         """The lowest rating that counted as positive in training; None if all did."""
         threshold: float | None = self.metadata.get("settings", {}).get("min_rating")
         return None if self.model.output == "stars" else threshold
+
+    @cached_property
+    def event_types(self) -> EventTypes:
+        """What events of each type count."""
+        return EventTypes.load(self.metadata)
 
     def history(self, user: int) -> Rows:
         """Return the item rows, ascending, that the vector of a trained user is based on."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from recsys_embed.data.columns import as_polars, find_columns
+from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
@@ -33,12 +35,14 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
         raise SettingError(
             "a model of nodes cannot be updated, since an edge changes both of its ends: use recsys train --warm-start"
         )
-    ratings = new_ratings if isinstance(new_ratings, Ratings) else Ratings.from_frame(new_ratings)
+    ratings = new_ratings if isinstance(new_ratings, Ratings) else _ratings_of(state, as_polars(new_ratings))
     users, rows = _with_users(state.users, ratings)
     given = _of_known_items(state, replace(ratings, users=users, user=rows[ratings.user]))
     new = _new_ratings(state, given, len(users))
     threshold = state.positive_threshold
     positives, unseen = new.positives(threshold), _not_among(new, state.seen.with_users(len(users)))
+    # With weights, what was done before may count for more now.
+    moving = positives if given.weight is None else given.positives(threshold)
     metadata = copy.deepcopy(state.metadata)
     totals = metadata.setdefault("updated", {"ratings": 0, "new_users": 0})
     totals["time"] = datetime.datetime.now(datetime.UTC).isoformat()
@@ -46,7 +50,7 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
     totals["new_users"] += len(users) - len(state.users)
     return state.replace(
         users=users,
-        model=state.model.with_users(len(users), _updated_users(state, positives)),
+        model=state.model.with_users(len(users), _updated_users(state, moving)),
         seen=state.seen.with_users(len(users)).union(unseen.seen()),
         held_out=_without_ratings(state.held_out.with_users(len(users)), new),
         item_counts=state.item_counts + np.bincount(unseen.positives(threshold).item, minlength=len(new.items)),
@@ -57,6 +61,20 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
         # The fold-in stays that of the training, so that updating step by step equals updating at once.
         cached_fold_in=state.fold_in,
     )
+
+
+def _ratings_of(state: FittedState, frame: pl.DataFrame) -> Ratings:
+    """Return the ratings in a frame whose columns are called as in the training, or as is usual; of an event log for a
+    model that was trained on one."""
+    given = state.metadata.get("settings", {})
+    roles = ("user", "item", "rating", "time", "weight", "event")
+    columns = {role: name for role in roles if (name := given.get(f"{role}_col")) in frame.columns}
+    if state.event_types.types is not None and "event" in find_columns(
+        frame.columns, {role: columns.get(role) for role in ("user", "item", "event")}
+    ):
+        return EventLog.from_frame(frame, columns, state.event_types.of_found).ratings()
+    columns.pop("event", None)
+    return Ratings.from_frame(frame, **columns)
 
 
 def _with_users(known: Vocab, ratings: Ratings) -> tuple[Vocab, Rows]:
@@ -84,8 +102,11 @@ def _of_known_items(state: FittedState, ratings: Ratings) -> Ratings:
 
 def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
     """Return the ratings that the state has not seen yet."""
-    known = state.seen if state.hidden_items is None else state.hidden_items
-    new = _not_among(ratings, known.with_users(users))
+    known = state.seen.with_users(users).contains(ratings.user, ratings.item)
+    if state.hidden_items is not None:
+        hides = np.ones(len(ratings), bool) if ratings.hidden is None else ratings.hidden
+        known &= ~hides | state.hidden_items.with_users(users).contains(ratings.user, ratings.item)
+    new = ratings.take(~known)
     if len(new) < len(ratings):
         log.info("%s ratings were known already", f"{len(ratings) - len(new):,}")
     return new
@@ -99,14 +120,16 @@ def _not_among(ratings: Ratings, items: UserItems) -> Ratings:
 def _updated_users(state: FittedState, positives: Ratings) -> dict[int, tuple[UserVector, float]]:
     """Return the new vector and bias of each user with new positives, by row.
 
-    As in training, all positives count equally; ratings below --min-rating are not positives.
+    As in training, positives without weights count equally; ratings below --min-rating are not positives.
     """
+    mean = state.event_types.mean_weight
     positives = positives.take(np.lexsort((positives.item, positives.user)))
     users, first = np.unique(positives.user, return_index=True)
     changed = {}
     for user, start, stop in zip(users.tolist(), first, np.append(first, len(positives))[1:], strict=True):
         item = positives.item[start:stop]
-        feedback = Feedback(item, np.ones(len(item), np.float32), positives.value[start:stop])
+        weight = np.ones(len(item), np.float32) if positives.weight is None else positives.weight[start:stop] / mean
+        feedback = Feedback(item, np.asarray(weight, np.float32), positives.value[start:stop])
         if user < len(state.users):
             vector, bias = state.model.user(user)
             changed[user] = state.fold_in.update_user(user, state.history(user), vector, bias, feedback)

@@ -69,6 +69,8 @@ def fit_state(
     of_positives = result.model.has_history_users or bool(model.half_life)
     history_is_positives = of_positives and len(positives) < len(ratings)
     metadata = _metadata(result, (model, train, content), min_rating)
+    if positives.weight is not None:
+        metadata["mean_weight"] = float(positives.weight.mean(dtype="float64"))
     if warm_start is not None:
         metadata["continued"] = warm_start_summary(warm_start, ratings)
     state = FittedState(

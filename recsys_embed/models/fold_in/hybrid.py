@@ -26,11 +26,11 @@ class HybridFoldIn:
     def update_user(
         self, user: int, history: Rows, vector: HybridUser, bias: float, feedback: Feedback
     ) -> tuple[HybridUser, float]:
-        """See `FoldIn`. Feedback replaces the amounts of its items, but a like of an item of the history."""
+        """See `FoldIn`. Feedback replaces the amounts of its items; a like may only raise those of likes."""
         embedding, bias = self.embeddings.update_user(user, history, vector.embedding, bias, feedback)
         amounts = dict(zip(vector.items.tolist(), vector.amounts.tolist(), strict=True))
         for row, weight in zip(feedback.rows.tolist(), feedback.weight.tolist(), strict=True):
-            amounts[row] = amounts[row] if weight > 0 and amounts.get(row, 0) > 0 else weight
+            amounts[row] = max(amounts[row], weight) if weight > 0 and amounts.get(row, 0) > 0 else weight
         items = np.array(sorted(amounts), np.int32)
         return HybridUser(embedding, items, np.array([amounts[row] for row in items.tolist()], np.float32)), bias
 
