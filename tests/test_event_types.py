@@ -14,6 +14,7 @@ from worlds import event_log, recsys_here, small
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.event_types import EventType, EventTypes, saved
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving.event_store import Event, EventStore
 from recsys_embed.serving.trend_of_events import TrendOfEvents
@@ -266,3 +267,51 @@ def test_what_was_added_to_the_training_is_not_added_to_a_test(tmp_path):
     measured = recsys_here("evaluate", "--model", "m", "--test", "held.csv", "--json", cwd=tmp_path).stdout
     metrics = json.loads(measured)["metrics"]
     assert metrics["rows"] + metrics["left_out"] == 40
+
+
+def test_each_type_of_the_test_is_measured(tmp_path):
+    shop(users=90).write_csv(tmp_path / "log.csv")
+    options = ["--event-weights", "view=1,purchase=10", "--target", "purchase", "--split", "time", "--dim", "4"]
+    done = recsys_here("train", "--dataset", "log.csv", "--no-track", "--epochs", "3", *options, cwd=tmp_path)
+    assert "users with 'view' events in the test: ndcg_at_10" in done.stdout and "'cart'" not in done.stdout
+    config = DataConfig(event_col="event", event_weights="view=1,purchase=10", target="purchase", split="time")
+    log = event_log(shop(users=90), config)
+    parts, (_, valid, test) = log.tested_by_type(config), log.split(config)[0]
+    cut = test.time.min()
+    assert list(parts) == ["view", "purchase"] and len(parts["view"]) > len(parts["purchase"]) >= len(test)
+    for part in parts.values():
+        assert (
+            part.time.min() >= cut - 10_000
+            and not log.take(log.time < valid.time.min()).ratings().excluded().contains(part.user, part.item).any()
+        )
+    folder = next((tmp_path / "models").iterdir())
+    events = json.loads((folder / "model.json").read_text())["metrics"]["events"]
+    assert events["purchase"]["users"] >= 3 and set(events["view"]["ndcg_at_10"]) >= {
+        "this model",
+        "popularity",
+        "ease",
+    }
+    assert log.tested_by_type(replace(config, split="random")) == {}
+
+
+@pytest.mark.parametrize("written", ["seconds", "milliseconds", "text"])
+def test_what_is_too_old_is_left_out(written, tmp_path):
+    log = shop()
+    frame = {
+        "seconds": log, "milliseconds": log.with_columns(pl.col("time") * 1000),
+        "text": log.with_columns(pl.from_epoch("time").dt.strftime("%Y-%m-%d %H:%M:%S")),
+    }[written]  # fmt: skip
+    frame.write_csv(tmp_path / "log.csv")
+    path, kept = str(tmp_path / "log.csv"), log.filter(pl.col("time") >= log["time"].max() - 3600 * 48)
+    for given in ({"event_col": "event"}, {"duplicates": "first"}):
+        data = load_dataset(path, DataConfig(dataset=path, max_age="48h", **given))
+        assert (
+            0 < kept.height < log.height
+            and data.ratings.users.series.to_list() == kept["user"].unique().sort().to_list()
+        )
+        assert data.log is None or len(data.log) == kept.height
+    with pytest.raises(SettingError, match="max-age must be a number with h, d or w"):
+        DataConfig(max_age="soon")
+    log.drop("time").write_csv(tmp_path / "log.csv")
+    with pytest.raises(DataError, match="--max-age needs times"):
+        load_dataset(path, DataConfig(dataset=path, max_age="2d"))

@@ -104,17 +104,21 @@ def _print_verdict(baselines: dict[str, Any], family: str) -> None:
 
 
 def _print_by_history(metrics: dict[str, Any]) -> None:
-    """Print how test users with and without a rating in training fare, and how many test ratings nobody can predict."""
+    """Print how test users with and without a rating in training fare, and those of each type of events, and how many
+    test ratings nobody can predict."""
     for name, what in (("known_users", "with"), ("new_users", "without")):
         if group := metrics.get(name):
-            own, *others = group["ndcg_at_10"].items()
-            text = ", ".join(f"{other} {value:.4f}" for other, value in others)
-            echo(
-                f"{group['users']:,} users {what} a rating in training: ndcg_at_10 {own[1]:.4f}"
-                + f" ({text})" * bool(text)
-            )
+            _print_group(f"users {what} a rating in training", group)
+    for name, group in metrics.get("events", {}).items():
+        _print_group(f"users with {name!r} events in the test", group)
     if metrics["test"]["left_out"]:
         echo(f"left out: {metrics['test']['left_out']:,} test ratings of items without a rating in training", dim=True)
+
+
+def _print_group(what: str, group: dict[str, Any]) -> None:
+    own, *others = group["ndcg_at_10"].items()
+    text = ", ".join(f"{other} {value:.4f}" for other, value in others)
+    echo(f"{group['users']:,} {what}: ndcg_at_10 {own[1]:.4f}" + f" ({text})" * bool(text))
 
 
 def _print_windows(metrics: dict[str, Any]) -> None:

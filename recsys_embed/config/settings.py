@@ -51,6 +51,9 @@ class DataConfig:
     hide: Annotated[
         str | None, "types of events after which an item is not recommended again (default: those of --target, or all)"
     ] = None
+    max_age: Annotated[
+        str | None, "leave out what is older than this before the newest row, such as 90d (default: nothing)"
+    ] = None
     duplicates: Annotated[DuplicatesName, "how repeated rows of a user and item are merged"] = "last"
     shared_ids: Annotated[bool, "a graph: both id columns name nodes of one kind; a row is an undirected edge"] = False
     split: Annotated[SplitName, "how ratings are held out"] = "random"
@@ -78,7 +81,7 @@ class DataConfig:
             value = getattr(self, name)
             check(value is None or math.isfinite(value), name, value, "a number")
         check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
-        self.weights_of_events, self.window_seconds  # noqa: B018
+        self.weights_of_events, self.window_seconds, self.max_age_seconds  # noqa: B018
         self._check_windows()
         options = {name: getattr(self, name) for name in ("event_col", "event_weights", "target", "hide")}
         apart = ("shared_ids", "valid", "test", "weight_col", "rating_col")
@@ -106,11 +109,12 @@ class DataConfig:
     @property
     def window_seconds(self) -> int | None:
         """The length of a window in seconds, or None if windows are shares of the ratings."""
-        if self.window is None:
-            return None
-        match = re.fullmatch(r"(\d+)\s*([hdw])", self.window.strip().lower())
-        check(bool(match and int(match[1])), "window", self.window, "a number with h, d or w, such as 12h, 7d or 4w")
-        return 0 if match is None else int(match[1]) * {"h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
+        return _seconds("window", self.window)
+
+    @property
+    def max_age_seconds(self) -> int | None:
+        """The age of rows in seconds from which they are left out, or None."""
+        return _seconds("max_age", self.max_age)
 
     @property
     def weights_of_events(self) -> dict[str, float] | None:
@@ -134,6 +138,15 @@ class DataConfig:
     def names_of(text: str | None) -> list[str]:
         """Return the names in a list with commas."""
         return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _seconds(name: str, text: str | None) -> int | None:
+    """Return a setting such as "12h", "7d" or "4w" in seconds, or None for None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip().lower())
+    check(bool(match and int(match[1])), name, text, "a number with h, d or w, such as 12h, 7d or 4w")
+    return 0 if match is None else int(match[1]) * {"h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,24 @@ class EventLog:
         tested = _without(tested, both._hiding_pairs(), (valid.user, valid.item))
         return Split(train, valid, tested), both.ratings()
 
+    def tested_by_type(self, config: DataConfig, window: int = 0) -> dict[str, Ratings]:
+        """Return what is done in the test part of a split by time, for each type that counts, by name.
+
+        Items that lists cannot hold are not in it, as in `split`. Nothing for other splits, which hold out users'
+        items with all that was done with them, and where only one type counts.
+        """
+        counting = [t.name for t in self.types if t.weight > 0]
+        if config.split != "time" or self.time is None or len(counting) < 2:
+            return {}
+        cuts = time_cuts(self.time, config.valid_share, config.test_share, window, config.window_seconds)
+        hiding = self.take(self.time < cuts.test)._hiding_pairs()
+        tested = self.take((self.time >= cuts.test) & (self.time < cuts.end))
+        tests = {}
+        for name in counting:
+            only = replace(tested, types=tuple(replace(t, is_target=t.name == name) for t in self.types))
+            tests[name] = _without(only.targets(), hiding)
+        return {name: test for name, test in tests.items() if len(test)}
+
     def _hiding_pairs(self) -> Pairs:
         """Return the users and items of the events that hide, whether they count in training or not."""
         hides = self._of_types([t.hides for t in self.types])

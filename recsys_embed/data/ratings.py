@@ -215,6 +215,11 @@ class Ratings:
         """The number of ratings of each item, int64 [items]."""
         return np.bincount(self.item, minlength=len(self.items))
 
+    @property
+    def item_amounts(self) -> NDArray[np.float64]:
+        """How much the ratings of each item count: the sum of their weights, or their number, float64 [items]."""
+        return np.bincount(self.item, self.weight, minlength=len(self.items)).astype(np.float64)
+
     def matrix(self, amounts: NDArray[np.float32] | None = None) -> csr_matrix:
         """Return a sparse float32 matrix [users, items] with a one for each rating, or with these amounts [n]."""
         from scipy.sparse import csr_matrix

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from recsys_embed.arrays import Floats
@@ -36,38 +37,75 @@ class SplitPositives(NamedTuple):
 
 
 def baselines(splits: SplitPositives) -> Iterator[tuple[str, Ranker]]:
-    """Yield popularity, recent popularity if ratings have times, and EASE if there are not too many items."""
-    yield "popularity", popularity(splits.fitted)
+    """Yield popularity, recent popularity if ratings have times, and EASE if there are not too many items.
+
+    Each takes the weights of the ratings or leaves them, whichever is better on validation data.
+    """
+    yield "popularity", _best([(popularity, {})], splits)
     if splits.fitted.time is not None:
-        yield "recent_popularity", recent_popularity(splits.fitted, choose_recent_share(splits.train, splits.valid))
+        windows = [(recent_popularity, {"share": share}) for share in _RECENT_SHARES]
+        yield (
+            "recent_popularity",
+            _best(windows if len(splits.valid) else [(recent_popularity, {"share": 0.1})], splits),
+        )
     if len(splits.fitted.items) <= EASE_MAX_ITEMS:
-        regularization = _EASE_DEFAULT
-        if len(splits.valid):
-            regularization = choose_ease(Ease(splits.train), splits.train, splits.valid)
-        yield "ease", Ease(splits.fitted).fit(regularization)
+        yield "ease", _best_ease(splits)
     else:
         log.info("EASE was skipped: %s items are too many for its closed form", f"{len(splits.fitted.items):,}")
 
 
-def choose_recent_share(train: Ratings, valid: Ratings) -> float:
-    """Return the share of the newest ratings that are the best popularity on validation ratings, or .1 without any."""
-    if not len(valid):
-        return 0.1
-    valid, seen = valid.of_random_users(_CHOICE_USERS), train.excluded()
+def _quality(ranker: Ranker, train: Ratings, valid: Ratings) -> float:
+    """Return the NDCG@10 on validation ratings of a ranking that was fitted on training ratings."""
+    return rank_metrics(ranker, valid, train.excluded(), train.item_counts, (10,)).metrics["ndcg_at_10"]
 
-    def quality(share: float) -> float:
-        ranker = recent_popularity(train, share)
-        return rank_metrics(ranker, valid, seen, train.item_counts, (10,)).metrics["ndcg_at_10"]
 
-    return max(_RECENT_SHARES, key=quality)
+def _weightings(rows: Ratings) -> list[Ratings]:
+    """Return the rows as they are and, if they have weights, without."""
+    return [rows, *([] if rows.weight is None else [replace(rows, weight=None)])]
+
+
+def _best(candidates: Sequence[tuple[Callable[..., Ranker], dict[str, float]]], splits: SplitPositives) -> Ranker:
+    """Return the ranking that is best on validation data, fitted on `fitted`; the first one, with weights if there are
+    any, where there is nothing to choose, or to choose by. candidates: functions of ratings, with their options."""
+    options = [(make, given, number) for make, given in candidates for number in range(len(_weightings(splits.fitted)))]
+    make, given, number = options[0]
+    if len(options) > 1 and len(splits.valid):
+        valid, trains = splits.valid.of_random_users(_CHOICE_USERS), _weightings(splits.train)
+        make, given, number = max(options, key=lambda o: _quality(o[0](trains[o[2]], **o[1]), trains[o[2]], valid))
+    return make(_weightings(splits.fitted)[number], **given)
+
+
+def _best_ease(splits: SplitPositives) -> Ranker:
+    """Return EASE with the regularization, and with the weights or without, that are best on validation data."""
+    number, regularization = 0, _EASE_DEFAULT
+    if len(splits.valid):
+        trains, valid = _weightings(splits.train), splits.valid.of_random_users(_CHOICE_USERS)
+        found = [_tuned(_ease(train), train, valid) for train in trains]
+        number = max(range(len(found)), key=found.__getitem__)
+        regularization = found[number][1]
+    return _ease(_weightings(splits.fitted)[number]).fit(regularization)
+
+
+def _ease(rows: Ratings) -> Ease:
+    weight = rows.weight
+    return Ease(rows, None if weight is None else weight / weight.mean())
+
+
+def _tuned(ease: Ease, train: Ratings, valid: Ratings) -> tuple[float, float]:
+    """Return the best quality of EASE on validation ratings, and the regularization that has it."""
+    values = []
+
+    def quality(ranker: Ranker) -> float:
+        values.append(_quality(ranker, train, valid))
+        return values[-1]
+
+    regularization = ease.tune_regularization(quality)
+    return max(values), regularization
 
 
 def choose_ease(ease: Ease, train: Ratings, valid: Ratings, users: int = _CHOICE_USERS) -> float:
     """Return the regularization of EASE with the best NDCG@10 on the validation ratings of at most `users` users."""
-    valid, seen = valid.of_random_users(users), train.excluded()
-    return ease.tune_regularization(
-        lambda ranker: rank_metrics(ranker, valid, seen, train.item_counts, (10,)).metrics["ndcg_at_10"]
-    )
+    return _tuned(ease, train, valid.of_random_users(users))[1]
 
 
 def choose_content_ridge(ridge: ContentRidge, valid: Ratings, counts: Rows) -> float:

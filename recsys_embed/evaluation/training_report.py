@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -69,11 +69,13 @@ def training_report(
     item_features: ItemFeatures | None,
     data: DataConfig,
     run: RunConfig,
+    by_type: Mapping[str, Ratings] = MappingProxyType({}),
 ) -> TrainingReport:
     """Evaluate a model and the baselines, fitted on the same rows, on the test set.
 
     For explicit data, its liked part is evaluated too. Every model ranks the items only once. fitted: the rows that the
-    model was fitted on. item_features: those that it was trained with.
+    model was fitted on. item_features: those that it was trained with. by_type: what is evaluated besides, by the name
+    of a type of events.
     """
     test, drawn_from = _drawn(split.test.positives(data.min_rating), _TEST_USERS, run)
     if not len(test):
@@ -81,9 +83,11 @@ def training_report(
     splits = SplitPositives(*(rows.positives(data.min_rating) for rows in (split.train, split.valid, fitted)))
     rows = split.test if drawn_from is None else split.test.take(np.isin(split.test.user, test.user))
     liked, threshold = _liked(fitted, rows, data)
-    targets = [Target(test, run.lengths, run.resamples)]
+    typed = {name: _drawn(part, _TEST_USERS, run)[0] for name, part in by_type.items()}
+    targets = [Target(test, run.lengths, run.resamples), *(Target(part) for part in typed.values())]
     targets += [] if liked is None else [Target(liked, run.lengths, run.resamples)]
-    test_report, *liked_reports = rank_metrics_of(state.ranker, targets, state.excluded, state.item_counts)
+    test_report, *others = rank_metrics_of(state.ranker, targets, state.excluded, state.item_counts)
+    of_types, liked_reports = {"this model": others[: len(typed)]}, others[len(typed) :]
     test_report = _with_rating_errors(replace(test_report, drawn_from=drawn_from), state, split.test)
     result: dict[str, Any] = {"test": test_report.summary(), "liked": None}
     if liked_reports:
@@ -92,14 +96,18 @@ def training_report(
         result["cold"] = _cold_report(state, test, splits, item_features, run)
     result["baselines"] = {}
     reports = {}
-    targets = [Target(test, run.lengths), *([] if liked is None else [Target(liked)])]
+    targets = [Target(part) for part in (*typed.values(), *([] if liked is None else [liked]))]
     for name, ranker in baselines(splits) if run.baselines else ():
-        report, *liked_reports = rank_metrics_of(ranker, targets, state.excluded, state.item_counts)
+        report, *others = rank_metrics_of(
+            ranker, [Target(test, run.lengths), *targets], state.excluded, state.item_counts
+        )
+        of_types[name], liked_reports = others[: len(typed)], others[len(typed) :]
         result["baselines"][name] = {**report.metrics, **_difference(test_report, report, run.resamples)}
         if liked_reports:
             result["baselines"][name]["liked_ndcg_at_10"] = liked_reports[0].metrics["ndcg_at_10"]
         reports[name] = report
     result |= _by_history(state, {"this model": test_report, **reports})
+    result |= _by_type(list(typed), of_types)
     return TrainingReport(result, test_report, reports)
 
 
@@ -113,6 +121,22 @@ def _by_history(state: FittedState, reports: Mapping[str, Report]) -> dict[str, 
     return {
         name: {"users": int(group.sum()), "ndcg_at_10": {n: float(v[group].mean()) for n, v in values.items()}}
         for name, group in (("known_users", known), ("new_users", ~known))
+    }
+
+
+def _by_type(types: Sequence[str], reports: Mapping[str, Sequence[Report]]) -> dict[str, Any]:
+    """Return {"events": NDCG@10 by the name of a type and of a model}, where there are types. reports: of each model,
+    one for each type."""
+    if not types:
+        return {}
+    return {
+        "events": {
+            type_: {
+                "users": reports["this model"][n].users,
+                "ndcg_at_10": {name: found[n].metrics["ndcg_at_10"] for name, found in reports.items()},
+            }
+            for n, type_ in enumerate(types)
+        }
     }
 
 

@@ -44,6 +44,10 @@ class Prepared(NamedTuple):
         """The ratings of the second fit."""
         return self.split.train.concat(self.split.valid) if self.both is None else self.both
 
+    def tested_by_type(self) -> dict[str, Ratings]:
+        """Return what is done in the test part, for each type of events; see `EventLog.tested_by_type`."""
+        return {} if self.dataset.log is None else self.dataset.log.tested_by_type(self.data)
+
     def window(self, number: int) -> Prepared:
         """Return the same data split at an earlier test window; see `Dataset.split`."""
         dataset = _with_weights(self.dataset, self.data, number)

@@ -88,7 +88,7 @@ def run_experiment(
             state.metadata["continued"]["model"] = Path(run.warm_start or "").name
         save_state(state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
         with clock("evaluate"):
-            measured = training_report(state, fit.rows, split, item_features, data, run)
+            measured = training_report(state, fit.rows, split, item_features, data, run, prepared.tested_by_type())
         metrics = {"valid": fit.valid} | measured.metrics | windows_report(prepared, earlier, measured, run.resamples)
         state.metadata.update({"metrics": metrics, "fitted_digest": fit.rows.pairs_digest()})
         recommender = Recommender.of(state.replace(per_user=None if measured.test is None else measured.test.per_user))

@@ -29,8 +29,9 @@ _MIRROR_BLOCK = 128
 
 
 def _cooccurrences(history: csr_matrix) -> Floats:
-    """Return how many users have both of two items, [items, items]. history: ones [users, items]."""
-    if not use_kernel("histories", history.nnz * history.shape[1]):
+    """Return how many users have both of two items, [items, items]; with other amounts than ones in the history [users,
+    items], the sum of their products."""
+    if not use_kernel("histories", history.nnz * history.shape[1]) or not _are_ones(history):
         gram: Floats = (history.T @ history).toarray()
         return gram
     from recsys_embed.kernels.compiled import parallel_for
@@ -43,9 +44,14 @@ def _cooccurrences(history: csr_matrix) -> Floats:
     return out
 
 
+def _are_ones(history: csr_matrix) -> bool:
+    """Return whether all amounts are 1; the kernels do not look at them."""
+    return bool((history.data == 1).all())
+
+
 def _history_scores(history: csr_matrix, keys: Floats) -> Floats:
-    """Return the product [b, items] of histories, as ones [b, n], with the transpose of keys [items, n]."""
-    if not use_kernel("histories", history.nnz * len(keys)):
+    """Return the product [b, items] of histories [b, n] with the transpose of keys [items, n]."""
+    if not use_kernel("histories", history.nnz * len(keys)) or not _are_ones(history):
         product: Floats = history @ keys.T
         return product
     from recsys_embed.kernels.compiled import parallel_for
@@ -60,14 +66,15 @@ class Ease:
     """EASE (Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019, eq. 8).
 
     With G = X'X + regularization I and P = inv(G), the item-item weights are B = I - P / diag(P); scores are X B.
+    X has the amounts of the ratings [n], by default ones.
     """
 
-    def __init__(self, train: Ratings) -> None:
-        self.history = train.matrix()
+    def __init__(self, train: Ratings, amounts: Floats | None = None) -> None:
+        self.history = train.matrix(amounts)
         self.gram = _cooccurrences(self.history)
 
     def fit(self, regularization: float) -> Ranker:
-        """Return the fitted ranking; its queries are the users' histories, sparse rows of ones."""
+        """Return the fitted ranking; its queries are the users' histories, as sparse rows."""
         return self.ranker(self.weights(regularization))
 
     def ranker(self, weights: Floats) -> Ranker:

@@ -24,13 +24,13 @@ def _unpersonalized(scores: Floats) -> Ranker:
 
 
 def popularity(train: Ratings) -> Ranker:
-    """Rank items by their number of ratings."""
-    return _unpersonalized(train.item_counts.astype(np.float32))
+    """Rank items by their number of ratings, or by the sum of their weights."""
+    return _unpersonalized(train.item_amounts.astype(np.float32))
 
 
 def recent_popularity(train: Ratings, share: float) -> Ranker:
-    """Rank items by their number of ratings within the newest `share` of the ratings, then by all ratings."""
+    """Rank items by their ratings within the newest `share` of the ratings, then by all; see `popularity`."""
     assert train.time is not None
     newest = train.take(train.time >= np.quantile(train.time, 1 - share))
-    counts = train.item_counts
-    return _unpersonalized((newest.item_counts + counts / (counts.max() + 1)).astype(np.float32))
+    amounts = train.item_amounts
+    return _unpersonalized((newest.item_amounts + amounts / (amounts.max() + 1)).astype(np.float32))

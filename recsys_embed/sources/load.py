@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,12 +17,15 @@ from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import RowLabel, id_column
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.values import parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.sources import movielens, synthetic
 from recsys_embed.sources.delimited import Table, read_items, read_table
 from recsys_embed.sources.download import data_dir
 from recsys_embed.sources.extra_ratings import append_ratings
+
+log = logging.getLogger("recsys_embed")
 
 # A loader takes (folder of downloads, offline) and returns (ratings, items).
 DATASETS: dict[str, Callable[[Path, bool], tuple[pl.DataFrame, pl.DataFrame]]] = {
@@ -94,10 +98,11 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
     if config.extra_ratings:
         more = read_table(Path(config.extra_ratings), config.columns, _header_names(config))
         table = append_ratings(table, more, find_columns(table.frame.columns, _column_names(config)), config)
+    table = _without_old(table, config)
     if config.is_event_log:
         types_of = partial(event_types, config=config)
-        log = EventLog.from_frame(table.frame, _column_names(config), types_of, table.is_text, table.row_label)
-        return Dataset(log.ratings(), items, log=log)
+        events = EventLog.from_frame(table.frame, _column_names(config), types_of, table.is_text, table.row_label)
+        return Dataset(events.ratings(), items, log=events)
     tables = [table, *(_read_ratings(path, config) for path in (config.valid, config.test) if path)]
     names, vocabs = _column_names(config), None
     if len(tables) > 1 and config.shared_ids:
@@ -119,6 +124,22 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
     ]
     test = ratings[-1] if config.test else None
     return Dataset(ratings[0], items, ratings[1] if config.valid else None, test)
+
+
+def _without_old(table: Table, config: DataConfig) -> Table:
+    """Return a table without rows that are older than the settings want."""
+    most = config.max_age_seconds
+    if most is None:
+        return table
+    columns = find_columns(table.frame.columns, _column_names(config))
+    if "time" not in columns:
+        raise DataError("--max-age needs times, and this data has none: name the column with --time-col")
+    times = parse_times(table.frame[columns["time"]], table.row_label).to_numpy()
+    kept = table.frame.filter(times >= times.max(initial=0) - most)
+    if kept.height < table.frame.height:
+        log.info("left out %s rows older than %s", f"{table.frame.height - kept.height:,}", config.max_age)
+        table = table._replace(frame=kept, row_label=RowLabel())
+    return table
 
 
 def _shared_vocab(tables: list[Table], name: str, roles: dict[str, str | None]) -> Vocab:

@@ -179,7 +179,7 @@ class _Candidates:
                 f"--model-family ease inverts a matrix of items x items: {len(positives.items):,} items are too many; "
                 "neighbours and both take any number"
             )
-        ease, l2 = Ease(positives), given.l2
+        ease, l2 = Ease(positives, self._amounts()), given.l2
         if l2 is None:
             l2 = _EASE_L2
             if self.request.validate:

@@ -26,11 +26,14 @@ class HybridFoldIn:
     def update_user(
         self, user: int, history: Rows, vector: HybridUser, bias: float, feedback: Feedback
     ) -> tuple[HybridUser, float]:
-        """See `FoldIn`. Feedback replaces the amounts of its items; a like may only raise those of likes."""
+        """See `FoldIn`. Feedback replaces the amounts of its items; but a plain like of an item that is liked changes
+        nothing, and another one can only raise its amount."""
         embedding, bias = self.embeddings.update_user(user, history, vector.embedding, bias, feedback)
         amounts = dict(zip(vector.items.tolist(), vector.amounts.tolist(), strict=True))
         for row, weight in zip(feedback.rows.tolist(), feedback.weight.tolist(), strict=True):
-            amounts[row] = max(amounts[row], weight) if weight > 0 and amounts.get(row, 0) > 0 else weight
+            if weight > 0 and (known := amounts.get(row, 0)) > 0:
+                weight = known if weight == 1 else max(known, weight)
+            amounts[row] = weight
         items = np.array(sorted(amounts), np.int32)
         return HybridUser(embedding, items, np.array([amounts[row] for row in items.tolist()], np.float32)), bias
 
