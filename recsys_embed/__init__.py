@@ -12,7 +12,8 @@ from recsys_embed.version import __version__
 
 if TYPE_CHECKING:
     from recsys_embed.config.answers import MapConfig, Rules
-    from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig
+    from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+    from recsys_embed.config.tuning import TuneConfig
     from recsys_embed.data.dataset import Dataset
     from recsys_embed.data.ratings import Ratings
     from recsys_embed.data.splits import split_cold_items, split_leave_last, split_random, split_time
@@ -42,7 +43,7 @@ _HOMES = {
     "RunConfig": "config.settings",
     "TextClassifier": "training.text_classifier",
     "TrainConfig": "config.settings",
-    "TuneConfig": "config.settings",
+    "TuneConfig": "config.tuning",
     "Vocab": "data.vocab",
     "WordVectors": "words.vectors",
     "draw_map": "maps.draw",

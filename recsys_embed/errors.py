@@ -35,6 +35,12 @@ class NotFitted(RecsysError, AttributeError):
     """A Recommender was used before it was fitted or loaded."""
 
 
+class NotRegistered(RecsysError):
+    """A trained model was saved, but it was not registered: it is clearly worse, or MLflow failed."""
+
+    exit_code = 6
+
+
 class TrainingError(RecsysError, ArithmeticError):
     """Training diverged."""
 

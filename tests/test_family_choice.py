@@ -108,7 +108,7 @@ def test_an_interrupt_keeps_the_embeddings(monkeypatch):
 
 
 def test_only_embeddings_are_tuned():
-    from recsys_embed.config.settings import TuneConfig
+    from recsys_embed.config.tuning import TuneConfig
     from recsys_embed.tuning.search import tune
 
     with pytest.raises(SettingError, match="recsys tune tunes embeddings"):

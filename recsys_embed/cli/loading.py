@@ -13,9 +13,7 @@ def load(model: str | None) -> tuple[Recommender, Path]:
     """Load a model from a folder or from MLflow, by default the newest in models/; return it and its name."""
     from recsys_embed.recommender import Recommender
     from recsys_embed.storage.model_folders import newest_model_folder
-    from recsys_embed.tracking.model_registry import is_model_uri, model_folder
+    from recsys_embed.tracking.model_registry import resolve_folder
 
-    if model and is_model_uri(model):
-        return Recommender.load(model_folder(model)[0]), Path(model)
     folder = Path(model) if model else newest_model_folder()
-    return Recommender.load(folder), folder
+    return Recommender.load(resolve_folder(model) if model else folder), folder

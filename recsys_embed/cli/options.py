@@ -99,7 +99,9 @@ def _with_base(values: dict[str, Any], context: typer.Context, renamed: set[str]
     from recsys_embed.presets import preset_settings
     from recsys_embed.training.warm_start import inherited_settings_of
 
-    base = preset_settings(values.get("preset")) or inherited_settings_of(values.get("warm_start"))
+    base = preset_settings(values.get("preset")) or inherited_settings_of(
+        values.get("warm_start"), values.get("tracking_uri")
+    )
     return values | {name: value for name, value in base.items() if not (name in renamed or _is_given(context, name))}
 
 

@@ -8,6 +8,7 @@ from recsys_embed.cli.evaluate_tables import print_cold
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import TEST_METRICS, echo, print_json, print_table
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.errors import NotRegistered
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
@@ -34,7 +35,8 @@ def train(
 
     _, report = run_experiment(data, model, train, run, content)
     if json:
-        return print_json(report)
+        print_json(report)
+        return _check_registered(report)
     metrics, seconds, settings = report["metrics"], report["seconds"], report["settings"]
     if metrics["test"]:
         test = metrics["test"]
@@ -62,7 +64,14 @@ def train(
     echo(f"model  {report['model']}")
     if report["run_id"]:
         echo(f"run    {report['run_id']}   (recsys ui shows it)")
-    return None
+    return _check_registered(report)
+
+
+def _check_registered(report: dict[str, Any]) -> None:
+    """Raise NotRegistered where a model was to be registered and is not."""
+    registration = report["registration"]
+    if registration and not registration["registered"]:
+        raise NotRegistered(f"the model was not registered as {registration['target']}: {registration['reason']}")
 
 
 def _print_metrics(rows: dict[str, dict[str, Any]]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
 from recsys_embed.config.fields import flag
-from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, TrainConfig, TuneConfig
+from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, TrainConfig
+from recsys_embed.config.tuning import TuneConfig
 
 # The options that --help shows; --help-all shows all.
 _FIRST = ("dataset", "items", "columns", "min_rating", "loss", "minutes", "trials", "freeze", "study", "json")

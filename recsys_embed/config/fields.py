@@ -29,7 +29,17 @@ def updated(config: C, values: Mapping[str, Any]) -> C:
 
 
 # Settings for locations, tracking and pictures: no result depends on them.
-NON_RESULT_SETTINGS = ("data_dir", "offline", "out", "track", "map", "tracking_uri", "experiment", "register")
+NON_RESULT_SETTINGS = (
+    "data_dir",
+    "offline",
+    "out",
+    "track",
+    "map",
+    "tracking_uri",
+    "experiment",
+    "register",
+    "allow_worse",
+)
 
 
 def short_name(dataset: str) -> str:

@@ -331,36 +331,13 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class TuneConfig:
-    """How long to search for settings, which of them are frozen, and what is recorded."""
-
-    minutes: Annotated[float | None, "stop after this many minutes (default: 10, or until --trials are done)"] = None
-    trials: Annotated[int | None, "stop after this many trials of this call"] = None
-    freeze: Annotated[str | None, "settings that are not tuned, e.g. dim,epochs"] = None
-    study: Annotated[str | None, "name of the search in studies/, and of its preset (default: DATASET-LOSS)"] = None
-    preset: Annotated[str | None, "start from named settings (recsys presets) or a .toml file; options win"] = None
-    track: Annotated[bool, "record the search and its trials in MLflow"] = True
-    tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
-    experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
-
-    def __post_init__(self) -> None:
-        check(self.minutes is None or 0 < self.minutes < math.inf, "minutes", self.minutes, "above 0")
-        check(self.trials is None or self.trials >= 1, "trials", self.trials, "at least 1")
-        valid = self.study is None or re.fullmatch(r"\w[\w.-]*", self.study)
-        check(bool(valid), "study", self.study, "a name of letters, digits, dots and dashes")
-
-    @property
-    def seconds(self) -> float:
-        """The seconds that a search may take."""
-        return 60 * self.minutes if self.minutes else math.inf if self.trials else 600.0
-
-
-@dataclass(frozen=True)
 class RunConfig:
     """What a training starts from, and what it measures, saves and reports."""
 
     preset: Annotated[str | None, "start from named settings (recsys presets) or a .toml file; options win"] = None
-    warm_start: Annotated[str | None, "start from a model folder: its vectors, biases and settings; options win"] = None
+    warm_start: Annotated[
+        str | None, "start from a model folder, or models:/NAME@ALIAS: its vectors, biases and settings; options win"
+    ] = None
     ks: Annotated[str, "list lengths at which metrics are measured"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users for the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
@@ -372,11 +349,22 @@ class RunConfig:
     map: Annotated[bool | None, "log a map and projector files to MLflow (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
     experiment: Annotated[str | None, "MLflow experiment (default: the data set's name)"] = None
-    register: Annotated[str | None, "register the model in MLflow: NAME, or NAME@ALIAS to give it an alias too"] = None
+    for_production: Annotated[
+        bool, "once the model is measured, fit it again on everything, the test part included: that is the one saved"
+    ] = False
+    register: Annotated[
+        str | None,
+        "register the model in MLflow: NAME, or NAME@ALIAS to give it an alias too; not if it is clearly worse than "
+        "popularity, or than the model that has the alias",
+    ] = None
+    allow_worse: Annotated[bool, "register the model even if it is clearly worse"] = False
 
     def __post_init__(self) -> None:
         match = self.register is None or re.fullmatch(r"[^/:@]+(@[\w-]+)?", self.register)
         check(bool(match), "register", self.register, "NAME or NAME@ALIAS")
+        alias = (self.register or "").partition("@")[2].lower()
+        reserved = alias == "latest" or re.fullmatch(r"v\d+", alias)
+        check(not reserved, "register", self.register, "another alias: MLflow keeps latest and v1, v2, … for itself")
         check(self.track or not self.register, "track", "off", "on with --register")
         valid = all(k.strip().isdecimal() and int(k) > 0 for k in self.ks.split(","))
         check(valid, "ks", self.ks, "list lengths such as 5,10,20")

@@ -41,12 +41,16 @@ class Configs(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A fitted state, its training result, the ratings it was fitted on, and the validation metrics before a refit."""
+    """A fitted state, its training result, the ratings it was fitted on, and the validation metrics before a refit.
+
+    again: fits on other rows in the same way, with the settings and the epochs that were chosen.
+    """
 
     state: FittedState
     result: TrainingResult
     rows: Ratings
     valid: dict[str, Any] | None
+    again: Callable[[Ratings, Tracker], FittedState]
 
 
 def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start: FittedState | None = None) -> Fit:
@@ -59,7 +63,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     tracker.params(settings(*configs))
 
     def fit(
-        rows: Ratings, held_out: Ratings, chosen: Mapping[str, Any], **given: Any
+        rows: Ratings, held_out: Ratings | None, chosen: Mapping[str, Any], **given: Any
     ) -> tuple[FittedState, TrainingResult]:
         return fit_state(
             rows, (updated(model, chosen), updated(train, chosen), content), prepared.dataset.items, held_out=held_out,
@@ -68,7 +72,8 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
 
     valid, held_out = split.valid.positives(data.min_rating), split.valid.concat(split.test)
     if not len(valid):
-        return Fit(*fit(split.train, held_out, {}, tracker=tracker), split.train, None)
+        only = fit(split.train, held_out, {}, tracker=tracker)
+        return Fit(*only, split.train, None, lambda rows, bar: fit(rows, None, only[1].chosen, tracker=bar)[0])
     validate, (name, sign) = validation(split, data, train)
     first, result = fit(split.train, held_out, {}, validate=validate, monitor=(name, sign), tracker=tracker)
     result.chosen |= (trend := choose_trend(first, split, data, model, train.seed))
@@ -82,14 +87,21 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
             "best epoch %d of %d (%s): validation %s %.4f",
             result.epochs, len(result.history), result.stopped, name, result.history[result.epochs - 1][name],
         )  # fmt: skip
-    first_fit = Fit(first, result, split.train, report)
+    how: dict[str, Any] = {"epochs": result.epochs}
+    trains_on = start is None and not content.trains and can_train_on(first, result)
+    if trains_on:
+        how = {"initial": _trained_vectors(first)}
+
+    def fit_again(rows: Ratings, bar: Tracker) -> FittedState:
+        state = fit(rows, None, result.chosen, tracker=bar, **how)[0]
+        state.metadata["epochs"] = result.epochs
+        return state
+
+    first_fit = Fit(first, result, split.train, report, fit_again)
     if not train.refit or result.stopped == "interrupted":
         return first_fit
-    rows, again = prepared.refit_rows, "again, on train and validation"
-    how: dict[str, Any] = {"epochs": result.epochs}
-    if start is None and not content.trains and can_train_on(first, result):
-        how, again = {"initial": _trained_vectors(first)}, "on, with the validation ratings too"
-    log.info("fitting %s", again)
+    rows = prepared.refit_rows
+    log.info("fitting %s", "on, with the validation ratings too" if trains_on else "again, on train and validation")
     try:
         state, refit = fit(rows, split.test, result.chosen, tracker=ProgressOnly(tracker), **how)
         interrupted = refit.stopped == "interrupted"
@@ -100,7 +112,7 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
         return first_fit
     refit.history, refit.chosen, refit.epochs = result.history, result.chosen, result.epochs
     state.metadata["epochs"] = result.epochs
-    return Fit(state, refit, rows, report)
+    return Fit(state, refit, rows, report, fit_again)
 
 
 def _trained_vectors(first: FittedState) -> EmbeddingModel:

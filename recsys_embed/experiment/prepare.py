@@ -44,6 +44,14 @@ class Prepared(NamedTuple):
         """The ratings of the second fit."""
         return self.split.train.concat(self.split.valid) if self.both is None else self.both
 
+    @property
+    def all_rows(self) -> Ratings:
+        """All ratings, those of the test included."""
+        rows = self.dataset.ratings
+        for part in (self.dataset.valid, self.dataset.test):
+            rows = rows if part is None else rows.concat(_without(part, rows))
+        return rows
+
     def tested_by_type(self) -> dict[str, Ratings]:
         """Return what is done in the test part, for each type of events; see `EventLog.tested_by_type`."""
         return {} if self.dataset.log is None else self.dataset.log.tested_by_type(self.data)

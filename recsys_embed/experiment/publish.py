@@ -14,7 +14,8 @@ from typing import Any
 import polars as pl
 
 from recsys_embed.config.fields import short_name
-from recsys_embed.config.settings import DataConfig, RunConfig, TuneConfig
+from recsys_embed.config.settings import DataConfig, RunConfig
+from recsys_embed.config.tuning import TuneConfig
 from recsys_embed.data.splits import Split
 from recsys_embed.evaluation.training_report import TrainingReport
 from recsys_embed.experiment import mlflow_model
@@ -73,8 +74,14 @@ def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
+def log_metrics(tracker: Tracker, metadata: dict[str, Any]) -> None:
+    """Log the metrics and the seconds of a training, as they are in the metadata of its model."""
+    seconds = {f"seconds_{name}": value for name, value in metadata["seconds"].items()}
+    tracker.metrics(flatten_metrics(metadata["metrics"]) | seconds)
+
+
 def log_model_artifacts(
-    tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig, run: RunConfig
+    tracker: Tracker, recommender: Recommender, folder: Path, split: Split, data: DataConfig
 ) -> None:
     """Log what a finished training leaves: the data, the model, its card and its facts."""
     frames = {name: part.frame() for name, part in zip(("training", "validation", "test"), split, strict=True)}
@@ -87,8 +94,6 @@ def log_model_artifacts(
     requirements = [f"recsys-embed=={__version__}", *(f"{n}=={_version(n)}" for n in ("numpy", "polars", "pandas"))]
     code = Path(mlflow_model.__file__).with_name("mlflow_entry.py")
     tracker.model(folder, code, example, mlflow_model.signature, requirements)
-    if run.register:
-        tracker.register(run.register)
 
 
 def draw(tracker: Tracker, recommender: Recommender, folder: Path, measured: TrainingReport, run: RunConfig) -> None:

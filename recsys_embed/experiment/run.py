@@ -16,9 +16,9 @@ from recsys_embed.config.recipes import resolve_settings
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import saved
-from recsys_embed.evaluation.training_report import training_report
+from recsys_embed.evaluation.training_report import TrainingReport, training_report
 from recsys_embed.experiment import publish
-from recsys_embed.experiment.fit_and_refit import Configs, fit_and_refit
+from recsys_embed.experiment.fit_and_refit import Configs, Fit, fit_and_refit
 from recsys_embed.experiment.prepare import (
     Prepared,
     check_values,
@@ -27,14 +27,17 @@ from recsys_embed.experiment.prepare import (
     size_of,
     start_torch,
 )
-from recsys_embed.experiment.windows import measure_earlier, windows_report
+from recsys_embed.experiment.production import admission_of, fit_on_everything, register
+from recsys_embed.experiment.windows import Measured, measure_earlier, windows_report
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
+from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.storage.json import jsonable
 from recsys_embed.storage.model_folders import check_writable, create_unique_folder
-from recsys_embed.tracking.progress import BarTracker
-from recsys_embed.tracking.tracker import MultiTracker, ProgressOnly
+from recsys_embed.tracking.model_registry import is_model_uri, resolve_folder
+from recsys_embed.tracking.progress import progress_bar
+from recsys_embed.tracking.tracker import MultiTracker, ProgressOnly, Tracker
 from recsys_embed.training.warm_start import check_warm_start, inherited_settings_of
 
 log = logging.getLogger("recsys_embed")
@@ -51,12 +54,13 @@ def run_experiment(
     """Train on a data set with the given settings, save the model, and return the recommender and a report.
 
     dataset: the data, if it is loaded already; by default `data.dataset` is loaded.
-    The report is what `recsys train --json` prints: model, run_id, dataset, settings, metrics, seconds, epochs.
+    The report is what `recsys train --json` prints: model, run_id, dataset, registration, settings, metrics, seconds,
+    epochs.
     """
     data, model, train, run = data or DataConfig(), model or ModelConfig(), train or TrainConfig(), run or RunConfig()
     content, model = content or ContentConfig(), replace(model, model_family=model.model_family or "auto")
-    preset = checked_preset(run.preset, model, train) or inherited_settings_of(run.warm_start)
-    start = load_state(Path(run.warm_start)) if run.warm_start else None
+    preset = checked_preset(run.preset, model, train) or inherited_settings_of(run.warm_start, run.tracking_uri)
+    start = load_state(resolve_folder(run.warm_start, run.tracking_uri)) if run.warm_start else None
     # No command line reproduces a data set passed as an object.
     facts: dict[str, Any] = {} if dataset else {"command": command(data, content, model, train, run, preset=preset)}
     clock = Clock()
@@ -64,7 +68,7 @@ def run_experiment(
         prepared = prepare(data, train.seed, content, dataset)
         if start is not None:
             prepared = prepared.for_warm_start(start)
-    data, dataset, split, item_features, _ = prepared
+    data, dataset, split, *_ = prepared
     model, train = resolve_settings(model, train, size_of(split), content.any, content.trains)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)
@@ -73,33 +77,58 @@ def run_experiment(
     facts |= _facts(prepared, configs)
     check_values(model, train, data, split)
     with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
-        with BarTracker(quiet=log.level > logging.INFO) as bar, clock("fit"):
-            try:
-                earlier = measure_earlier(prepared, configs, ProgressOnly(bar))
-                fit = fit_and_refit(prepared, configs, MultiTracker(tracker, bar), start)
-            except KeyboardInterrupt:
-                log.warning("interrupted before the end of the first epoch: nothing was saved")
-                raise
-        state, history = fit.state, fit.result.history
+        if run.register:
+            tracker.check_register()
+        earlier, fit = _fit(prepared, configs, start, tracker, clock)
         facts["settings"] |= fit.result.chosen
-        state.metadata.update({**facts, "metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id})
-        state.metadata.update({"seconds": clock.seconds, "history": history})
+        facts |= {"metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id}
+        fit.state.metadata.update({**facts, "seconds": clock.seconds, "history": fit.result.history})
         if start is not None:
-            state.metadata["continued"]["model"] = Path(run.warm_start or "").name
-        save_state(state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
+            named = run.warm_start or ""
+            fit.state.metadata["continued"]["model"] = named if is_model_uri(named) else Path(named).name
+        save_state(fit.state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
         with clock("evaluate"):
-            measured = training_report(state, fit.rows, split, item_features, data, run, prepared.tested_by_type())
-        metrics = {"valid": fit.valid} | measured.metrics | windows_report(prepared, earlier, measured, run.resamples)
-        state.metadata.update({"metrics": metrics, "fitted_digest": fit.rows.pairs_digest()})
-        recommender = Recommender.of(state.replace(per_user=None if measured.test is None else measured.test.per_user))
+            state, measured = _measure(fit, prepared, configs, earlier)
+        admission = admission_of(run, state, fit, split.test.positives(data.min_rating))
+        if run.for_production:
+            with clock("production"):
+                state = fit_on_everything(fit, state, prepared.all_rows)
+        recommender = Recommender.of(state)
         recommender.training = fit.result
         recommender.save(folder)
-        tracker.metrics(publish.flatten_metrics(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
-        publish.log_model_artifacts(tracker, recommender, folder, split, data, run)
+        publish.log_metrics(tracker, state.metadata)
+        publish.log_model_artifacts(tracker, recommender, folder, split, data)
+        registration = register(tracker, run, admission)
         publish.draw(tracker, recommender, folder, measured, run)
-    report = {"model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset}
+    report = {"model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset, "registration": registration}
     report |= {name: recommender.metadata[name] for name in ("settings", "metrics", "seconds", "epochs")}
     return recommender, jsonable(report)
+
+
+def _fit(
+    prepared: Prepared, configs: Configs, start: FittedState | None, tracker: Tracker, clock: Clock
+) -> tuple[list[Measured], Fit]:
+    """Fit with a progress bar; return what was measured in earlier windows, and the fit."""
+    with progress_bar() as bar, clock("fit"):
+        try:
+            earlier = measure_earlier(prepared, configs, ProgressOnly(bar))
+            return earlier, fit_and_refit(prepared, configs, MultiTracker(tracker, bar), start)
+        except KeyboardInterrupt:
+            log.warning("interrupted before the end of the first epoch: nothing was saved")
+            raise
+
+
+def _measure(
+    fit: Fit, prepared: Prepared, configs: Configs, earlier: list[Measured]
+) -> tuple[FittedState, TrainingReport]:
+    """Measure a fit on the test part; return its state, with the metrics, and the report."""
+    data, run = configs.data, configs.run
+    by_type = prepared.tested_by_type()
+    measured = training_report(fit.state, fit.rows, prepared.split, prepared.item_features, data, run, by_type)
+    metrics = {"valid": fit.valid} | measured.metrics
+    metrics |= windows_report(prepared, earlier, measured, run.resamples)
+    fit.state.metadata.update({"metrics": metrics, "fitted_digest": fit.rows.pairs_digest()})
+    return fit.state.replace(per_user=None if measured.test is None else measured.test.per_user), measured
 
 
 def _facts(prepared: Prepared, configs: Configs) -> dict[str, Any]:

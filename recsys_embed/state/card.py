@@ -69,6 +69,9 @@ def _sizes(state: FittedState) -> str:
 def _provenance(metadata: dict[str, Any]) -> list[str]:
     """Return which model a warm start began from, and which updates came after training."""
     lines = []
+    if production := metadata.get("production"):
+        rows, measured = production["ratings"], production["measured_on"]
+        lines += ["", f"Measured when fitted on {measured:,} ratings, then fitted on all {rows:,} for production."]
     if origin := metadata.get("continued"):
         model = f"the model {origin['model']}" if "model" in origin else "a model"
         new = f"{origin['new_users']:,} users and {origin['new_items']:,} items were new"

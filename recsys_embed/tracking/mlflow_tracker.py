@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec
 
 import polars as pl
 
+from recsys_embed.errors import DataError
 from recsys_embed.tracking.tracker import Stop, Tracker
 
 log = logging.getLogger("recsys_embed")
@@ -53,6 +55,10 @@ def quiet_mlflow() -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return mlflow
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def reason(error: Exception) -> str:
@@ -200,11 +206,24 @@ class MLflowTracker(Tracker):
         finally:
             self.mlflow.set_tracking_uri(before)
 
-    def register(self, target: str) -> None:
-        """Register the logged model as NAME or NAME@ALIAS. A failure is logged and does not disable the tracker."""
+    def check_register(self) -> None:
+        """See `Tracker`: the store must take registered models."""
+        problem = None if self.alive else "MLflow failed"
+        if self.alive:
+            try:
+                self.client.search_registered_models(max_results=1)
+            except Exception as error:  # any failure of the store, its driver or its server
+                problem = f"MLflow failed ({reason(error)})"
+        if problem:
+            raise DataError(
+                f"no model can be registered in {_without_password(self.uri)}: {problem}; nothing was trained"
+            )
+
+    def register(self, target: str) -> str | None:
+        """Register the logged model as NAME or NAME@ALIAS. A failure does not disable the tracker."""
         name, _, alias = target.partition("@")
         if self.logged is None:
-            return log.warning("the model was not registered as %s: MLflow has not got it", target)
+            return "MLflow has not got it"
         try:
             with contextlib.suppress(
                 self.mlflow.MlflowException
@@ -216,8 +235,9 @@ class MLflowTracker(Tracker):
             if alias:
                 self.client.set_registered_model_alias(name, alias, version)
         except Exception as error:  # any failure of the store, its driver or its server
-            return log.warning("the model was not registered as %s: MLflow failed (%s)", target, reason(error))
-        return log.info("registered as models:/%s/%s%s", name, version, f", models:/{name}@{alias}" if alias else "")
+            return f"MLflow failed ({reason(error)})"
+        log.info("registered as models:/%s/%s%s", name, version, f", models:/{name}@{alias}" if alias else "")
+        return None
 
     def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
         """Return the tracker of a nested run, not started yet; one that does nothing if MLflow failed."""

@@ -53,6 +53,11 @@ def model_folder(uri: str, tracking_uri: str | None = None) -> tuple[Path, str]:
     return folders[0], version
 
 
+def resolve_folder(model: str, tracking_uri: str | None = None) -> Path:
+    """Return the folder of a model that is named by its folder or by its URI. Raises the errors of `model_folder`."""
+    return model_folder(model, tracking_uri)[0] if is_model_uri(model) else Path(model)
+
+
 def _resolve(client: Any, uri: str) -> tuple[str, str]:
     """Return the version and the source of a model: "models:/ID" for a logged model, or the location of its files."""
     from mlflow.exceptions import MlflowException

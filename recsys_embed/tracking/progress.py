@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from types import TracebackType
 
 from recsys_embed.tracking.tracker import Tracker
+
+log = logging.getLogger("recsys_embed")
+
+
+def progress_bar() -> BarTracker:
+    """Return a progress bar, which shows nothing where only warnings are wanted."""
+    return BarTracker(quiet=log.level > logging.INFO)
 
 
 class BarTracker(Tracker):

@@ -44,8 +44,12 @@ class Tracker(AbstractContextManager["Tracker"]):
     ) -> None:
         """Record the model: its folder, code that wraps it, an input example, the signature and requirements."""
 
-    def register(self, target: str) -> None:
-        """Register the recorded model as NAME or NAME@ALIAS."""
+    def check_register(self) -> None:
+        """Raise DataError where no model can be registered, before the training rather than after it."""
+
+    def register(self, target: str) -> str | None:
+        """Register the recorded model as NAME or NAME@ALIAS; return why it was not, or None."""
+        return "nothing is recorded in MLflow"
 
     def child(self, name: str, tags: Mapping[str, str]) -> Tracker:
         """Return a tracker for a nested run, not started yet."""

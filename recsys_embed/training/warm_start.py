@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,6 +14,7 @@ from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.state.update import update
 from recsys_embed.storage.model_folders import read_metadata
+from recsys_embed.tracking.model_registry import resolve_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +47,10 @@ def shortened(epochs: int, lr: float) -> dict[str, Any]:
     return {"epochs": math.ceil(_EPOCH_SHARE * epochs), "lr": _LR_SHARE * lr}
 
 
-def inherited_settings_of(folder: str | None) -> dict[str, Any]:
-    """Return the inherited settings of the model in a folder, or none without a folder. Raises BundleError."""
-    return inherited_settings(read_metadata(Path(folder))) if folder else {}
+def inherited_settings_of(model: str | None, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Return the inherited settings of a model by its folder or URI, or none without one. Raises BundleError and, for
+    an URI, the errors of `model_folder`."""
+    return inherited_settings(read_metadata(resolve_folder(model, tracking_uri))) if model else {}
 
 
 def warm_start_configs(metadata: dict[str, Any], **given: Any) -> tuple[ModelConfig, TrainConfig]:

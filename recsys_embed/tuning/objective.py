@@ -12,7 +12,8 @@ import numpy as np
 
 from recsys_embed.config.fields import settings, updated
 from recsys_embed.config.recipes import Size, resolve_settings
-from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig, TuneConfig
+from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
+from recsys_embed.config.tuning import TuneConfig
 from recsys_embed.errors import SettingError
 from recsys_embed.experiment.fit_and_refit import validation
 from recsys_embed.experiment.prepare import Prepared, size_of

@@ -16,14 +16,15 @@ from typing import Any
 
 from recsys_embed.config.fields import command, flag, parse_names, settings, short_name
 from recsys_embed.config.renamed import current_names
-from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TuneConfig
+from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.config.tuning import TuneConfig
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment import publish
 from recsys_embed.experiment.prepare import check_values, checked_preset, prepare, size_of, start_torch
 from recsys_embed.presets import SETTINGS, USER_FOLDER, Preset, write_preset
 from recsys_embed.storage.json import jsonable
-from recsys_embed.tracking.progress import BarTracker
+from recsys_embed.tracking.progress import BarTracker, progress_bar
 from recsys_embed.tracking.tracker import MultiTracker, Stop, Tracker
 from recsys_embed.tuning.objective import TrialMonitor, TuningObjective, baseline_settings, study_facts
 from recsys_embed.tuning.space import read_space
@@ -98,7 +99,7 @@ class Search:
         if self.n_before:
             log.info("the study %s goes on after %d trials", self.study.folder, self.n_before)
         max_trials = self.objective.config.trials or math.inf
-        with BarTracker(quiet=log.level > logging.INFO) as bar, _on_ctrl_c(self._interrupt):
+        with progress_bar() as bar, _on_ctrl_c(self._interrupt):
             while not self._stop_reason() and self.n_trials < max_trials:
                 self._run_trial(self.study.next_trial(), bar)
         self.study.requeue_running(killed=False)

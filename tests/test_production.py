@@ -1,0 +1,140 @@
+"""From a measured model to the one in use: fitted on everything, registered if it is good enough."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from worlds import recsys_here, small, tastes
+
+from recsys_embed.config.settings import DataConfig, RunConfig
+from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.splits import split_random
+from recsys_embed.errors import DataError
+from recsys_embed.evaluation.admission import compare_with_served, worse_than_popularity, worse_than_served
+from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
+from recsys_embed.experiment.run import run_experiment
+from recsys_embed.recommender import Recommender
+from recsys_embed.storage.model_folders import read_metadata
+from recsys_embed.tracking.model_registry import version_of
+
+RATINGS, _, _ = tastes(users=60)
+DATA = DataConfig(split_seed=3)
+
+
+def run(tmp_path, name="m", **given):
+    settings = RunConfig(**{"track": False, "out": str(tmp_path / name), "resamples": 200, **given})
+    model, train = small("softmax", epochs=8, dim=6, batch_users=16)
+    return run_experiment(DATA, model, train, settings, dataset=Dataset(RATINGS, None))
+
+
+def test_a_model_for_production_knows_everything_and_was_measured_before(tmp_path):
+    measured, before = run(tmp_path)
+    made, report = run(tmp_path, "p", for_production=True)
+    assert report["metrics"]["test"] == before["metrics"]["test"] and "production" in report["seconds"]
+    loaded = Recommender.load(tmp_path / "p")
+    for model in (made, loaded):
+        assert len(model.seen) == len(RATINGS) > len(measured.seen) and not len(model.held_out)
+        assert model.item_counts.sum() == len(RATINGS)
+        lists = model.recommend(k=40)
+        known = set(zip(RATINGS.users.ids(RATINGS.user), RATINGS.items.ids(RATINGS.item), strict=True))
+        assert not known & set(zip(lists["user_id"], lists["item_id"], strict=True))
+        assert model.per_user.equals(measured.per_user)
+    assert loaded.metadata["production"] == {"ratings": len(RATINGS), "measured_on": len(measured.seen)}
+    assert "then fitted on all" in loaded.card() and "--for-production" in read_metadata(tmp_path / "p").get(
+        "command", "--for-production"
+    )
+    with pytest.raises(DataError, match="was fitted on"):
+        evaluate(made, split_random(RATINGS, 0.1, 0.1, 3)[2])
+
+
+def test_held_out_files_are_part_of_everything(tmp_path):
+    train, valid, test = split_random(RATINGS, 0.1, 0.1, 3)
+    model, settings = small("softmax", epochs=2, dim=4, batch_users=16)
+    options = RunConfig(track=False, out=str(tmp_path / "m"), for_production=True, baselines=False)
+    for parts in (Dataset(train, None, valid, test), Dataset(train, None, None, test), Dataset(train, None, valid)):
+        made, _ = run_experiment(DATA, model, settings, options, dataset=parts)
+        assert len(made.seen) == len(train) + sum(len(part) for part in (parts.valid, parts.test) if part is not None)
+
+
+def test_an_interrupted_fit_for_production_leaves_the_measured_model(tmp_path, monkeypatch, caplog):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    from recsys_embed.experiment import production
+
+    plain = production.fit_on_everything
+    monkeypatch.setattr(
+        "recsys_embed.experiment.run.fit_on_everything",
+        lambda fit, *rest: plain(fit._replace(again=interrupted), *rest),
+    )
+    made, _ = run(tmp_path, for_production=True)
+    assert "was interrupted" in caplog.text and "production" not in made.metadata
+    assert len(Recommender.load(tmp_path / "m").held_out)
+
+
+def difference(**given):
+    return {"mean": -0.02, "low": -0.03, "high": -0.01, "clear": True, **given}
+
+
+@pytest.mark.parametrize(
+    ("measured", "refused"),
+    [
+        ({}, None),
+        ({"popularity": difference()}, "clearly worse than popularity"),
+        ({"popularity": difference(clear=False)}, None),
+        ({"popularity": difference(mean=0.02)}, None),
+        ({"recent_popularity": difference()}, "clearly worse than recent popularity"),
+        ({"ease": difference()}, None),
+    ],
+)
+def test_who_is_worse_than_popularity(measured, refused):
+    found = worse_than_popularity({"baselines": {name: {"difference": d} for name, d in measured.items()}})
+    assert found is None if refused is None else refused in found
+    assert worse_than_popularity({"test": None, "baselines": {}}) is None
+
+
+def fit(rows, held_out, epochs=40, **given):
+    configs = small("softmax", dim=6, batch_users=16, **given)
+    return Recommender(configs[0], replace(configs[1], epochs=epochs)).fit(rows, held_out=held_out).state
+
+
+def test_a_model_is_compared_with_the_one_it_replaces():
+    train, _, test = split_random(RATINGS, 0.2, 0.2, 1)
+    good, other, bad = fit(train, test), fit(train, test, seed=5), fit(train, test, epochs=1, lr=1e-4)
+    same = compare_with_served(good, good, train, test)
+    assert (same.mean, same.low, same.high) == (0, 0, 0) and worse_than_served(same, "x") is None
+    worse, better = compare_with_served(bad, good, train, test), compare_with_served(good, bad, train, test)
+    assert worse.mean == pytest.approx(-better.mean) and worse.mean < -0.1
+    assert "clearly worse than models:/shop@champion" in worse_than_served(worse, "models:/shop@champion")
+    assert worse_than_served(better, "x") is None and worse_than_served(None, "x") is None
+    # The values are those of the evaluation.
+    values = rank_metrics(good.ranker, test, good.excluded, good.item_counts).metrics["ndcg_at_10"]
+    others = rank_metrics(other.ranker, test, other.excluded, other.item_counts).metrics["ndcg_at_10"]
+    assert compare_with_served(good, other, train, test).mean == pytest.approx(values - others)
+    # A model that was fitted on the test has nothing to be measured by, and one that lacks ratings takes them in.
+    assert compare_with_served(good, fit(RATINGS, None), train, test) is None
+    early = fit(train.take(train.user < 40), None)
+    assert compare_with_served(good, early, train, test).users == same.users
+
+
+def test_what_is_clearly_worse_is_not_registered(tmp_path):
+    RATINGS.frame().write_csv(tmp_path / "r.csv")
+    common = ("train", "--dataset", "r.csv", "--register", "shop@champion", "--test-share", "0.3", "--no-map")
+    common += ("--model-family", "embeddings", "--loss", "softmax", "--no-cosine")
+    poor = ("--dim", "2", "--epochs", "1", "--lr", "0.0001", "--no-refit")
+    done = recsys_here(*common, "--dim", "8", "--epochs", "30", "--lr", "0.05", cwd=tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    assert version_of("models:/shop@champion", store) == "1", done.stderr
+    refused = recsys_here(*common, *poor, "--json", cwd=tmp_path, code=6)
+    report = json.loads(refused.stdout)
+    assert "it is clearly worse than" in refused.stderr and "--allow-worse" in refused.stderr
+    assert not report["registration"]["registered"] and report["registration"]["comparison"]["mean"] < 0
+    assert (tmp_path / report["model"] / "manifest.json").exists(), "it is saved all the same"
+    assert version_of("models:/shop@champion", store) == "1"
+    recsys_here(*common, *poor, "--allow-worse", cwd=tmp_path)
+    assert version_of("models:/shop@champion", store) == "2"
+    start = recsys_here(
+        "train", "--dataset", "r.csv", "--warm-start", "models:/shop/1", "--no-map", "--json", cwd=tmp_path
+    )
+    settings = json.loads(start.stdout)["settings"]
+    assert settings["dim"] == 8 and settings["warm_start"] == "models:/shop/1"
