@@ -168,7 +168,7 @@ def test_lists_of_many_users_go_to_a_file(trained, tmp_path):
     folder, _ = trained
     recsys_here("recommend", "--all-users", "--k", "3", "--out", str(tmp_path / "all.parquet"), cwd=folder)
     table = pl.read_parquet(tmp_path / "all.parquet")
-    assert table.columns == ["user_id", "item_id", "score", "rank"] and table.height == 240
+    assert table.columns == ["user_id", "item_id", "title", "score", "rank"] and table.height == 240
     (tmp_path / "some.txt").write_text("user_id\n3\n7\n")
     recsys_here(
         "recommend", "--users", str(tmp_path / "some.txt"), "--k", "2", "--out", str(tmp_path / "some.csv"), cwd=folder

@@ -90,8 +90,8 @@ def stand_in():
 @contextlib.contextmanager
 def inside(folder, stand_in, monkeypatch):
     """Work in a folder, with the stand-in as every data set."""
-    monkeypatch.setattr("recsys_embed.sources.load.load_dataset", lambda *_, **__: stand_in)
     monkeypatch.setattr("recsys_embed.experiment.prepare.load_dataset", lambda *_, **__: stand_in)
+    monkeypatch.setattr("recsys_embed.sources.load.load_dataset", lambda *_, **__: stand_in)
     with contextlib.chdir(folder):
         yield
 

@@ -3,11 +3,14 @@
 import json
 from dataclasses import replace
 
+import numpy as np
+import polars as pl
 import pytest
 from worlds import recsys_here, small, tastes
 
 from recsys_embed.config.settings import DataConfig, RunConfig
 from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import split_random
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation.admission import compare_with_served, worse_than_popularity, worse_than_served
@@ -138,3 +141,71 @@ def test_what_is_clearly_worse_is_not_registered(tmp_path):
     )
     settings = json.loads(start.stdout)["settings"]
     assert settings["dim"] == 8 and settings["warm_start"] == "models:/shop/1"
+
+
+def test_a_training_is_done_again_by_one_word(tmp_path):
+    """A week later there are more ratings, in the file and from the service."""
+    rows = RATINGS.frame()
+    rows.head(400).write_csv(tmp_path / "r.csv")
+    rows[400:420].write_csv(tmp_path / "more.csv")
+    first = ("train", "--dataset", "r.csv", "--register", "shop@champion", "--dim", "8", "--epochs", "3", "--no-map")
+    recsys_here(*first, "--model-family", "embeddings", "--min-rating", "0.5", "--experiment", "weekly", cwd=tmp_path)
+    line = recsys_here("retrain", "--dry-run", "--from-scratch", cwd=tmp_path).stdout
+    for text in ("--dataset r.csv", "--dim 8", "--register shop@champion", "--for-production", "--experiment weekly"):
+        assert line.count(text) == 1, line
+    rows.head(440).write_csv(tmp_path / "r.csv")
+    again = (
+        "retrain",
+        "--model",
+        "models:/shop@champion",
+        "--extra-ratings",
+        "more.csv",
+        "--allow-worse",
+        "--out",
+        "new",
+        "--json",
+    )
+    report = json.loads(recsys_here(*again, cwd=tmp_path).stdout)
+    assert report["registration"]["registered"] and report["registration"]["comparison"] is not None
+    model = Recommender.load(tmp_path / "new")
+    assert len(model.seen) == 440 and model.metadata["settings"]["dim"] == 8 and model.metadata["production"]
+    assert version_of("models:/shop@champion", f"sqlite:///{tmp_path}/mlflow.db") == "2"
+    line = recsys_here("retrain", "--model", "new", "--warm-start", "--measured-only", "--dry-run", cwd=tmp_path).stdout
+    assert "--warm-start new" in line and "--for-production" not in line and "--extra-ratings more.csv" in line
+    (tmp_path / "r.csv").unlink()
+    assert "r.csv" in recsys_here("retrain", "--model", "new", cwd=tmp_path, code=3).stderr
+    model.metadata.pop("command")
+    model.save(tmp_path / "python")
+    assert "passed in Python" in recsys_here("retrain", "--model", "python", cwd=tmp_path, code=2).stderr
+
+
+def test_lists_in_files_have_titles_and_say_what_is_wrong(tmp_path):
+    model, _ = run(tmp_path)
+    users = model.users.series
+    everything = Ratings.from_frame(pl.DataFrame({"user": [int(users[0])] * 60, "item": model.items.series[:60]}))
+    model.update(everything)
+    model.save(tmp_path / "m")
+    lists = ("recommend", "--model", "m", "--all-users", "--k", "3", "--out")
+    done = recsys_here(*lists, "long.parquet", "--json", cwd=tmp_path)
+    report, long = json.loads(done.stdout), pl.read_parquet(tmp_path / "long.parquet")
+    assert long.columns == ["user_id", "item_id", "title", "score", "rank"]
+    assert (report["rows"], report["lists"], report["without_list"]) == (long.height, len(users) - 1, 1)
+    assert f"1 users have no list, since nothing is left for them: {users[0]}" in done.stderr
+    held = model.held_out.pairs_of(np.arange(len(users)))
+    pairs = set(zip(model.users.ids(held[0]), model.items.ids(held[1]), strict=True))
+    wanted = {user for user, item in long.select("user_id", "item_id").rows() if (user, item) in pairs}
+    assert (
+        report["held_out"] == len(wanted) > 5 and f"{len(wanted)} of {len(users) - 1} lists have items" in done.stderr
+    )
+    hidden = recsys_here(*lists, "hidden.csv", "--hide-test", "--json", cwd=tmp_path)
+    assert json.loads(hidden.stdout)["held_out"] == 0 and "held out" not in hidden.stderr
+    recsys_here(*lists, "wide.csv", "--shape", "wide", cwd=tmp_path)
+    recsys_here(*lists, "json.jsonl", "--shape", "json", cwd=tmp_path)
+    wide, packed = pl.read_csv(tmp_path / "wide.csv"), pl.read_ndjson(tmp_path / "json.jsonl")
+    assert wide.height == packed.height == len(users)
+    assert wide.columns == ["user_id", *(f"{name}_{n}" for n in (1, 2, 3) for name in ("item", "title", "score"))]
+    for user, items in packed.rows():
+        own = long.filter(pl.col("user_id") == user)
+        assert [entry["item"] for entry in json.loads(items)] == own["item_id"].to_list()
+        (row,) = wide.filter(pl.col("user_id") == user).select("item_1", "item_2", "item_3").rows()
+        assert [item for item in row if item is not None] == own["item_id"].to_list()

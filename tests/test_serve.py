@@ -17,7 +17,7 @@ pytest.importorskip("prometheus_client")
 
 from recsys_embed.config.answers import ServeConfig
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.errors import SettingError
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving import schema
 
@@ -307,6 +307,29 @@ def test_the_newest_that_is_sound_begins_and_other_data_does_not_come_by_itself(
         Recommender(*small("softmax", epochs=1)).fit(Ratings.from_frame(few)).save("models/zz")
         until(lambda: b"recsys_model_swap_failures_total 1.0" in client.raw("GET", "/metrics")[1])
         assert service.model.name == "models/one" and "does not replace the model by itself" in caplog.text
+
+
+def test_a_model_worse_than_popularity_is_not_served(model, tmp_path, caplog):
+    bad = tmp_path / "bad"
+    shutil.copytree(model[1], bad)
+    worse = Recommender.load(bad)
+    gap = {"mean": -0.1, "low": -0.2, "high": -0.05, "clear": True}
+    worse.metadata["metrics"] = {"baselines": {"popularity": {"difference": gap}}}
+    worse.save(bad)
+    with (
+        pytest.raises(DataError, match="clearly worse than popularity .* --allow-worse"),
+        serving(bad, tmp_path / "e.db"),
+    ):
+        pass
+    with serving(bad, tmp_path / "e.db", allow_worse=True) as (client, _):
+        assert client.get("/ready")[0] == 200
+    now = tmp_path / "now"
+    shutil.copytree(model[1], now)
+    with serving(now, tmp_path / "e.db", reload_interval=0.02) as (client, service):
+        version = service.model.version
+        worse.save(now)
+        until(lambda: b"recsys_model_swap_failures_total 1.0" in client.raw("GET", "/metrics")[1])
+        assert service.model.version == version and "clearly worse than popularity" in caplog.text
 
 
 def test_metrics_count_by_route_and_not_by_what_was_asked(service):

@@ -18,6 +18,7 @@ from recsys_embed.cli import (
     models,
     predict,
     recommend,
+    retrain,
     search,
     serve,
     similar,
@@ -55,6 +56,7 @@ def recsys(
 
 
 app.command()(train.train)
+app.command()(retrain.retrain)
 app.command()(evaluate.evaluate)
 app.command()(tune.tune)
 app.command()(tune.presets)

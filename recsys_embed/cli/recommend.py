@@ -13,7 +13,7 @@ import typer
 from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATINGS, K, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.answers import IndexName, OnUnknown, Rules
+from recsys_embed.config.answers import IndexName, ListShape, OnUnknown, Rules
 from recsys_embed.errors import SettingError, UnknownId
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def recommend(
         OnUnknown, typer.Option("--on-unknown", help="skip: leave out unknown users and items.")
     ] = "error",
     out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
+    shape: Annotated[
+        ListShape, typer.Option(help="Of --out: a row for each item; for each user, with k columns; or with JSON.")
+    ] = "long",
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
@@ -67,8 +70,6 @@ def recommend(
     _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
-    if out is None and (users is not None or all_users):
-        raise SettingError("lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl)")
     recommender, folder = load(model)
     if index != "exact":
         recommender.use_index(index)
@@ -91,7 +92,7 @@ def recommend(
         rows = recommender.users.rows([user])
     elif users is not None:
         rows = _rows_of(recommender, _read_ids(users), on_unknown)
-    return _recommend_many(recommender, folder, request, rows, out, json)
+    return _recommend_many(recommender, folder, request, rows, out, shape, json)
 
 
 def _check(
@@ -109,6 +110,8 @@ def _check(
             f"{', '.join(given) or '--anonymous'} is for a user outside the model: --out and --hide-test go with users "
             "of the model"
         )
+    if out is None and (users or all_users):
+        raise SettingError("lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl)")
 
 
 def item_ids(recommender: Recommender, text: str, option: str, on_unknown: OnUnknown = "error") -> list[Id]:
@@ -155,14 +158,33 @@ def with_user(
 
 
 def _recommend_many(
-    recommender: Recommender, folder: Path, request: RecommendRequest, rows: Any, out: Path, json: bool
+    recommender: Recommender,
+    folder: Path,
+    request: RecommendRequest,
+    rows: Any,
+    out: Path,
+    shape: ListShape,
+    json: bool,
 ) -> None:
     from recsys_embed.answering.batch import write_recommendations
+    from recsys_embed.tracking.progress import progress_bar
 
-    n_rows = write_recommendations(recommender.state, out, rows, request)
+    with progress_bar() as bar:
+        written = write_recommendations(
+            recommender.state, out, rows, request, shape, lambda done, total: bar.progress(done, total, unit="user")
+        )
+    if written.empty:
+        examples = ", ".join(str(user) for user in written.empty[:5]) + (", …" if len(written.empty) > 5 else "")
+        log.warning("%s users have no list, since nothing is left for them: %s", f"{len(written.empty):,}", examples)
+    if written.held_out:
+        log.warning(
+            "%s of %s lists have items that the user has already: they were held out for test (--hide-test leaves them "
+            "out; recsys train --for-production fits on everything)", f"{written.held_out:,}", f"{written.lists:,}",
+        )  # fmt: skip
     if json:
-        return print_json({"out": str(out), "rows": n_rows, "model": str(folder)})
-    return echo(f"{n_rows:,} rows written to {out}   model {folder}")
+        facts = {"rows": written.rows, "lists": written.lists, "without_list": len(written.empty)}
+        return print_json({"out": str(out), **facts, "held_out": written.held_out, "model": str(folder)})
+    return echo(f"{written.lists:,} lists of {written.rows:,} items written to {out}   model {folder}")
 
 
 def _recommend_one(recommender: Recommender, folder: Path, request: RecommendRequest, json: bool) -> None:

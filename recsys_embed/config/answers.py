@@ -12,6 +12,7 @@ from recsys_embed.errors import SettingError
 
 ProjectionName = Literal["auto", "pca", "tsne", "umap"]
 IndexName = Literal["exact", "approximate"]
+ListShape = Literal["long", "wide", "json"]
 OnUnknown = Literal["error", "skip"]
 
 
@@ -81,6 +82,7 @@ class ServeConfig:
     max_body: Annotated[int, "most bytes in a request's body"] = 1_000_000
     timeout: Annotated[float, "seconds that a request may take"] = 10.0
     reload_interval: Annotated[float, "seconds between checks for a new model; 0: never"] = 2.0
+    allow_worse: Annotated[bool, "serve a model even if its lists are clearly worse than popularity"] = False
     log_requests: Annotated[bool, "write a line of JSON to stderr for every request"] = False
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from recsys_embed.errors import DataError
+from recsys_embed.evaluation.admission import worse_than_popularity
 from recsys_embed.state.fitted import FittedState
 
 # Most seconds between two attempts to load a broken model.
@@ -27,6 +28,13 @@ class RetryBackoff:
         self._pause = pause if first else min(2 * self._pause, _MAX_RETRY_S)
         self._version, self._next = version, time.monotonic() + self._pause
         return first
+
+
+def check_quality(state: FittedState, name: str) -> None:
+    """Raise DataError for a model whose lists were measured to be clearly worse than popularity."""
+    reason = worse_than_popularity(state.metadata.get("metrics", {}))
+    if reason:
+        raise DataError(f"{name} is not served: {reason}; --allow-worse serves it all the same")
 
 
 def check_same_data(old: FittedState, new: FittedState, name: str) -> None:

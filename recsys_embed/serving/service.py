@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from recsys_embed.config.answers import ServeConfig
-from recsys_embed.errors import BundleError, RecsysError
+from recsys_embed.errors import BundleError, DataError, RecsysError
 from recsys_embed.serving.event_store import EventStore
 from recsys_embed.serving.metrics import Metrics
 from recsys_embed.serving.model_source import FoundModel, ModelSource
-from recsys_embed.serving.reload import RetryBackoff, check_same_data
+from recsys_embed.serving.reload import RetryBackoff, check_quality, check_same_data
 from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state
@@ -38,7 +38,8 @@ _THREADS = 4
 class Service:
     """The current model, the event store, and the loop that reloads the model.
 
-    Raises BundleError where no model can be loaded at the start, DataError for an unusable events file.
+    Raises BundleError where no model can be loaded at the start, DataError for an unusable events file, and for a model
+    that is clearly worse than popularity.
     """
 
     def __init__(self, config: ServeConfig) -> None:
@@ -54,12 +55,14 @@ class Service:
         self._drawing: dict[str, subprocess.Popen[bytes]] = {}
 
     def _load_first(self) -> tuple[FittedState, FoundModel]:
-        """Load the model to start with: an older one where the newest is broken."""
+        """Load the model to start with: an older one where the newest is broken, or clearly worse than popularity."""
         found = self.source.find()
         for older in [*self.source.older(), None]:
             try:
-                return self._load(found), found
-            except BundleError as error:
+                state = self._load(found)
+                self._check_quality(state, found.name)
+                return state, found
+            except (BundleError, DataError) as error:
                 if older is None:
                     raise
                 log.warning("left out: %s", error)
@@ -70,6 +73,10 @@ class Service:
         # Memory-mapped if several processes share it; writing to a mapped file would crash the process.
         return load_state(found.folder, mmap=self.config.workers > 1).with_index(self.config.index)
 
+    def _check_quality(self, state: FittedState, name: str) -> None:
+        if not self.config.allow_worse:
+            check_quality(state, name)
+
     def _load_current(self) -> ServedModel:
         """Load the model that the source names now.
 
@@ -77,6 +84,7 @@ class Service:
         """
         found = self.source.find()
         state = self._load(found)
+        self._check_quality(state, found.name)
         if self.source.named is None:
             check_same_data(self.model.state, state, found.name)
         return ServedModel(state, found, self.events)
