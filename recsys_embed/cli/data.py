@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
 from recsys_embed.config.settings import DataConfig
+from recsys_embed.errors import SettingError
 
 app = typer.Typer(no_args_is_help=True, help="List, fetch and check data sets.")
 _DIR = Annotated[str | None, typer.Option("--data-dir", help="Folder of downloads.")]
@@ -49,6 +52,43 @@ def fetch(
         sizes = {"users": len(ratings.users), "items": len(ratings.items), "ratings": len(ratings)}
         return print_json({"dataset": name, **sizes, "digest": ratings.digest()})
     return echo(f"{name}: {ratings!r}")
+
+
+@app.command()
+def make(
+    name: Annotated[str, typer.Argument(help="What is made up: shop.")],
+    out: Annotated[Path, typer.Option(help="Folder of the files.")] = Path("shop"),
+    customers: Annotated[int, typer.Option(help="Number of customers.")] = 2_000,
+    products: Annotated[int, typer.Option(help="Number of products.")] = 500,
+    weeks: Annotated[int, typer.Option(help="Number of weeks.")] = 16,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
+    json: JSON = False,
+) -> None:
+    """Make up a shop: products.csv, events.csv, and next-week.csv with the events of the last week.
+
+    Example: recsys data make shop
+    """
+    from recsys_embed.sources.shop import generate
+    from recsys_embed.storage.table_files import write_table
+
+    if name != "shop":
+        raise SettingError(f"there is nothing to make called {name!r}: recsys data make shop makes a shop")
+    made = generate(customers, products, weeks, seed)
+    last = made.events["time"].str.to_datetime().dt.date()
+    is_last = last > last.max() - datetime.timedelta(days=7)  # type: ignore[operator]
+    tables = {
+        "products.csv": made.products,
+        "events.csv": made.events.filter(~is_last),
+        "next-week.csv": made.events.filter(is_last),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for file, table in tables.items():
+        write_table(table, out / file)
+    if json:
+        return print_json({"folder": str(out), "rows": {file: table.height for file, table in tables.items()}})
+    return print_table(
+        ["file", "rows"], [[str(out / file), f"{table.height:,}"] for file, table in tables.items()], "rows"
+    )
 
 
 @app.command()
