@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.errors import DataError
-from recsys_embed.sources.read import read_items, read_table
 from recsys_embed.sources.load import load_dataset
+from recsys_embed.sources.read import read_items, read_table
 
 ROWS = [("7", "a b", "4.5", "100"), ("7", "c", "3", "200"), ("8", "c", "1", "300")]
 FORMS = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 import polars as pl
 
 from recsys_embed.errors import DataError
+
+log = logging.getLogger("recsys_embed")
 
 # Names by which columns are recognised besides the canonical ones, in lower case and without separators. A name with
 # "id", "uuid", "key", "no", "number" or "code" at its end counts as well.
@@ -83,13 +86,18 @@ def is_usual(name: str) -> bool:
 def guess_by_name(data: pl.DataFrame | list[str], role: str) -> str | None:
     """Return the column whose name is usual for a role, or None. Raises DataError if two would do.
 
-    data: a frame, or names alone. Of a frame, only columns of numbers can be ratings, and only of times, times.
+    data: a frame, or names alone. Of a frame, only columns of numbers can be ratings, and only of times, times, both
+        without gaps.
     """
     columns = data.columns if isinstance(data, pl.DataFrame) else data
     found = usual_columns(columns, role)
     if isinstance(data, pl.DataFrame) and role in _NAMES:
         fits = _is_number if role == "rating" else _is_time
         found = [name for name in found if fits(data[name])]
+        gaps = [name for name in found if data[name].null_count()]
+        if gaps:
+            log.info("column %s has missing values and is left out; %s uses it", gaps[0], _OPTIONS[role])
+        found = [name for name in found if name not in gaps]
     if len(found) > 1:
         raise two_would_do(role, found)
     return found[0] if found else None

@@ -71,7 +71,11 @@ def from_arrow(table: Any) -> pl.DataFrame:
         if kind == "arrow.uuid" and column.dtype == pl.Binary:
             frame = frame.with_columns(uuid_text(column.bin.encode("hex")).alias(field.name))
         elif kind and hasattr(column, "ext"):
-            frame = frame.with_columns(column.ext.storage().alias(field.name))
+            stored = column.ext.storage()
+            if getattr(field.type, "type_name", "") == "numeric":  # PostgreSQL's, as text
+                whole = stored.cast(pl.Int64, strict=False)
+                stored = whole if whole.null_count() == stored.null_count() else stored
+            frame = frame.with_columns(stored.alias(field.name))
     return frame
 
 
@@ -128,6 +132,8 @@ def find_columns(data: pl.DataFrame | list[str], given: dict[str, str | None]) -
             raise DataError(
                 f"no column for the {role} among {_format_names(columns)}: name it ({role}=…, --{role}-col) or, "
                 "for a file without a header, name all columns with --columns user,item,rating,timestamp"
+                + "; a matrix of users x items needs one row a rating"
+                * (sum(c.isdigit() for c in columns) > 5)
             )
     if guessed:
         _log_guess(column_of_role, columns, "rating" in given)

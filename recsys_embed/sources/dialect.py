@@ -137,6 +137,8 @@ def _separator(lines: list[str]) -> str:
     ]
     if {",", ";"} <= set(constant) and not any("," in re.sub(r"(?<=\d),(?=\d)", "", line) for line in bare):
         constant.remove(",")  # they are decimal commas
+    if not constant and found[:1] == ["\t"] and len({len(line.split()) for line in lines}) == 1:
+        return " "  # tabs among blanks
     return (constant or found or [" "])[0]
 
 

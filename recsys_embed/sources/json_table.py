@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys_embed.data.columns import is_usual_name
+from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
 from recsys_embed.sources.table import Table
@@ -44,8 +44,14 @@ def read_json(data: bytes, name: str, known: tuple[str, ...] = ()) -> Table:
 def _without_objects(frame: pl.DataFrame, name: str, known: tuple[str, ...]) -> pl.DataFrame:
     """Return a frame without its columns of objects. Raises DataError where these are wanted."""
     nested = [column for column, dtype in frame.schema.items() if _holds_objects(dtype)]
+    plain = [column for column in frame.columns if column not in nested]
+    canonical = [name for names in COLUMN_NAMES.values() for name in names]
+    wanted = {column for column in nested if column in known and column not in canonical}
+    for role in ("user", "item"):
+        if not _of_role(plain, role):
+            wanted |= set(_of_role(nested, role))
     for column in nested:
-        if column in known or is_usual_name(column) or len(nested) == frame.width:
+        if column in wanted or not plain:
             fields = ", ".join(_fields(frame.schema[column]))[:80]
             raise DataError(
                 f"{name}: {column!r} holds nested objects ({fields}): write plain values, for instance with "
@@ -54,6 +60,10 @@ def _without_objects(frame: pl.DataFrame, name: str, known: tuple[str, ...]) -> 
     if nested:
         log.info("%s: nested objects are left out: %s", name, ", ".join(nested)[:200])
     return frame.drop(nested)
+
+
+def _of_role(columns: list[str], role: str) -> list[str]:
+    return [c for c in columns if c in COLUMN_NAMES[role]] or usual_columns(columns, role)
 
 
 def _holds_objects(dtype: pl.DataType) -> bool:
