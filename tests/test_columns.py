@@ -199,6 +199,9 @@ def test_a_matrix_is_its_stored_values():
     assert sorted(named.frame().rows()) == [("a", 20, 2.0), ("b", 10, 5.0), ("d", 10, 1.0), ("d", 30, 3.0)]
     twice = coo_array(([1.0, 2.0], ([0, 0], [1, 1])), shape=(2, 2))
     assert Ratings.from_matrix(twice).frame().rows() == [(0, 1, 3.0)], "as SciPy adds them"
+    stored = csr_array((np.array([1.0, 2.0]), np.array([1, 1]), np.array([0, 2, 2])), shape=(2, 2))
+    assert Ratings.from_matrix(stored).frame().rows() == [(0, 1, 3.0)]
+    assert stored.nnz == 2, "the caller's matrix is as it was"
     zero = csr_matrix(([1.0, 0.0], ([0, 1], [0, 1])), shape=(2, 2))
     with pytest.raises(DataError, match="stores 1 zeros, the first in row 1, column 1: X.eliminate_zeros"):
         Ratings.from_matrix(zero)

@@ -85,6 +85,7 @@ def test_windows_1252_keeps_quotes_and_latin_1_its_five_bytes(tmp_path):
         ("user,item\n1,x;y\n2,z\n3,x;y\n", ["x;y", "z"]),
         ('user,item,t\n1,"x, ""1""",a\tb\n2,z,c\n', ['x, "1"', "z"]),
         ("1\t12\t4,5\n2\t13\t3,5\n", [12, 13]),
+        ("1;12;4,5\n2;13;3,5\n", [12, 13]),
         ("user;item\n1;1,234\n2;1,235\n", ["1.234", "1.235"]),
         ("user;item\n1;a,5\n2;1,5\n", ["1,5", "a,5"]),
         ("ann,x,2024-01-02\nann,y,2024-01-03\n", ["x", "y"]),

@@ -108,7 +108,7 @@ _FILE = inspect.Parameter(
     default=None,
     annotation=Annotated[
         str | None,
-        typer.Argument(metavar="[FILE]", show_default=False, help="Your data, or the name of a data set: --dataset."),
+        typer.Argument(metavar="FILE", show_default=False, help="Your data, or a name; the same as --dataset."),
     ],
 )
 

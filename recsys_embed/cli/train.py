@@ -11,7 +11,7 @@ from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig,
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
-    "dataset", "items", "min_rating", "split", "model_family", "loss", "dim", "text", "preset", "warm_start",
+    "items", "min_rating", "split", "model_family", "loss", "dim", "text", "preset", "warm_start",
     "out", "json",
 )  # fmt: skip
 

@@ -29,7 +29,7 @@ class DataConfig:
     """Where ratings come from, what their columns are, and how they are split."""
 
     dataset: Annotated[
-        str, "name of a data set, or your data: a file, a folder or pattern of files, - (standard input), a database"
+        str, "name of a data set, or your data: a file, a folder or pattern of files, - (standard input), an address"
     ] = "movielens"
     query: Annotated[str | None, "SQL query whose rows are the data, if --dataset is a database"] = None
     valid: Annotated[str | None, "file of validation ratings, instead of a split"] = None
