@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys_embed.sources.delimited import read_items
+from recsys_embed.sources.read import read_items
 
 
 def main() -> None:

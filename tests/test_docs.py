@@ -46,6 +46,7 @@ NOT_RUN = {"tuning.md": ["it searches for five minutes"]}
 TUTORIAL = DOCS / "tutorial.md"
 # Options of other programs that pages name.
 FOREIGN = {
+    "--batch",
     "--build-arg",
     "--help",
     "--dist",

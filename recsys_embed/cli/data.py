@@ -92,7 +92,7 @@ def make(
 
 
 @app.command()
-@with_settings(data=DataConfig)
+@with_settings(positional="dataset", data=DataConfig)
 def check(data: DataConfig, json: JSON = False) -> None:
     """Show the size and contents of a data set, to check it before a training."""
     import numpy as np

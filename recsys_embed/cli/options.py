@@ -50,7 +50,10 @@ PANELS = {
 
 
 def with_settings(
-    first: Sequence[str] = (), old_names: Mapping[str, str] | None = None, **configs: type
+    first: Sequence[str] = (),
+    old_names: Mapping[str, str] | None = None,
+    positional: str | None = None,
+    **configs: type,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for every field of the config classes; it is called with the configs by name.
 
@@ -59,6 +62,7 @@ def with_settings(
     If a config has the field `preset` or `warm_start`, options that were not given take the values of that preset, or
     of the model that the training starts from. first: for a long command, the options that --help shows; --help-all
     shows the others too. old_names: old -> new names of options of this command alone, besides `RENAMED`.
+    positional: a setting that the command's first argument, FILE, can give as well.
     """
     all_old_names = RENAMED | dict(old_names or {})
 
@@ -72,11 +76,16 @@ def with_settings(
         parameters = _folded(parameters, panels, first)
         by_name = {p.name: p for p in parameters}
         parameters += [_old(by_name[new], old) for old, new in all_old_names.items() if new in by_name] + [_CONTEXT]
+        parameters += [_FILE] if positional else []
 
         @wraps(command)
         def run(**values: Any) -> None:
             context = values.pop(_CONTEXT.name)
             values.pop("help_all", None)
+            if (file := values.pop(_FILE.name, None)) is not None:
+                if _is_given(context, str(positional)):
+                    raise SettingError(f"{file} and {flag(str(positional))} both name the data: give one of them")
+                values[str(positional)] = file
             values, renamed = _by_new_names(values, all_old_names, context)
             if values.get("preset") or values.get("warm_start"):
                 values = _with_base(values, context, renamed)
@@ -92,6 +101,16 @@ def with_settings(
 
 # Typer hands its context to a parameter of this type: it knows which options were given.
 _CONTEXT = inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+
+_FILE = inspect.Parameter(
+    "file",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", show_default=False, help="Your data, or a name; the same as --dataset."),
+    ],
+)
 
 
 def _with_base(values: dict[str, Any], context: typer.Context, renamed: set[str]) -> dict[str, Any]:

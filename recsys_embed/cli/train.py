@@ -12,12 +12,20 @@ from recsys_embed.errors import NotRegistered
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
-    "dataset", "items", "min_rating", "split", "model_family", "loss", "dim", "text", "preset", "warm_start",
+    "items", "min_rating", "split", "model_family", "loss", "dim", "text", "preset", "warm_start",
     "out", "json",
 )  # fmt: skip
 
 
-@with_settings(_FIRST, data=DataConfig, content=ContentConfig, model=ModelConfig, train=TrainConfig, run=RunConfig)
+@with_settings(
+    _FIRST,
+    positional="dataset",
+    data=DataConfig,
+    content=ContentConfig,
+    model=ModelConfig,
+    train=TrainConfig,
+    run=RunConfig,
+)
 def train(
     data: DataConfig,
     content: ContentConfig,
@@ -28,7 +36,7 @@ def train(
 ) -> None:
     """Train a model on ratings, compare it with baselines, save it in models/ and track it in MLflow.
 
-    Example: recsys train --dataset movielens
+    Example: recsys train ratings.csv, or recsys train movielens
     """
     from recsys_embed.experiment.run import run_experiment
     from recsys_embed.models.hybrid import describe_share

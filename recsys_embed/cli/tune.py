@@ -14,7 +14,15 @@ from recsys_embed.config.tuning import TuneConfig
 _FIRST = ("dataset", "items", "columns", "min_rating", "loss", "minutes", "trials", "freeze", "study", "json")
 
 
-@with_settings(_FIRST, data=DataConfig, content=ContentConfig, model=ModelConfig, train=TrainConfig, search=TuneConfig)
+@with_settings(
+    _FIRST,
+    positional="dataset",
+    data=DataConfig,
+    content=ContentConfig,
+    model=ModelConfig,
+    train=TrainConfig,
+    search=TuneConfig,
+)
 def tune(
     data: DataConfig,
     content: ContentConfig,

@@ -252,7 +252,7 @@ def _choose_labels(tags: list[list[str]], label: str | None, column: str) -> tup
 
 def _texts(path: Path, column: str, columns: str | None, *others: str) -> pl.DataFrame:
     from recsys_embed.errors import DataError
-    from recsys_embed.sources.delimited import read_table
+    from recsys_embed.sources.read import read_table
 
     frame: Any = read_table(path, columns, (column, *others)).frame
     for name in (column, *others):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from recsys_embed.config.addresses import is_address
 from recsys_embed.errors import SettingError
 
 C = TypeVar("C", bound=Any)
@@ -43,8 +45,11 @@ NON_RESULT_SETTINGS = (
 
 
 def short_name(dataset: str) -> str:
-    """Return a data set's name for display: its own, or that of its file without the folder."""
-    return Path(dataset.partition(":")[0]).name
+    """Return a data set's name for display: its own, or that of its file, folder or database."""
+    if dataset == "-":
+        return "stdin"
+    path = re.split("[?#]", dataset.partition("://")[2])[0] if is_address(dataset) else dataset.partition(":")[0]
+    return re.sub(r"[*?\[\]{}@]+", "", Path(path).name).strip("-_") or "ratings"
 
 
 def flag(name: str, on: bool = True) -> str:

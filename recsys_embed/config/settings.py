@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from recsys_embed.config.addresses import hide_passwords
 from recsys_embed.config.fields import check, check_choices, flag, parse_names
 
 SplitName = Literal["random", "leave-last", "time", "cold-items"]
@@ -27,7 +28,10 @@ AUTO = "auto"
 class DataConfig:
     """Where ratings come from, what their columns are, and how they are split."""
 
-    dataset: Annotated[str, "name of a data set, or path of a ratings file (CSV, TSV, ::, Parquet, .gz)"] = "movielens"
+    dataset: Annotated[
+        str, "name of a data set, or your data: a file, a folder or pattern of files, - (standard input), an address"
+    ] = "movielens"
+    query: Annotated[str | None, "SQL query whose rows are the data, if --dataset is a database"] = None
     valid: Annotated[str | None, "file of validation ratings, instead of a split"] = None
     test: Annotated[str | None, "file of test ratings, instead of a split"] = None
     extra_ratings: Annotated[str | None, "file of more ratings, such as the events.db of recsys serve"] = None
@@ -71,6 +75,7 @@ class DataConfig:
     offline: Annotated[bool, "never use the network"] = False
 
     def __post_init__(self) -> None:
+        hide_passwords(self, ("dataset", "valid", "test", "extra_ratings", "items"))
         check_choices(self)
         check(0 < self.cold_share < 1, "cold_share", self.cold_share, "above 0 and below 1")
         files = self.split == "cold-items" and (self.valid or self.test)

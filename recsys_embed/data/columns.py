@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+from uuid import UUID
 
 import polars as pl
 
+from recsys_embed.data.column_guess import (
+    guess_by_content,
+    guess_by_name,
+    is_amount,
+    is_usual,
+    normalized,
+    usual_columns,
+)
+from recsys_embed.data.ids import uuid_text
 from recsys_embed.errors import DataError
 
-# Column names that are recognised for each role, most preferred first.
+log = logging.getLogger("recsys_embed")
+
+__all__ = ["COLUMN_NAMES", "as_polars", "find_columns", "from_arrow", "is_usual_name", "usual_columns"]
+
+# Canonical column names for each role, most preferred first; others are guesses, see `column_guess`.
 COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "user": ("user_id", "userId", "user", "user_procid", "source"),
     "item": ("item_id", "itemId", "movieId", "item", "item_procid", "target"),
@@ -17,18 +32,60 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "weight": (),  # only where it is named
     "event": ("event", "event_type", "event_name", "action", "behavior", "behavior_type"),  # only of event logs
 }
+_GUESSED = ("user", "item", "rating", "time")
+
+
+def is_usual_name(name: str) -> bool:
+    """Return whether a name is one by which a column is recognised, canonical or not."""
+    return any(name in names for names in COLUMN_NAMES.values()) or is_usual(name)
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
-    """Return a polars or pandas frame as a polars frame; raise DataError for anything else."""
+    """Return a polars frame (a lazy one is collected), a pandas frame or a pyarrow table as a polars frame.
+
+    Raises DataError for anything else.
+    """
     if isinstance(frame, pl.DataFrame):
         return frame
-    if type(frame).__module__.partition(".")[0] != "pandas":
-        raise DataError(f"a polars or pandas DataFrame is needed, not a {type(frame).__name__}")
+    if isinstance(frame, pl.LazyFrame):
+        try:
+            return frame.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise DataError(f"the lazy frame cannot be collected: {str(error).splitlines()[0]}") from None
+    package = type(frame).__module__.partition(".")[0]
+    if package == "pyarrow" and hasattr(frame, "column_names"):
+        return from_arrow(frame)
+    if package != "pandas" or not hasattr(frame, "columns"):
+        raise DataError(f"a polars, pandas or pyarrow table is needed, not a {type(frame).__name__}")
     try:
-        return pl.from_pandas(frame)
+        return pl.from_pandas(_without_uuids(frame))
     except Exception as error:  # pyarrow raises errors of its own for a column of mixed types
         raise DataError(f"a column of the frame holds mixed types: {str(error).splitlines()[0]}") from None
+
+
+def from_arrow(table: Any) -> pl.DataFrame:
+    """Return a pyarrow table as a polars frame; UUIDs become text, other extensions what they store."""
+    frame = pl.DataFrame(pl.from_arrow(table))
+    for field in table.schema:
+        column, kind = frame[field.name], getattr(field.type, "extension_name", "")
+        if kind == "arrow.uuid" and column.dtype == pl.Binary:
+            frame = frame.with_columns(uuid_text(column.bin.encode("hex")).alias(field.name))
+        elif kind and hasattr(column, "ext"):
+            stored = column.ext.storage()
+            if getattr(field.type, "type_name", "") == "numeric":  # PostgreSQL's, as text
+                whole = stored.cast(pl.Int64, strict=False)
+                stored = whole if whole.null_count() == stored.null_count() else stored
+            frame = frame.with_columns(stored.alias(field.name))
+    return frame
+
+
+def _without_uuids(frame: Any) -> Any:
+    """Return a pandas frame in which UUID objects are text."""
+    for name in [n for n, dtype in frame.dtypes.items() if dtype == object]:  # noqa: E721
+        present = frame[name].dropna()
+        if len(present) and isinstance(present.iloc[0], UUID):
+            frame = frame.assign(**{name: frame[name].map(lambda v: str(v) if isinstance(v, UUID) else v)})
+    return frame
 
 
 def _format_names(columns: list[str]) -> str:
@@ -37,23 +94,56 @@ def _format_names(columns: list[str]) -> str:
     return names + (f", … ({len(columns)} in all)" if len(columns) > 12 else "")
 
 
-def find_columns(columns: list[str], given: dict[str, str | None]) -> dict[str, str]:
-    """Return the column of each role: the given name or, for None, the first of its usual names that is there.
+def find_columns(data: pl.DataFrame | list[str], given: dict[str, str | None]) -> dict[str, str]:
+    """Return the column of each role: the given name or, for None, the first of its canonical names that is there, else
+    a guess by name and, of a frame, by content.
 
-    columns: the frame's columns. given: the roles to look for, each with a column name or None.
-    Roles without a column are left out. Raises DataError for a given name that is not there, and if no column
-    holds the users or the items.
+    data: a frame, or the names of its columns alone. given: the roles to look for, each with a column name or None.
+    A guess is logged in one line. Roles without a column are left out. Raises DataError for a given name that is not
+    there, if no column holds the users or the items, and where two columns would do as well.
     """
-    column_of_role = {}
+    columns = data.columns if isinstance(data, pl.DataFrame) else data
+    column_of_role: dict[str, str] = {}
+    guessed = []
     for role, name in given.items():
         if name is not None and name not in columns:
             raise DataError(f"there is no column {name!r} for the {role}; the columns are {_format_names(columns)}")
         name = name or next((n for n in COLUMN_NAMES[role] if n in columns), None)
-        if name is None and role in ("user", "item"):
+        if name is not None:
+            column_of_role[role] = name
+    for role in [r for r in given if r not in column_of_role and r in _GUESSED]:
+        rest = [c for c in columns if c not in column_of_role.values()]
+        # A canonical name in other letters is no guess that another name could rival.
+        canonical = [c for c in rest if normalized(c) in {normalized(n) for n in COLUMN_NAMES[role]}]
+        if len(canonical) == 1 and role in ("user", "item"):
+            name = canonical[0]
+        else:
+            name = guess_by_name(data.select(rest) if isinstance(data, pl.DataFrame) else rest, role)
+        if name is not None:
+            column_of_role[role] = name
+            guessed.append(role)
+    missing = [role for role in given if role not in column_of_role and role in _GUESSED]
+    if isinstance(data, pl.DataFrame) and {"user", "item"} & set(missing):
+        found = guess_by_content(data, column_of_role, missing)
+        column_of_role |= found
+        guessed += found
+    for role in ("user", "item"):
+        if role in given and role not in column_of_role:
             raise DataError(
                 f"no column for the {role} among {_format_names(columns)}: name it ({role}=…, --{role}-col) or, "
                 "for a file without a header, name all columns with --columns user,item,rating,timestamp"
+                + "; a matrix of users x items needs one row a rating"
+                * (sum(c.isdigit() for c in columns) > 5)
             )
-        if name is not None:
-            column_of_role[role] = name
-    return column_of_role
+    if guessed:
+        _log_guess(column_of_role, columns, "rating" in given)
+    return {role: column_of_role[role] for role in given if role in column_of_role}
+
+
+def _log_guess(column_of_role: dict[str, str], columns: list[str], with_ratings: bool) -> None:
+    text = ", ".join(f"{role} = {name}" for role in _GUESSED if (name := column_of_role.get(role)) is not None)
+    amounts = [c for c in columns if is_amount(c) and c not in column_of_role.values()]
+    note = ""
+    if with_ratings and "rating" not in column_of_role and "weight" not in column_of_role and amounts:
+        note = f"; {amounts[0]} is an amount, no rating: --weight-col {amounts[0]} makes rows count by it"
+    log.info("columns: %s (--user-col … names others)%s", text, note)

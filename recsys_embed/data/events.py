@@ -56,7 +56,7 @@ class EventLog:
         takes the names in the event column, with the number of events of each, and returns the types; see
         `event_types`. from_text, row_label: see `Ratings.from_frame`. Raises DataError for missing columns and values.
         """
-        names = find_columns(frame.columns, {role: columns.get(role) for role in ("user", "item", "event", "time")})
+        names = find_columns(frame, {role: columns.get(role) for role in ("user", "item", "event", "time")})
         if "event" not in names:
             raise DataError("there is no column of event types: name it with --event-col")
         if frame.is_empty():

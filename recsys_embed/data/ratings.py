@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from recsys_embed.config.settings import DuplicatesName
 from recsys_embed.data.columns import as_polars, find_columns
-from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
+from recsys_embed.data.from_python import matrix_frame, tuples_frame
+from recsys_embed.data.ids import Id, RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.values import by_part_of_second, parse_times, parse_values, parse_weights
@@ -22,7 +24,8 @@ from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from scipy.sparse import csr_matrix
+    import pyarrow as pa
+    from scipy.sparse import csr_matrix, sparray, spmatrix
 
 log = logging.getLogger("recsys_embed")
 
@@ -62,7 +65,7 @@ class Ratings:
     @classmethod
     def from_frame(
         cls,
-        frame: pl.DataFrame | pd.DataFrame,
+        frame: pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table,
         user: str | None = None,
         item: str | None = None,
         rating: str | None = None,
@@ -75,10 +78,10 @@ class Ratings:
         from_text: bool = False,
         row_label: RowLabel = RowLabel(),  # noqa: B008
     ) -> Ratings:
-        """Build Ratings from a polars or pandas frame.
+        """Build Ratings from a polars frame (eager or lazy), a pandas frame or a pyarrow table.
 
-        user, item, rating, time: column names; by default the usual ones (`COLUMN_NAMES`) are looked for.
-            Without a rating column every row is a positive with value 1; without a time column `time` is None.
+        user, item, rating, time: column names; by default they are found, see `find_columns`. a rating column
+            every row is a positive with value 1; without a time column `time` is None.
         weight: name of the column of weights; without it, `weight` is None.
         duplicates: what to do with several rows of one user and item: keep the "last" (by time, else by row order),
             keep the "first", take the "mean" or the "sum" of the ratings and weights (with the last time), or raise an
@@ -91,11 +94,10 @@ class Ratings:
         Raises DataError for missing columns, empty frames, and values that are missing or not finite.
         """
         data = as_polars(frame)
-        names = find_columns(
-            data.columns, {"user": user, "item": item, "rating": rating, "time": time, "weight": weight}
-        )
+        given = {"user": user, "item": item, "rating": rating, "time": time, "weight": weight}
         if data.is_empty():
             raise DataError("there are no ratings: the data has a header but no row")
+        names = find_columns(data, given)
         ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
         users, items = vocabs or _build_vocabs(ids, shared_ids)
         rows = {"user": pl.Series(users.rows(ids[0])), "item": pl.Series(items.rows(ids[1]))}
@@ -118,6 +120,26 @@ class Ratings:
             weight=table["weight"].to_numpy() if "weight" in names else None,
             n_duplicates=n_duplicates,
         )
+
+    @classmethod
+    def from_matrix(
+        cls, matrix: spmatrix | sparray, users: Sequence[Id] | None = None, items: Sequence[Id] | None = None
+    ) -> Ratings:
+        """Build Ratings from the stored values of a SciPy sparse matrix [users, items].
+
+        users, items: the ids of its rows and columns; by default their numbers. Those without a stored value are left
+        out; a pair that is stored twice has the sum. Raises DataError for stored zeros, which may be ratings of 0 or
+        left over: X.eliminate_zeros() drops them, `from_tuples` takes them.
+        """
+        return cls.from_frame(matrix_frame(matrix, users, items))
+
+    @classmethod
+    def from_tuples(cls, rows: Iterable[Sequence[Any]], duplicates: DuplicatesName = "last") -> Ratings:
+        """Build Ratings from an iterable of (user, item), (user, item, rating) or (user, item, rating, time) tuples.
+
+        Ids are integers, text, bytes (as UTF-8 text) or UUIDs (as text), all of one kind. duplicates: see `from_frame`.
+        """
+        return cls.from_frame(tuples_frame(rows), duplicates=duplicates)
 
     def __len__(self) -> int:
         return len(self.user)

@@ -12,7 +12,7 @@ from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import id_column
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
-from recsys_embed.sources.delimited import read_table
+from recsys_embed.sources.read import read_table
 from recsys_embed.storage.atomic import read_lines, wrap_read_errors
 
 log = logging.getLogger("recsys_embed")

@@ -1,180 +1,169 @@
-"""Read files of ratings and items: CSV, TSV, `::`, LightGCN's lists and Parquet, plain or gzipped, with polars."""
+"""Read text files of ratings and items with polars: CSV in its dialects, TSV, `::`, and LightGCN's lists."""
 
 from __future__ import annotations
 
-import gzip
-import logging
 import re
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from recsys_embed.data.columns import COLUMN_NAMES
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
-from recsys_embed.sources.serving_events import SQLITE_MAGIC, read_events
-from recsys_embed.storage.atomic import wrap_read_errors
-
-log = logging.getLogger("recsys_embed")
+from recsys_embed.sources.dialect import DEFAULT_COLUMNS, Dialect, dialect_of, is_header, strip_preamble
+from recsys_embed.sources.table import Table
 
 # The unit separator: nobody types it into a text file, so it can replace a separator of two characters.
 _UNIT_SEPARATOR = "\x1f"
 
-_PARQUET_MAGIC = b"PAR1"
-
 # The suffix by which RecBole's atomic files name a column's type.
 _TYPE_SUFFIX = re.compile(r":(?:token|float)(?:_seq)?$")
-
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-
-# Comment lines before a table: SNAP's and KONECT's edge lists begin with some.
-_COMMENTS = re.compile(rb"(?:[#%](?:[ \t].*)?\r?\n)+")
 
 # Characters that may surround a field in ASCII data without belonging to it.
 _PADDING = (b" ", b"\t", b"\v", b"\f", b"\r", b'"')
 
-# The columns that a table of numbers without a header is assumed to have.
-_DEFAULT_COLUMNS = ("user", "item", "rating", "timestamp")
+_DECIMAL_COMMA = r"^\s*[+-]?\d+,\d+\s*$"
+_DECIMAL_OR_WHOLE = r"^\s*(?:[+-]?\d+(?:,\d+)?)?\s*$"
+_THOUSANDS = r"^\s*[+-]?\d{1,3}(?:,\d{3})*\s*$"
 
 
-class Table(NamedTuple):
-    """A file as a frame.
+class Parsed(NamedTuple):
+    """A text as a table. notes: what to say of it, after the file's name. names: its columns, header or not."""
 
-    is_text: all its columns are text. row_label: how messages number its rows.
-    """
-
-    frame: pl.DataFrame
-    is_text: bool
-    row_label: RowLabel
+    table: Table
+    notes: list[str]
+    names: list[str]
 
 
-def read_table(path: Path, columns: str | None = None, known: tuple[str, ...] = ()) -> Table:
-    """Read a file of ratings or items.
+def parse_text(
+    data: bytes, name: str, columns: str | None = None, known: tuple[str, ...] = (), expected: list[str] | None = None
+) -> Parsed:
+    """Read a table that is written as text, in UTF-8 or an encoding of one byte a character.
 
-    The first line tells the separator: `::`, tab, comma, semicolon, `|`, or spaces. Lines of numbers separated by
-    spaces, of which the first is a user and the others are items (LightGCN's form), become (user, item) rows.
-    columns: comma-separated names for a file without a header. Without them the first line is the header, unless it
-        is all numbers: then the columns are user, item, rating, timestamp, and the log says so.
-    known: column names that mark a first line as a header.
+    The first lines tell the separator: `::`, tab, comma, semicolon, `|`, or blanks. Lines of numbers separated by
+    blanks, of which the first is a user and the others are items (LightGCN's form), become (user, item) rows.
+    name: of the file, for messages. columns: comma-separated names for a file without a header. Without them the first
+        line is the header, unless it holds values: then the columns are user, item, rating, timestamp, and a note says
+        so.
+    known: column names that mark a first line as a header. expected: the columns of the file that this one continues.
     Raises DataError, with the number of the line at fault where there is one.
     """
-    data = _read_bytes(path)
-    if data[:4] == _PARQUET_MAGIC:
-        return Table(_read_parquet(path, data), is_text=False, row_label=RowLabel())
-    if data.startswith(SQLITE_MAGIC):
-        return Table(read_events(path), is_text=True, row_label=RowLabel())
-    _refuse_other_formats(data, path)
-    data, skipped = _strip_comments(data)
+    data, skipped, excel = strip_preamble(data)
     names = [n.strip() for n in columns.split(",")] if columns else None
-    head = data[:65_536].decode("latin-1").removeprefix("ï»¿").replace("\r", "").split("\n")
-    first = next((line for line in head if line.strip()), "")
-    if not first:
-        raise DataError(f"{path} is empty")
-    separator = _separator(first)
-    if separator == " " and not names and _has_item_lists(head):
-        return Table(_read_item_lists(data, path), is_text=True, row_label=RowLabel())
-    fields = [_TYPE_SUFFIX.sub("", f.strip().strip('"')) for f in first.split(separator)]
-    header = names is None and not (all(map(_NUMBER.fullmatch, fields)) and not set(fields) & set(known))
+    dialect = dialect_of(data, excel)
+    if dialect is None:
+        raise DataError(f"{name} is empty")
+    dialect = dialect._replace(fields=[_TYPE_SUFFIX.sub("", field) for field in dialect.fields])
+    if dialect.separator == " ":
+        data, text = _with_single_blanks(data, dialect), dialect.lines
+        if not names and _has_item_lists(text) and not is_header(dialect, ("user", "item")):
+            return Parsed(Table(_read_item_lists(data, name), True, RowLabel()), [], ["user", "item"])
+    notes, header = [], names is None and is_header(dialect, (*known, *(expected or ())))
+    if names is None and expected and not set(dialect.fields) & set(expected):
+        header, names = False, expected if len(dialect.fields) == len(expected) else None
     if not header and names is None:
-        if not 2 <= len(fields) <= len(_DEFAULT_COLUMNS):
-            raise DataError(f"{path} has no header and {len(fields)} columns: name them with --columns")
-        names = list(_DEFAULT_COLUMNS[: len(fields)])
-        log.info("%s has no header: assuming the columns %s (--columns names others)", path, ", ".join(names))
-    if names and len(names) != len(fields):
-        raise DataError(f"{path} has {len(fields)} columns ({first[:60]}), but --columns names {len(names)}")
-    frame = _read_csv(data, separator, header, path, skipped)
-    frame.columns = _unique_names(names or [_clean_name(c) for c in frame.columns], path)
-    if not data.isascii() or any(character in data for character in _PADDING if character != separator.encode()):
+        names = dialect.default_names
+        if names is None:
+            raise DataError(f"{name} has no header and {len(dialect.fields)} columns: name them with --columns")
+        listed = ", ".join(filter(None, names))
+        notes.append(f"has no header: assuming the columns {listed} (--columns names others)")
+    width = len(dialect.fields)
+    if names and len(names) + 1 == width and not dialect.fields[-1]:
+        names = [*names, ""]
+    if names and len(names) != width:
+        first = dialect.lines[0][:60]
+        raise DataError(f"{name} has {width} columns ({first}), but --columns names {len(names)}")
+    frame, encoding_note = _read_csv(data, dialect, header, name, skipped)
+    notes += encoding_note
+    frame.columns = _unique_names(names or [_clean_name(c) for c in frame.columns], name)
+    if not data.isascii() or any(c in data for c in _PADDING if c != dialect.separator.encode()):
         frame = frame.with_columns(pl.all().str.strip_chars())
     filled = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     # Line numbers are right only if all blank lines are at the end; otherwise messages count rows.
     lines_match = filled.height == frame.height or filled.equals(frame.head(filled.height))
     row_label = RowLabel("line", 1 + header + skipped) if lines_match else RowLabel()
-    return Table(filled, is_text=True, row_label=row_label)
+    filled = _with_decimal_points(_without_empty_columns(filled), data, dialect.separator)
+    return Parsed(Table(filled, is_text=True, row_label=row_label), notes, filled.columns)
 
 
-def _read_bytes(path: Path) -> bytes:
-    with wrap_read_errors(path):
-        data = path.read_bytes()
-        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-
-
-def _strip_comments(data: bytes) -> tuple[bytes, int]:
-    """Cut off the leading lines that start with # or % and a space; return the rest and the number of lines cut."""
-    comments = _COMMENTS.match(data)
-    if comments is None:
-        return data, 0
-    return data[comments.end() :], comments[0].count(b"\n")
-
-
-def _refuse_other_formats(data: bytes, path: Path) -> None:
-    """Raise DataError for formats that people pass by mistake, and name them."""
-    problem = None
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        problem = "UTF-16 text: save it as UTF-8"
-    elif data.lstrip()[:1] in (b"{", b"["):
-        problem = "JSON: turn it into CSV or Parquet first"
-    elif data[:2] == b"PK":
-        problem = "a zip archive: unpack it first"
-    elif b"\x00" in data[:4096]:
-        problem = "not text: CSV, TSV, `::`, Parquet, or one of them gzipped is needed"
-    if problem:
-        raise DataError(f"{path} is {problem}")
-
-
-def _read_parquet(path: Path, data: bytes) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(data)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+def _with_single_blanks(data: bytes, dialect: Dialect) -> bytes:
+    """Return a text whose fields are separated by blanks with exactly one between two."""
+    if not any(re.search(r"[ \t]{2}|\t|^ | $", line) for line in dialect.lines):
+        return data
+    return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb"[ \t]+", b" ", data))
 
 
 def _clean_name(name: str) -> str:
     return _TYPE_SUFFIX.sub("", name.strip()).replace('""', '"')
 
 
-def _unique_names(names: list[str], path: Path) -> list[str]:
+def _unique_names(names: list[str], path: str) -> list[str]:
     if len(set(names)) < len(names):
         raise DataError(f"{path} has two columns of the same name: {', '.join(names)[:200]}")
     return names
 
 
-def _separator(line: str) -> str:
-    return next((s for s in ("::", "\t", ",", ";", "|") if s in line), " ")
+def _without_empty_columns(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a frame without the columns that trailing separators make: without a name and without a value."""
+    blank = [c for c in frame.columns if re.fullmatch(r"(?:_duplicated_\d+)?", c)]
+    return frame.drop([c for c in blank if frame[c].null_count() == frame.height])
+
+
+def _with_decimal_points(frame: pl.DataFrame, data: bytes, separator: str) -> pl.DataFrame:
+    """Return a frame in which numbers that all have decimal commas have points."""
+    if b"," not in data or (separator == "," and b'"' not in data):
+        return frame
+    for column in frame.columns:
+        values = frame[column]
+        some = values.filter(values.str.contains(",", literal=True))
+        if not len(some) or not some.str.contains(_DECIMAL_COMMA).all():
+            continue
+        if separator == "," and some.str.contains(_THOUSANDS).all():
+            continue  # "1,234" may be a thousand
+        if values.drop_nulls().str.contains(_DECIMAL_OR_WHOLE).all():
+            frame = frame.with_columns(pl.col(column).str.replace(",", ".", literal=True))
+    return frame
 
 
 def _has_item_lists(lines: list[str]) -> bool:
     """Return whether the lines differ in length, or are longer than a table of ratings: LightGCN's form."""
     sizes = {len(line.split()) for line in lines[:-1] or lines}
-    return len(sizes) > 1 or max(sizes) > len(_DEFAULT_COLUMNS)
+    return len(sizes) > 1 or max(sizes) > len(DEFAULT_COLUMNS)
 
 
-def _read_csv(data: bytes, separator: str, header: bool, path: Path, skipped: int) -> pl.DataFrame:
-    """Read a table as text columns, as UTF-8 or else as Latin-1. skipped: lines cut off before it."""
+def _read_csv(data: bytes, dialect: Dialect, header: bool, path: str, skipped: int) -> tuple[pl.DataFrame, list[str]]:
+    """Read a table as text columns, as UTF-8 or else as Windows-1252; return it and notes. skipped: lines cut off."""
+    separator = dialect.separator
     if len(separator) == 2:
-        data = data.replace(separator.encode(), _UNIT_SEPARATOR.encode())
-    character = _UNIT_SEPARATOR if len(separator) == 2 else separator
-    options = {
-        "separator": character,
-        "has_header": header,
-        "infer_schema": False,
-        # Files with `::`, tab or `|` do not quote, and a title may begin with a quotation mark.
-        "quote_char": '"' if separator in ",;" else None,
-    }
+        data, separator = data.replace(separator.encode(), _UNIT_SEPARATOR.encode()), _UNIT_SEPARATOR
+    if dialect.trailing and header:  # the header gets a separator more too
+        end = data.index(b"\n") - data[: data.index(b"\n")].endswith(b"\r")
+        data = data[:end] + separator.encode() + data[end:]
+    options: dict[str, Any] = {
+        "separator": separator, "has_header": header, "infer_schema": False, "quote_char": dialect.quote,
+    }  # fmt: skip
     try:
-        return pl.read_csv(data, **options)  # type: ignore[arg-type]
+        return pl.read_csv(data, **options), []
     except pl.exceptions.PolarsError as error:
         if "utf-8" not in str(error):
-            raise _parse_error(data, character, path, error, skipped) from None
-    log.info("%s is not UTF-8; it was read as Latin-1", path)
+            raise _parse_error(data, separator, path, error, skipped) from None
     try:
-        return pl.read_csv(data.decode("latin-1").encode(), **options)  # type: ignore[arg-type]
+        return pl.read_csv(_one_byte_text(data).encode(), **options), [
+            "is not UTF-8; it was read as Windows-1252 (Latin-1)"
+        ]
     except pl.exceptions.PolarsError as error:
-        raise _parse_error(data, character, path, error, skipped) from None
+        raise _parse_error(data, separator, path, error, skipped) from None
 
 
-def _parse_error(data: bytes, separator: str, path: Path, error: Exception, skipped: int) -> DataError:
+def _one_byte_text(data: bytes) -> str:
+    """Decode Windows-1252, which is Latin-1 with letters where that has control characters; five bytes have no meaning
+    in it, and text with one of them is Latin-1."""
+    try:
+        return data.decode("cp1252")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _parse_error(data: bytes, separator: str, path: str, error: Exception, skipped: int) -> DataError:
     """Return an error that names the first line with too many fields, if there is one."""
     lines = data.decode("latin-1").split("\n")
     width = lines[0].count(separator)
@@ -186,7 +175,7 @@ def _parse_error(data: bytes, separator: str, path: Path, error: Exception, skip
     return DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}")
 
 
-def _read_item_lists(data: bytes, path: Path) -> pl.DataFrame:
+def _read_item_lists(data: bytes, path: str) -> pl.DataFrame:
     """Read lines of a user and their items, LightGCN's form, as (user, item) rows."""
     try:
         lines = pl.Series("line", data.decode().splitlines()).str.strip_chars()
@@ -198,36 +187,3 @@ def _read_item_lists(data: bytes, path: Path) -> pl.DataFrame:
         .filter(pl.col("item").list.len() > 0)
     )
     return frame.select("user", "item").explode("item").filter(pl.col("item") != "")
-
-
-# Columns of an item table that are recognised under other names too.
-ITEM_NAMES = {
-    "title": ("title", "movie_title", "name"),
-    "year": ("year", "release_year"),
-    "genres": ("genres", "genre", "class", "categories"),
-}
-
-
-def read_items(path: Path, columns: str | None = None, id_column: str | None = None) -> pl.DataFrame:
-    """Read an item table: `item_id` as in the file (text, or a Parquet integer), then its other columns.
-
-    columns: comma-separated names for a file without a header. id_column: the name of the id column, if unusual.
-    The columns title, year and genres are recognised under their usual names (`ITEM_NAMES`) and renamed to these.
-    Raises DataError.
-    """
-    names = (*COLUMN_NAMES["item"], "id", "asin")
-    table = read_table(path, columns, names)
-    key = id_column or next((n for n in names if n in table.frame.columns), None)
-    if key is None or key not in table.frame.columns:
-        raise DataError(
-            f"{path} has no column for the item id ({', '.join(table.frame.columns)}): name it with --item-col or, "
-            "without a header, name all columns with --item-columns id,title,genres"
-        )
-    frame = table.frame.drop("item_id", strict=False) if key != "item_id" else table.frame
-    renames = {key: "item_id"}
-    for role, usual in ITEM_NAMES.items():
-        name = next((n for n in usual if n in frame.columns and n != key), None)
-        if name:
-            renames[name] = role
-    frame = frame.rename(renames)
-    return frame.select("item_id", pl.exclude("item_id"))

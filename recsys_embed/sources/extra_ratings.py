@@ -11,8 +11,8 @@ from recsys_embed.data.columns import find_columns
 from recsys_embed.data.event_types import says_no
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.values import by_part_of_second, parse_times
-from recsys_embed.sources.delimited import Table
 from recsys_embed.sources.serving_events import fill_likes
+from recsys_embed.sources.table import Table
 
 log = logging.getLogger("recsys_embed")
 
@@ -27,7 +27,7 @@ def append_ratings(table: Table, more: Table, columns: dict[str, str], config: D
     given = {role: name if name in more.frame.columns else None for role, name in columns.items()}
     if not config.is_event_log:
         given["event"] = None  # so that what says no is not trained on
-    found = find_columns(more.frame.columns, given)
+    found = find_columns(more.frame, given)
     table, more = _in_seconds(table, columns), _in_seconds(more, found)
     if not config.is_event_log and "event" in found:
         more = more._replace(frame=_without_noes(more.frame, found["event"]))

@@ -10,20 +10,24 @@ from pathlib import Path
 
 import polars as pl
 
+from recsys_embed.config.addresses import scheme, without_password
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
-from recsys_embed.data.ids import RowLabel, id_column
+from recsys_embed.data.ids import RowLabel, as_text, id_column
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.values import parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.sources import movielens, synthetic
-from recsys_embed.sources.delimited import Table, read_items, read_table
 from recsys_embed.sources.download import data_dir
 from recsys_embed.sources.extra_ratings import append_ratings
+from recsys_embed.sources.locations import is_path
+from recsys_embed.sources.read import read_items, read_table
+from recsys_embed.sources.remote import is_remote
+from recsys_embed.sources.table import Table
 
 log = logging.getLogger("recsys_embed")
 
@@ -38,26 +42,40 @@ DATASETS: dict[str, Callable[[Path, bool], tuple[pl.DataFrame, pl.DataFrame]]] =
 _HEADER_NAMES = tuple(name for names in COLUMN_NAMES.values() for name in names)
 
 
-def load_dataset(dataset: str = "movielens", config: DataConfig | None = None, **options: object) -> Dataset:
-    """Load a data set by name or path.
+def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = None, **options: object) -> Dataset:
+    """Load a data set by name, or your own data from wherever they lie.
 
-    dataset: a name of `DATASETS`, "synthetic:users=600,items=300,ratings=20000,seed=0", or the path of a ratings file.
-    config or options: the other settings of `DataConfig` (items=…, columns=…, offline=…).
+    dataset: a name of `DATASETS`, "synthetic:users=600,items=300,ratings=20000,seed=0", or a file, a folder or pattern
+        of files, "-" (standard input) or an address; see `read_table`.
+    config or options: the other settings of `DataConfig` (items=…, columns=…, query=…, offline=…).
     Raises DataError if the name is unknown, or the data is missing or broken.
     """
+    dataset = without_password(str(dataset))
     config = config or DataConfig(dataset=dataset, **options)  # type: ignore[arg-type]
+    _check_locations(dataset, config)
     name, _, sizes = dataset.partition(":")
     items = None
     if name == "synthetic" and sizes:
         ratings, items = synthetic.generate(**_parse_sizes(sizes))
     elif dataset in DATASETS:
         ratings, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
-    elif Path(dataset).exists() or "." in dataset or "/" in dataset:
-        return _build_dataset(_read_ratings(dataset, config), _read_item_table(config), config)
+    elif is_path(dataset):
+        return _build_dataset(_read_ratings(dataset, config, config.query), _read_item_table(config), config)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
     table = Table(ratings, is_text=ratings.dtypes[0] == pl.String, row_label=RowLabel())
     return _build_dataset(table, items if config.items is None else _read_item_table(config), config)
+
+
+def _check_locations(dataset: str, config: DataConfig) -> None:
+    """Raise SettingError where the settings contradict each other in where the data lie."""
+    given = [dataset, *filter(None, (config.valid, config.test, config.extra_ratings, config.items))]
+    if given.count("-") > 1:
+        raise SettingError("standard input (-) can be read once: give the other tables as files")
+    if config.offline and (remote := next((g for g in given if is_remote(g) and scheme(g) != "file"), None)):
+        raise SettingError(f"--offline forbids the network, and {remote} is there")
+    if config.query and (dataset in DATASETS or not is_path(dataset)):
+        raise SettingError(f"--query goes with a database, and {dataset} is none")
 
 
 def _parse_sizes(text: str) -> dict[str, int]:
@@ -73,7 +91,7 @@ def _parse_sizes(text: str) -> dict[str, int]:
 
 
 def _read_item_table(config: DataConfig) -> pl.DataFrame | None:
-    return read_items(Path(config.items), config.item_columns, config.item_col) if config.items else None
+    return read_items(config.items, config.item_columns, config.item_col) if config.items else None
 
 
 def _column_names(config: DataConfig) -> dict[str, str | None]:
@@ -89,49 +107,58 @@ def _header_names(config: DataConfig) -> tuple[str, ...]:
     return _HEADER_NAMES + tuple(n for n in _column_names(config).values() if n)
 
 
-def _read_ratings(path: str, config: DataConfig) -> Table:
-    return read_table(Path(path), config.columns, _header_names(config))
+def _read_ratings(location: str, config: DataConfig, query: str | None = None) -> Table:
+    return read_table(location, config.columns, _header_names(config), query)
+
+
+def _names_in(table: Table, names: dict[str, str], config: DataConfig) -> dict[str, str | None]:
+    """Return the names of the columns in a further table: those of the first one, or those that it has instead."""
+    known = {role: name for role, name in names.items() if name in table.frame.columns}
+    return _column_names(config) | known
 
 
 def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies."""
+    if table.frame.is_empty():
+        raise DataError("there are no ratings: the data has a header but no row")
+    columns = find_columns(table.frame, _column_names(config))  # once: what is guessed is said once
     if config.extra_ratings:
-        more = read_table(Path(config.extra_ratings), config.columns, _header_names(config))
-        table = append_ratings(table, more, find_columns(table.frame.columns, _column_names(config)), config)
-    table = _without_old(table, config)
+        table = append_ratings(table, _read_ratings(config.extra_ratings, config), columns, config)
+    table = _without_old(table, columns, config)
+    names: dict[str, str | None] = {**_column_names(config), **columns}
     if config.is_event_log:
         types_of = partial(event_types, config=config)
-        events = EventLog.from_frame(table.frame, _column_names(config), types_of, table.is_text, table.row_label)
+        events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label)
         return Dataset(events.ratings(), items, log=events)
-    tables = [table, *(_read_ratings(path, config) for path in (config.valid, config.test) if path)]
-    names, vocabs = _column_names(config), None
-    if len(tables) > 1 and config.shared_ids:
-        vocabs = (_shared_vocab(tables, "node", {side: names[side] for side in ("user", "item")}),) * 2
-    elif len(tables) > 1:
-        user, item = (_shared_vocab(tables, side, {side: names[side]}) for side in ("user", "item"))
-        vocabs = user, item
+    further = [_read_ratings(location, config) for location in (config.valid, config.test) if location]
+    tables, vocabs = [(table, names), *((t, _names_in(t, columns, config)) for t in further)], None
+    if further and config.shared_ids:
+        vocabs = (_shared_vocab(tables, "node", ("user", "item")),) * 2
+    elif further:
+        vocabs = _shared_vocab(tables, "user", ("user",)), _shared_vocab(tables, "item", ("item",))
+    if config.test:
+        tables[-1][1]["weight"] = None
     ratings = [
         Ratings.from_frame(
             t.frame,
-            **(names if t is not tables[-1] or not config.test else names | {"weight": None}),
+            **named,
             duplicates=config.duplicates,
             shared_ids=config.shared_ids,
             vocabs=vocabs,
             from_text=t.is_text,
             row_label=t.row_label,
         )
-        for t in tables
+        for t, named in tables
     ]
     test = ratings[-1] if config.test else None
     return Dataset(ratings[0], items, ratings[1] if config.valid else None, test)
 
 
-def _without_old(table: Table, config: DataConfig) -> Table:
+def _without_old(table: Table, columns: dict[str, str], config: DataConfig) -> Table:
     """Return a table without rows that are older than the settings want."""
     most = config.max_age_seconds
     if most is None:
         return table
-    columns = find_columns(table.frame.columns, _column_names(config))
     if "time" not in columns:
         raise DataError("--max-age needs times, and this data has none: name the column with --time-col")
     times = parse_times(table.frame[columns["time"]], table.row_label).to_numpy()
@@ -142,13 +169,14 @@ def _without_old(table: Table, config: DataConfig) -> Table:
     return table
 
 
-def _shared_vocab(tables: list[Table], name: str, roles: dict[str, str | None]) -> Vocab:
+def _shared_vocab(tables: list[tuple[Table, dict[str, str | None]]], name: str, roles: tuple[str, ...]) -> Vocab:
     """Build one vocabulary from the id columns of several tables.
 
-    name: what messages call an id. roles: the roles of the columns, each with its name or None.
+    tables: with the names of their columns by role. name: what messages call an id. roles: those of the columns.
     """
-    columns = [t.frame[c] for t in tables for c in find_columns(t.frame.columns, roles).values()]
+    found = [(t, find_columns(t.frame, {role: names[role] for role in ("user", "item")})) for t, names in tables]
+    columns = [as_text(t.frame[names[role]]) for t, names in found for role in roles]
     if len({c.dtype for c in columns}) > 1:
         columns = [c.cast(pl.String) for c in columns]
     joined = pl.concat([c.alias(name) for c in columns])
-    return Vocab.of(id_column(joined, name, from_text=all(t.is_text for t in tables)), name)
+    return Vocab.of(id_column(joined, name, from_text=all(t.is_text for t, _ in tables)), name)

@@ -8,8 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from recsys_embed.errors import DataError
-from recsys_embed.sources.delimited import read_items, read_table
 from recsys_embed.sources.download import DownloadSource, fetch
+from recsys_embed.sources.read import read_items, read_table
 
 log = logging.getLogger("recsys_embed")
 

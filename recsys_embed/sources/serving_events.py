@@ -9,11 +9,20 @@ import polars as pl
 
 from recsys_embed.errors import DataError
 
-# The first bytes of a SQLite file.
-SQLITE_MAGIC = b"SQLite format 3\x00"
 _COLUMNS = {
     "user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64, "event": pl.String,
 }  # fmt: skip
+
+
+def is_event_store(path: Path) -> bool:
+    """Return whether a SQLite file is one in which `recsys serve` keeps its events, or cannot be read."""
+    try:
+        connection = sqlite3.connect(f"file:{path.absolute().as_posix()}?mode=ro", uri=True)
+        names = {row[1] for row in connection.execute("PRAGMA table_info(events)")}
+        connection.close()
+    except sqlite3.Error:
+        return True
+    return {"user", "item", "rating", "timestamp", "received"} <= names
 
 
 def read_events(path: Path) -> pl.DataFrame:

@@ -70,7 +70,7 @@ def _ratings_of(state: FittedState, frame: pl.DataFrame) -> Ratings:
     roles = ("user", "item", "rating", "time", "weight", "event")
     columns = {role: name for role in roles if (name := given.get(f"{role}_col")) in frame.columns}
     if state.event_types.types is not None and "event" in find_columns(
-        frame.columns, {role: columns.get(role) for role in ("user", "item", "event")}
+        frame, {role: columns.get(role) for role in ("user", "item", "event")}
     ):
         return EventLog.from_frame(frame, columns, state.event_types.of_found).ratings()
     columns.pop("event", None)

@@ -1,0 +1,63 @@
+"""Table: what is read from a file, a folder or a database, as a frame; and how several become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from recsys_embed.data.ids import FileRows, RowLabel
+from recsys_embed.errors import DataError
+
+
+class Table(NamedTuple):
+    """A file as a frame.
+
+    is_text: all its columns are text. row_label: how messages number its rows.
+    """
+
+    frame: pl.DataFrame
+    is_text: bool
+    row_label: RowLabel
+
+
+def join_tables(tables: Sequence[Table], names: Sequence[str]) -> Table:
+    """Return the rows of several tables, one after the other. names: those of their files, for messages.
+
+    Columns may stand in another order. Raises DataError where columns are missing or have types that do not go
+    together.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    columns = tables[0].frame.columns
+    for table, name in zip(tables, names, strict=True):
+        if set(table.frame.columns) != set(columns):
+            raise DataError(
+                f"{name} has the columns {', '.join(table.frame.columns)[:120]}, but {names[0]} has "
+                f"{', '.join(columns)[:120]}: choose files that belong together by a pattern, such as 'ratings*.csv'"
+            )
+    frames, is_text = [table.frame.select(columns) for table in tables], all(table.is_text for table in tables)
+    if not is_text and any(table.is_text for table in tables):
+        frames, is_text = [frame.with_columns(pl.all().cast(pl.String)) for frame in frames], True
+    for column in columns:
+        kinds = {_kind(frame.schema[column]): name for frame, name in zip(frames, names, strict=True)}
+        kinds.pop("nothing", None)
+        if len(kinds) > 1:
+            (one, first), (two, second), *_ = kinds.items()
+            raise DataError(f"column {column!r} holds {one} in {first}, but {two} in {second}")
+    labels = [table.row_label for table in tables]
+    files = tuple(
+        FileRows(name, frame.height, label.word, label.first)
+        for name, frame, label in zip(names, frames, labels, strict=True)
+    )
+    return Table(pl.concat(frames, how="vertical_relaxed"), is_text, RowLabel(files=files))
+
+
+def _kind(dtype: pl.DataType) -> str:
+    """Return a word for the types that go together in one column."""
+    if dtype == pl.Null:
+        return "nothing"
+    if dtype.is_numeric():
+        return "numbers"
+    return "text" if dtype in (pl.String, pl.Categorical, pl.Enum) else str(dtype)
