@@ -94,7 +94,7 @@ def run_experiment(
         recommender = Recommender.of(state.replace(per_user=None if measured.test is None else measured.test.per_user))
         recommender.training = fit.result
         recommender.save(folder)
-        tracker.metrics(publish.flatten_metrics(metrics) | {f"seconds_{k}": v for k, v in clock.seconds.items()})
+        publish.log_metrics(tracker, metrics, clock.seconds, state.metadata["epochs"])
         publish.log_model_artifacts(tracker, recommender, folder, split, data, run)
         publish.draw(tracker, recommender, folder, measured, run)
     report = {"model": str(folder), "run_id": tracker.run_id, "dataset": data.dataset}
