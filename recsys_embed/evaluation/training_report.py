@@ -160,8 +160,8 @@ def _difference(model: Report, baseline: Report, resamples: int) -> dict[str, An
         return {}
     found = {}
     for key, metric in (("difference", "ndcg_at_10"), ("hit_difference", "hit_at_10")):
-        values = (report.per_user[metric].to_numpy() for report in (model, baseline))
-        found[key] = {"metric": metric, **paired(*values, resamples).summary()}
+        ours, theirs = (report.per_user[metric].to_numpy() for report in (model, baseline))
+        found[key] = {"metric": metric, **paired(ours, theirs, resamples).summary()}
     return found
 
 
