@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from recsys_embed.reports import charts
@@ -102,7 +102,7 @@ def _difference_texts(baselines: Mapping[str, Any], found: Verdict | None) -> li
     text = f"Against {found.label}, the best baseline, the difference in NDCG is {found.mean:+.4f}{share}; with 95 % "
     text += f"confidence it is between {found.low:+.4f} and {found.high:+.4f}. "
     if found.clear:
-        text += "Zero is outside of that range: it does not depend on which users happened to be tested."
+        text += "Zero is outside of that range: chance alone would hardly do that."
     else:
         text += "The test cannot tell which of the two is better."
     measured = {n: v["difference"] for n, v in baselines.items() if v.get("difference")}
@@ -110,12 +110,12 @@ def _difference_texts(baselines: Mapping[str, Any], found: Verdict | None) -> li
     room = 0.05 * (max(0.0, *ends) - min(0.0, *ends)) or 1e-6
     scale = min(0.0, *ends) - room, max(0.0, *ends) + room
     rows = [
-        (baseline_label(n), charts.interval(d["low"], d["mean"], d["high"], scale), f"{d['mean']:+.4f}",
+        (baseline_label(n), charts.interval(d["low"], d["mean"], d["high"], scale),
          f"{d['low']:+.4f} to {d['high']:+.4f}", "yes" if d["clear"] else "no")
         for n, d in measured.items()
     ]  # fmt: skip
-    names = ("against", "right of the line: this model is better", "difference in NDCG", "95 % range", "clear")
-    return [*out, p(text), table("How sure the differences are", names, rows, (2, 3))]
+    names = ("against", "right of the line: this model is better", "95 % range", "clear")
+    return [*out, p(text), table("How sure the differences in NDCG are", names, rows, (2,))]
 
 
 def failures_section(state: FittedState, groups: Groups, terms: Terms) -> list[Markup]:
@@ -134,11 +134,11 @@ def _activity(groups: Groups, terms: Terms) -> list[Markup]:
     rows, names = [], [f"{terms.rating}s of the {terms.user}", f"tested {terms.user}s", "hits, of 100 lists", ""]
     if groups.popularity is not None:
         names.append("bestsellers")
-    others: Sequence[dict[str, Any] | None] = groups.popularity or [None for _ in groups.by_activity]
-    for row, other in zip(groups.by_activity, others, strict=True):
+    popular_rows = groups.popularity or [{}] * len(groups.by_activity)
+    for row, other in zip(groups.by_activity, popular_rows, strict=True):
         if not row["users"]:
             continue
-        hit, popular = row["hit"], None if other is None else other["hit"]
+        hit, popular = row["hit"], other.get("hit")
         cells = [row["name"], f"{row['users']:,}", of_100(hit), charts.bars((hit, "model"), (popular, "other"))]
         rows.append(cells + ([] if popular is None else [of_100(popular)]))
     if not rows:
@@ -149,13 +149,20 @@ def _activity(groups: Groups, terms: Terms) -> list[Markup]:
     text += "Whoever has much also had more kept back, and more is easier to hit: compare a group with bestsellers in "
     text += "the same group rather than with another group."
     if groups.popularity is not None:
-        worse = [row["name"] for row, other in zip(groups.by_activity, groups.popularity, strict=True)
-                 if row["users"] and row["hit"] < other["hit"]]  # fmt: skip
-        for_whom = f"bestsellers do better for {terms.user}s with {' and '.join(worse)} {terms.rating}s"
-        text += f" Here {for_whom}." if worse else " Here the model has at least as many hits in every group."
+        pairs = zip(measured, (row for row in groups.popularity if row["users"]), strict=True)
+        text += _where_worse([row["name"] for row, other in pairs if row["hit"] < other["hit"]], len(measured), terms)
     caption = f"Lists with a hit, by how many {terms.rating}s the {terms.user} had"
     caption += " (upper bar: this model; lower bar: bestsellers)" if groups.popularity is not None else ""
     return [table(caption, names, rows, (1, 2, 4)), p(text)]
+
+
+def _where_worse(worse: list[str], n_groups: int, terms: Terms) -> str:
+    """Say in which groups bestsellers have more hits."""
+    if not worse:
+        return " Here the model has at least as many hits in every group."
+    if len(worse) == n_groups:
+        return " Here bestsellers do better in every group."
+    return f" Here bestsellers do better for {terms.user}s with {' or '.join(worse)} {terms.rating}s."
 
 
 def _new_users(metrics: Mapping[str, Any], terms: Terms) -> list[Markup]:

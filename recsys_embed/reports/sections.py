@@ -23,8 +23,8 @@ _KINDS = {
 # What the words about the test mean, and what no test of this kind can say.
 _CONFIDENCE = (
     "A range “with 95 % confidence” comes from repeating the test on users drawn again and again from those tested: "
-    "19 of 20 results lie in it. A difference is clear if its range does not include zero, and if chance alone would give as "
-    "much in less than 1 of 20 tests."
+    "19 of 20 results lie in it. A difference is clear if its range does not include zero, and if chance alone would "
+    "give as much in less than 1 of 20 tests."
 )
 _LIMITS = (
     "What no such test can say: whether these lists change what people do, since it counts what {user}s took without "
