@@ -60,8 +60,8 @@ def tracker_of(
 
 
 # What of each part of the metrics a run shows; the table has the rest.
-_SHOWN_TEST = ("ndcg_at_10", "recall_at_10", "hit_at_10", "mrr_at_10", "coverage_at_10", "users", "rmse", "mae")
-_SHOWN_COLD = ("ndcg_at_10", "recall_at_20", "auc")
+_HEADLINE_TEST = ("ndcg_at_10", "recall_at_10", "hit_at_10", "mrr_at_10", "coverage_at_10", "users", "rmse", "mae")
+_HEADLINE_COLD = ("ndcg_at_10", "recall_at_20", "auc")
 
 
 def log_metrics(tracker: Tracker, metrics: dict[str, Any], seconds: dict[str, float], epochs: int) -> None:
@@ -69,8 +69,8 @@ def log_metrics(tracker: Tracker, metrics: dict[str, Any], seconds: dict[str, fl
     found = verdict(metrics)
     if found is not None:
         tracker.tag("verdict", found.sentence)
-    shown = headline_metrics(metrics) | {f"seconds_{name}": value for name, value in seconds.items()}
-    tracker.metrics(shown | {"epochs": epochs})
+    selected = headline_metrics(metrics) | {f"seconds_{name}": value for name, value in seconds.items()}
+    tracker.metrics(selected | {"epochs": epochs})
     tracker.table(metrics_table(metrics), "metrics")
 
 
@@ -80,23 +80,23 @@ def headline_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     Those of lists of 10 on validation, test, liked and cold items, of every baseline and of known and new users the
     NDCG@10, and the difference to the best baseline.
     """
-    shown: dict[str, float] = {}
-    names = {"valid": ("ndcg_at_10", "rmse"), "test": _SHOWN_TEST, "liked": ("ndcg_at_10",), "cold": _SHOWN_COLD}
+    selected: dict[str, float] = {}
+    names = {"valid": ("ndcg_at_10", "rmse"), "test": _HEADLINE_TEST, "liked": ("ndcg_at_10",), "cold": _HEADLINE_COLD}
     for part, wanted in names.items():
         values = metrics.get(part) or {}
-        shown |= {f"{part}/{name}": float(values[name]) for name in wanted if name in values}
+        selected |= {f"{part}/{name}": float(values[name]) for name in wanted if name in values}
     for name, values in (metrics.get("baselines") or {}).items():
-        shown[f"baselines/{name}/ndcg_at_10"] = values["ndcg_at_10"]
+        selected[f"baselines/{name}/ndcg_at_10"] = values["ndcg_at_10"]
     for name in ("known_users", "new_users"):
         if name in metrics:
-            shown[f"{name}/ndcg_at_10"] = metrics[name]["ndcg_at_10"]["this model"]
+            selected[f"{name}/ndcg_at_10"] = metrics[name]["ndcg_at_10"]["this model"]
     windows = metrics.get("windows")
     if windows:
-        shown["windows/ndcg_at_10"] = windows["mean"]["this model"]
+        selected["windows/ndcg_at_10"] = windows["mean"]["this model"]
     found = verdict(metrics)
     if found is not None:
-        shown |= {f"difference/{name}": getattr(found, name) for name in ("mean", "low", "high", "p")}
-    return shown
+        selected |= {f"difference/{name}": getattr(found, name) for name in ("mean", "low", "high", "p")}
+    return selected
 
 
 def metrics_table(metrics: dict[str, Any]) -> pl.DataFrame:

@@ -107,8 +107,8 @@ def _difference_texts(baselines: Mapping[str, Any], found: Verdict | None) -> li
         text += "The test cannot tell which of the two is better."
     measured = {n: v["difference"] for n, v in baselines.items() if v.get("difference")}
     ends = [end for d in measured.values() for end in (d["low"], d["high"])]
-    room = 0.05 * (max(0.0, *ends) - min(0.0, *ends)) or 1e-6
-    scale = min(0.0, *ends) - room, max(0.0, *ends) + room
+    margin = 0.05 * (max(0.0, *ends) - min(0.0, *ends)) or 1e-6
+    scale = min(0.0, *ends) - margin, max(0.0, *ends) + margin
     rows = [
         (baseline_label(n), charts.interval(d["low"], d["mean"], d["high"], scale),
          f"{d['low']:+.4f} to {d['high']:+.4f}", "yes" if d["clear"] else "no")

@@ -53,7 +53,7 @@ def report_html(recommender: Recommender, name: str = "", images: Path | None = 
     log.info("reading the data of the training")
     data, missing = load_data(recommender, offline)
     log.info("ranking for users of all groups")
-    parts = [
+    chapters = [
         ("better", "Is it better than something simple?", quality.verdict_section(state, terms)),
         ("data", "What the data are", sections.data_section(state, data, missing, terms)),
         ("fails", "For whom it fails", quality.failures_section(state, groups_of(recommender, data), terms)),
@@ -64,10 +64,10 @@ def report_html(recommender: Recommender, name: str = "", images: Path | None = 
         ("method", "How this was measured", sections.method_section(state, terms)),
     ]
     title = f"Recommendations from {dataset_name(state.metadata)}"
-    return _page(title, sizes_text(state, terms), [part for part in parts if part[2]], name)
+    return _page(title, sizes_text(state, terms), [chapter for chapter in chapters if chapter[2]], name)
 
 
-def _page(title: str, subtitle: str, parts: list[tuple[str, str, list[Markup]]], name: str) -> str:
+def _page(title: str, subtitle: str, chapters: list[tuple[str, str, list[Markup]]], name: str) -> str:
     """Return the whole page. Its content security policy allows its own style and embedded pictures, and nothing else:
     there is no script, and no address is loaded."""
     style = (files("recsys_embed.reports") / "web" / "report.css").read_text("utf-8")
@@ -82,14 +82,14 @@ def _page(title: str, subtitle: str, parts: list[tuple[str, str, list[Markup]]],
         element("title", title),
         element("style", Markup(style)),
     )
-    links = (element("li", element("a", heading, href=f"#{anchor}")) for anchor, heading, _ in parts)
+    links = (element("li", element("a", heading, href=f"#{anchor}")) for anchor, heading, _ in chapters)
     body = element(
         "body",
         element("header", element("h1", element("bdi", title)), element("p", subtitle)),
         element("nav", element("ul", links), aria_label="Contents"),
         element(
             "main",
-            (element("section", element("h2", heading, id=anchor), *content) for anchor, heading, content in parts),
+            (element("section", element("h2", heading, id=anchor), *content) for anchor, heading, content in chapters),
         ),
         element("footer", element("p", join(f"{name}   " if name else "", f"recsys-embed {__version__}"))),
     )
