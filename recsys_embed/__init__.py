@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from recsys_embed.plots.words import plot_words
     from recsys_embed.presets import preset
     from recsys_embed.recommender import Recommender
+    from recsys_embed.reports.write import write_report
     from recsys_embed.sources.load import load_dataset
     from recsys_embed.training.text_classifier import TextClassifier
     from recsys_embed.training.trainer import fit
@@ -60,6 +61,7 @@ _HOMES = {
     "split_random": "data.splits",
     "split_time": "data.splits",
     "tune": "tuning.search",
+    "write_report": "reports.write",
 }
 # Names of the version before, and what they are called now.
 _RENAMED = {"Catalog": "Dataset"}
@@ -94,6 +96,7 @@ __all__ = [
     "split_random",
     "split_time",
     "tune",
+    "write_report",
 ]
 
 

@@ -55,7 +55,7 @@ def test_the_run_is_in_mlflow_and_its_model_answers(trained):
         assert run.info.status == "FINISHED"
         assert run.data.params["dim"] == "8" and run.data.params["lr"] == "0.03"
         assert run.data.metrics["test/ndcg_at_10"] == pytest.approx(report["metrics"]["test"]["ndcg_at_10"])
-        assert run.data.metrics["baselines/ease/recall_at_10"] > 0
+        assert run.data.metrics["baselines/ease/ndcg_at_10"] > 0
         assert {"dataset_digest", "device", "seed", "torch"} <= set(run.data.tags)
         assert "ndcg_at_10" in run.data.tags["mlflow.note.content"]
         history = client.get_metric_history(report["run_id"], "loss")

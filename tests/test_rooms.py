@@ -43,6 +43,7 @@ ROOMS = [
     "plots",
     "maps",
     "exports",
+    "reports",
     "experiment",
     "tuning",
     "serving",

@@ -12,7 +12,7 @@ from recsys_embed.cli import evaluate_tables as tables
 from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.settings import DataConfig, RunConfig
+from recsys_embed.config.settings import RunConfig
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def _test_ratings(
     recommender: Recommender, dataset: str | None, test: str | None, offline: bool
 ) -> tuple[Ratings, str]:
     """Return the test ratings that the options name, by default those of the model's own split, and their source."""
-    from recsys_embed.answering.predict import is_seen
     from recsys_embed.evaluation.evaluate import without_hidden
+    from recsys_embed.evaluation.held_out import data_config_of, held_out_test
     from recsys_embed.sources.load import load_dataset
 
-    data = dataclasses.replace(_data_config(recommender), offline=offline)
+    data = dataclasses.replace(data_config_of(recommender), offline=offline)
     if "dataset" not in recommender.metadata and dataset is None and test is None:
         raise SettingError("this model does not say which data it was trained on: name test ratings with --test")
     if dataset is not None:
@@ -112,18 +112,9 @@ def _test_ratings(
         plain: dict[str, Any] = dict.fromkeys(("valid", "test", "extra_ratings", "weight_col", "event_weights", "hide"))
         loaded = load_dataset(test, dataclasses.replace(data, dataset=test, **plain))
         ratings = loaded.ratings if loaded.log is None else without_hidden(recommender, loaded.log.targets())
+        ratings = ratings.positives(data.min_rating)
     else:
-        ratings = load_dataset(data.dataset, data).split(data).test
-        if "continued" in recommender.metadata:  # pairs that the warm start's model had seen went to training
-            ratings = ratings.take(~is_seen(recommender.state, ratings))
-    ratings = ratings.positives(data.min_rating)
+        ratings = held_out_test(recommender, load_dataset(data.dataset, data), data)
     if not len(ratings):
         raise DataError("the model was trained with nothing held out for test: name test ratings with --test")
     return ratings, test or data.dataset
-
-
-def _data_config(recommender: Recommender) -> DataConfig:
-    """Return the data settings that the model was trained with."""
-    settings = recommender.metadata.get("settings", {})
-    names = {f.name for f in dataclasses.fields(DataConfig)}
-    return DataConfig(**{name: value for name, value in settings.items() if name in names})

@@ -18,6 +18,7 @@ from recsys_embed.cli import (
     models,
     predict,
     recommend,
+    report,
     retrain,
     search,
     serve,
@@ -67,6 +68,7 @@ app.command()(explain.explain)
 app.command()(serve.serve)
 app.command("map")(map.draw)
 app.command()(compare.compare)
+app.command()(report.report)
 app.command("models")(models.list_models)
 app.command()(models.ui)
 app.command()(search.search)

@@ -43,16 +43,28 @@ def list_models(
 
 def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=65_535)] = 5000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the runs in the browser too.")] = False,
     uri: STORE = None,
 ) -> None:
-    """Serve MLflow's pages on this folder's runs, on 127.0.0.1 only. Ctrl-C ends them."""
+    """Serve MLflow's pages on this folder's runs, on 127.0.0.1 only. Ctrl-C ends them.
+
+    The address that it prints is that of the newest run's experiment: MLflow's own start page is about something else.
+    """
+    import subprocess
     import sys
 
     from recsys_embed.tracking.mlflow_tracker import resolve_tracking_uri
+    from recsys_embed.tracking.runs import newest_experiment
 
     store = resolve_tracking_uri(uri)
-    echo(f"http://127.0.0.1:{port}   store {store}")
+    experiment = newest_experiment(store)
+    address = f"http://127.0.0.1:{port}/#/experiments"
+    if experiment is not None:
+        address += f"/{experiment}/runs?workflowType=machine_learning"
+    echo(f"{address}   store {store}" + ("" if experiment else "   (no runs yet: recsys train makes one)"))
     sys.stdout.flush()
+    if open_browser:
+        subprocess.Popen([sys.executable, "-m", "recsys_embed.cli.open_page", address])
     server = ["-m", "mlflow", "ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port)]
     # The server replaces this process, so that whatever ends it ends the server and its workers.
     os.execv(sys.executable, [sys.executable, *server])

@@ -9,6 +9,7 @@ from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import TEST_METRICS, echo, print_json, print_table
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.errors import NotRegistered
+from recsys_embed.state.verdict import counted, verdict
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
@@ -50,10 +51,10 @@ def train(
         test = metrics["test"]
         drawn = f" drawn from {test['drawn_from']:,} (--evaluate-all takes all)" if "drawn_from" in test else ""
         newest = " in the newest window" if metrics.get("windows") else ""
-        users = f"test, {test['users']:,} users{drawn}{newest}"
+        users = f"test, {counted(test['users'], 'user')}{drawn}{newest}"
         echo(f"{users} (all rated items are ranked, except the user's training items)")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
-        _print_verdict(metrics["baselines"], report["settings"]["model_family"])
+        _print_verdict(metrics, report["settings"]["model_family"])
         _print_liked(metrics)
         _print_by_history(metrics)
         is_random = settings["split"] == "random" and not (settings["valid"] or settings["test"])
@@ -65,7 +66,7 @@ def train(
     if settings["model_family"] in ("neighbours", "ease", "both"):
         echo(f"scores come from {describe_share(settings['model_family'], settings['blend'])}")
     echo(
-        f"{report['epochs']} epochs; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
+        f"{counted(report['epochs'], 'epoch')}; data {seconds['data']:.1f} s, fit {seconds['fit']:.1f} s, "
         f"evaluation {seconds['evaluate']:.1f} s",
         dim=True,
     )
@@ -100,24 +101,18 @@ _ADVICE = {
 }
 
 
-def _print_verdict(baselines: dict[str, Any], family: str) -> None:
+def _print_verdict(metrics: dict[str, Any], family: str) -> None:
     """Print whether the model is better than the best baseline, by the paired difference, and what to try if not."""
-    measured = {name: values for name, values in baselines.items() if "difference" in values}
-    if not measured:
+    found = verdict(metrics)
+    if found is None:
         return
-    best = max(measured, key=lambda name: measured[name]["ndcg_at_10"])
-    difference = measured[best]["difference"]
-    name = "EASE" if best == "ease" else best.replace("_", " ")
-    verdict = ("better than" if difference["mean"] > 0 else "worse than") if difference["clear"] else "equal to"
-    span = f"{difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}]"
-    echo(f"against {name}, user by user: {span} in {difference['metric']}, p {difference['p']:.3f}")
-    advice = "" if best == family else _ADVICE.get(best, "")
-    if best == "ease" and family == "embeddings":
+    span = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+    echo(f"against {found.label}, user by user: {span} in {found.metric}, p {found.p:.3f}")
+    advice = "" if found.baseline == family else _ADVICE.get(found.baseline, "")
+    if found.baseline == "ease" and family == "embeddings":
         advice = "try --model-family auto"
-    echo(
-        f"verdict: {verdict} {name}, the best of these baselines"
-        + (f"; {advice or 'recsys tune may find better settings'}" if verdict == "worse than" else "")
-    )
+    advice = f"; {advice or 'recsys tune may find better settings'}" if found.is_worse else ""
+    echo(f"verdict: {found.sentence}{advice}")
 
 
 def _print_by_history(metrics: dict[str, Any]) -> None:
@@ -125,17 +120,18 @@ def _print_by_history(metrics: dict[str, Any]) -> None:
     test ratings nobody can predict."""
     for name, what in (("known_users", "with"), ("new_users", "without")):
         if group := metrics.get(name):
-            _print_group(f"users {what} a rating in training", group)
+            _print_group(f"{what} a rating in training", group)
     for name, group in metrics.get("events", {}).items():
-        _print_group(f"users with {name!r} events in the test", group)
+        _print_group(f"with {name!r} events in the test", group)
     if metrics["test"]["left_out"]:
-        echo(f"left out: {metrics['test']['left_out']:,} test ratings of items without a rating in training", dim=True)
+        left_out = counted(metrics["test"]["left_out"], "test rating")
+        echo(f"left out: {left_out} of items without a rating in training", dim=True)
 
 
 def _print_group(what: str, group: dict[str, Any]) -> None:
     own, *others = group["ndcg_at_10"].items()
     text = ", ".join(f"{other} {value:.4f}" for other, value in others)
-    echo(f"{group['users']:,} {what}: ndcg_at_10 {own[1]:.4f}" + f" ({text})" * bool(text))
+    echo(f"{counted(group['users'], 'user')} {what}: ndcg_at_10 {own[1]:.4f}" + f" ({text})" * bool(text))
 
 
 def _print_windows(metrics: dict[str, Any]) -> None:

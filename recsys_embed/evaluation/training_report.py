@@ -48,7 +48,8 @@ class TrainingReport(NamedTuple):
     """The metrics of a training, as printed and saved.
 
     metrics: {"test", "liked", "baselines"} and, for a cold-items split, "cold". A baseline has, besides its means, the
-    "difference" of the model to it: mean, low, high, p, users, clear (see `significance.paired`).
+    "difference" of the model to it: mean, low, high, p, users, clear (see `significance.paired`), and in the same form
+    the "hit_difference", of the share of lists with an item of the test.
     test: the full report behind metrics["test"], or None if not measured. baselines: those of the baselines, by name.
     """
 
@@ -150,15 +151,18 @@ def _liked(fitted: Ratings, test: Ratings, data: DataConfig) -> tuple[Ratings | 
 
 
 def _difference(model: Report, baseline: Report, resamples: int) -> dict[str, Any]:
-    """Return the paired difference of a model to a baseline; nothing without resamples or users.
+    """Return the paired differences of a model to a baseline, in NDCG and in lists with a hit; nothing without
+    resamples or users.
 
     Both reports are about the same test ratings, so their users are in the same order.
     """
-    metric = "ndcg_at_10"
     if not resamples or not model.users:
         return {}
-    difference = paired(model.per_user[metric].to_numpy(), baseline.per_user[metric].to_numpy(), resamples)
-    return {"difference": {"metric": metric, **difference.summary()}}
+    found = {}
+    for key, metric in (("difference", "ndcg_at_10"), ("hit_difference", "hit_at_10")):
+        ours, theirs = (report.per_user[metric].to_numpy() for report in (model, baseline))
+        found[key] = {"metric": metric, **paired(ours, theirs, resamples).summary()}
+    return found
 
 
 def _cold_report(

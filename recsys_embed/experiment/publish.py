@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import logging
+import math
 import platform
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from recsys_embed.evaluation.training_report import TrainingReport
 from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender
 from recsys_embed.state.folder import PER_USER
+from recsys_embed.state.verdict import verdict
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.version import __version__
@@ -58,26 +60,68 @@ def tracker_of(
     return MLflowTracker(run.tracking_uri, experiment, tags, folder.name, run_id)
 
 
-def flatten_metrics(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return nested metrics as one level: "test/ndcg_at_10", "baselines/ease/ndcg_at_10"."""
-    flat: dict[str, float] = {}
+# What of each part of the metrics a run shows; the table has the rest.
+_HEADLINE_TEST = ("ndcg_at_10", "recall_at_10", "hit_at_10", "mrr_at_10", "coverage_at_10", "users", "rmse", "mae")
+_HEADLINE_COLD = ("ndcg_at_10", "recall_at_20", "auc")
+
+
+def log_metrics(tracker: Tracker, metadata: dict[str, Any]) -> None:
+    """Log the verdict as a tag, some 25 metrics that tell the story, and all of them as a table, metrics.json.
+
+    metadata: of the model, with its metrics, seconds and epochs.
+    """
+    metrics = metadata["metrics"]
+    found = verdict(metrics)
+    if found is not None:
+        tracker.tag("verdict", found.sentence)
+    selected = headline_metrics(metrics) | {f"seconds_{name}": value for name, value in metadata["seconds"].items()}
+    tracker.metrics(selected | {"epochs": metadata["epochs"]})
+    tracker.table(metrics_table(metrics), "metrics")
+
+
+def headline_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics that tell the story of a training, by the names that MLflow shows: "test/ndcg_at_10".
+
+    Those of lists of 10 on validation, test, liked and cold items, of every baseline and of known and new users the
+    NDCG@10, and the difference to the best baseline.
+    """
+    selected: dict[str, float] = {}
+    names = {"valid": ("ndcg_at_10", "rmse"), "test": _HEADLINE_TEST, "liked": ("ndcg_at_10",), "cold": _HEADLINE_COLD}
+    for part, wanted in names.items():
+        values = metrics.get(part) or {}
+        selected |= {f"{part}/{name}": float(values[name]) for name in wanted if name in values}
+    for name, values in (metrics.get("baselines") or {}).items():
+        selected[f"baselines/{name}/ndcg_at_10"] = values["ndcg_at_10"]
+    for name in ("known_users", "new_users"):
+        if name in metrics:
+            selected[f"{name}/ndcg_at_10"] = metrics[name]["ndcg_at_10"]["this model"]
+    windows = metrics.get("windows")
+    if windows:
+        selected["windows/ndcg_at_10"] = windows["mean"]["this model"]
+    found = verdict(metrics)
+    if found is not None:
+        selected |= {f"difference/{name}": getattr(found, name) for name in ("mean", "low", "high", "p")}
+    return selected
+
+
+def metrics_table(metrics: dict[str, Any]) -> pl.DataFrame:
+    """Return all metrics as a table: metric ("baselines/ease/ndcg_at_10"), value, and low and high, the ends of its
+    95 % interval, if there is one."""
+    rows: list[tuple[str, float, float | None, float | None]] = []
 
     def walk(prefix: str, values: dict[str, Any]) -> None:
+        intervals = values.get("intervals", {})
         for name, value in values.items():
             if isinstance(value, dict):
                 if name != "intervals":
                     walk(f"{prefix}{name}/", value)
-            elif isinstance(value, int | float):
-                flat[prefix + name] = float(value)
+            elif isinstance(value, int | float) and math.isfinite(value):
+                low, high = intervals.get(name, (None, None))
+                rows.append((prefix + name, float(value), low, high))
 
     walk("", metrics)
-    return flat
-
-
-def log_metrics(tracker: Tracker, metadata: dict[str, Any]) -> None:
-    """Log the metrics and the seconds of a training, as they are in the metadata of its model."""
-    seconds = {f"seconds_{name}": value for name, value in metadata["seconds"].items()}
-    tracker.metrics(flatten_metrics(metadata["metrics"]) | seconds)
+    kinds = {"metric": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(rows, kinds, orient="row")
 
 
 def log_model_artifacts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ def read_images(folder: Path, items: Vocab, size: int) -> tuple[NDArray[np.uint8
     return pixels, has_picture
 
 
-def decode_image(file: Path, size: int) -> NDArray[np.uint8] | None:
+def decode_image(file: Path | BinaryIO, size: int) -> NDArray[np.uint8] | None:
     """Decode a picture of any mode and format to RGB, uint8 [3, size, size]; None if it is broken or too large.
 
     The whole picture is scaled to a square, whatever its proportions. Transparent parts become white.

@@ -18,14 +18,14 @@ def popularity_scores(counts: Rows) -> Floats:
     return scores
 
 
-def _unpersonalized(scores: Floats) -> Ranker:
+def unpersonalized(scores: Floats) -> Ranker:
     """Rank items by the same scores [I] for every user."""
     return Ranker(FixedOrderIndex(scores), lambda users: np.ones((len(users), 1), np.float32))
 
 
 def popularity(train: Ratings) -> Ranker:
     """Rank items by their number of ratings, or by the sum of their weights."""
-    return _unpersonalized(train.item_amounts.astype(np.float32))
+    return unpersonalized(train.item_amounts.astype(np.float32))
 
 
 def recent_popularity(train: Ratings, share: float) -> Ranker:
@@ -33,4 +33,4 @@ def recent_popularity(train: Ratings, share: float) -> Ranker:
     assert train.time is not None
     newest = train.take(train.time >= np.quantile(train.time, 1 - share))
     amounts = train.item_amounts
-    return _unpersonalized((newest.item_amounts + amounts / (amounts.max() + 1)).astype(np.float32))
+    return unpersonalized((newest.item_amounts + amounts / (amounts.max() + 1)).astype(np.float32))

@@ -26,6 +26,7 @@ from recsys_embed.serving.event_store import Event
 from recsys_embed.serving.middleware import FastPath, RequestMiddleware
 from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.service import Service
+from recsys_embed.state.verdict import verdict
 from recsys_embed.version import __version__
 
 _MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -313,7 +314,9 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         model = service.model
         if not service.events.works:
             return _error(503, "events can no longer be stored: restart the service")
-        facts = {"users": len(model.state.users), "items": len(model.state.items), "columns": model.columns}
+        facts: dict[str, Any] = {"users": len(model.state.users), "items": len(model.state.items)}
+        found = verdict(model.state.metadata.get("metrics"))
+        facts |= {"columns": model.columns, "verdict": None if found is None else found.sentence}
         return _json({"status": "ready", "model": model.name, "version": model.version, **facts})
 
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -333,7 +333,8 @@ class EventsDeleted(BaseModel):
 
 
 class StatusResponse(BaseModel):
-    """Whether the service is up, and which model answers. columns: of the items, for `where`."""
+    """Whether the service is up, and which model answers. columns: of the items, for `where`. verdict: how the model
+    compared with the best baseline when it was trained; null where that was not measured."""
 
     status: str
     model: str | None = None
@@ -341,6 +342,7 @@ class StatusResponse(BaseModel):
     users: int | None = None
     items: int | None = None
     columns: list[str] | None = None
+    verdict: str | None = None
 
 
 class ErrorResponse(BaseModel):

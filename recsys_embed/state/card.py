@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config.fields import short_name
 from recsys_embed.models.hybrid import HybridModel, describe_share
+from recsys_embed.state.verdict import counted, verdict
 
 if TYPE_CHECKING:
     from recsys_embed.state.fitted import FittedState
@@ -27,7 +28,7 @@ def model_card(state: FittedState) -> str:
         f"{_sizes(state)}; "
         + (
             f"vectors of {state.model.dim} numbers; loss {settings.get('loss')}, scorer {settings.get('scorer')}, "
-            f"{state.metadata.get('epochs')} epochs, seed {settings.get('seed')}."
+            f"{counted(state.metadata.get('epochs') or 0, 'epoch')}, seed {settings.get('seed')}."
             if state.model.dim
             else "no embeddings."
         ),
@@ -62,8 +63,9 @@ def _trend(state: FittedState) -> str:
 
 def _sizes(state: FittedState) -> str:
     if state.is_graph:
-        return f"{len(state.users):,} nodes, {len(state.seen) // 2:,} edges"
-    return f"{len(state.users):,} users, {len(state.items):,} items, {len(state.seen):,} ratings"
+        return f"{counted(len(state.users), 'node')}, {counted(len(state.seen) // 2, 'edge')}"
+    sizes = (state.users, "user"), (state.items, "item"), (state.seen, "rating")
+    return ", ".join(counted(len(of), what) for of, what in sizes)
 
 
 def _provenance(metadata: dict[str, Any]) -> list[str]:
@@ -74,10 +76,10 @@ def _provenance(metadata: dict[str, Any]) -> list[str]:
         lines += ["", f"Measured when fitted on {measured:,} ratings, then fitted on all {rows:,} for production."]
     if origin := metadata.get("continued"):
         model = f"the model {origin['model']}" if "model" in origin else "a model"
-        new = f"{origin['new_users']:,} users and {origin['new_items']:,} items were new"
+        new = f"{counted(origin['new_users'], 'user')} and {counted(origin['new_items'], 'item')} were new"
         lines += ["", f"The training went on from {model} of {str(origin.get('created', 'unknown date'))[:10]}; {new}."]
     if updates := metadata.get("updated"):
-        new = f"{updates['ratings']:,} ratings, {updates['new_users']:,} new users"
+        new = f"{counted(updates['ratings'], 'rating')}, {counted(updates['new_users'], 'new user')}"
         lines += ["", f"After the training, without another one: {new}; the metrics are from before."]
     return lines
 
@@ -94,7 +96,9 @@ def _summary(metrics: dict[str, Any]) -> list[str]:
     ]
     rmse = f"RMSE {test['rmse']:.4f}; " if "rmse" in test else ""
     comparison = f": {', '.join(ratios)}" if ratios else ""
-    return ["", f"**{rmse}NDCG@10 {test['ndcg_at_10']:.4f}{comparison}**"]
+    lines = ["", f"**{rmse}NDCG@10 {test['ndcg_at_10']:.4f}{comparison}**"]
+    found = verdict(metrics)
+    return lines if found is None else [*lines, "", f"Verdict: {found.sentence}, user by user."]
 
 
 def _quality(metrics: dict[str, Any]) -> list[str]:
@@ -103,9 +107,10 @@ def _quality(metrics: dict[str, Any]) -> list[str]:
     if not test or not test["users"]:
         return []
     drawn = f" of {test['drawn_from']:,}, drawn at random" if "drawn_from" in test else ""
+    users = f"{counted(test['users'], 'user')}{drawn}"
     lines = [
         "",
-        f"On held-out test ratings of {test['users']:,} users{drawn} (all items ranked, those fitted on left out):",
+        f"On held-out test ratings of {users} (all items ranked, those fitted on left out):",
         "",
     ]
     names = [n for n in ("ndcg_at_10", "recall_at_10", "hit_at_10", "coverage_at_10", "rmse") if n in test]

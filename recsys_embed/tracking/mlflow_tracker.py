@@ -153,6 +153,16 @@ class MLflowTracker(Tracker):
         self.client.log_artifact(self.run_id, str(path), folder)
 
     @_safely
+    def table(self, frame: pl.DataFrame, name: str) -> None:
+        """Upload a table, which MLflow's pages show as one."""
+        self.client.log_table(self.run_id, frame.to_dict(as_series=False), f"{name}.json")
+
+    @_safely
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag of the run."""
+        self.client.set_tag(self.run_id, name, value)
+
+    @_safely
     def describe(self, text: str) -> None:
         """Set the description of the run, in Markdown."""
         self.client.set_tag(self.run_id, "mlflow.note.content", text)

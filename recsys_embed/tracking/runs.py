@@ -42,6 +42,15 @@ def read_run(id_prefix: str, names: Collection[str], uri: str | None = None) -> 
     return ids[0], files
 
 
+def newest_experiment(uri: str | None = None) -> str | None:
+    """Return the id of the experiment with the newest run, or None if a store has no run, or cannot be read."""
+    with contextlib.suppress(DataError), client_of(resolve_tracking_uri(uri)) as client:
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        runs = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1)
+        return str(runs[0].info.experiment_id) if runs else None
+    return None
+
+
 @contextlib.contextmanager
 def client_of(store: str) -> Iterator[Any]:
     """Open a client for an existing store; any failure within becomes a DataError."""

@@ -33,6 +33,12 @@ class Tracker(AbstractContextManager["Tracker"]):
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Record a file, in a folder of that name or at the top level."""
 
+    def table(self, frame: pl.DataFrame, name: str) -> None:
+        """Record a table as a file NAME.json."""
+
+    def tag(self, name: str, value: str) -> None:
+        """Record a text by which runs can be found."""
+
     def describe(self, text: str) -> None:
         """Record a description, in Markdown."""
 
