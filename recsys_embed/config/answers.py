@@ -50,9 +50,10 @@ class Rules:
     diversity: Annotated[float, "weight of being unlike the items above, from 0 to 1"] = 0.0
     min_support: Annotated[int, "only items with at least this many training ratings"] = 0
     max_support: Annotated[int | None, "only items with at most this many training ratings"] = None
+    as_of: Annotated[str | None, "date that today and now stand for in conditions, e.g. 2026-12-24"] = None
 
     def __post_init__(self) -> None:
-        for name in ("where", "boost", "per_group"):
+        for name in ("where", "boost", "per_group", "as_of"):
             value = getattr(self, name)
             check(value is None or isinstance(value, str), name, value, "text")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "from 0 to 1")
