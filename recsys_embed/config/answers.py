@@ -72,7 +72,12 @@ class ServeConfig:
     host: Annotated[str, "address to listen on; any but this machine's own needs a token"] = "127.0.0.1"
     port: Annotated[int, "port to listen on; 0: a free one"] = 8000
     workers: Annotated[int, "number of processes; they share the vectors"] = 1
-    events: Annotated[str | None, "file of ratings received since the training (default: events.db here)"] = None
+    events: Annotated[
+        str | None, "file of ratings and values of items received since the training (default: events.db here)"
+    ] = None
+    items: Annotated[
+        str | None, "table of items (CSV, Parquet) with current values, read again whenever it changes"
+    ] = None
     token: Annotated[
         str | None, "token that requests must send as Authorization: Bearer … (default: $RECSYS_TOKEN)"
     ] = None

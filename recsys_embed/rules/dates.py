@@ -51,7 +51,7 @@ def span_of(text: str) -> Span | None:
         numbers["microsecond"] = int(fraction[1:].ljust(6, "0"))
     try:
         offset = datetime.datetime.strptime(zone, "%z").tzinfo
-        start = _seconds(datetime.datetime(**numbers, tzinfo=offset))  # type: ignore[arg-type]
+        start = _seconds(datetime.datetime(**numbers, tzinfo=offset))
         if "month" not in parts:
             return Span(start, _seconds(datetime.datetime(numbers["year"] + 1, 1, 1, tzinfo=datetime.UTC)))
         if "day" not in parts:
