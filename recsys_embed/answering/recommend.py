@@ -9,7 +9,7 @@ import numpy as np
 from recsys_embed.answering.exclusions import excluded_rows
 from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.rank import check_k, rank_for
-from recsys_embed.answering.request import Recommendations, RecommendRequest
+from recsys_embed.answering.request import ListOrigin, Recommendations, RecommendRequest
 from recsys_embed.config.answers import Rules
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.retrieval.nearest import largest
@@ -31,7 +31,15 @@ def recommend_to(state: FittedState, profile: UserProfile, request: RecommendReq
     rules = compile_rules(state, request.rules, request.candidates, request.exclude)
     rows, scores, shortfall = rank_for(state, profile, request.k, rules, excluded_rows(state, profile, request))
     nearest = nearest_in(state, profile.history, rows) if request.explain else None
-    return Recommendations(state, rows, scores, nearest, shortfall)
+    return Recommendations(state, rows, scores, nearest, shortfall, origin_of(state, profile))
+
+
+def origin_of(state: FittedState, profile: UserProfile) -> ListOrigin:
+    """Return what the lists of a user go by."""
+    if profile.vector is None:
+        return "popular" if state.trend is None else "recent"
+    known = profile.user >= 0 and bool(state.is_known(np.array([profile.user]))[0])
+    return "personal" if known else "session"
 
 
 def compile_rules(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from recsys_embed.arrays import Floats
 from recsys_embed.config.answers import NO_RULES, OnUnknown, Rules
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.state.fitted import FittedState
+
+# What a list goes by: the vector of a user of the model, or of somebody else's feedback; or what is popular, lately or
+# ever.
+ListOrigin = Literal["personal", "session", "recent", "popular"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Recommendations:
     """Recommended item rows and their scores, best first.
 
     nearest[n]: rows of the user's items nearest to the n-th item, if the request asked for them. shortfall: why there
-    are fewer items than requested, or None.
+    are fewer items than requested, or None. origin: what the list goes by.
     """
 
     state: FittedState
@@ -64,6 +68,7 @@ class Recommendations:
     scores: Floats
     nearest: list[list[int]] | None = None
     shortfall: str | None = None
+    origin: ListOrigin = "popular"
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the list as dicts, as in `recsys recommend --json` and the service."""

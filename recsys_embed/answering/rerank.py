@@ -6,8 +6,8 @@ import numpy as np
 
 from recsys_embed.arrays import Floats, normalize
 from recsys_embed.data.ids import Rows
+from recsys_embed.rules.columns import Mask
 from recsys_embed.rules.compile import CompiledRules
-from recsys_embed.rules.evaluate import Mask
 
 
 class GreedyReranker:

@@ -51,9 +51,10 @@ class Rules:
     diversity: Annotated[float, "weight of being unlike the items above, from 0 to 1"] = 0.0
     min_support: Annotated[int, "only items with at least this many training ratings"] = 0
     max_support: Annotated[int | None, "only items with at most this many training ratings"] = None
+    as_of: Annotated[str | None, "date that today and now stand for in conditions, e.g. 2026-12-24"] = None
 
     def __post_init__(self) -> None:
-        for name in ("where", "boost", "per_group"):
+        for name in ("where", "boost", "per_group", "as_of"):
             value = getattr(self, name)
             check(value is None or isinstance(value, str), name, value, "text")
         check(0 <= self.diversity <= 1, "diversity", self.diversity, "from 0 to 1")
@@ -72,7 +73,12 @@ class ServeConfig:
     host: Annotated[str, "address to listen on; any but this machine's own needs a token"] = "127.0.0.1"
     port: Annotated[int, "port to listen on; 0: a free one"] = 8000
     workers: Annotated[int, "number of processes; they share the vectors"] = 1
-    events: Annotated[str | None, "file of ratings received since the training (default: events.db here)"] = None
+    events: Annotated[
+        str | None, "file of ratings and values of items received since the training (default: events.db here)"
+    ] = None
+    items: Annotated[
+        str | None, "table of items (CSV, Parquet) with current values, read again whenever it changes"
+    ] = None
     token: Annotated[
         str | None, "token that requests must send as Authorization: Bearer … (default: $RECSYS_TOKEN)"
     ] = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,8 +17,12 @@ from recsys_embed.data.ids import Rows
 from recsys_embed.errors import SettingError
 from recsys_embed.models.base import ScoringModel
 from recsys_embed.retrieval.exact import ExactIndex
-from recsys_embed.rules.evaluate import ColumnValues, ItemColumns, Mask
+from recsys_embed.rules.columns import ColumnValues, Mask
+from recsys_embed.rules.dates import moment_of
+from recsys_embed.rules.evaluate import ItemColumns
 from recsys_embed.rules.expression import parse_boost, parse_per_group, parse_where
+from recsys_embed.rules.recent import RecentResults
+from recsys_embed.rules.walk import at_moment, named_columns, relevant_moment
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,24 +89,74 @@ class CompiledRules:
     vectors: Floats | None = None
 
 
+class _Filter(NamedTuple):
+    """Which items a list may hold. moment: when, if the condition depends on that."""
+
+    where: str | None
+    min_support: int
+    max_support: int | None
+    moment: float | None
+
+
 class RuleCache:
     """Compiles rules for a model, and caches masks, boosts and limits for later requests with the same rules.
 
-    table: one row per item. counts [I]: training ratings per item. popularity [I]: scores for anonymous users. The
-    caches are small, since a mask takes a byte per item, and a boost holds an index.
+    table: one row per item. counts [I]: training ratings per item. popularity [I]: scores for anonymous users. base:
+    see `ItemColumns`. The caches are small, since a mask takes a byte per item, and a boost holds an index.
     """
 
-    def __init__(self, table: pl.DataFrame, counts: Rows, model: ScoringModel, popularity: Floats) -> None:
+    def __init__(
+        self,
+        table: pl.DataFrame,
+        counts: Rows,
+        model: ScoringModel,
+        popularity: Floats,
+        base: pl.DataFrame | None = None,
+    ) -> None:
         self.item_counts, self.model, self.popularity = counts, model, popularity
-        self.columns = ItemColumns(table, counts)
-        self.allowed = lru_cache(32)(self._allowed)
-        self.boost = lru_cache(4)(self._boost)
-        self.limits = lru_cache(8)(self._limits)
+        self.columns = ItemColumns(table, counts, base)
+        self._masks: RecentResults[_Filter, Mask] = RecentResults(32)
+        self._boosts: RecentResults[tuple[str, float | None], Boost] = RecentResults(4)
+        self._limits: RecentResults[str, GroupLimits] = RecentResults(8)
 
     def with_scores(self, model: ScoringModel, popularity: Floats) -> RuleCache:
         """Return a cache for the same items with other scores; masks and limits stay."""
         other = copy(self)
-        other.model, other.popularity, other.boost = model, popularity, lru_cache(4)(other._boost)
+        other.model, other.popularity, other._boosts = model, popularity, RecentResults(self._boosts.size)
+        return other
+
+    def with_values(self, table: pl.DataFrame, rows: Rows, names: Collection[str]) -> RuleCache:
+        """Return a cache for a table that differs in the columns `names` of these rows only.
+
+        Masks and boosts that name one of the columns are evaluated for the rows alone; all else stays.
+        """
+        other, names = copy(self), frozenset(names)
+        other.columns = self.columns.with_values(table, rows, names)
+        part = other.columns.of_rows(rows)
+        masks, boosts = dict(self._masks.items()), dict(self._boosts.items())
+        for key, mask in self._masks.items():
+            if key.where is None or not names & named_columns(parse_where(key.where)[0]):
+                continue
+            try:
+                allowed = other._allowed(key, part, self.item_counts[rows])
+            except SettingError:  # the column holds something else than when it was empty
+                del masks[key]
+                continue
+            masks[key] = mask.copy()
+            masks[key][rows] = allowed
+        for (text, moment), boost in self._boosts.items():
+            terms, _ = parse_boost(text)
+            if names & frozenset().union(*(named_columns(condition) for condition, _ in terms)) and not np.array_equal(
+                other._amounts(text, moment, part), boost.amounts[rows]
+            ):
+                del boosts[text, moment]
+        limits = {
+            text: limits
+            for text, limits in self._limits.items()
+            if not names & {column.name for column, _ in parse_per_group(text)[0]}
+        }
+        other._masks, other._boosts = RecentResults(32, masks), RecentResults(4, boosts)
+        other._limits = RecentResults(8, limits)
         return other
 
     def compile(self, rules: Rules, candidates: Rows | None, exclude: Rows) -> CompiledRules:
@@ -122,11 +177,13 @@ class RuleCache:
     def _compile(self, rules: Rules) -> CompiledRules:
         if rules.diversity and not self.model.item_vectors.shape[1]:
             raise SettingError("--diversity compares vectors of items, and this model has no embeddings")
-        filters = rules.where, rules.min_support, rules.max_support
+        filters, moment = (rules.where, rules.min_support, rules.max_support), moment_of(rules.as_of)
         return CompiledRules(
-            self.allowed(*filters) if filters != (None, 0, None) else None,
-            self.boost(rules.boost) if rules.boost is not None else None,
-            self.limits(rules.per_group) if rules.per_group is not None else None,
+            self.allowed(*filters, moment) if filters != (None, 0, None) else None,
+            self.boost(rules.boost, moment) if rules.boost is not None else None,
+            self._limits.get(rules.per_group, partial(self._group_limits, rules.per_group))
+            if rules.per_group
+            else None,
             rules.diversity,
             self.model.item_vectors if rules.diversity else None,
         )
@@ -136,22 +193,39 @@ class RuleCache:
         mask[rows] = True
         return mask
 
-    def _allowed(self, where: str | None, min_support: int, max_support: int | None) -> Mask:
-        allowed = self.item_counts >= min_support
-        if max_support is not None:
-            allowed &= self.item_counts <= max_support
-        if where is not None:
-            allowed &= self.columns.where(*parse_where(where))
+    def allowed(self, where: str | None, min_support: int, max_support: int | None, moment: float) -> Mask:
+        """Return which items fulfil a condition and have so many ratings, bool [I]. moment: see `dates.moment_of`."""
+        relevant = None if where is None else relevant_moment(parse_where(where)[0], moment)
+        key = _Filter(where, min_support, max_support, relevant)
+        return self._masks.get(key, lambda: self._allowed(key, self.columns, self.item_counts))
+
+    def _allowed(self, key: _Filter, columns: ItemColumns, counts: Rows) -> Mask:
+        allowed = counts >= key.min_support
+        if key.max_support is not None:
+            allowed &= counts <= key.max_support
+        if key.where is not None:
+            condition, source = parse_where(key.where)
+            allowed &= columns.where(at_moment(condition, key.moment), source)
         return allowed
 
-    def _boost(self, text: str) -> Boost:
-        amounts = np.zeros(len(self.columns), np.float32)
+    def boost(self, text: str, moment: float) -> Boost:
+        """Return a boost. moment: see `dates.moment_of`."""
+        moments = {relevant_moment(condition, moment) for condition, _ in parse_boost(text)[0]} - {None}
+        relevant = max(moments, default=None)  # type: ignore[type-var]
+
+        def compute() -> Boost:
+            return Boost(self.model, self.popularity, self._amounts(text, relevant, self.columns))
+
+        return self._boosts.get((text, relevant), compute)
+
+    def _amounts(self, text: str, moment: float | None, columns: ItemColumns) -> Floats:
+        amounts = np.zeros(len(columns), np.float32)
         terms, source = parse_boost(text)
         for condition, amount in terms:
-            amounts[self.columns.where(condition, source)] += np.float32(amount)
-        return Boost(self.model, self.popularity, amounts)
+            amounts[columns.where(at_moment(condition, moment), source)] += np.float32(amount)
+        return amounts
 
-    def _limits(self, text: str) -> GroupLimits:
+    def _group_limits(self, text: str) -> GroupLimits:
         limits, source = parse_per_group(text)
         rows, groups, maxima = [], [], [np.zeros(0, np.int64)]
         for column, limit in limits:
@@ -172,7 +246,7 @@ def _groups(column: ColumnValues) -> tuple[Rows, Rows]:
     if column.tags is not None:
         pairs = column.tags.alias("name").to_frame().with_row_index("row").explode("name")
     else:
-        values = pl.Series(column.numbers).fill_nan(None) if column.kind == "number" else column.texts
+        values = pl.Series(column.numbers).fill_nan(None) if column.is_numeric else column.texts
         pairs = values.alias("name").to_frame().with_row_index("row")
     pairs = pairs.drop_nulls()
     names = pairs["name"].unique()

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from recsys_embed.data.ids import Rows
-from recsys_embed.rules.expression import BooleanOp, ColumnRef, Comparison, Condition, Not, SourceText, Value, ValueList
+from recsys_embed.rules.columns import ColumnKind, ColumnValues, Mask, kind_of, kind_of_type, read_column
+from recsys_embed.rules.dates import Span, clock_span, moment_of, span_of
+from recsys_embed.rules.expression import (
+    BooleanOp,
+    Clock,
+    ColumnRef,
+    Comparison,
+    Condition,
+    Not,
+    SourceText,
+    Value,
+    ValueList,
+)
 from recsys_embed.words import tokens
-
-Mask = NDArray[np.bool_]
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -25,64 +33,74 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+# What a comparison is with its sides exchanged.
+_MIRRORED = {"==": "==", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 # Negated operators and those they negate.
 _NEGATED = {"!=": "==", "not in": "in", "is not": "is"}
-_KINDS = {"number": "a number", "text": "text", "tags": "tags", "nothing": "nothing"}
-
-
-@dataclass(frozen=True)
-class ColumnValues:
-    """A column of n items, as conditions read it. A column of dates holds their years.
-
-    kind: "number" (`numbers` [n], NaN where unknown); "text" or "tags" (`texts`: the whole text in lower case, null
-    where unknown; `tags`: lists of names in lower case); or "nothing", if every value is missing. is_boolean: the
-    numbers are true or false. case_sensitive: texts are ids.
-    """
-
-    name: str
-    kind: str
-    numbers: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
-    texts: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.String))
-    tags: pl.Series | None = None
-    is_boolean: bool = False
-    case_sensitive: bool = False
-
-    def normalize(self, value: str) -> str:
-        """Normalize a text in the same way as the texts of the column."""
-        return value if self.case_sensitive else pl.Series([value]).str.strip_chars().str.to_lowercase()[0]
-
-    @property
-    def known(self) -> Mask:
-        """Which items have a value, bool [n]."""
-        return ~np.isnan(self.numbers) if self.kind == "number" else self.texts.is_not_null().to_numpy()
+_KINDS = {"number": "a number", "date": "a date", "text": "text", "tags": "tags", "nothing": "nothing"}
 
 
 class ItemColumns:
-    """The columns that conditions can name: those of the item table, and `ratings`. Each is read on first use."""
+    """The columns that conditions can name: those of the item table, and `ratings`. Each is read on first use.
 
-    def __init__(self, table: pl.DataFrame, counts: Rows) -> None:
-        self.table, self.item_counts = table, counts
+    base: the table by which kinds of columns are told, if that is not `table`: kinds do not change when values do, so
+    that a condition means the same in every process. A column that `base` lacks goes by its type.
+    """
+
+    def __init__(self, table: pl.DataFrame, counts: Rows, base: pl.DataFrame | None = None) -> None:
+        self.table, self.item_counts, self.base = table, counts, table if base is None else base
         self._columns: dict[str, ColumnValues] = {}
+        self._kinds: dict[str, ColumnKind | None] = {}
 
     def __len__(self) -> int:
         return self.table.height
+
+    def kind(self, name: str) -> ColumnKind | None:
+        """Return what a column of the table holds, or None if it cannot be compared."""
+        known = self._kinds.get(name)
+        if known is None and name in self.base.columns:
+            known = self._kinds[name] = kind_of(self.base[name])
+            if known is None:
+                return None
+        column = self.table[name]
+        if known in (None, "nothing") and column.null_count() < len(column):
+            known = self._kinds[name] = kind_of_type(column.dtype)
+        return known or "nothing"
 
     def column(self, column: ColumnRef, source: SourceText) -> ColumnValues:
         """Return a column. Raises SettingError if it does not exist or cannot be compared."""
         name = column.name
         if name not in self._columns:
-            if name != "ratings" and name not in self.table.columns:
+            if name == "ratings":
+                self._columns[name] = read_column(pl.Series(name, self.item_counts), "number")
+                return self._columns[name]
+            if name not in self.table.columns:
                 names = ", ".join([*self.table.columns, "ratings"])
                 names = names if len(names) <= 300 else names[:300] + "…"
                 close = difflib.get_close_matches(name[:40], [*self.table.columns, "ratings"], 1)
                 hint = f" (did you mean {close[0]}?)" if close else ""
                 raise source.error(column.position, f"there is no column {name[:40]!r}{hint}; the columns are {names}")
-            values = _read_column(pl.Series("ratings", self.item_counts) if name == "ratings" else self.table[name])
-            if values is None:
+            kind = self.kind(name)
+            if kind is None:
                 message = f"{name!r} holds {self.table[name].dtype}, which cannot be compared"
                 raise source.error(column.position, message)
-            self._columns[name] = values
+            self._columns[name] = read_column(self.table[name], kind)
         return self._columns[name]
+
+    def with_values(self, table: pl.DataFrame, rows: Rows, names: Collection[str]) -> ItemColumns:
+        """Return the columns of a table that differs in the columns `names` of these rows only."""
+        other = ItemColumns(table, self.item_counts, self.base)
+        other._kinds = dict(self._kinds)
+        for name, values in self._columns.items():
+            if name not in names:
+                other._columns[name] = values
+            elif (kind := other.kind(name)) == values.kind and kind not in (None, "nothing"):
+                other._columns[name] = values.with_values(rows, read_column(table[name].gather(rows), kind))
+        return other
+
+    def of_rows(self, rows: Rows) -> ItemColumns:
+        """Return the columns of some items, by row."""
+        return _ColumnsOfRows(self, rows)
 
     def where(self, condition: Condition, source: SourceText) -> Mask:
         """Return which items a condition holds for, bool [n].
@@ -120,97 +138,101 @@ class ItemColumns:
         if isinstance(left, ColumnValues) and isinstance(right, ValueList):
             return _is_one_of(left, _normalize_values(left, right.values, comparison, source))
         if isinstance(left, Value) and isinstance(right, ColumnValues) and name == "in":
-            value = _normalize_values(right, (left.value,), comparison, source)[0]
-            return _contains(right, value, comparison, source)
-        return _compare_sides(left, right, _COMPARE[name], comparison, source)
+            return _contains(right, left.value, comparison, source)
+        return _compare_sides(left, right, name, comparison, source)
 
 
-def _read_column(column: pl.Series) -> ColumnValues | None:
-    """Return a column as conditions read it, or None if its type cannot be compared."""
-    name, column = column.name, tokens.normalize_column(column)
-    dtype = column.dtype
-    if dtype in (pl.Binary, pl.Object) or (dtype.is_nested() and dtype != pl.List(pl.String)):
-        return None
-    if dtype in (pl.Categorical, pl.Enum):
-        column = column.cast(pl.String)
-    if column.null_count() == len(column):
-        return ColumnValues(name, "nothing")
-    if name == "item_id" and dtype == pl.String:
-        return ColumnValues(name, "text", texts=column, case_sensitive=True)
-    is_list = dtype == pl.List
-    kind = "tags" if is_list or _has_bars(column) else tokens.infer_kind(column)
-    if kind == "number":
-        whole = dtype.is_integer() and dtype != pl.UInt64 and not column.null_count()
-        numbers = column.cast(pl.Int64) if whole else tokens.parse_numbers(column).fill_null(float("nan"))
-        return ColumnValues(name, "number", numbers.to_numpy(), is_boolean=dtype == pl.Boolean)
-    whole_text = column.list.join("|") if is_list else column.cast(pl.String)
-    texts = whole_text.str.strip_chars().str.to_lowercase()
-    tags = (tokens.split_tags(column) if is_list else _split_tags(column)) if kind == "tags" else None
-    known = texts != "" if tags is None else tags.list.len() > 0
-    texts = pl.select(pl.when(known).then(texts)).to_series()
-    return ColumnValues(name, "text" if tags is None else "tags", texts=texts, tags=tags)
+class _ColumnsOfRows(ItemColumns):
+    def __init__(self, parent: ItemColumns, rows: Rows) -> None:
+        super().__init__(parent.table, parent.item_counts, parent.base)
+        self._parent, self._rows = parent, rows
 
+    def __len__(self) -> int:
+        return len(self._rows)
 
-def _split_tags(column: pl.Series) -> pl.Series:
-    """Do what `tokens.split_tags` does, but split each distinct text only once, since there are few of them."""
-    distinct = column.drop_nulls().unique().alias("text")
-    split = pl.DataFrame([distinct, tokens.split_tags(distinct).alias("tags")])
-    joined = column.alias("text").to_frame().join(split, on="text", how="left", maintain_order="left")
-    return joined.select(pl.col("tags").fill_null([])).to_series()
-
-
-def _has_bars(column: pl.Series) -> bool:
-    """Return whether a column holds lists separated by "|", even if it has too few items for `infer_kind` to tell."""
-    if column.dtype != pl.String or column.name == "title":
-        return False
-    return bool(column.str.contains("|", literal=True).sum() >= 0.05 * (len(column) - column.null_count()))
+    def column(self, column: ColumnRef, source: SourceText) -> ColumnValues:
+        if column.name not in self._columns:
+            self._columns[column.name] = self._parent.column(column, source).take(self._rows)
+        return self._columns[column.name]
 
 
 def _normalize_values(
     column: ColumnValues, values: tuple[Any, ...], comparison: Comparison, source: SourceText
 ) -> list[Any]:
-    """Normalize values in the same way as a column. Raises SettingError for a value of another kind."""
+    """Normalize values in the same way as a column: to numbers, texts or, for dates, years and `Span`s.
+
+    Raises SettingError for a value of another kind.
+    """
     for value in values:
-        if isinstance(value, str) != (column.kind != "number"):
-            kind = "text" if isinstance(value, str) else "a number"
-            message = f"{column.name!r} is {_KINDS[column.kind]}, and {str(value)[:40]!r} is {kind}"
+        text = isinstance(value, str) and column.kind != "date"
+        if text == column.is_numeric or (isinstance(value, Clock) and column.kind != "date"):
+            kind = "a date" if isinstance(value, Clock) else "text" if text else "a number"
+            shown = value.word if isinstance(value, Clock) else repr(str(value)[:40])
+            message = f"{column.name!r} is {_KINDS[column.kind]}, and {shown} is {kind}"
             raise source.error(comparison.position, message)
-    return list(values) if column.kind == "number" else [column.normalize(value) for value in values]
+    if column.kind == "date":
+        return [_year_or_span(column, value, comparison, source) for value in values]
+    return list(values) if column.is_numeric else [column.normalize(value) for value in values]
+
+
+def _year_or_span(column: ColumnValues, value: Any, comparison: Comparison, source: SourceText) -> Any:
+    if isinstance(value, Clock):
+        return clock_span(value.word, moment_of(None) if value.moment is None else value.moment)
+    if not isinstance(value, str):
+        return value
+    span = span_of(value)
+    if span is None:
+        message = f"{column.name!r} is a date, and {value[:40]!r} is none: write e.g. '2026-12-24', or a year"
+        raise source.error(comparison.position, message)
+    return span
 
 
 def _is_one_of(column: ColumnValues, values: list[Any]) -> Mask:
-    if column.kind == "number":
+    if column.is_numeric:
+        spans = [value for value in values if isinstance(value, Span)]
+        values = [value for value in values if not isinstance(value, Span)]
         whole = all(isinstance(value, int) for value in values)
-        return np.isin(column.numbers, np.array(values, np.int64 if whole else np.float64))
+        found = np.isin(column.numbers, np.array(values, np.int64 if whole else np.float64))
+        return np.logical_or.reduce([found, *(_compare_times(column, "==", span) for span in spans)])
     return column.texts.is_in(pl.Series(values, dtype=pl.String).implode()).fill_null(False).to_numpy()
+
+
+def _compare_times(column: ColumnValues, name: str, span: Span) -> Mask:
+    """Compare dates with a span of time: equal is within it, less is before it, and more is after it."""
+    times = column.times
+    if name == "==":
+        return np.asarray((times >= span.start) & (times < span.end))
+    bound = span.start if name in ("<", ">=") else span.end
+    return np.asarray(times < bound if name in ("<", "<=") else times >= bound)
 
 
 def _contains(column: ColumnValues, value: Any, comparison: Comparison, source: SourceText) -> Mask:
     """Return which items have this tag, or this text within theirs."""
-    if column.kind == "number":
-        raise source.error(comparison.position, f"{column.name!r} is a number: nothing is in it; == compares")
+    is_date_text = column.kind == "date" and len(column.texts) > 0 and isinstance(value, str)
+    value = column.normalize(value) if is_date_text else _normalize_values(column, (value,), comparison, source)[0]
+    if column.is_numeric and not is_date_text:
+        message = f"{column.name!r} is {_KINDS[column.kind]}: nothing is in it; == compares"
+        raise source.error(comparison.position, message)
     if column.tags is None:
         return column.texts.str.contains(value, literal=True).fill_null(False).to_numpy()
     tags = tokens.split_tags(pl.Series([[value]], dtype=pl.List(pl.String)))[0]
     return column.tags.list.contains(tags[0]).to_numpy() if len(tags) else np.zeros(len(column.tags), bool)
 
 
-def _compare_sides(
-    left: Any, right: Any, compare: Callable[[Any, Any], Any], comparison: Comparison, source: SourceText
-) -> Mask:
+def _compare_sides(left: Any, right: Any, name: str, comparison: Comparison, source: SourceText) -> Mask:
     """Compare two columns, or a column and a value."""
-    column, other = (left, right) if isinstance(left, ColumnValues) else (right, left)
-    if isinstance(other, ColumnValues):
-        if (column.kind == "number") != (other.kind == "number"):
-            message = f"{column.name!r} is {_KINDS[column.kind]}, and {other.name!r} is {_KINDS[other.kind]}"
+    if not isinstance(left, ColumnValues):
+        left, right, name = right, left, _MIRRORED[name]
+    if isinstance(right, ColumnValues):
+        if left.is_numeric != right.is_numeric:
+            message = f"{left.name!r} is {_KINDS[left.kind]}, and {right.name!r} is {_KINDS[right.kind]}"
             raise source.error(comparison.position, message)
+        if left.kind == right.kind == "date":
+            return np.asarray(_COMPARE[name](left.times, right.times))
+        right = right.numbers if right.is_numeric else right.texts
     else:
-        _normalize_values(column, (other.value,), comparison, source)
-
-    def values(side: Any) -> Any:
-        if isinstance(side, ColumnValues):
-            return side.numbers if side.kind == "number" else side.texts
-        return side.value if column.kind == "number" else column.normalize(side.value)
-
-    result = compare(values(left), values(right))
+        (right,) = _normalize_values(left, (right.value,), comparison, source)
+        if isinstance(right, Span):
+            return _compare_times(left, name, right)
+    result = _COMPARE[name](left.numbers if left.is_numeric else left.texts, right)
     return result.fill_null(False).to_numpy() if isinstance(result, pl.Series) else np.asarray(result)

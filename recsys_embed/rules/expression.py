@@ -4,7 +4,8 @@ condition   = conjunction ("or" conjunction)*       conjunction = negation ("and
 negation    = "not"* comparison                     comparison  = operand (operator operand)*
 operator    = "==" "!=" "<" "<=" ">" ">=" "in" "not in" "is" "is not"
 operand     = column | value | "[" values "]" | "(" values ")" | "(" condition ")"
-column      = name | "`" any name "`"               value = number | -number | quoted text | True | False | None
+column      = name | "`" any name "`"
+value       = number | -number | quoted text | True | False | None | today | now
 
 Why not an existing language: SQL has no `'Comedy' in genres` for lists and gives NULL a third truth value, and Python's
 own parser may crash the interpreter on hostile text (see the `ast` docs). This one is bounded and locates every error.
@@ -33,6 +34,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _KEYWORDS = ("and", "or", "not", "in", "is", "True", "False", "None")
+_CLOCK = ("today", "now")
 _OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in", "is", "is not")
 _HINTS = {
     "=": "write == to compare",
@@ -44,7 +46,16 @@ _HINTS = {
     "`": "this quote is never closed",
 }
 
-Scalar = bool | int | float | str | None
+
+@dataclass(frozen=True)
+class Clock:
+    """The word `today` or `now`. moment: in seconds since 1970; None until `walk.at_moment` sets it."""
+
+    word: str
+    moment: float | None = None
+
+
+Scalar = bool | int | float | str | Clock | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +127,7 @@ class SourceText:
 
 @dataclass(frozen=True)
 class Token:
-    """kind: number, text, column, keyword, sign or end."""
+    """kind: number, text, column, clock, keyword, sign or end."""
 
     kind: str
     text: str
@@ -296,6 +307,9 @@ class Parser:
         if token.kind == "text" and not minus:
             self.index += 1
             return re.sub(r"\\(.)", r"\1", token.text[1:-1], flags=re.DOTALL)
+        if token.kind == "clock" and not minus:
+            self.index += 1
+            return Clock(token.text)
         keyword = None if minus else self.accept("True", "False", "None")
         if keyword is None:
             raise self.unexpected("a number" if minus else "a column or a value")
@@ -330,7 +344,7 @@ def _tokenize(source: SourceText) -> list[Token]:
         kind, start = match.lastgroup, match.start(match.lastgroup)
         text = match[kind]
         if kind == "name":
-            kind = "keyword" if text in _KEYWORDS else "column"
+            kind = "keyword" if text in _KEYWORDS else "clock" if text in _CLOCK else "column"
         tokens.append(Token("column" if kind == "quoted" else kind, text, start))
         if kind == "end":
             return tokens

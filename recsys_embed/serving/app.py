@@ -26,6 +26,7 @@ from recsys_embed.serving.event_store import Event
 from recsys_embed.serving.middleware import FastPath, RequestMiddleware
 from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.service import Service
+from recsys_embed.state.change_items import ItemValue
 from recsys_embed.state.verdict import verdict
 from recsys_embed.version import __version__
 
@@ -79,6 +80,7 @@ def create_app(service: Service) -> RequestMiddleware:
     _handle_errors(app)
     _add_recommend_routes(app, service)
     _add_event_routes(app, service)
+    _add_item_routes(app, service)
     _add_lookup_routes(app, service)
     _add_status_routes(app, service)
     _add_page_routes(app, service)
@@ -186,7 +188,8 @@ def _by_current_names(
 
 def _recommend(model: ServedModel, body: Any, max_k: int) -> dict[str, Any]:
     answer = model.recommend(_recommend_request(body, max_k))
-    return {"user": model.user_id(body.user), "items": answer.entries(), "short": answer.shortfall, "model": model.name}
+    facts = {"short": answer.shortfall, "from": answer.origin, "model": model.name}
+    return {"user": model.user_id(body.user), "items": answer.entries(), **facts}
 
 
 def _add_recommend_routes(app: FastAPI, service: Service) -> None:
@@ -264,6 +267,26 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
         return _json({"removed": await asyncio.to_thread(service.events.delete_of, str(query.user))})
 
 
+def _add_item_routes(app: FastAPI, service: Service) -> None:
+    """Add the routes that change and show the item table."""
+
+    @app.patch(
+        "/items",
+        response_model=schema.ItemsChanged,
+        summary="Set values of items, all or none; they count from the next answer on",
+    )
+    async def set_items(body: schema.ItemsBody) -> Response:
+        _check_batch(len(body.items), service.config.max_batch, "items")
+        values = [ItemValue(str(entry.item), *pair) for entry in body.items for pair in entry.set.items()]
+        return _json(await service.set_items(values))
+
+    @app.get("/items", response_model=schema.ItemsResponse, summary="Items by a part of their title, or by id")
+    async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
+        model = service.model
+        _check_k(query.k, service.config.max_k)
+        return _json({"items": await service.run(lambda: model.items(query.query, query.k, query.item))})
+
+
 def _add_lookup_routes(app: FastAPI, service: Service) -> None:
     """Add the routes about single items and users."""
 
@@ -289,12 +312,6 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
         request = RecommendRequest(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
         return _json({**await service.run(lambda: model.explain(request, body.item)), "model": model.name})
 
-    @app.get("/items", response_model=schema.ItemsResponse, summary="Items by a part of their title, or by id")
-    async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
-        model = service.model
-        _check_k(query.k, service.config.max_k)
-        return _json({"items": await service.run(lambda: model.items(query.query, query.k, query.item))})
-
     @app.get("/history", response_model=schema.HistoryResponse, summary="The items that a user rated")
     async def history(query: Annotated[schema.HistoryQuery, Query()]) -> Response:
         model = service.model
@@ -317,6 +334,8 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         facts: dict[str, Any] = {"users": len(model.state.users), "items": len(model.state.items)}
         found = verdict(model.state.metadata.get("metrics"))
         facts |= {"columns": model.columns, "verdict": None if found is None else found.sentence}
+        if service.items_file is not None:
+            facts["items_error"] = service.items_error
         return _json({"status": "ready", "model": model.name, "version": model.version, **facts})
 
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -118,17 +118,17 @@ class EventStore:
 
     def last_seq(self, user: str) -> int | None:
         """Return a number that changes with the events of a user, or None where there are none."""
-        (last,) = self._reader.execute("SELECT max(seq) FROM events WHERE user = ?", (user,)).fetchone()
+        (last,) = self.connection.execute("SELECT max(seq) FROM events WHERE user = ?", (user,)).fetchone()
         return None if last is None else int(last)
 
     def last_seq_of_all(self) -> int:
         """Return the number of the last event of all users; 0 without any."""
-        (last,) = self._reader.execute("SELECT max(seq) FROM events").fetchone()
+        (last,) = self.connection.execute("SELECT max(seq) FROM events").fetchone()
         return int(last or 0)
 
     def since(self, seq: int) -> list[StoredEvent]:
         """Return all events with a higher number than this, ascending."""
-        rows = self._reader.execute(
+        rows = self.connection.execute(
             "SELECT seq, user, item, rating, coalesce(timestamp, received), received, event FROM events WHERE seq > ? "
             "ORDER BY seq",
             (seq,),
@@ -137,7 +137,7 @@ class EventStore:
 
     def by_item(self, user: str) -> list[ItemEvents]:
         """Return a user's events of each item, the item of their oldest first: by timestamp, or else by arrival."""
-        rows = self._reader.execute(
+        rows = self.connection.execute(
             "SELECT item, rating, received, event FROM events WHERE user = ? "
             "ORDER BY coalesce(timestamp, received), seq",
             (user,),
@@ -155,7 +155,7 @@ class EventStore:
 
     def delete_of(self, user: str) -> int:
         """Delete all events of a user for good, and return how many there were."""
-        connection = self._reader
+        connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         try:
             count = connection.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
@@ -169,7 +169,7 @@ class EventStore:
 
     def deletions(self) -> int:
         """Return a number that changes when events are deleted."""
-        return int(self._reader.execute("PRAGMA user_version").fetchone()[0])
+        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
 
     @property
     def works(self) -> bool:
@@ -177,7 +177,7 @@ class EventStore:
         return self._writer.is_alive()
 
     @property
-    def _reader(self) -> sqlite3.Connection:
+    def connection(self) -> sqlite3.Connection:
         """This thread's connection."""
         if not hasattr(self._local, "connection"):
             self._local.connection = self._connect()

@@ -26,6 +26,12 @@ class Metrics:
         self._swap_failures = Counter(
             "recsys_model_swap_failures", "New models that could not be loaded", registry=self._registry
         )
+        self._item_values = Counter("recsys_item_values", "Values of items that were set", registry=self._registry)
+        self._items_failures = Counter(
+            "recsys_items_file_failures",
+            "Changes of the file of items that could not be taken",
+            registry=self._registry,
+        )
         # (path, status) -> its histogram and counter: looking them up by label at every request would be slow.
         self._by_label: dict[tuple[str, int], tuple[Any, Any]] = {}
 
@@ -46,6 +52,14 @@ class Metrics:
     def count_swap(self, ok: bool) -> None:
         """Count a new model that replaced the current one, or that could not be loaded."""
         (self._swaps if ok else self._swap_failures).inc()
+
+    def count_item_values(self, n: int) -> None:
+        """Count values of items that were set."""
+        self._item_values.inc(n)
+
+    def count_items_failure(self) -> None:
+        """Count a change of the file of items that could not be taken."""
+        self._items_failures.inc()
 
     def text(self) -> tuple[bytes, str]:
         """Return the metrics and their media type."""

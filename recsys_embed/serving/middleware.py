@@ -102,7 +102,9 @@ class RequestMiddleware:
         elif _host_name(headers.get(b"host", b"")) not in _LOCAL_NAMES:
             # DNS rebinding: a page whose host name was pointed at this machine must not read answers.
             return 421, "this service answers under the names 127.0.0.1 and localhost only"
-        if scope["method"] == "POST" and not headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+        if scope["method"] in ("POST", "PATCH") and not headers.get(b"content-type", b"").lower().startswith(
+            b"application/json"
+        ):
             return 415, "send the body as content-type: application/json"  # pages of other sites may not send this type
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.config.max_body:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from recsys_embed.answering.items import SimilarBy
+from recsys_embed.answering.request import ListOrigin
 from recsys_embed.config.answers import OnUnknown, Rules
 from recsys_embed.config.fields import options
 
@@ -189,6 +190,27 @@ class EventsBody(_Strict):
     )
 
 
+class ItemValuesBody(_Strict):
+    """New values of an item."""
+
+    model_config = _JSON
+    item: ItemId
+    set: dict[str, Any] = Field(
+        min_length=1,
+        description="values by column: numbers, texts, true, false, lists of texts, or null; dates as ISO text",
+    )
+
+
+class ItemsBody(_Strict):
+    """New values of items: of price, stock, or any other column, which may be a new one."""
+
+    items: list[ItemValuesBody] = Field(min_length=1, description="items, each with its new values")
+    model_config = ConfigDict(
+        strict=True,
+        json_schema_extra={"examples": [{"items": [{"item": 50, "set": {"stock": 3, "price": 9.5}}]}]},
+    )
+
+
 class ItemRef(BaseModel):
     """An item."""
 
@@ -213,11 +235,14 @@ class SimilarItem(ItemRef):
 
 
 class RecommendResponse(BaseModel):
-    """A list. short: why it holds fewer items than requested."""
+    """A list. short: why it holds fewer items than requested. from: what it goes by: the vector of a user of the model
+    (personal) or of somebody else's events and likes (session), or what is popular lately (recent) or ever (popular).
+    """
 
     user: int | str | None
     items: list[ListedItem]
     short: str | None
+    origin: ListOrigin = Field(alias="from")
     model: str
 
 
@@ -310,6 +335,17 @@ class EventsAccepted(BaseModel):
     unknown_types: int
 
 
+class ItemsChanged(BaseModel):
+    """The number of items of the model whose values were set, and of new ones that their descriptions added to it.
+
+    unknown_items: others, whose values are stored for a model that knows them.
+    """
+
+    changed: int
+    added: int
+    unknown_items: int
+
+
 class StoredEvent(BaseModel):
     """A user's events of an item. item: the id as it was sent, as text. types: of the events, in the order of the
     latest of each; null: without a type."""
@@ -334,7 +370,8 @@ class EventsDeleted(BaseModel):
 
 class StatusResponse(BaseModel):
     """Whether the service is up, and which model answers. columns: of the items, for `where`. verdict: how the model
-    compared with the best baseline when it was trained; null where that was not measured."""
+    compared with the best baseline when it was trained; null where that was not measured. items_error: why the file of
+    items is not taken as it is, if so."""
 
     status: str
     model: str | None = None
@@ -343,6 +380,7 @@ class StatusResponse(BaseModel):
     items: int | None = None
     columns: list[str] | None = None
     verdict: str | None = None
+    items_error: str | None = None
 
 
 class ErrorResponse(BaseModel):

@@ -21,6 +21,9 @@ from recsys_embed.answering.titles import TitleSearch
 from recsys_embed.data.event_types import Interaction
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.serving.event_store import EventStore, ItemEvents
+from recsys_embed.serving.item_store import ItemStore
+from recsys_embed.serving.item_values import ItemValues
+from recsys_embed.serving.items_file import ItemsTable
 from recsys_embed.serving.model_source import FoundModel
 from recsys_embed.serving.trend_of_events import TrendOfEvents
 from recsys_embed.state.fitted import FittedState
@@ -47,16 +50,27 @@ def _interaction(state: FittedState, events: ItemEvents) -> Interaction:
 class ServedModel:
     """A model, and the events of its users, which are folded in when a request needs them.
 
-    Events do not change the fitted state, but for its trend. name, folder, version: of the model. Thread-safe.
+    Events do not change the fitted state, but for its trend. Values of items that a store and a table set are in the
+    state's item table, and so are items that they describe. name, folder, version: of the model. Thread-safe.
+    Raises DataError for a table that does not fit the model.
     """
 
-    def __init__(self, state: FittedState, found: FoundModel, events: EventStore) -> None:
-        self.events = events
+    def __init__(
+        self,
+        state: FittedState,
+        found: FoundModel,
+        events: EventStore,
+        items: ItemStore | None = None,
+        table: ItemsTable | None = None,
+    ) -> None:
+        self.events, self.fitted, self.found, self.table = events, state, found, table
         self.name, self.folder, self.version = found
+        self.values = ItemValues(items or ItemStore(events), table)
+        state = self.values.start(state)
         self._created = _seconds(state.metadata.get("created"))
         self._trend = TrendOfEvents(state, events, self._created)
-        self._search: TitleSearch | None = None
-        self._lock = threading.Lock()
+        self._search: tuple[list[str], TitleSearch] | None = None
+        self._lock, self._items_lock = threading.Lock(), threading.Lock()
         self._profiles: OrderedDict[str, tuple[int, UserProfile]] = OrderedDict()
         # Computed before the first request rather than in it.
         state = self.state
@@ -66,6 +80,12 @@ class ServedModel:
     def state(self) -> FittedState:
         """The fitted state, with the events in its trend if it has one."""
         return self._trend.state()
+
+    def follow_items(self) -> None:
+        """Take in the values of items that any process has set meanwhile. Cheap if there are none."""
+        with self._items_lock:
+            if self.values.are_new():
+                self._trend.change(self.values.follow)
 
     @property
     def columns(self) -> list[str]:
@@ -162,10 +182,12 @@ class ServedModel:
         """
         if ids:
             return self._entries(self.state.items.rows(ids))
+        state = self.state
         with self._lock:
-            if self._search is None:
-                self._search = TitleSearch(self.state.table["title"], self.state.item_counts)
-        return self._entries(self._search.find(query, k))
+            if self._search is None or self._search[0] is not state.titles:
+                self._search = state.titles, TitleSearch(state.table["title"], state.item_counts)
+            search = self._search[1]
+        return self._entries(search.find(query, k))
 
     def _entries(self, rows: Rows) -> list[dict[str, Any]]:
         table = self.state.table[rows].drop("item", "ratings", cs.binary(), strict=False)

@@ -51,6 +51,8 @@ def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
     with listener:
         # Loaded here too, so that an error shows once rather than in every worker again and again.
         service = Service(config)
+        if service.items_error is not None:  # later, a broken file changes nothing; now it may be the wrong one
+            raise DataError(service.items_error)
         _warn_of_held_out(service)
         if config.workers == 1:
             app = create_app(service)

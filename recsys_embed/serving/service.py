@@ -10,18 +10,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from recsys_embed.config.answers import ServeConfig
-from recsys_embed.errors import BundleError, DataError, RecsysError
+from recsys_embed.errors import BundleError, DataError, RecsysError, SettingError
 from recsys_embed.serving.event_store import EventStore
+from recsys_embed.serving.item_store import ItemStore
+from recsys_embed.serving.items_file import ItemsFile, ItemsTable
 from recsys_embed.serving.metrics import Metrics
 from recsys_embed.serving.model_source import FoundModel, ModelSource
 from recsys_embed.serving.reload import RetryBackoff, check_quality, check_same_data
 from recsys_embed.serving.served_model import ServedModel
+from recsys_embed.state.change_items import ItemValue, check_item_values
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state
 
@@ -47,8 +50,13 @@ class Service:
         self.source = ModelSource(config.model, config.tracking_uri)
         state, found = self._load_first()
         self.events = EventStore(Path(config.events or "events.db"))
-        self.model = ServedModel(state, found, self.events)
-        self._backoff = RetryBackoff()
+        self.items = ItemStore(self.events)
+        self.items_file = None if config.items is None else ItemsFile(Path(config.items), self.items)
+        # What is wrong with the file of items, or None.
+        self.items_error: str | None = None
+        self._model = self._served_first(state, found)
+        self._backoff, self._items_backoff = RetryBackoff(), RetryBackoff()
+        self._swapping = asyncio.Lock()
         # A pool for requests only, so that reloading never waits behind them.
         self._threads = ThreadPoolExecutor(_THREADS, "answers")
         self._maps = Path(tempfile.mkdtemp(prefix="recsys-map-"))
@@ -77,6 +85,23 @@ class Service:
         if not self.config.allow_worse:
             check_quality(state, name)
 
+    def _served_first(self, state: FittedState, found: FoundModel) -> ServedModel:
+        try:
+            table = None if self.items_file is None else self.items_file.read()
+            return ServedModel(state, found, self.events, self.items, table)
+        except DataError as error:
+            if self.items_file is None:
+                raise
+            self.items_error = str(error)
+            log.warning("the items stay those of the model: %s", error)
+            return ServedModel(state, found, self.events, self.items)
+
+    @property
+    def model(self) -> ServedModel:
+        """The model that answers, with the values of items that any process has set."""
+        self._model.follow_items()
+        return self._model
+
     def _load_current(self) -> ServedModel:
         """Load the model that the source names now.
 
@@ -86,8 +111,8 @@ class Service:
         state = self._load(found)
         self._check_quality(state, found.name)
         if self.source.named is None:
-            check_same_data(self.model.state, state, found.name)
-        return ServedModel(state, found, self.events)
+            check_same_data(self._model.fitted, state, found.name)
+        return ServedModel(state, found, self.events, self.items, self._model.table)
 
     async def run(self, work: Callable[[], T], expensive: bool = False) -> T:
         """Run work where it delays others least: here, or in a thread. expensive: slow whatever the model's size."""
@@ -100,25 +125,79 @@ class Service:
         while self.config.reload_interval:
             await asyncio.sleep(self.config.reload_interval)
             await self.reload_if_changed()
+            await self.follow_items()
 
     async def reload_if_changed(self) -> bool:
         """Load the model that the source names now if it is another one; return whether it was replaced."""
         version = ""
         try:
             version = await asyncio.to_thread(self.source.version)
-            if version == self.model.version or self._backoff.blocks(version):
+            if version == self._model.version or self._backoff.blocks(version):
                 return False
-            model = await asyncio.to_thread(self._load_current)
+            async with self._swapping:
+                model = await asyncio.to_thread(self._load_current)
+                self._model, self._backoff = model, RetryBackoff()
         except Exception as error:  # whatever is wrong with the new model, the current one stays, and so does the loop
             if self._backoff.record_failure(version, self.config.reload_interval):
                 self.metrics.count_swap(False)
-                log.warning("the model stays %s: %s", self.model.name, error)
+                log.warning("the model stays %s: %s", self._model.name, error)
             return False
-        self.model, self._backoff = model, RetryBackoff()
         self.metrics.count_swap(True)
         await asyncio.to_thread(gc.collect)  # reference cycles keep the old model alive
         log.info("model %s (%s) answers from now on", model.name, model.version)
         return True
+
+    async def set_items(self, values: Sequence[ItemValue]) -> dict[str, int]:
+        """Store values of items, which count from the next answer on, and return how many items they change and add,
+        and how many they cannot.
+
+        Raises SettingError for a value that does not fit its column, DataError if they could not be stored; then
+        nothing is.
+        """
+        known = self.model.state.items
+        ids = {str(value.item) for value in values}
+        changed = sum(item in known for item in ids)
+        try:
+            await asyncio.to_thread(check_item_values, self._model.state, values)
+        except DataError as error:
+            raise SettingError(str(error)) from None
+        await asyncio.to_thread(self.items.set, values)
+        self.metrics.count_item_values(len(values))
+        if self.model.values.has_new:
+            await self._rebuild(self._model.table)
+        unknown = sum(item not in self._model.state.items for item in ids)
+        return {"changed": changed, "added": len(ids) - changed - unknown, "unknown_items": unknown}
+
+    async def follow_items(self) -> None:
+        """Take in the file of items if it changed, and items that other processes added."""
+        taken = None if self._model.table is None else self._model.table.version
+        version = taken if self.items_file is None else self.items_file.version()
+        try:
+            if version == taken:
+                self.items_error = None
+                if self.model.values.has_new:
+                    await self._rebuild(self._model.table)
+            elif self.items_file is not None and not self._items_backoff.blocks(str(version)):
+                table = await asyncio.to_thread(self.items_file.read)
+                await self._rebuild(table)
+                self.items_error = None
+                log.info("%s: values of %s items", self.items_file.path, f"{table.table.height:,}")
+        except Exception as error:  # the items stay what they are, and so does the loop
+            self.items_error = str(error)
+            if self._items_backoff.record_failure(str(version), self.config.reload_interval):
+                self.metrics.count_items_failure()
+                log.warning("the items stay as they are: %s", error)
+
+    async def _rebuild(self, table: ItemsTable | None) -> None:
+        """Let a model take over that is the same but for its items."""
+        async with self._swapping:
+            old = self._model
+
+            def build() -> ServedModel:
+                return ServedModel(old.fitted, old.found, self.events, self.items, table)
+
+            self._model = await asyncio.to_thread(build)
+            self._items_backoff = RetryBackoff()
 
     def map(self) -> Path | None:
         """Return the page with the model's map, or None while another process draws it, which takes seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class TrendOfEvents:
     def state(self) -> FittedState:
         """Return the state with all events in its trend."""
         if self.fitted.trend is None:
-            return self.fitted
+            return self._state
         started = time.monotonic()
         if started >= self._next and (
             self.events.last_seq_of_all() > self._seq or self.events.deletions() != self._deleted
@@ -43,10 +43,17 @@ class TrendOfEvents:
             self._next = time.monotonic() + 10 * (time.monotonic() - started) * (len(self.fitted.items) > _MANY_ITEMS)
         return self._state
 
+    def change(self, change: Callable[[FittedState], FittedState]) -> None:
+        """Change the state otherwise, but for its users, its items and its trend."""
+        with self._lock:
+            self._state = change(self._state)
+
     def _follow(self) -> None:
         deletions = self.events.deletions()
         if deletions != self._deleted:  # what a user withdrew is counted no longer
-            self._state, self._seq, self._deleted, self._counted = self.fitted, 0, deletions, set()
+            assert self.fitted.trend is not None
+            self._state = self._state.with_trend(self.fitted.trend)
+            self._seq, self._deleted, self._counted = 0, deletions, set()
         new = self.events.since(self._seq)
         if not new:
             return

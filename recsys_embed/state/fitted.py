@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -256,6 +257,29 @@ class FittedState:
             vars(state)["rules"] = self.rules.with_scores(state.scorer, state.popularity)
         if isinstance(index := computed.get("index"), ApproximateIndex):
             vars(state)["index"] = index.for_model(cast(VectorScorer, state.scorer), state._promoted())
+        return state
+
+    def with_table(
+        self, table: pl.DataFrame, rows: Rows, names: Collection[str], *, new_kinds: bool = False
+    ) -> FittedState:
+        """Return the state with an item table that differs in the columns `names` of these rows only.
+
+        All else that was computed is kept, and compiled rules are mended. new_kinds: what columns hold is told anew.
+        """
+        state, computed = replace(self, table=table), vars(self)
+        for name, value in computed.items():
+            if name not in self.__dataclass_fields__ and name not in ("rules", "titles", "tokens"):
+                vars(state)[name] = value
+        if not new_kinds:
+            vars(state)["rules"] = rules = self.rules.with_values(table, rows, names)
+            if "tokens" in computed and all(rules.columns.kind(name) in ("number", "date") for name in names):
+                vars(state)["tokens"] = self.tokens
+        if "titles" in computed and "title" not in names:
+            vars(state)["titles"] = self.titles
+        elif "titles" in computed and not new_kinds:
+            vars(state)["titles"] = titles = list(self.titles)
+            for row in rows.tolist():
+                titles[row] = table["title"][row]
         return state
 
     def replace(self, **changes: Any) -> FittedState:

@@ -1,0 +1,38 @@
+"""Change single cells of a column."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from recsys_embed.data.ids import Rows
+
+# From so many rows on, a column of lists is gathered rather than cut and joined.
+_MANY = 1000
+
+
+def with_cells(column: pl.Series, rows: Rows, values: pl.Series) -> pl.Series:
+    """Return a column with other values in some rows. values: of the column's type, one for each row.
+
+    Takes a copy of the column, some milliseconds for a million rows.
+    """
+    if not len(rows):
+        return column
+    if not isinstance(column.dtype, pl.List):
+        return column.clone().scatter(rows, values)
+    if len(rows) > _MANY:
+        at = np.arange(len(column))
+        at[rows] = np.arange(len(column), len(column) + len(rows))
+        return pl.concat([column, values.alias(column.name)]).gather(at)
+    # Cells of lists have no fixed size: the column is cut at the rows and joined again.
+    order = np.argsort(rows, kind="stable")
+    last = np.append(np.diff(rows[order]) > 0, True)  # of several values of a row, the last
+    order, pieces = order[last], []
+    edges = [-1, *rows[order].tolist(), len(column)]
+    for position, (before, after) in enumerate(pairwise(edges)):
+        if position:
+            pieces.append(values[int(order[position - 1]) : int(order[position - 1]) + 1])
+        pieces.append(column[before + 1 : after])
+    return pl.concat(pieces, rechunk=True).alias(column.name)
