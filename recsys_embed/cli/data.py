@@ -73,13 +73,13 @@ def make(
 
     if name != "shop":
         raise SettingError(f"there is nothing to make called {name!r}: recsys data make shop makes a shop")
-    made = generate(customers, products, weeks, seed)
-    last = made.events["time"].str.to_datetime().dt.date()
+    shop = generate(customers, products, weeks, seed)
+    last = shop.events["time"].str.to_datetime().dt.date()
     is_last = last > last.max() - datetime.timedelta(days=7)  # type: ignore[operator]
     tables = {
-        "products.csv": made.products,
-        "events.csv": made.events.filter(~is_last),
-        "next-week.csv": made.events.filter(is_last),
+        "products.csv": shop.products,
+        "events.csv": shop.events.filter(~is_last),
+        "next-week.csv": shop.events.filter(is_last),
     }
     out.mkdir(parents=True, exist_ok=True)
     for file, table in tables.items():

@@ -10,7 +10,7 @@ import polars as pl
 
 from recsys_embed.errors import DataError
 from recsys_embed.serving.item_store import ItemStore
-from recsys_embed.sources.delimited import read_items
+from recsys_embed.sources.read import read_items
 from recsys_embed.state.change_items import ItemValue
 
 
