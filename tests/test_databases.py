@@ -65,6 +65,11 @@ def test_values_of_several_types_keep_what_they_say(tmp_path, monkeypatch, at_on
     assert frame["rating"].to_list() == [4.0, 4.5, None]
     with pytest.raises(DataError, match="rating is missing in row 3"):
         load_dataset(str(tmp_path / "a.db"))
+    with sqlite3.connect(tmp_path / "a.db") as made:
+        made.execute("INSERT INTO t VALUES (1, 'text', 4)")
+    made.close()
+    with pytest.raises(DataError, match="holds bytes and other values"):
+        read_table(tmp_path / "a.db")
 
 
 @pytest.mark.parametrize(
