@@ -173,6 +173,12 @@ def test_uuids_are_text_whoever_holds_them(users, tmp_path):
     assert Ratings.from_frame(pl.read_parquet(tmp_path / "r.parquet")).users == ratings.users
 
 
+def test_a_uuid_of_no_version_is_one_where_arrow_says_so():
+    few = [UUID(int=n) for n in (1, 2)]
+    table = pa.table({"user": pa.array([u.bytes for u in few], pa.uuid()), "item": [1, 2]})
+    assert Ratings.from_frame(table).users.series.to_list() == [str(u) for u in few]
+
+
 def test_ids_are_kept_without_loss_or_refused():
     big = 2**64 - 1
     frame = pl.DataFrame({"user": pl.Series([big, 1], dtype=pl.UInt64), "item": [b"caf\xc3\xa9", b"x"]})

@@ -53,7 +53,9 @@ def test_a_query_a_table_and_a_file_give_the_same_rows(shop):
     assert made.items is not None and made.items.row(0) == ("s0", "Thing 0")
 
 
-def test_values_of_several_types_keep_what_they_say(tmp_path):
+@pytest.mark.parametrize("at_once", [1, 50_000])
+def test_values_of_several_types_keep_what_they_say(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr("recsys_embed.sources.sql._ROWS", at_once)
     with sqlite3.connect(tmp_path / "a.db") as made:
         made.execute("CREATE TABLE t (user, item, rating)")
         made.executemany("INSERT INTO t VALUES (?, ?, ?)", [(1, b"x", 4), ("007", b"y", 4.5), (2**53 + 1, b"x", None)])
@@ -63,6 +65,11 @@ def test_values_of_several_types_keep_what_they_say(tmp_path):
     assert frame["rating"].to_list() == [4.0, 4.5, None]
     with pytest.raises(DataError, match="rating is missing in row 3"):
         load_dataset(str(tmp_path / "a.db"))
+    with sqlite3.connect(tmp_path / "a.db") as made:
+        made.execute("INSERT INTO t VALUES (1, 'text', 4)")
+    made.close()
+    with pytest.raises(DataError, match="holds bytes and other values"):
+        read_table(tmp_path / "a.db")
 
 
 @pytest.mark.parametrize(

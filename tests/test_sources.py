@@ -159,6 +159,7 @@ def test_parts_in_a_folder_or_by_a_pattern_are_one_table(tmp_path, kind):
     folder.mkdir()
     (folder / "_SUCCESS").write_text("")
     (folder / ".part.crc").write_text("x")
+    (folder / "import.log").write_text("all went well")
     frame = pl.DataFrame(ROWS, schema=NAMES, orient="row")
     typed = frame.with_columns(pl.col("user", "time").cast(pl.Int64), pl.col("rating").cast(pl.Float64))
     for n in range(3):

@@ -1,5 +1,5 @@
-"""Data sources: delimited files, downloads, event logs and synthetic data.
+"""Data sources: files of all formats, databases, addresses, downloads, event logs and synthetic data.
 
 To add a source, write one file here whose function returns ratings and items as frames, and name it in `DATASETS` of
-`load`. To add a file format, add its reader to `delimited`.
+`load`. To add a file format, write its reader here and call it from `read`.
 """

@@ -33,6 +33,7 @@ _PIPES = {
     "bigquery": 'bq query --format=csv "SELECT …" | recsys train -',
     "snowflake": "its own program for CSV | recsys train -",
 }
+_BYTES = "a column of the database holds bytes and other values: turn it into text, CAST(… AS TEXT)"
 _ROWS = 50_000  # that are turned into columns at a time
 _TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
 
@@ -131,17 +132,16 @@ def _series(values: tuple[Any, ...]) -> pl.Series:
     if kinds <= {int, float}:
         return pl.Series([None if value is None else float(value) for value in values], dtype=pl.Float64)
     if bytes in kinds:
-        raise DataError("a column of the database holds bytes and other values: turn it into text, CAST(… AS TEXT)")
+        raise DataError(_BYTES)
     return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
 
 
 def _joined(pieces: list[pl.Series]) -> pl.Series:
-    """Return pieces of one column, one after the other; where some are text, all are."""
+    """Return pieces of one column, one after the other, as numbers or else as text."""
     if not pieces:
         return pl.Series([], dtype=pl.String)
-    kinds = {piece.dtype for piece in pieces} - {pl.Null()}
-    if pl.String() in kinds and len(kinds) > 1:
-        pieces = [piece.cast(pl.String) for piece in pieces]
+    if len({piece.dtype == pl.Binary for piece in pieces if piece.dtype != pl.Null}) > 1:
+        raise DataError(_BYTES)
     return pl.concat([piece.alias("").to_frame() for piece in pieces], how="vertical_relaxed").to_series()
 
 
