@@ -226,9 +226,11 @@ def worst_section(state: FittedState, lists: Lists, terms: Terms) -> list[Markup
             "shows that they help."
         )
     total = int((state.item_counts > 0).sum())
+    listed = round(lists.coverage * total)
+    never = f"; {counted(total - listed, 'other')} never" if listed < total else ""
     out.append(
-        f"{of_100(lists.coverage)} of 100 {terms.item}s are in at least one list ({round(lists.coverage * total):,} of "
-        f"{total:,}); the others are never shown. {counted(lists.half, terms.item)} fill half of all places."
+        f"{listed:,} of {counted(total, terms.item)} with {terms.rating}s are in at least one list{never}. "
+        f"{counted(lists.half, terms.item)} fill half of all places."
     )
     n_top, ratings, places = lists.top
     more = (
