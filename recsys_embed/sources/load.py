@@ -60,11 +60,11 @@ def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = 
     elif dataset in DATASETS:
         ratings, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
     elif is_path(dataset):
-        return _build_dataset(_read_ratings(dataset, config, config.query), _read_item_table(config), config)
+        return _build_dataset(_read_ratings(dataset, config, config.query), None, config)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
     table = Table(ratings, is_text=ratings.dtypes[0] == pl.String, row_label=RowLabel())
-    return _build_dataset(table, items if config.items is None else _read_item_table(config), config)
+    return _build_dataset(table, items, config)
 
 
 def _check_locations(dataset: str, config: DataConfig) -> None:
@@ -88,10 +88,6 @@ def _parse_sizes(text: str) -> dict[str, int]:
             raise SettingError(f"synthetic takes {', '.join(f'{a}=N' for a in allowed)}; got {pair!r}")
         sizes[key] = int(value)
     return sizes
-
-
-def _read_item_table(config: DataConfig) -> pl.DataFrame | None:
-    return read_items(config.items, config.item_columns, config.item_col) if config.items else None
 
 
 def _column_names(config: DataConfig) -> dict[str, str | None]:
@@ -118,10 +114,15 @@ def _names_in(table: Table, names: dict[str, str], config: DataConfig) -> dict[s
 
 
 def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Dataset:
-    """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies."""
+    """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies.
+
+    items: those of a named data set, unless the settings name a file.
+    """
     if table.frame.is_empty():
         raise DataError("there are no ratings: the data has a header but no row")
     columns = find_columns(table.frame, _column_names(config))  # once: what is guessed is said once
+    if config.items:
+        items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
     if config.extra_ratings:
         table = append_ratings(table, _read_ratings(config.extra_ratings, config), columns, config)
     table = _without_old(table, columns, config)

@@ -155,16 +155,19 @@ ITEM_NAMES = {
 }
 
 
-def read_items(location: str | Path, columns: str | None = None, id_column: str | None = None) -> pl.DataFrame:
+def read_items(
+    location: str | Path, columns: str | None = None, id_column: str | None = None, likely: str | None = None
+) -> pl.DataFrame:
     """Read an item table: `item_id` as in the file (text, or a Parquet integer), then its other columns.
 
     columns: comma-separated names for a file without a header. id_column: the name of the id column, if unusual.
+    likely: the name of the ratings' column of items, which is the id column if it is there.
     The columns title, year and genres are recognised under their usual names (`ITEM_NAMES`) and renamed to these.
     Raises DataError.
     """
     names = (*COLUMN_NAMES["item"], "id", "asin")
     table = read_table(location, columns, names)
-    key = id_column or next((n for n in names if n in table.frame.columns), None)
+    key = id_column or next((n for n in (likely, *names) if n is not None and n in table.frame.columns), None)
     if key is None and len(usual := usual_columns(table.frame.columns, "item")) == 1:
         key = usual[0]
     if key is None or key not in table.frame.columns:
