@@ -30,6 +30,7 @@ from recsys_embed.errors import NotFitted
 from recsys_embed.models.hybrid import embedding_of
 from recsys_embed.state.add_items import add_items
 from recsys_embed.state.card import model_card
+from recsys_embed.state.change_items import add_described, set_item_table
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.state.update import update
@@ -334,6 +335,17 @@ class Recommender:
         known already or duplicated.
         """
         self.state = add_items(self.state, as_polars(table), item_vectors, images)
+        return self
+
+    def set_items(self, table: pl.DataFrame | pd.DataFrame) -> Recommender:
+        """Set values in the item table, e.g. prices and stock; columns that are new are added.
+
+        table: `item_id` and the columns to set, for some or all of the items. Items that the model does not know are
+        added if it was trained with descriptions and finds them described, and left out otherwise. Vectors stay as
+        they are. Returns this recommender. Raises DataError for a column that does not fit.
+        """
+        table = as_polars(table)
+        self.state = set_item_table(add_described(self.state, table), table)
         return self
 
 

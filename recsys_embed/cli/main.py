@@ -14,6 +14,7 @@ from recsys_embed.cli import (
     evaluate,
     explain,
     export,
+    items,
     map,
     models,
     predict,
@@ -74,6 +75,7 @@ app.command()(models.ui)
 app.command()(search.search)
 app.command()(export.export)
 app.add_typer(data.app, name="data")
+app.add_typer(items.app, name="items")
 app.add_typer(words.app, name="words")
 
 

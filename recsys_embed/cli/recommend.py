@@ -195,7 +195,8 @@ def _recommend_one(recommender: Recommender, folder: Path, request: RecommendReq
     seconds = time.perf_counter() - start
     entries, shortfall = recommendations.entries(), recommendations.shortfall
     if json:
-        return print_json(user_fields(request) | {"items": entries, "short": shortfall, "model": str(folder)})
+        facts = {"items": entries, "short": shortfall, "from": recommendations.origin, "model": str(folder)}
+        return print_json(user_fields(request) | facts)
     user, history, relation = _describe_user(recommender, request)
     run = recommender.metadata.get("run_id")
     model = f"model {folder}" + (f" (run {run[:8]})" if run else "")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from recsys_embed.config.fields import check, check_choices
+from recsys_embed.config.fields import check, check_choices, parse_names
 from recsys_embed.errors import SettingError
 
 ProjectionName = Literal["auto", "pca", "tsne", "umap"]
 IndexName = Literal["exact", "approximate"]
 ListShape = Literal["long", "wide", "json"]
 OnUnknown = Literal["error", "skip"]
+_ORIGIN = re.compile(r"https?://[^\s/*?#@\\]+")
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,9 @@ class ServeConfig:
     token: Annotated[
         str | None, "token that requests must send as Authorization: Bearer … (default: $RECSYS_TOKEN)"
     ] = None
+    cors: Annotated[
+        str | None, "web pages elsewhere that may ask from a browser, by origin: https://shop.example,… (default: none)"
+    ] = None
     index: Annotated[IndexName, "how items are found: exact, or approximate (for millions of items)"] = "exact"
     max_k: Annotated[int, "longest list that may be requested"] = 1000
     max_batch: Annotated[int, "most lists or events in one request"] = 1000
@@ -100,6 +105,8 @@ class ServeConfig:
         check(0 < self.timeout < math.inf, "timeout", self.timeout, "above 0")
         check(0 <= self.reload_interval < math.inf, "reload_interval", self.reload_interval, "0 or more")
         check(self.secret is None or len(self.secret) >= 8, "token", "a shorter one", "at least 8 characters")
+        for origin in self.origins:
+            check(_ORIGIN.fullmatch(origin) is not None, "cors", origin, "origins such as https://shop.example")
         if self.secret is None and not self.local:
             raise SettingError(
                 f"host {self.host} can be reached from other machines: give a --token (or set RECSYS_TOKEN), "
@@ -110,6 +117,11 @@ class ServeConfig:
     def secret(self) -> str | None:
         """The token that requests must send, or None."""
         return self.token or os.environ.get("RECSYS_TOKEN") or None
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """The origins of other pages that may ask, as browsers write them."""
+        return tuple(origin.lower().removesuffix("/") for origin in parse_names(self.cors))
 
     @property
     def local(self) -> bool:

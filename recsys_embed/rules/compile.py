@@ -98,6 +98,13 @@ class _Filter(NamedTuple):
     moment: float | None
 
 
+class _CachedMask(NamedTuple):
+    """A mask, and the rows whose values changed since it was computed, or None."""
+
+    mask: Mask
+    stale: Rows | None = None
+
+
 class RuleCache:
     """Compiles rules for a model, and caches masks, boosts and limits for later requests with the same rules.
 
@@ -115,7 +122,7 @@ class RuleCache:
     ) -> None:
         self.item_counts, self.model, self.popularity = counts, model, popularity
         self.columns = ItemColumns(table, counts, base)
-        self._masks: RecentResults[_Filter, Mask] = RecentResults(32)
+        self._masks: RecentResults[_Filter, _CachedMask] = RecentResults(32)
         self._boosts: RecentResults[tuple[str, float | None], Boost] = RecentResults(4)
         self._limits: RecentResults[str, GroupLimits] = RecentResults(8)
 
@@ -128,22 +135,17 @@ class RuleCache:
     def with_values(self, table: pl.DataFrame, rows: Rows, names: Collection[str]) -> RuleCache:
         """Return a cache for a table that differs in the columns `names` of these rows only.
 
-        Masks and boosts that name one of the columns are evaluated for the rows alone; all else stays.
+        Masks and boosts that name one of the columns are evaluated for the rows alone, masks when they are used next;
+        all else stays.
         """
         other, names = copy(self), frozenset(names)
         other.columns = self.columns.with_values(table, rows, names)
         part = other.columns.of_rows(rows)
         masks, boosts = dict(self._masks.items()), dict(self._boosts.items())
-        for key, mask in self._masks.items():
-            if key.where is None or not names & named_columns(parse_where(key.where)[0]):
-                continue
-            try:
-                allowed = other._allowed(key, part, self.item_counts[rows])
-            except SettingError:  # the column holds something else than when it was empty
-                del masks[key]
-                continue
-            masks[key] = mask.copy()
-            masks[key][rows] = allowed
+        for key, cached in self._masks.items():
+            if key.where is not None and names & named_columns(parse_where(key.where)[0]):
+                stale = rows if cached.stale is None else np.union1d(cached.stale, rows)
+                masks[key] = _CachedMask(cached.mask, stale)
         for (text, moment), boost in self._boosts.items():
             terms, _ = parse_boost(text)
             if names & frozenset().union(*(named_columns(condition) for condition, _ in terms)) and not np.array_equal(
@@ -197,7 +199,13 @@ class RuleCache:
         """Return which items fulfil a condition and have so many ratings, bool [I]. moment: see `dates.moment_of`."""
         relevant = None if where is None else relevant_moment(parse_where(where)[0], moment)
         key = _Filter(where, min_support, max_support, relevant)
-        return self._masks.get(key, lambda: self._allowed(key, self.columns, self.item_counts))
+        cached = self._masks.get(key, lambda: _CachedMask(self._allowed(key, self.columns, self.item_counts)))
+        if cached.stale is None:
+            return cached.mask
+        mask = cached.mask.copy()
+        mask[cached.stale] = self._allowed(key, self.columns.of_rows(cached.stale), self.item_counts[cached.stale])
+        self._masks.set(key, _CachedMask(mask))
+        return mask
 
     def _allowed(self, key: _Filter, columns: ItemColumns, counts: Rows) -> Mask:
         allowed = counts >= key.min_support

@@ -43,25 +43,25 @@ def span_of(text: str) -> Span | None:
     match = _ISO.fullmatch(text.strip())
     if match is None:
         return None
-    parts = {name: value for name, value in match.groupdict().items() if value is not None}
-    zone = parts.pop("zone", "Z").replace("Z", "+00:00")
-    fraction = parts.pop("fraction", None)
-    numbers = {"month": 1, "day": 1, **{name: int(value) for name, value in parts.items()}}
+    fields = {name: value for name, value in match.groupdict().items() if value is not None}
+    zone = fields.pop("zone", "Z").replace("Z", "+00:00")
+    fraction = fields.pop("fraction", None)
+    numbers = {"month": 1, "day": 1, **{name: int(value) for name, value in fields.items()}}
     if fraction is not None:
         numbers["microsecond"] = int(fraction[1:].ljust(6, "0"))
     try:
         offset = datetime.datetime.strptime(zone, "%z").tzinfo
         start = _seconds(datetime.datetime(**numbers, tzinfo=offset))
-        if "month" not in parts:
+        if "month" not in fields:
             return Span(start, _seconds(datetime.datetime(numbers["year"] + 1, 1, 1, tzinfo=datetime.UTC)))
-        if "day" not in parts:
+        if "day" not in fields:
             year, month = divmod(12 * numbers["year"] + numbers["month"], 12)
             return Span(start, _seconds(datetime.datetime(year, month + 1, 1, tzinfo=datetime.UTC)))
     except (ValueError, OverflowError):
         return None
     if fraction is not None:
         return _instant(start)
-    unit = "second" if "second" in parts else "minute" if "minute" in parts else "day"
+    unit = "second" if "second" in fields else "minute" if "minute" in fields else "day"
     return Span(start, start + _STEPS[unit])
 
 

@@ -167,8 +167,8 @@ def _normalize_values(
         text = isinstance(value, str) and column.kind != "date"
         if text == column.is_numeric or (isinstance(value, Clock) and column.kind != "date"):
             kind = "a date" if isinstance(value, Clock) else "text" if text else "a number"
-            shown = value.word if isinstance(value, Clock) else repr(str(value)[:40])
-            message = f"{column.name!r} is {_KINDS[column.kind]}, and {shown} is {kind}"
+            quoted = value.word if isinstance(value, Clock) else repr(str(value)[:40])
+            message = f"{column.name!r} is {_KINDS[column.kind]}, and {quoted} is {kind}"
             raise source.error(comparison.position, message)
     if column.kind == "date":
         return [_year_or_span(column, value, comparison, source) for value in values]

@@ -31,6 +31,12 @@ class RecentResults(Generic[K, V]):
                 self._results.popitem(last=False)
         return value
 
+    def set(self, key: K, value: V) -> None:
+        """Replace the result of a key, if it is still there."""
+        with self._lock:
+            if key in self._results:
+                self._results[key] = value
+
     def items(self) -> list[tuple[K, V]]:
         """Return the keys and results that are there, the least recently used first."""
         with self._lock:

@@ -23,6 +23,7 @@ from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownI
 from recsys_embed.serving import schema
 from recsys_embed.serving.docs_page import docs_page
 from recsys_embed.serving.event_store import Event
+from recsys_embed.serving.examples import examples_of, with_examples
 from recsys_embed.serving.middleware import FastPath, RequestMiddleware
 from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.service import Service
@@ -75,6 +76,7 @@ def create_app(service: Service) -> RequestMiddleware:
         lifespan=lifespan,
         docs_url=None,  # FastAPI's page would fetch scripts from elsewhere
         redoc_url=None,
+        openapi_url=None,  # with examples of the model, it is a route of its own
         responses=_ERRORS,
     )
     _handle_errors(app)
@@ -366,7 +368,12 @@ def _add_page_routes(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
         headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
-        return HTMLResponse(docs_page(app.openapi(), str(request.base_url).rstrip("/")), headers=headers)
+        base, examples = str(request.base_url).rstrip("/"), examples_of(service.model)
+        return HTMLResponse(docs_page(app.openapi(), base, examples), headers=headers)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return _json(with_examples(app.openapi(), service.model))
 
     @app.get("/map", include_in_schema=False)
     async def map_() -> Response:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
 from recsys_embed.config.answers import Rules
 from recsys_embed.config.fields import options
@@ -15,9 +16,12 @@ _RULES = {field.name for field, _, _ in options(Rules)}
 _STYLE = "page/page.css"
 
 
-def docs_page(document: dict[str, Any], base: str) -> str:
-    """Return the page for an OpenAPI document. base: the service's address, for the examples."""
-    sections = [_section(path, method, route, document, base) for path, method, route in _routes(document)]
+def docs_page(document: dict[str, Any], base: str, examples: Mapping[tuple[str, str], Any]) -> str:
+    """Return the page for an OpenAPI document. base: the service's address; examples: see `examples_of`."""
+    sections = [
+        _section(path, method, route, document, _example(path, method, examples.get((method, path)), base))
+        for path, method, route in _routes(document)
+    ]
     title = escape(document["info"]["title"])
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}: the service</title>'
@@ -35,7 +39,7 @@ def _routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
             yield path, method.upper(), route
 
 
-def _section(path: str, method: str, route: dict[str, Any], document: dict[str, Any], base: str) -> str:
+def _section(path: str, method: str, route: dict[str, Any], document: dict[str, Any], example: str) -> str:
     body = _body(route, document)
     fields = [(p["name"], p["schema"], p.get("required", False)) for p in route.get("parameters", ())]
     fields += [(n, s, n in body.get("required", ())) for n, s in body.get("properties", {}).items()]
@@ -47,8 +51,7 @@ def _section(path: str, method: str, route: dict[str, Any], document: dict[str, 
         for name, schema, required in fields
     )
     table = f"<table><tr><th>field<th>type<th>default<th>meaning</tr>{rows}</table>" if rows else ""
-    example = escape(_example(path, method, body, base))
-    return f"<h2>{method} {escape(path)}</h2><p>{escape(route['summary'])}</p><pre>{example}</pre>{table}"
+    return f"<h2>{method} {escape(path)}</h2><p>{escape(route['summary'])}</p><pre>{escape(example)}</pre>{table}"
 
 
 def _body(route: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
@@ -61,12 +64,14 @@ def _body(route: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def _example(path: str, method: str, body: dict[str, Any], base: str) -> str:
-    if method != "POST":
-        return f"curl {base}{path}"
-    fields = {name: schema["examples"][0] for name, schema in body["properties"].items() if "examples" in schema}
-    data = shlex.quote(json.dumps(body.get("examples", [fields])[0]))
-    return f"curl {base}{path} -H 'content-type: application/json' -d {data}"
+def _example(path: str, method: str, example: Any, base: str) -> str:
+    """Return a command that sends an example: its parameters in the address, or its body."""
+    if method in ("GET", "DELETE"):
+        query = f"?{urlencode(example)}" if example else ""
+        verb = "-X DELETE " if method == "DELETE" else ""
+        return f"curl {verb}{shlex.quote(base + path + query)}"
+    verb = "" if method == "POST" else f"-X {method} "
+    return f"curl {verb}{base}{path} -H 'content-type: application/json' -d {shlex.quote(json.dumps(example))}"
 
 
 def _type(schema: dict[str, Any]) -> str:

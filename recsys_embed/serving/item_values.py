@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import polars as pl
-
 from recsys_embed.serving.item_store import ItemStore
 from recsys_embed.serving.items_file import ItemsTable
 from recsys_embed.state.change_items import (
     ItemValue,
     add_described,
+    add_described_values,
     as_item_table,
     describable,
+    of_unknown_items,
     set_item_table,
     set_item_values,
 )
@@ -47,13 +47,9 @@ class ItemValues:
         return _with_values(state, values)
 
     def _with_new_items(self, state: FittedState, values: Sequence[ItemValue]) -> FittedState:
-        if state.is_graph or state.content_model is None:
-            return state
-        tables = [] if self.table is None else [self.table.table]
-        tables.append(as_item_table(state, _of_unknown(state, values)))
-        for table in tables:
-            state = add_described(state, table)
-        return state
+        if self.table is not None:
+            state = add_described(state, self.table.table)
+        return add_described_values(state, values)
 
     def are_new(self) -> bool:
         """Return whether any process has set values that are not in the state yet."""
@@ -65,17 +61,12 @@ class ItemValues:
         if not values:
             return state
         self.seq = seqs[-1]
-        unknown = _of_unknown(state, values)
+        unknown = of_unknown_items(state, values)
         if unknown and not state.is_graph and state.content_model is not None:
             ids = list(dict.fromkeys(str(value.item) for value in unknown))
             described = describable(state, as_item_table(state, self.store.of_items(ids)))
             self.has_new |= described is not None and described.height > 0
         return _with_values(state, values)
-
-
-def _of_unknown(state: FittedState, values: Sequence[ItemValue]) -> list[ItemValue]:
-    rows = state.items.rows(pl.Series([str(value.item) for value in values], dtype=pl.String), missing="negative")
-    return [value for value, row in zip(values, rows.tolist(), strict=True) if row < 0]
 
 
 def _with_values(state: FittedState, values: Sequence[ItemValue]) -> FittedState:

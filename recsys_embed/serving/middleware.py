@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from recsys_embed.config.answers import ServeConfig
@@ -20,10 +20,17 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 Route = tuple[str, str]
+Headers = Sequence[tuple[bytes, bytes]]
 FastPath = Callable[[bytes], Awaitable[bytes | None]]
 
 # Paths that need no token: the probes, the API's documentation, and the page, which asks for the token.
 OPEN_PATHS = ("/", "/health", "/ready", "/docs", "/openapi.json", "/favicon.ico")
+# What pages elsewhere may do, once --cors names them; a browser may remember it for ten minutes.
+_PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE"),
+    (b"access-control-allow-headers", b"authorization, content-type"),
+    (b"access-control-max-age", b"600"),
+)
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
@@ -48,14 +55,20 @@ class RequestMiddleware:
         fast_paths: Mapping[Route, FastPath],
     ) -> None:
         self.app, self.config, self.metrics, self.paths, self.fast_paths = app, config, metrics, paths, fast_paths
+        self.origins = frozenset(origin.encode() for origin in config.origins)
         self.token = None if config.secret is None else config.secret.encode()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer a request, or reject it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        start, exchange = time.perf_counter(), _Exchange(receive, send, self.config.max_body)
-        error = self._rejection(scope) or await self._answer(scope, exchange)
+        origin = _header(scope, b"origin") if self.origins else b""
+        cors = _cors_headers(origin, origin in self.origins) if origin else []
+        start, exchange = time.perf_counter(), _Exchange(receive, send, self.config.max_body, cors)
+        if cors and scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method"):
+            error = await self._answer_preflight(scope, exchange, origin)
+        else:
+            error = self._rejection(scope) or await self._answer(scope, exchange)
         if error and not exchange.status:
             await _send_error(exchange.send, *error)
         seconds = time.perf_counter() - start
@@ -64,6 +77,16 @@ class RequestMiddleware:
         if self.config.log_requests:
             _log(scope["method"], path, exchange.status, seconds)
         return None
+
+    async def _answer_preflight(self, scope: Message, exchange: _Exchange, origin: bytes) -> tuple[int, str] | None:
+        """Tell a browser whether a page elsewhere may send the request that it is about to send; it has no token."""
+        error = self._wrong_host(scope)
+        if error is None and origin not in self.origins:
+            error = 403, "pages of this origin may not ask here (--cors)"
+        if error is None:
+            exchange.cors = [*exchange.cors, *_PREFLIGHT]
+            await _send(exchange.send, 204, b"")
+        return error
 
     async def _answer(self, scope: Message, exchange: _Exchange) -> tuple[int, str] | None:
         """Let the application answer; return a status and a reason where it could not."""
@@ -93,15 +116,14 @@ class RequestMiddleware:
         """Return a status and a reason for requests that are rejected by their headers alone."""
         headers = {}
         for name, value in scope["headers"]:
-            if name in (b"authorization", b"content-length", b"content-type", b"host"):
+            if name in (b"authorization", b"content-length", b"content-type"):
                 headers[name] = value
         if self.token is not None:
             is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith("/page/")
             if not is_open and not hmac.compare_digest(_token(headers.get(b"authorization", b"")), self.token):
                 return 401, "this service needs a token: send it as Authorization: Bearer TOKEN"
-        elif _host_name(headers.get(b"host", b"")) not in _LOCAL_NAMES:
-            # DNS rebinding: a page whose host name was pointed at this machine must not read answers.
-            return 421, "this service answers under the names 127.0.0.1 and localhost only"
+        elif (wrong := self._wrong_host(scope)) is not None:
+            return wrong
         if scope["method"] in ("POST", "PATCH") and not headers.get(b"content-type", b"").lower().startswith(
             b"application/json"
         ):
@@ -111,12 +133,20 @@ class RequestMiddleware:
             return 413, self._too_large
         return None
 
+    def _wrong_host(self, scope: Message) -> tuple[int, str] | None:
+        if self.token is None and _host_name(_header(scope, b"host")) not in _LOCAL_NAMES:
+            # DNS rebinding: a page whose host name was pointed at this machine must not read answers.
+            return 421, "this service answers under the names 127.0.0.1 and localhost only"
+        return None
+
 
 class _Exchange:
-    """One request and its response. status: of the response, 0 until it starts. max_body: most bytes of the body."""
+    """One request and its response. status: of the response, 0 until it starts. max_body: most bytes of the body.
+    cors: headers that are added to the response."""
 
-    def __init__(self, receive: Receive, send: Send, max_body: int) -> None:
+    def __init__(self, receive: Receive, send: Send, max_body: int, cors: Headers = ()) -> None:
         self._receive, self._send, self._bytes_left, self.status = receive, send, max_body, 0
+        self.cors = cors
         self._body: bytes | None = None
 
     async def read_body(self) -> bytes:
@@ -144,7 +174,19 @@ class _Exchange:
             if self._bytes_left < 0 and message["status"] != 413:
                 raise _TooLarge  # FastAPI turns whatever is raised while it reads into an invalid body
             self.status = message["status"]
+            if self.cors:
+                message = {**message, "headers": [*message.get("headers", ()), *self.cors]}
         await self._send(message)
+
+
+def _header(scope: Message, name: bytes) -> bytes:
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _cors_headers(origin: bytes, allowed: bool) -> Headers:
+    """Return what lets the page of an origin read an answer. An answer for one page is not to be cached for another."""
+    vary = (b"vary", b"origin")
+    return [vary, (b"access-control-allow-origin", origin)] if allowed else [vary]
 
 
 def _token(authorization: bytes) -> bytes:

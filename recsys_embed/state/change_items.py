@@ -15,6 +15,7 @@ from recsys_embed.rules.columns import ColumnKind, kind_of
 from recsys_embed.state.add_items import add_items
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.item_values import as_set, check_name, fit_column, set_values
+from recsys_embed.words.tokens import parse_numbers
 
 
 class ItemValue(NamedTuple):
@@ -40,7 +41,8 @@ def set_item_values(state: FittedState, values: Iterable[ItemValue]) -> ChangedI
     Vectors stay as they are. Takes some milliseconds for a million items, whatever was computed from the table.
     """
     values = list(values)
-    rows = state.items.rows([value.item for value in values], missing="negative").tolist()
+    ids = pl.Series([str(value.item) for value in values], dtype=pl.String)
+    rows = state.items.rows(ids, missing="negative").tolist()
     unknown = dict.fromkeys(value.item for value, row in zip(values, rows, strict=True) if row < 0)
     columns: dict[str, dict[int, Any]] = {}
     for value, row in zip(values, rows, strict=True):
@@ -167,3 +169,39 @@ def as_item_table(state: FittedState, values: Iterable[ItemValue]) -> pl.DataFra
         column, _ = set_values(empty, name, len(row_of), kind, cells)
         table = table.with_columns(column)
     return table
+
+
+def add_described_values(state: FittedState, values: Sequence[ItemValue]) -> FittedState:
+    """Return a state with those items that values describe and that are new; see `add_described`."""
+    if state.is_graph or state.content_model is None:
+        return state
+    return add_described(state, as_item_table(state, of_unknown_items(state, values)))
+
+
+def of_unknown_items(state: FittedState, values: Sequence[ItemValue]) -> list[ItemValue]:
+    """Return the values of items that a state does not know."""
+    ids = pl.Series([str(value.item) for value in values], dtype=pl.String)
+    rows = state.items.rows(ids, missing="negative")
+    return [value for value, row in zip(values, rows.tolist(), strict=True) if row < 0]
+
+
+def values_of_table(table: pl.DataFrame) -> list[ItemValue]:
+    """Return the values in an item table, as JSON has them: numbers in text as numbers, dates as ISO text.
+
+    An empty cell is a value too: None. An empty title is none.
+    """
+    values: list[ItemValue] = []
+    ids = table["item_id"].to_list()
+    for column in table.drop("item_id").iter_columns():
+        cells: list[Any] = column.to_list()
+        if column.dtype == pl.String and kind_of(column) == "number":
+            cells = [None if number is None else int(number) if number == int(number) else number
+                     for number in parse_numbers(column).to_list()]  # fmt: skip
+        elif column.dtype.is_temporal():
+            cells = [None if cell is None else cell.isoformat() for cell in cells]
+        values += [
+            ItemValue(item, column.name, cell)
+            for item, cell in zip(ids, cells, strict=True)
+            if item is not None and (cell is not None or column.name != "title")
+        ]
+    return values

@@ -1,0 +1,51 @@
+"""Examples of requests that the served model can answer, for /docs and /openapi.json."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from recsys_embed.serving.served_model import ServedModel
+
+
+def examples_of(model: ServedModel) -> dict[tuple[str, str], Any]:
+    """Return the parameters or the body of an example by (method, path), with a user and popular items of the model."""
+    state = model.state
+    popular = (-state.item_counts).argsort(kind="stable")[:3].tolist()
+    items = [state.item_ids[row] for row in popular]
+    first, last = items[0], items[-1]
+    user = state.users.ids([int(state.seen.count.argmax())])[0] if len(state.users) else None
+    event = {"user": user, "item": first, "id": "order 7"}
+    return {
+        ("POST", "/recommend"): {"user": user, "k": 10},
+        ("GET", "/recommend"): {"user": user, "k": 10},
+        ("POST", "/recommend/batch"): {"requests": [{"user": user}, {"likes": [first]}]},
+        ("POST", "/events"): {"events": [event]},
+        ("GET", "/events"): {"user": user},
+        ("DELETE", "/events"): {"user": user},
+        ("PATCH", "/items"): {"items": [{"item": first, "set": {"stock": 3}}]},
+        ("GET", "/items"): {"item": first},
+        ("GET", "/similar"): {"item": first},
+        ("GET", "/predict"): {"user": user, "item": last},
+        ("POST", "/explain"): {"user": user, "item": last},
+        ("GET", "/history"): {"user": user},
+    }
+
+
+def with_examples(document: dict[str, Any], model: ServedModel) -> dict[str, Any]:
+    """Return an OpenAPI document whose bodies have the examples of a model."""
+    document, examples = deepcopy(document), examples_of(model)
+    schemas = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for method, route in methods.items():
+            example = examples.get((method.upper(), path))
+            if "requestBody" in route:
+                reference = route["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+                body = schemas[reference.rpartition("/")[2]]
+                body["examples"] = [example]
+                for field in body.get("properties", {}).values():
+                    field.pop("examples", None)
+            for parameter in route.get("parameters", ()):
+                if example and parameter["name"] in example:
+                    parameter["example"] = example[parameter["name"]]
+    return document
