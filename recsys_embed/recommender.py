@@ -246,11 +246,13 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return the k items most similar to an item, or to each of several, by cosine.
 
-        by: "embeddings" (the default if there are any), the cosine of vectors without biases; or "neighbours", that of
-            who rated the items, n_ij / (sqrt(n_i n_j) + 10), where n_ij users rated both.
+        by: "embeddings" (the default if there are any), the cosine of vectors without biases; "neighbours", that of
+            who rated the items, n_ij / (sqrt(n_i n_j) + 10), where n_ij users rated both; or "together", how surely the
+            users of one have the other more often than by chance: Dunning's log-likelihood ratio.
         min_support: only items with at least this many training ratings.
-        Columns: of, item_id, title, score (the cosine), rank and, by neighbours, together (n_ij). The item itself is
-        left out. Raises UnknownId, and SettingError for a model without embeddings.
+        Columns: of, item_id, title, score, rank and, but for embeddings, together (n_ij); by "together" also lift,
+        P(i and j) / (P(i) P(j)), and confidence, P(j given i). The item itself is left out. Raises UnknownId, and
+        SettingError for a model without embeddings.
         """
         return about_items.similar(self.state, items, k, by, min_support)
 

@@ -59,13 +59,11 @@ def main() -> None:
             for frame in iter_audiences(state, some[1], 100):
                 append(frame.select("item_id", "user_id", "score", "rank"))
         audiences = time.perf_counter() - begin
-    print(
-        f"lists of {len(some[0]):,} users {lists:.0f} s; once {once:.0f} s; audiences of {len(some[1]):,} items {audiences:.0f} s"
-    )
-    print(f"all: lists {lists / share:.0f} s, audiences {once + audiences / share:.0f} s", end="; ")
-    print(
-        f"ratio {(once + audiences / share) / (lists / share):.2f}; {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10:,} MB"
-    )
+    print(f"lists of {len(some[0]):,} users {lists:.0f} s, audiences of {len(some[1]):,} items {audiences:.0f} s")
+    all_lists, all_audiences = lists / share, once + audiences / share
+    print(f"all: lists {all_lists:.0f} s, audiences {all_audiences:.0f} s, of which once {once:.0f} s")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"ratio {all_audiences / all_lists:.2f}; {memory:,} MB at most")
 
 
 if __name__ == "__main__":
