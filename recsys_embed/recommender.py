@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.answering import items as about_items
+from recsys_embed.answering.audience import audience, similar_users
 from recsys_embed.answering.batch import iter_recommendations
 from recsys_embed.answering.explain import Explanation, explain
 from recsys_embed.answering.items import SimilarBy
@@ -246,13 +247,35 @@ class Recommender:
     ) -> pl.DataFrame:
         """Return the k items most similar to an item, or to each of several, by cosine.
 
-        by: "embeddings" (the default if there are any), the cosine of vectors without biases; or "neighbours", that of
-            who rated the items, n_ij / (sqrt(n_i n_j) + 10), where n_ij users rated both.
+        by: "embeddings" (the default if there are any), the cosine of vectors without biases; "neighbours", that of
+            who rated the items, n_ij / (sqrt(n_i n_j) + 10), where n_ij users rated both; or "together", how surely the
+            users of one have the other more often than by chance: Dunning's log-likelihood ratio.
         min_support: only items with at least this many training ratings.
-        Columns: of, item_id, title, score (the cosine), rank and, by neighbours, together (n_ij). The item itself is
-        left out. Raises UnknownId, and SettingError for a model without embeddings.
+        Columns: of, item_id, title, score, rank and, but for embeddings, together (n_ij); by "together" also lift,
+        P(i and j) / (P(i) P(j)), and confidence, P(j given i). The item itself is left out. Raises UnknownId, and
+        SettingError for a model without embeddings.
         """
         return about_items.similar(self.state, items, k, by, min_support)
+
+    def audience(
+        self, items: Id | Iterable[Id], k: int = 100, *, include_seen: bool = False, hide_test: bool = False
+    ) -> pl.DataFrame:
+        """Return the k users most likely to want an item, or each of several, as one long table.
+
+        Columns: item_id, title, user_id, score (z + log n, see docs/audience.md), rank (from 1). Users whose lists
+        leave the item out since they have it are left out, unless `include_seen`; hide_test: those for whom it is held
+        out as well. Users without a history come only if no other is left. Raises UnknownId.
+        """
+        return audience(self.state, items, k, include_seen, hide_test)
+
+    def similar_users(self, users: Id | Iterable[Id], k: int = 10) -> pl.DataFrame:
+        """Return the k users most similar to a user, or to each of several: by the cosine of their vectors, or, for a
+        model without embeddings, by n_uv / sqrt(n_u n_v), where users u and v have n_uv items in common.
+
+        Columns: of, user_id, score (the cosine), rank, common (n_uv), items (n_v). The user themselves is left out, and
+        so are users without a history. Raises UnknownId.
+        """
+        return similar_users(self.state, users, k)
 
     def search(self, query: str | None = None, k: int = 10, *, image: str | Path | None = None) -> pl.DataFrame:
         """Return the k items most similar to a text, an image, or both (see `ContentModel.similarity`).

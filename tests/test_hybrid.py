@@ -220,7 +220,7 @@ def test_similar_by_neighbours_counts_the_users_who_have_both(models):
     assert table["score"].is_sorted(descending=True) and 3 not in table["item_id"]
     support = models["both"].similar(3, 60, by="neighbours", min_support=30)
     assert set(support["item_id"]) == set(table.filter(TRAIN.item_counts[table["item_id"].to_numpy()] >= 30)["item_id"])
-    with pytest.raises(SettingError, match="by must be one of embeddings, neighbours"):
+    with pytest.raises(SettingError, match="by must be one of embeddings, neighbours, together"):
         models["both"].similar(3, by="chance")
 
 

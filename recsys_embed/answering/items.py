@@ -12,15 +12,13 @@ import polars as pl
 from recsys_embed.answering.rank import check_k
 from recsys_embed.answering.tables import as_table, rows_of
 from recsys_embed.answering.titles import find_item as find_row
-from recsys_embed.data.ids import Id, Rows
+from recsys_embed.answering.together import similar_by_users
+from recsys_embed.data.ids import Id
 from recsys_embed.errors import SettingError, UnknownId
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.state.fitted import FittedState
 
-SimilarBy = Literal["embeddings", "neighbours"]
-
-# Added to the denominator of the cosine of two items' users, so that a few common users are no proof.
-_SHRINKAGE = np.float32(10.0)
+SimilarBy = Literal["embeddings", "neighbours", "together"]
 
 
 def similar(
@@ -37,18 +35,7 @@ def similar(
             raise SettingError("this model has no embeddings: similar by neighbours needs none")
         scores, neighbours = state.cosine_index.neighbours(rows, k, allowed)
         return as_table(state, scores, neighbours, of=state.items.ids(rows))
-    shape = len(rows), min(k, len(state.items))
-    scores, neighbours, together = np.empty(shape, np.float32), np.empty(shape, np.int64), np.empty(shape, np.int64)
-    count = np.maximum(1, state.users_of_items.count)
-    for line, row in enumerate(rows.tolist()):
-        common = _common_users(state, row)
-        cosine = (common / (np.sqrt(count * count[row]) + _SHRINKAGE)).astype(np.float32)
-        cosine[(common == 0) | (False if allowed is None else ~allowed)] = -np.inf
-        cosine[row] = -np.inf
-        best, found = topk(cosine[None], k)
-        scores[line], neighbours[line], together[line] = best[0], found[0], common[found[0]]
-    table = as_table(state, scores, neighbours, of=state.items.ids(rows))
-    return table.with_columns(together=together[neighbours >= 0])
+    return similar_by_users(state, rows, k, by, allowed)
 
 
 def similar_entries(
@@ -63,12 +50,6 @@ def similar_entries(
 def default_similarity(state: FittedState) -> SimilarBy:
     """Return what `similar` goes by: embeddings, or the neighbours of a model that has no embeddings."""
     return "embeddings" if state.model.item_vectors.shape[1] else "neighbours"
-
-
-def _common_users(state: FittedState, row: int) -> Rows:
-    """Return how many users have both an item and each other item, int64 [items]."""
-    _, items = state.seen.pairs_of(state.users_of_items[row])
-    return np.bincount(items, minlength=len(state.items))
 
 
 def search(state: FittedState, query: str | None, k: int = 10, image: str | Path | None = None) -> pl.DataFrame:

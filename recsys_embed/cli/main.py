@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from recsys_embed.cli import (
+    audience,
     compare,
     data,
     evaluate,
@@ -63,6 +64,7 @@ app.command()(evaluate.evaluate)
 app.command()(tune.tune)
 app.command()(tune.presets)
 app.command()(recommend.recommend)
+app.command()(audience.audience)
 app.command()(similar.similar)
 app.command()(predict.predict)
 app.command()(explain.explain)

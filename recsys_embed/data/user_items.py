@@ -69,6 +69,10 @@ class UserItems:
             found[known] = keys[at] == wanted
         return found
 
+    def transposed(self, items: int) -> UserItems:
+        """Return the users of each item, by item row. items: the number of items."""
+        return UserItems.of(self.indices, np.repeat(np.arange(len(self.count)), self.count), items)
+
     def union(self, other: UserItems) -> UserItems:
         """Return the items of both; no user may have an item in both."""
         users = np.arange(len(self.indptr) - 1)

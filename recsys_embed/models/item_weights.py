@@ -130,16 +130,19 @@ class ItemWeights:
         end = np.full(count - len(self), self.indptr[-1])
         return ItemWeights(np.concatenate((self.indptr, end)), self.target, self.weight)
 
-    def scores(self, histories: Histories, rows: Rows | None = None) -> Floats:
-        """Return the sums of what the items of histories [b] add, [b, items], or for some item rows."""
-        b, n = len(histories), len(self)
+    def scores(self, histories: Histories, rows: Rows | None = None, targets: int | None = None) -> Floats:
+        """Return the sums of what the items of histories [b] add, [b, items], or for some item rows.
+
+        targets: their number, where what is added to are not the items.
+        """
+        b, n = len(histories), len(self) if targets is None else targets
         if rows is not None:
             if b > _FEW_LINES:
                 return self.scores(histories)[:, rows]
             lines = [histories.user(line) for line in range(b)]
             sums = [amounts @ self.between(items, rows) for items, amounts in lines]
             return np.asarray(sums, np.float32).reshape(b, len(rows))
-        work = len(histories.item) * max(1, len(self.target) // max(1, n)) + b * n
+        work = len(histories.item) * max(1, len(self.target) // max(1, len(self))) + b * n
         if use_kernel("neighbours", work):
             from recsys_embed.kernels.compiled import parallel_for
             from recsys_embed.kernels.neighbours import add_neighbour_scores
@@ -151,23 +154,23 @@ class ItemWeights:
             )
             return out
         if b == 1:
-            return self._sums(*histories.user(0))[None]
+            return self._sums(*histories.user(0), n)[None]
         line = np.repeat(np.arange(b), np.diff(histories.indptr))
         at, entry = self._entries(histories.item)
         index = line[at] * n + self.target[entry]
         added = histories.amount[at].astype(np.float64) * self.weight[entry]
         return np.bincount(index, added, minlength=b * n).astype(np.float32).reshape(b, n)
 
-    def _sums(self, items: Rows | Ints, amounts: Floats) -> Floats:
-        """Return what the items of one history add, [items]: twice as fast as for several."""
+    def _sums(self, items: Rows | Ints, amounts: Floats, n: int) -> Floats:
+        """Return what the items of one history add to n targets, [n]: twice as fast as for several."""
         if not len(items):
-            return np.zeros(len(self), np.float32)
+            return np.zeros(n, np.float32)
         spans = [
             slice(*span) for span in zip(self.indptr[items].tolist(), self.indptr[items + 1].tolist(), strict=True)
         ]
         target, added = (np.concatenate([column[span] for span in spans]) for column in (self.target, self.weight))
         added *= np.repeat(amounts, self.indptr[1:][items] - self.indptr[items])
-        return np.bincount(target, added, minlength=len(self)).astype(np.float32)
+        return np.bincount(target, added, minlength=n).astype(np.float32)
 
     def sparse_scores(self, items: Rows | Ints, amounts: Floats) -> tuple[Rows, Floats]:
         """Return what the items of one history add: the items that get something, ascending, and the sums."""

@@ -42,7 +42,7 @@ class Neighbours:
     def scores(self, histories: Histories, rows: Rows | None = None) -> Floats:
         """Return the scores of the items, or of some item rows, for histories [b]: [b, items]."""
         out = self.weights.scores(histories.normalized(), rows)
-        power = self._powers(histories.totals)
+        power = self.powers(histories.totals)
         if power.any():
             log_counts = self.log_counts if rows is None else self.log_counts[rows]
             out *= np.exp(-power[:, None] * log_counts)
@@ -51,12 +51,12 @@ class Neighbours:
     def sparse_scores(self, items: Rows | Ints, amounts: Floats) -> tuple[Rows, Floats]:
         """Return the items that get something from one history, ascending, and their scores up to a factor."""
         targets, scores = self.weights.sparse_scores(items, amounts)
-        return targets, scores * np.exp(-self._powers(np.abs(amounts).sum()) * self.log_counts[targets])
+        return targets, scores * np.exp(-self.powers(np.abs(amounts).sum()) * self.log_counts[targets])
 
     def contributions(self, items: Ints | Rows, amounts: Floats, row: int) -> NDArray[np.float64]:
         """Return what each of n items with amounts [n] adds to the score of an item row, [n]."""
         total = np.abs(amounts).sum()
-        factor = length_factors(total) * np.exp(-self._powers(total) * self.log_counts[row])
+        factor = length_factors(total) * np.exp(-self.powers(total) * self.log_counts[row])
         added: NDArray[np.float64] = amounts.astype(np.float64) * self.weights.between(items, np.array([row]))[:, 0]
         return added * factor
 
@@ -69,7 +69,7 @@ class Neighbours:
         """Return the neighbours with all scores times a factor."""
         return replace(self, weights=replace(self.weights, weight=self.weights.weight * np.float32(factor)))
 
-    def _powers(self, total: Any) -> Floats:
+    def powers(self, total: Any) -> Floats:
         """Return the power of popularity for histories with these sums of absolute amounts."""
         length = np.log(np.maximum(total, _SHORT) / _SHORT) / np.log(_LONG / _SHORT)
         return np.asarray(self.power * length, np.float32)

@@ -292,16 +292,34 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
 def _add_lookup_routes(app: FastAPI, service: Service) -> None:
     """Add the routes about single items and users."""
 
-    @app.get("/similar", response_model=schema.SimilarResponse, summary="The items nearest to one")
+    @app.get(
+        "/similar",
+        response_model=schema.SimilarResponse,
+        summary="The items nearest to one, or the users nearest to one",
+    )
     async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
         model = service.model
         _check_k(query.k, service.config.max_k)
-        return _json(
-            {
-                **await service.run(lambda: model.similar(query.item, query.k, query.by, query.min_support)),
-                "model": model.name,
-            }
-        )
+        item, user = query.item, query.user
+        if item is not None and user is None:
+            found = await service.run(lambda: model.similar(item, query.k, query.by, query.min_support))
+        elif user is None or item is not None:
+            return _error(422, "item: one of item and user is required")
+        elif query.by is not None or query.min_support:
+            return _error(422, "by: by and min_support go with item")
+        else:
+            found = await service.run(lambda: model.similar_users(user, query.k), expensive=True)
+        return _json({**found, "model": model.name})
+
+    @app.get("/audience", response_model=schema.AudienceResponse, summary="The users most likely to want an item")
+    async def audience(query: Annotated[schema.AudienceQuery, Query()]) -> Response:
+        model = service.model
+        _check_k(query.k, service.config.max_k)
+
+        def answer() -> dict[str, Any]:
+            return model.audience(query.item, query.k, query.include_seen, query.hide_test)
+
+        return _json({**await service.run(answer, expensive=True), "model": model.name})
 
     @app.get("/predict", response_model=schema.PredictResponse, summary="Predict a user's rating of an item")
     async def predict(query: Annotated[schema.PredictQuery, Query()]) -> Response:

@@ -153,6 +153,16 @@ class EventStore:
             found[item] = ItemEvents(item, kept, received, types)
         return list(found.values())
 
+    def of_item(self, item: str) -> dict[str, tuple[str | None, ...]]:
+        """Return the users with events of an item, and the types of these, the latest of each in order."""
+        found: dict[str, tuple[str | None, ...]] = {}
+        rows = self._reader.execute(
+            "SELECT user, event FROM events WHERE item = ? ORDER BY coalesce(timestamp, received), seq", (item,)
+        )
+        for user, event in rows:
+            found[user] = (*(name for name in found.get(user, ()) if name != event), event)
+        return found
+
     def delete_of(self, user: str) -> int:
         """Delete all events of a user for good, and return how many there were."""
         connection = self.connection

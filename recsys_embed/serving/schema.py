@@ -111,12 +111,24 @@ class RecommendBatchBody(_Strict):
     asks: list[RecommendBody] | None = Field(None, min_length=1, deprecated=True, description="old name of requests")
 
 
-class SimilarQuery(_Strict):
-    """A request for the items nearest to one."""
+class AudienceQuery(_Strict):
+    """A request for the users most likely to want an item."""
 
     item: ItemId = Field(description="an item's id")
+    k: int = Field(100, ge=1, description="how many users at most")
+    include_seen: bool = Field(False, description="include users who have the item already")
+    hide_test: bool = Field(False, description="leave out users for whom the item is held out as well")
+
+
+class SimilarQuery(_Strict):
+    """A request for the items nearest to an item, or for the users nearest to a user."""
+
+    item: ItemId | None = Field(None, description="an item's id")
+    user: ItemId | None = Field(None, description="instead: a user's id")
     k: int = Field(10, ge=1, description="length of the list")
-    by: SimilarBy | None = Field(None, description="nearest vectors, or rated by the same users")
+    by: SimilarBy | None = Field(
+        None, description="nearest vectors, rated by the same users, or had together more often than by chance"
+    )
     min_support: int = Field(0, ge=0, description="only items with at least this many training ratings")
 
 
@@ -227,11 +239,36 @@ class ListedItem(ItemRef):
 
 
 class SimilarItem(ItemRef):
-    """An item like another one. together: how many users have both, by neighbours only."""
+    """An item like another one. together: how many users have both. lift, confidence: by together only."""
 
     score: float
     rank: int
     together: int | None = None
+    lift: float | None = None
+    confidence: float | None = None
+
+
+class ListedUser(BaseModel):
+    """A user in a list. items: how many they have."""
+
+    user: int | str
+    score: float
+    rank: int
+    items: int
+
+
+class SimilarUser(ListedUser):
+    """A user like another one. common: how many items both have."""
+
+    common: int
+
+
+class AudienceResponse(ItemRef):
+    """The users most likely to want an item. short: why there are fewer than requested."""
+
+    users: list[ListedUser]
+    short: str | None
+    model: str
 
 
 class RecommendResponse(BaseModel):
@@ -253,11 +290,14 @@ class RecommendBatchResponse(BaseModel):
 
 
 class SimilarResponse(BaseModel):
-    """The items nearest to one, by the cosine of vectors (embeddings) or of their users (neighbours)."""
+    """The items nearest to one, by vectors (embeddings), by their users (neighbours), or as they are had together;
+    or the users nearest to one, by vectors (embeddings) or by what they have (items)."""
 
-    item: int | str
-    by: SimilarBy
-    items: list[SimilarItem]
+    item: int | str | None = None
+    user: int | str | None = None
+    by: str
+    items: list[SimilarItem] | None = None
+    users: list[SimilarUser] | None = None
     model: str
 
 

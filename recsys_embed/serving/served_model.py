@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import polars.selectors as cs
 
+from recsys_embed.answering.audience import audience_entries, similar_user_entries
 from recsys_embed.answering.explain import explain
 from recsys_embed.answering.items import SimilarBy, similar_entries
 from recsys_embed.answering.predict import predict_for
@@ -20,6 +22,7 @@ from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.answering.titles import TitleSearch
 from recsys_embed.data.event_types import Interaction
 from recsys_embed.data.ids import Id, Rows
+from recsys_embed.retrieval.base import NO_ROWS
 from recsys_embed.serving.event_store import EventStore, ItemEvents
 from recsys_embed.serving.item_store import ItemStore
 from recsys_embed.serving.item_values import ItemValues
@@ -174,6 +177,27 @@ class ServedModel:
     def similar(self, item: Id, k: int, by: SimilarBy | None = None, min_support: int = 0) -> dict[str, Any]:
         """Return the k items nearest to one. Raises UnknownId, and SettingError without embeddings."""
         return {"item": self.state.items.cast(item), **similar_entries(self.state, item, k, by, min_support)}
+
+    def similar_users(self, user: Id, k: int) -> dict[str, Any]:
+        """Return the k users nearest to one of the training. Raises UnknownId."""
+        return {"user": self.user_id(user), **similar_user_entries(self.state, user, k)}
+
+    def audience(self, item: Id, k: int, include_seen: bool, hide_test: bool) -> dict[str, Any]:
+        """Return the k users most likely to want an item, without those who took it since the training.
+
+        Raises UnknownId.
+        """
+        state, row = self.state, self.state.items.row(item)
+        takers = NO_ROWS if include_seen else self._takers(row)
+        return {**self.item(row), **audience_entries(state, row, k, include_seen, hide_test, takers)}
+
+    def _takers(self, item: int) -> Rows:
+        """Return the user rows, ascending, whose events hide an item from their lists."""
+        state = self.state
+        events = self.events.of_item(str(state.item_ids[item]))
+        users = [user for user, types in events.items() if state.event_types.interaction(types).hides]
+        rows = state.users.rows(users, missing="negative")
+        return np.unique(rows[rows >= 0])
 
     def items(self, query: str, k: int, ids: Sequence[Id] = ()) -> list[dict[str, Any]]:
         """Return item table rows: of k items with the query in their titles, or of those with these ids.

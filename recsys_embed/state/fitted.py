@@ -27,10 +27,12 @@ from recsys_embed.models.popularity import popularity_scores
 from recsys_embed.models.ranker import Ranker, RankerOfKnown
 from recsys_embed.models.registry import family
 from recsys_embed.models.trend import Trend
+from recsys_embed.models.user_scorer import comparable, user_scorer
 from recsys_embed.retrieval.approximate import ApproximateIndex, same_items
 from recsys_embed.retrieval.base import Index, Mask, VectorScorer
 from recsys_embed.retrieval.exact import CosineIndex, ExactIndex
 from recsys_embed.retrieval.fixed_order import FixedOrderIndex
+from recsys_embed.retrieval.users import UserIndex
 from recsys_embed.rules.compile import RuleCache
 from recsys_embed.state.content_model import ContentModel
 
@@ -123,8 +125,18 @@ class FittedState:
     @cached_property
     def users_of_items(self) -> UserItems:
         """The users of each item, by item row: the transpose of `seen`."""
-        users = np.repeat(np.arange(len(self.users)), self.seen.count)
-        return UserItems.of(self.seen.indices, users, len(self.items))
+        return self.seen.transposed(len(self.items))
+
+    @cached_property
+    def owners(self) -> UserItems:
+        """The users whom the audience of each item leaves out, by item row: the transpose of `excluded`."""
+        return self.excluded.transposed(len(self.items))
+
+    @property
+    def has_user_vectors(self) -> bool:
+        """Whether the model has a vector of each user."""
+        model = self.model.embedding if isinstance(self.model, HybridModel) else self.model
+        return isinstance(model, EmbeddingModel) and model.dim > 0
 
     @cached_property
     def item_ids(self) -> list[Id]:
@@ -208,6 +220,18 @@ class FittedState:
     def popularity_index(self) -> ExactIndex:
         """The items by popularity, for anonymous users; search it with ones [b, 1]."""
         return ExactIndex(self.popularity[:, None])
+
+    @cached_property
+    def user_index(self) -> UserIndex:
+        """The users by how likely they want an item; search it with item rows. A trend, the same for all users, plays
+        no part."""
+        scorer = user_scorer(self.model, len(self.users))
+        return UserIndex(comparable(scorer, self.users_of_items, self.seen.count, self.item_counts), len(self.users))
+
+    @cached_property
+    def user_cosine_index(self) -> CosineIndex:
+        """The users by the cosine of their vectors. Raises SettingError for a model without embeddings."""
+        return CosineIndex(self.embeddings.users)
 
     @cached_property
     def cosine_index(self) -> CosineIndex:

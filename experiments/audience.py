@@ -1,0 +1,136 @@
+"""What ranks users for an item: scorings of (user, item) pairs, judged by where held-out users of an item come.
+
+    python experiments/audience.py movielens|FILE [--split random|leave-last|time] [--family both] [--seeds 0,1]
+        [scorer=mlp] [loss=mse]
+
+A model is fitted on the training part. For every item with validation users, all users who do not have it in training
+are ranked by each scoring. Given are the means over the items of NDCG@100 and recall@100, for all items and for those
+with fewer than 20 training ratings, and the mean history of the listed users (in units of that of all users).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from recsys_embed import ModelConfig, Recommender, TrainConfig, load_dataset
+from recsys_embed.config.settings import DataConfig
+from recsys_embed.data.dataset import SPLITS
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.user_items import UserItems
+from recsys_embed.evaluation import metrics
+from recsys_embed.evaluation.evaluate import rank_metrics
+from recsys_embed.models.ranker import Ranker
+from recsys_embed.retrieval.topk import topk
+
+K, FEW, BLOCK = 100, 20, 1024
+
+
+def log_sum_exp(scores: np.ndarray) -> np.ndarray:
+    top = scores.max(axis=1)
+    return top + np.log(np.exp(scores - top[:, None]).sum(axis=1, dtype=np.float64))
+
+
+def normalisations(scores: np.ndarray, seen: UserItems, counts: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield scorings of users [U] for items [I], as arrays [U, I]. counts: training ratings of the items."""
+    users, items = scores.shape
+    n, random = np.log(np.maximum(1, seen.count))[:, None], np.random.default_rng(0)
+    mean, deviation = scores.mean(axis=1)[:, None], scores.std(axis=1)[:, None] + 1e-6
+    yield "raw", scores
+    yield "- mean", scores - mean
+    z = (scores - mean) / deviation
+    yield "z", z
+    for power in (0.25, 0.5, 1.0):
+        yield f"z + {power} log n", z + power * n
+    total = log_sum_exp(scores)[:, None]
+    yield "softmax", scores - total
+    for power in (0.25, 0.5, 1.0):
+        yield f"softmax + {power} log n", scores - total + power * n
+    unseen = scores.copy()
+    unseen[seen.pairs_of(np.arange(users))] = -np.inf
+    rest = log_sum_exp(unseen)[:, None]
+    yield "softmax of unseen", scores - rest
+    yield "softmax of unseen + log n", scores - rest + n
+    yield "Gaussian softmax", scores - mean - deviation**2 / 2
+    for size in (256, 1024):
+        drawn = random.choice(items, min(size, items), replace=False)
+        yield f"softmax of {size} items", scores - log_sum_exp(scores[:, drawn])[:, None]
+    for place in (10, 100):
+        bar = -np.partition(-unseen, place, axis=1)[:, place, None]
+        yield f"- score of place {place}", scores - bar
+    order = np.argsort(-unseen, axis=1, kind="stable")
+    rank = np.empty((users, items), np.float32)
+    np.put_along_axis(rank, order, np.arange(items, dtype=np.float32)[None], axis=1)
+    yield "- rank", -rank
+    yield "- log rank", -np.log1p(rank)
+    yield "- log rank + log n", n - np.log1p(rank)
+    yield "activity alone", np.broadcast_to(n, scores.shape)
+
+
+def quality(scores: np.ndarray, train: Ratings, held: Ratings) -> dict[str, float]:
+    seen = UserItems.of(train.item, train.user, len(train.items))
+    relevant = UserItems.of(held.item, held.user, len(train.items))
+    known = np.bincount(train.user, minlength=len(train.users)) > 0
+    counts = train.item_counts
+    rows = np.flatnonzero((relevant.count > 0) & (counts > 0))
+    ndcg, recall, listed = [], [], []
+    history = np.bincount(train.user, minlength=len(train.users))
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        table = np.ascontiguousarray(scores[:, block].T, np.float32)
+        table[seen.pairs_of(block)] = -np.inf
+        table[:, ~known] = -np.inf
+        best = topk(table, K)[1]
+        found = metrics.hits(best, relevant, block)
+        ndcg.append(metrics.METRICS["ndcg"](found, relevant.count[block], K))
+        recall.append(metrics.METRICS["recall"](found, relevant.count[block], K))
+        listed.append(history[best].mean(axis=1))
+    n, r, h = (np.concatenate(values) for values in (ndcg, recall, listed))
+    few = counts[rows] < FEW
+    return {
+        "ndcg": n.mean(), "recall": r.mean(), "ndcg few": n[few].mean(), "recall few": r[few].mean(),
+        "history": h.mean() / history[known].mean(), "items": len(rows), "items few": int(few.sum()),
+    }  # fmt: skip
+
+
+def fitted(train: Ratings, valid: Ratings, arguments: argparse.Namespace, seed: int) -> Recommender:
+    excluded, counts = train.excluded(), train.item_counts
+    given: dict[str, Any] = dict(option.split("=") for option in arguments.options)
+    models = {name: given[name] for name in ("scorer",) if name in given}
+    training = {name: given[name] for name in ("loss",) if name in given}
+
+    def validate(model: Any) -> dict[str, float]:
+        ranker = model if isinstance(model, Ranker) else Ranker.of(model)
+        return rank_metrics(ranker, valid, excluded, counts).metrics
+
+    config = ModelConfig(model_family=arguments.family, **models)
+    return Recommender(config, TrainConfig(seed=seed, **training)).fit(train, validate=validate)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dataset")
+    parser.add_argument("options", nargs="*")
+    parser.add_argument("--family", default="auto")
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--split", default="random")
+    arguments = parser.parse_intermixed_args()
+    ratings = load_dataset(arguments.dataset).ratings
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in map(int, arguments.seeds.split(",")):
+        train, valid, _ = SPLITS[arguments.split](ratings, DataConfig(dataset="", split_seed=seed), True, 0)
+        model = fitted(train, valid, arguments, seed)
+        print(seed, model.state.model.family, model.metadata["settings"].get("blend"), flush=True)
+        scores = model.model.score(model.model.queries(np.arange(len(train.users))))
+        for name, table in normalisations(scores, train.seen(), train.item_counts):
+            found.setdefault(name, []).append(quality(table, train, valid))
+    for name, values in found.items():
+        means = {key: np.mean([value[key] for value in values]) for key in values[0]}
+        print(f"{name:26}", "  ".join(f"{key} {value:.4f}" for key, value in means.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
