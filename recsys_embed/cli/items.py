@@ -74,7 +74,7 @@ def _value(text: str) -> Any:
 
 
 def _values_of_file(file: Path) -> list[ItemValue]:
-    from recsys_embed.sources.delimited import read_items
+    from recsys_embed.sources.read import read_items
     from recsys_embed.state.change_items import values_of_table
 
     return values_of_table(read_items(file))

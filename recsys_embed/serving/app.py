@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from importlib.resources import files
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -20,29 +19,22 @@ from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.config.answers import NO_RULES, Rules
 from recsys_embed.config.fields import options
 from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownId
-from recsys_embed.serving import schema
-from recsys_embed.serving.docs_page import docs_page
+from recsys_embed.serving import responses, schema
 from recsys_embed.serving.event_store import Event
-from recsys_embed.serving.examples import examples_of, with_examples
 from recsys_embed.serving.middleware import FastPath, RequestMiddleware
+from recsys_embed.serving.pages import add_page_routes
 from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.service import Service
 from recsys_embed.state.change_items import ItemValue
 from recsys_embed.state.verdict import verdict
 from recsys_embed.version import __version__
 
-_MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-# The page may run only its own scripts and styles, and connect only to this service.
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _RULES = tuple(field.name for field, _, _ in options(Rules))
 _RULES_AND_OLD_NAMES = {*_RULES, *schema.OLD_NAMES}
 _MAX_ERROR_LENGTH = 300  # characters: an error may quote an id of any length
 _STATUS = ((UnknownId, 404), (SettingError, 400), (BundleError, 503))
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": schema.ErrorResponse, "description": text}
+    status: {"model": responses.ErrorResponse, "description": text}
     for status, text in {
         400: "a setting or a filter is invalid",
         401: "the token is missing or wrong",
@@ -85,7 +77,7 @@ def create_app(service: Service) -> RequestMiddleware:
     _add_item_routes(app, service)
     _add_lookup_routes(app, service)
     _add_status_routes(app, service)
-    _add_page_routes(app, service)
+    add_page_routes(app, service)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     fast_paths = {("POST", "/recommend"): _fast_recommend(service)}
     return RequestMiddleware(app, service.config, service.metrics, paths, fast_paths)
@@ -199,21 +191,23 @@ def _add_recommend_routes(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/recommend",
-        response_model=schema.RecommendResponse,
+        response_model=responses.RecommendResponse,
         summary="Recommend items to a user of the model, a new user, or an anonymous one",
     )
     async def recommend(body: schema.RecommendBody) -> Response:
         model = service.model
         return _json(await service.run(lambda: _recommend(model, body, max_k), _is_expensive(body)))
 
-    @app.get("/recommend", response_model=schema.RecommendResponse, summary="The same, with the request in the address")
+    @app.get(
+        "/recommend", response_model=responses.RecommendResponse, summary="The same, with the request in the address"
+    )
     async def recommend_by_query(query: Annotated[schema.RecommendQuery, Query()]) -> Response:
         model = service.model
         return _json(await service.run(lambda: _recommend(model, query, max_k), _is_expensive(query)))
 
     @app.post(
         "/recommend/batch",
-        response_model=schema.RecommendBatchResponse,
+        response_model=responses.RecommendBatchResponse,
         summary="Several lists; if one fails, all do",
     )
     async def recommend_batch(body: schema.RecommendBatchBody) -> Response:
@@ -241,7 +235,7 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/events",
-        response_model=schema.EventsAccepted,
+        response_model=responses.EventsAccepted,
         summary="Store new ratings; they count from the next answer on",
     )
     async def add_events(body: schema.EventsBody) -> Response:
@@ -256,7 +250,7 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
         }
         return _json({"accepted": result.inserted, "repeated": result.duplicates, **unknown})
 
-    @app.get("/events", response_model=schema.EventsResponse, summary="The events of a user")
+    @app.get("/events", response_model=responses.EventsResponse, summary="The events of a user")
     async def events_of(query: Annotated[schema.UserQuery, Query()]) -> Response:
         events = [
             {"item": event.item, "rating": event.rating, "types": event.types}
@@ -264,7 +258,7 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
         ]
         return _json({"user": query.user, "events": events})
 
-    @app.delete("/events", response_model=schema.EventsDeleted, summary="Delete the events of a user for good")
+    @app.delete("/events", response_model=responses.EventsDeleted, summary="Delete the events of a user for good")
     async def delete_events(query: Annotated[schema.UserQuery, Query()]) -> Response:
         return _json({"removed": await asyncio.to_thread(service.events.delete_of, str(query.user))})
 
@@ -274,7 +268,7 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
 
     @app.patch(
         "/items",
-        response_model=schema.ItemsChanged,
+        response_model=responses.ItemsChanged,
         summary="Set values of items, all or none; they count from the next answer on",
     )
     async def set_items(body: schema.ItemsBody) -> Response:
@@ -282,7 +276,7 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
         values = [ItemValue(str(entry.item), *pair) for entry in body.items for pair in entry.set.items()]
         return _json(await service.set_items(values))
 
-    @app.get("/items", response_model=schema.ItemsResponse, summary="Items by a part of their title, or by id")
+    @app.get("/items", response_model=responses.ItemsResponse, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
         model = service.model
         _check_k(query.k, service.config.max_k)
@@ -294,7 +288,7 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/similar",
-        response_model=schema.SimilarResponse,
+        response_model=responses.SimilarResponse,
         summary="The items nearest to one, or the users nearest to one",
     )
     async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
@@ -311,7 +305,7 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
             found = await service.run(lambda: model.similar_users(user, query.k), expensive=True)
         return _json({**found, "model": model.name})
 
-    @app.get("/audience", response_model=schema.AudienceResponse, summary="The users most likely to want an item")
+    @app.get("/audience", response_model=responses.AudienceResponse, summary="The users most likely to want an item")
     async def audience(query: Annotated[schema.AudienceQuery, Query()]) -> Response:
         model = service.model
         _check_k(query.k, service.config.max_k)
@@ -321,18 +315,18 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
 
         return _json({**await service.run(answer, expensive=True), "model": model.name})
 
-    @app.get("/predict", response_model=schema.PredictResponse, summary="Predict a user's rating of an item")
+    @app.get("/predict", response_model=responses.PredictResponse, summary="Predict a user's rating of an item")
     async def predict(query: Annotated[schema.PredictQuery, Query()]) -> Response:
         model = service.model
         return _json({**model.predict(query.user, query.item), "model": model.name})
 
-    @app.post("/explain", response_model=schema.ExplainResponse, summary="Explain an item for a user or a new user")
+    @app.post("/explain", response_model=responses.ExplainResponse, summary="Explain an item for a user or a new user")
     async def explain(body: schema.ExplainBody) -> Response:
         model = service.model
         request = RecommendRequest(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
         return _json({**await service.run(lambda: model.explain(request, body.item)), "model": model.name})
 
-    @app.get("/history", response_model=schema.HistoryResponse, summary="The items that a user rated")
+    @app.get("/history", response_model=responses.HistoryResponse, summary="The items that a user rated")
     async def history(query: Annotated[schema.HistoryQuery, Query()]) -> Response:
         model = service.model
         items = model.history(query.user)
@@ -342,11 +336,11 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
 def _add_status_routes(app: FastAPI, service: Service) -> None:
     """Add the routes for operators."""
 
-    @app.get("/health", response_model=schema.StatusResponse, summary="Whether the process is alive")
+    @app.get("/health", response_model=responses.StatusResponse, summary="Whether the process is alive")
     async def health() -> Response:
         return _json({"status": "ok"})
 
-    @app.get("/ready", response_model=schema.StatusResponse, summary="Whether it can answer, and with which model")
+    @app.get("/ready", response_model=responses.StatusResponse, summary="Whether it can answer, and with which model")
     async def readiness() -> Response:
         model = service.model
         if not service.events.works:
@@ -362,41 +356,3 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         text, media_type = await asyncio.to_thread(service.metrics.text)
         return Response(text, media_type=media_type)
-
-
-def _add_page_routes(app: FastAPI, service: Service) -> None:
-    """Add the page, the API's documentation, and the map."""
-    page_files = {file.name: file for file in (files("recsys_embed.serving") / "page").iterdir()}
-
-    def page_file(name: str) -> Response:
-        headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
-        media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
-        return Response(page_files[name].read_bytes(), media_type=media_type, headers=headers)
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return page_file("index.html")
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def static(name: str) -> Response:
-        if name not in page_files:
-            raise HTTPException(404, "there is no such file")
-        return page_file(name)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs(request: Request) -> Response:
-        headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
-        base, examples = str(request.base_url).rstrip("/"), examples_of(service.model)
-        return HTMLResponse(docs_page(app.openapi(), base, examples), headers=headers)
-
-    @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return _json(with_examples(app.openapi(), service.model))
-
-    @app.get("/map", include_in_schema=False)
-    async def map_() -> Response:
-        page = service.map()
-        if page is None:
-            waiting = '<!doctype html><meta http-equiv="refresh" content="2"><title>Map</title>The map is being drawn …'
-            return HTMLResponse(waiting, 202, headers={"retry-after": "2"})
-        return HTMLResponse(page.read_bytes(), headers={"x-content-type-options": "nosniff"})

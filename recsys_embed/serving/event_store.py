@@ -156,7 +156,7 @@ class EventStore:
     def of_item(self, item: str) -> dict[str, tuple[str | None, ...]]:
         """Return the users with events of an item, and the types of these, the latest of each in order."""
         found: dict[str, tuple[str | None, ...]] = {}
-        rows = self._reader.execute(
+        rows = self.connection.execute(
             "SELECT user, event FROM events WHERE item = ? ORDER BY coalesce(timestamp, received), seq", (item,)
         )
         for user, event in rows:

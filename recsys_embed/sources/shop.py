@@ -81,7 +81,7 @@ class _World(NamedTuple):
     vectors: NDArray[np.float64]
     category: NDArray[np.int64]
     added: NDArray[np.int64]
-    shown: NDArray[np.float64]
+    exposure: NDArray[np.float64]
     season: NDArray[np.float64]
     days: int
 
@@ -94,7 +94,7 @@ class _World(NamedTuple):
         in_season = 1.5 * np.exp(-0.5 * ((day - self.season) / 10) ** 2)[self.category]
         new = np.where((self.added >= 0) & (age >= 0), 1.5 * np.exp(-age / 7), 0.0)
         focus = np.where(self.category == random.integers(0, len(self.season)), 1.0, 0.0)
-        wish = self.shown + affinity + in_season + new + focus
+        wish = self.exposure + affinity + in_season + new + focus
         viewed = np.flatnonzero(age >= 0)
         key = wish[viewed] + random.gumbel(size=len(viewed))
         rows: list[tuple[int, int, str, int]] = []
