@@ -3,6 +3,7 @@
 import json
 import math
 import urllib.parse
+from dataclasses import replace
 
 import numpy as np
 import polars as pl

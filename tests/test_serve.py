@@ -313,8 +313,8 @@ def test_a_model_worse_than_popularity_is_not_served(model, tmp_path, caplog):
     bad = tmp_path / "bad"
     shutil.copytree(model[1], bad)
     worse = Recommender.load(bad)
-    gap = {"mean": -0.1, "low": -0.2, "high": -0.05, "clear": True}
-    worse.metadata["metrics"] = {"baselines": {"popularity": {"difference": gap}}}
+    gap = {"metric": "ndcg_at_10", "mean": -0.1, "low": -0.2, "high": -0.05, "p": 0.001, "users": 9, "clear": True}
+    worse.metadata["metrics"] = {"baselines": {"popularity": {"ndcg_at_10": 0.3, "difference": gap}}}
     worse.save(bad)
     with (
         pytest.raises(DataError, match="clearly worse than popularity .* --allow-worse"),
