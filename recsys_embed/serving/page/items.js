@@ -6,20 +6,27 @@ import { hrefFor, isAnonymous, pick, pickOf } from "./state.js";
 
 const NO_FACTS = new Set(["item", "title", "score", "rank", "why", "rating", "ratings", "known_words", "item_id"]);
 const MAX_QUERY_LENGTH = 8000; // an address must stay well below 64 KB
+const MAX_AGE_MS = 10_000; // values such as prices change
+const MAX_FACTS = { list: 3, panel: 12 };
 const cache = new Map(); // entries of /items, by id
+const loaded = new Map(); // when they came, by id
 
 export const titleOf = (id) => cache.get(id)?.title ?? id;
 export const count = (n, name) => `${n.toLocaleString("en")} ${name}${n === 1 ? "" : "s"}`;
 
 /** Cache entries of `/items`, or entries with only an id and a title. */
 export function remember(entries) {
-  for (const entry of entries) if (entry.ratings !== undefined || !cache.has(String(entry.item))) cache.set(String(entry.item), entry);
+  for (const entry of entries) {
+    if (entry.ratings !== undefined) loaded.set(String(entry.item), Date.now());
+    else if (cache.has(String(entry.item))) continue;
+    cache.set(String(entry.item), entry);
+  }
 }
 
-/** Load the facts of items that are not cached yet, of as many as one address can name. */
+/** Load the facts of items that are not cached, or were long ago, of as many as one address can name. */
 export async function loadItems(ids) {
   let left = MAX_QUERY_LENGTH;
-  const missing = [...new Set(ids)].filter((id) => cache.get(id)?.ratings === undefined && (left -= encodeURIComponent(id).length + 6) > 0);
+  const missing = [...new Set(ids)].filter((id) => !(Date.now() - loaded.get(id) < MAX_AGE_MS) && (left -= encodeURIComponent(id).length + 6) > 0);
   if (missing.length) remember((await request("items", { query: { item: missing } })).items);
 }
 
@@ -27,9 +34,24 @@ export async function loadItems(ids) {
 export function facts(id, withCount = false) {
   const item = cache.get(id) ?? {};
   const fields = Object.entries(item).filter(([name, value]) => !NO_FACTS.has(name) && value !== null && value !== "" && !item.title.includes(`(${value})`));
-  const texts = fields.map(([name, value]) => (typeof value === "number" ? (name === "year" ? String(value) : `${name} ${value}`) : String([value].flat().join(", ")).replaceAll("|", ", ")));
-  const short = texts.filter((text) => text.length <= 60).slice(0, 3);
+  const texts = fields.map(([name, value]) => factText(name, value));
+  const short = texts.filter((text) => text.length <= 60).slice(0, withCount ? MAX_FACTS.panel : MAX_FACTS.list);
   return [...short, ...(withCount && item.ratings !== undefined ? [count(item.ratings, "rating")] : [])].join(" · ");
+}
+
+function factText(name, value) {
+  if (typeof value === "boolean") return value ? name : `not ${name}`;
+  if (typeof value === "number") return name === "year" ? String(value) : `${name} ${value}`;
+  return String([value].flat().join(", ")).replaceAll("|", ", ");
+}
+
+/** Examples of a condition and of a group limit, from what the table says of an item. */
+export function exampleRules(id) {
+  const fields = Object.entries(cache.get(id) ?? {}).filter(([name, value]) => !NO_FACTS.has(name) && value !== null && /^\w+$/.test(name));
+  const tags = fields.map(([name, value]) => [name, Array.isArray(value) ? value[0] : /^[^|]+\|/.test(value) ? value.split("|")[0] : ""]).find(([, tag]) => tag);
+  const number = fields.find(([name, value]) => typeof value === "number" && name === "year") ?? fields.find(([, value]) => typeof value === "number") ?? ["ratings", 20];
+  const terms = [`${number[0]} >= ${number[1]}`, ...(tags ? [`'${tags[1].replaceAll("'", "\\'")}' in ${tags[0]}`] : [])];
+  return { where: terms.join(" and "), perGroup: `${tags?.[0] ?? number[0]}: 2` };
 }
 
 /** Make a link that changes the state of the page. */

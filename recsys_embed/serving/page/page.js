@@ -1,7 +1,7 @@
 // The service's page: whom a list is for, the list itself, and a user's history.
 
 import { hasToken, latestOnly, saveToken, send } from "./api.js";
-import { count, facts, loadItems, refill, remember, row, stateLink, titleLink, titleOf, updateLink } from "./items.js";
+import { count, exampleRules, facts, loadItems, refill, remember, row, stateLink, titleLink, titleOf, updateLink } from "./items.js";
 import { make, thumb } from "./make.js";
 import { updatePanel } from "./panel.js";
 import { combobox } from "./search.js";
@@ -84,6 +84,7 @@ async function updateList() {
     await loadItems(items.map((entry) => String(entry.item)));
     if (key !== lastRequest) return;
     $("model").textContent = model;
+    if (items.length) showExamples(String(items[0].item));
     $("user").value = "";
     showList(items, short);
   } catch (error) {
@@ -95,6 +96,12 @@ async function updateList() {
   } finally {
     if (key === lastRequest || !lastRequest) $("answer").setAttribute("aria-busy", "false");
   }
+}
+
+function showExamples(id) {
+  const { where, perGroup } = exampleRules(id);
+  $("where").placeholder = where;
+  $("per_group").placeholder = perGroup;
 }
 
 function showHint(text) {
