@@ -34,40 +34,40 @@ def log_sum_exp(scores: np.ndarray) -> np.ndarray:
     return top + np.log(np.exp(scores - top[:, None]).sum(axis=1, dtype=np.float64))
 
 
-def normalisations(scores: np.ndarray, seen: UserItems, counts: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield scorings of users [U] for items [I], as arrays [U, I]. counts: training ratings of the items."""
+def normalisations(model: Recommender) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield scorings of users [U] for items [I], as arrays [U, I]."""
+    seen = model.seen
+    scores = model.model.score(model.model.queries(np.arange(len(model.users))))
     users, items = scores.shape
-    n, random = np.log(np.maximum(1, seen.count))[:, None], np.random.default_rng(0)
-    mean, deviation = scores.mean(axis=1)[:, None], scores.std(axis=1)[:, None] + 1e-6
+    n = np.log(np.maximum(1, seen.count))[:, None]
     yield "raw", scores
+    yield "raw + log n", scores + n
+    mean, deviation = scores.mean(axis=1)[:, None], scores.std(axis=1)[:, None] + 1e-6
     yield "- mean", scores - mean
     z = (scores - mean) / deviation
     yield "z", z
-    for power in (0.25, 0.5, 1.0):
+    for power in (0.25, 0.5, 1.0, 1.5):
         yield f"z + {power} log n", z + power * n
+    pairs = seen.pairs_of(np.arange(users))
+    unseen = scores.copy()
+    unseen[pairs] = np.nan
+    mean, deviation = np.nanmean(unseen, axis=1)[:, None], np.nanstd(unseen, axis=1)[:, None] + 1e-6
+    yield "z of unseen + log n", (scores - mean) / deviation + n
+    yield "as built", model.state.user_index.scores(np.arange(items)).T
     total = log_sum_exp(scores)[:, None]
     yield "softmax", scores - total
-    for power in (0.25, 0.5, 1.0):
-        yield f"softmax + {power} log n", scores - total + power * n
-    unseen = scores.copy()
-    unseen[seen.pairs_of(np.arange(users))] = -np.inf
-    rest = log_sum_exp(unseen)[:, None]
-    yield "softmax of unseen", scores - rest
-    yield "softmax of unseen + log n", scores - rest + n
-    yield "Gaussian softmax", scores - mean - deviation**2 / 2
-    for size in (256, 1024):
-        drawn = random.choice(items, min(size, items), replace=False)
-        yield f"softmax of {size} items", scores - log_sum_exp(scores[:, drawn])[:, None]
-    for place in (10, 100):
-        bar = -np.partition(-unseen, place, axis=1)[:, place, None]
-        yield f"- score of place {place}", scores - bar
+    yield "softmax + log n", scores - total + n
+    unseen[pairs] = -np.inf
+    yield "softmax of unseen + log n", scores - log_sum_exp(unseen)[:, None] + n
+    bar = -np.partition(-unseen, 10, axis=1)[:, 10, None]
+    yield "- score of place 10", scores - bar
+    yield "4 x share of place 10 + log n", 4 * (scores - mean) / (bar - mean + 1e-6) + n
     order = np.argsort(-unseen, axis=1, kind="stable")
     rank = np.empty((users, items), np.float32)
     np.put_along_axis(rank, order, np.arange(items, dtype=np.float32)[None], axis=1)
-    yield "- rank", -rank
     yield "- log rank", -np.log1p(rank)
     yield "- log rank + log n", n - np.log1p(rank)
-    yield "activity alone", np.broadcast_to(n, scores.shape)
+    yield "log n alone", np.broadcast_to(n, scores.shape)
 
 
 def quality(scores: np.ndarray, train: Ratings, held: Ratings) -> dict[str, float]:
@@ -117,19 +117,19 @@ def main() -> None:
     parser.add_argument("--family", default="auto")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--split", default="random")
+    parser.add_argument("--test", action="store_true", help="judge by the test part, once all is chosen")
     arguments = parser.parse_intermixed_args()
     ratings = load_dataset(arguments.dataset).ratings
     found: dict[str, list[dict[str, float]]] = {}
     for seed in map(int, arguments.seeds.split(",")):
-        train, valid, _ = SPLITS[arguments.split](ratings, DataConfig(dataset="", split_seed=seed), True, 0)
+        train, valid, test = SPLITS[arguments.split](ratings, DataConfig(dataset="", split_seed=seed), True, 0)
         model = fitted(train, valid, arguments, seed)
-        print(seed, model.state.model.family, model.metadata["settings"].get("blend"), flush=True)
-        scores = model.model.score(model.model.queries(np.arange(len(train.users))))
-        for name, table in normalisations(scores, train.seen(), train.item_counts):
-            found.setdefault(name, []).append(quality(table, train, valid))
+        print(f"seed {seed}: {model.state.model.family}, share {model.metadata['settings'].get('blend')}", flush=True)
+        for name, table in normalisations(model):
+            found.setdefault(name, []).append(quality(table, train, test if arguments.test else valid))
     for name, values in found.items():
         means = {key: np.mean([value[key] for value in values]) for key in values[0]}
-        print(f"{name:26}", "  ".join(f"{key} {value:.4f}" for key, value in means.items()), flush=True)
+        print(f"{name:30}", "  ".join(f"{key} {value:.4f}" for key, value in means.items()), flush=True)
 
 
 if __name__ == "__main__":

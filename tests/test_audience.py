@@ -3,7 +3,6 @@
 import json
 import math
 import urllib.parse
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -152,8 +151,7 @@ def test_a_node_is_not_in_its_own_audience():
     pairs = [(a, b) for a in range(12) for b in range(a) if a % 3 == b % 3]
     frame = pl.DataFrame(pairs, schema=["source", "target"], orient="row")
     graph = Ratings.from_frame(frame, shared_ids=True)
-    configs = small("softmax", epochs=2)
-    model = Recommender(configs[0], replace(configs[1], item_decay=None)).fit(graph)
+    model = Recommender(ModelConfig(dim=4), TrainConfig(epochs=2)).fit(graph)
     for node in range(12):
         linked = {other for other in range(12) if other % 3 == node % 3}
         assert set(model.audience(node)["user_id"]) == set(range(12)) - linked
@@ -178,6 +176,28 @@ def test_what_is_wrong_is_said(model):
     with pytest.raises(UnknownId):
         model.similar_users("nobody")
     assert model.audience([]).is_empty() and model.similar_users([]).is_empty()
+
+
+def test_means_come_from_items_with_ratings_and_of_many_from_some(monkeypatch):
+    model = Recommender(*KINDS["embeddings"]).fit(RATINGS, TABLE)
+    counts = np.where(np.arange(ITEMS) % 3 == 0, 0, model.item_counts)
+    state = model.state.replace(item_counts=counts)
+    table, z = Recommender.of(state).audience(5, k=USERS), z_scores(Recommender.of(state))
+    np.testing.assert_allclose(table["score"], z[state.users.rows(table["user_id"]), 5], atol=2e-3)
+
+    class Spy:
+        scored: list[int] = []
+
+        def scores(self, items, users=None):
+            self.scored.extend(items.tolist())
+            return np.random.default_rng(0).random((len(items), USERS)).astype(np.float32)
+
+        def scaled(self, scale, shift):
+            return self
+
+    monkeypatch.setattr(user_scorer, "_DRAWN", 17)
+    user_scorer.comparable(Spy(), state.users_of_items, state.seen.count, counts)
+    assert len(set(Spy.scored)) == len(Spy.scored) == 17 and counts[Spy.scored].all()
 
 
 # Users alike
