@@ -3,6 +3,7 @@
 import json
 import math
 import urllib.parse
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -186,7 +187,7 @@ def test_means_come_from_items_with_ratings_and_of_many_from_some(monkeypatch):
     np.testing.assert_allclose(table["score"], z[state.users.rows(table["user_id"]), 5], atol=2e-3)
 
     class Spy:
-        scored: list[int] = []
+        scored: ClassVar[list[int]] = []
 
         def scores(self, items, users=None):
             self.scored.extend(items.tolist())
