@@ -152,7 +152,7 @@ def test_people_see_titles_and_what_is_hidden(trained):
 def test_machines_get_the_stated_keys(trained):
     folder, _ = trained
     one = json.loads(recsys_here("recommend", "--user", "42", "--json", "--k", "99", cwd=folder).stdout)
-    assert set(one) == {"user", "items", "short", "model"} and one["user"] == 42
+    assert set(one) == {"user", "items", "short", "from", "model"} and one["user"] == 42
     assert one["short"].startswith(f"{len(one['items'])} of 99: the model has 50 items, ")
     assert set(one["items"][0]) == {"item", "title", "score", "rank", "why"}
     assert [i["rank"] for i in one["items"]] == list(range(1, len(one["items"]) + 1))

@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -301,9 +302,11 @@ def test_what_is_wrong_is_refused():
 def test_the_examples_of_the_docs_are_read():
     page = (Path(__file__).parents[1] / "docs" / "rules.md").read_text()
     table = WORLD.table.with_columns(pl.lit(None).alias("release date"), adult=pl.lit(False), country=pl.lit("US"))
-    items = ItemColumns(table, WORLD.item_counts)
-    (block,), (shell,) = (re.findall(rf"```{name}\n(.*?)```", page, re.DOTALL) for name in ("where", "sh"))
-    for line in block.strip().splitlines():
+    dates = {name: pl.lit(date(2026, 12, 24)) for name in ("released", "offered_until", "at")}
+    items = ItemColumns(table.with_columns(**dates), WORLD.item_counts)
+    blocks, (shell,) = (re.findall(rf"```{name}\n(.*?)```", page, re.DOTALL) for name in ("where", "sh"))
+    assert len(blocks) == 2
+    for line in "".join(blocks).strip().splitlines():
         items.where(*parse_where(line.split("   ")[0]))
     options = {name: re.findall(rf'--{name} "([^"]+)"', shell) for name in ("where", "boost", "per-group")}
     assert all(options.values())
@@ -356,7 +359,7 @@ def test_the_command_line_asks_as_the_library_does(saved, tmp_path):
     ]:
         found = json.loads(said(saved, *whom, *options, "--json"))
         assert found["items"] == json.loads(json.dumps(asked(**known))) and found["short"] is None
-        assert {name: found[name] for name in found if name not in ("items", "short", "model")} == (
+        assert {name: found[name] for name in found if name not in ("items", "short", "from", "model")} == (
             json.loads(json.dumps({"likes": []} | known if known.keys() - {"user"} else {"user": known.get("user")}))
         )
     out = tmp_path / "lists.csv"
