@@ -223,3 +223,21 @@ def test_no_acknowledged_value_is_lost_when_the_process_is_killed(model, tmp_pat
     with serving(model[1], tmp_path / "events.db") as (client, _):
         stock = [entry["stock"] for entry in client.get("/items?item=plain&item=a/b")[1]["items"]]
     assert acknowledged and stock[0] == stock[1] and stock[0] in (acknowledged, acknowledged + 1)
+
+
+def test_values_and_the_trend_follow_each_on_its_own(tmp_path):
+    pairs = [(u, i, 1_000_000_000 + 86_400 * u) for u in range(9) for i in range(20) if (u * i) % 3]
+    frame = pl.DataFrame(pairs, schema=["user", "item", "time"], orient="row")
+    model = Recommender(*small("softmax", epochs=2, half_life=10.0)).fit(Ratings.from_frame(frame))
+    with serving(model.save(tmp_path / "m"), tmp_path / "events.db") as (client, _):
+        patch(client, (1, {"stock": 1}), (7, {"stock": 1}), (8, {"stock": 0}))
+        body = [{"user": f"u{n}", "item": 7, "timestamp": 1_000_000_000 + 40 * 86_400} for n in range(30)]
+        client.post("/events", {"events": body})
+        answer = client.post("/recommend", {"where": "stock > 0", "k": 9})[1]
+        assert [entry["item"] for entry in answer["items"]] == [7, 1] and answer["from"] == "recent"
+        patch(client, (7, {"stock": 0}), (8, {"stock": 2}))
+        assert shown(client, "stock > 0") == {1, 8} and shown(client, "stock == 0") == {7}
+        assert client.post("/recommend", {})[1]["items"][0]["item"] == 7
+        for n in range(30):  # what is taken back counts no longer, and the values stay
+            client.raw("DELETE", f"/events?user=u{n}")
+        assert shown(client, "stock > 0") == {1, 8}

@@ -20,6 +20,10 @@ def with_cells(column: pl.Series, rows: Rows, values: pl.Series) -> pl.Series:
     """
     if not len(rows):
         return column
+    # In the order of the rows; of several values of a row, the last.
+    order = np.argsort(rows, kind="stable")
+    order = order[np.append(np.diff(rows[order]) > 0, True)]
+    rows, values = rows[order], values.gather(order)
     if not isinstance(column.dtype, pl.List):
         return column.clone().scatter(rows, values)
     if len(rows) > _MANY:
@@ -27,12 +31,9 @@ def with_cells(column: pl.Series, rows: Rows, values: pl.Series) -> pl.Series:
         at[rows] = np.arange(len(column), len(column) + len(rows))
         return pl.concat([column, values.alias(column.name)]).gather(at)
     # Cells of lists have no fixed size: the column is cut at the rows and joined again.
-    order = np.argsort(rows, kind="stable")
-    last = np.append(np.diff(rows[order]) > 0, True)  # of several values of a row, the last
-    order, pieces = order[last], []
-    edges = [-1, *rows[order].tolist(), len(column)]
-    for position, (before, after) in enumerate(pairwise(edges)):
+    pieces = []
+    for position, (before, after) in enumerate(pairwise([-1, *rows.tolist(), len(column)])):
         if position:
-            pieces.append(values[int(order[position - 1]) : int(order[position - 1]) + 1])
+            pieces.append(values[position - 1 : position])
         pieces.append(column[before + 1 : after])
     return pl.concat(pieces, rechunk=True).alias(column.name)
