@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from worlds import recsys
 
 from recsys_embed.cli.main import app
-from recsys_embed.config import answers, settings
+from recsys_embed.config import answers, settings, tuning
 from recsys_embed.config.fields import flag
 from recsys_embed.config.renamed import RENAMED, current_names
 from recsys_embed.errors import DataError, RecsysError, SettingError
@@ -15,7 +15,9 @@ from recsys_embed.presets import Preset
 
 COMMANDS = typer.main.get_command(app).commands
 CONFIGS = [
-    value for name, value in (vars(settings) | vars(answers)).items() if name.endswith("Config") or name == "Rules"
+    value
+    for name, value in (vars(settings) | vars(answers) | vars(tuning)).items()
+    if name.endswith("Config") or name == "Rules"
 ]
 FIELDS = {field for config in CONFIGS for field in config.__dataclass_fields__}
 # These are options of commands and no settings.

@@ -21,7 +21,7 @@ _IDS = {
     ),
     "item": frozenset(
         "item product prod sku isbn asin parentasin movie film show series song track artist album article news book "
-        "business restaurant venue place poi hotel game app video anime recipe beer wine course content listing "
+        "business restaurant venue place poi hotel game app video anime recipe beer wine course content stockcode listing "
         "ean upc gtin iid".split()
     ),
 }
