@@ -187,7 +187,12 @@ def test_means_come_from_items_with_ratings_and_of_many_from_some(monkeypatch):
     np.testing.assert_allclose(table["score"], z[state.users.rows(table["user_id"]), 5], atol=2e-3)
 
     class Spy:
+<<<<<<< HEAD
         scored: ClassVar[list[int]] = []
+=======
+        def __init__(self):
+            self.scored = []
+>>>>>>> h-audience
 
         def scores(self, items, users=None):
             self.scored.extend(items.tolist())
@@ -197,8 +202,9 @@ def test_means_come_from_items_with_ratings_and_of_many_from_some(monkeypatch):
             return self
 
     monkeypatch.setattr(user_scorer, "_DRAWN", 17)
-    user_scorer.comparable(Spy(), state.users_of_items, state.seen.count, counts)
-    assert len(set(Spy.scored)) == len(Spy.scored) == 17 and counts[Spy.scored].all()
+    spy = Spy()
+    user_scorer.comparable(spy, state.users_of_items, state.seen.count, counts)
+    assert len(set(spy.scored)) == len(spy.scored) == 17 and counts[spy.scored].all()
 
 
 # Users alike
@@ -314,7 +320,7 @@ def test_similar_users_and_pairs_on_the_command_line(folder):
     assert said["user"] == 4 and said["by"] == "embeddings"
     assert [e["user"] for e in said["users"]] == model.similar_users(4, 3)["user_id"].to_list()
     lines = recsys_here("similar", "--user", "4", "--k", "3", cwd=folder).stdout.splitlines()
-    assert lines[0].startswith("Nearest to user 4") and "in common" in lines[1] and len(lines) == 5
+    assert lines[0].startswith("Nearest to user 4") and "common" in lines[1] and len(lines) == 5
     lines = recsys_here("similar", "--item", "7", "--by", "together", "--k", "3", cwd=folder).stdout.splitlines()
     assert {"evidence", "together", "lift", "confidence"} <= set(lines[1].split()) and len(lines) == 5
     said = json.loads(

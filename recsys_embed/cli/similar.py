@@ -86,4 +86,4 @@ def _similar_users(recommender: Recommender, folder: Path, text: str, k: int, js
     size = len(recommender.seen[row])
     echo(f"Nearest to {what} {user}   ({size:,} {unit})   by {found['by']}   model {folder}")
     rows = [[e["rank"], e["user"], f"{e['score']:.3f}", f"{e['common']:,}", f"{e['items']:,}"] for e in found["users"]]
-    return print_table(["#", what, "cosine", "in common", unit], rows, f"# {what} cosine {unit} in common")
+    return print_table(["#", what, "cosine", "common", unit], rows, f"# {what} cosine common {unit}")

@@ -21,8 +21,8 @@ _IDS = {
     ),
     "item": frozenset(
         "item product prod sku isbn asin parentasin movie film show series song track artist album article news book "
-        "business restaurant venue place poi hotel game app video anime recipe beer wine course content stockcode listing "
-        "ean upc gtin iid".split()
+        "business restaurant venue place poi hotel game app video anime recipe beer wine course content listing "
+        "stockcode ean upc gtin iid".split()
     ),
 }
 _NAMES = {
