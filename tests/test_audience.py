@@ -3,7 +3,6 @@
 import json
 import math
 import urllib.parse
-from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -187,12 +186,8 @@ def test_means_come_from_items_with_ratings_and_of_many_from_some(monkeypatch):
     np.testing.assert_allclose(table["score"], z[state.users.rows(table["user_id"]), 5], atol=2e-3)
 
     class Spy:
-<<<<<<< HEAD
-        scored: ClassVar[list[int]] = []
-=======
         def __init__(self):
             self.scored = []
->>>>>>> h-audience
 
         def scores(self, items, users=None):
             self.scored.extend(items.tolist())

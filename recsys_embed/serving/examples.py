@@ -26,6 +26,7 @@ def examples_of(model: ServedModel) -> dict[tuple[str, str], Any]:
         ("PATCH", "/items"): {"items": [{"item": first, "set": {"stock": 3}}]},
         ("GET", "/items"): {"item": first},
         ("GET", "/similar"): {"item": first},
+        ("GET", "/audience"): {"item": first, "k": 10},
         ("GET", "/predict"): {"user": user, "item": last},
         ("POST", "/explain"): {"user": user, "item": last},
         ("GET", "/history"): {"user": user},
