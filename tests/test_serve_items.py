@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -185,7 +186,8 @@ def test_a_file_of_items_is_followed_and_a_broken_one_changes_nothing(model, tmp
             assert client.get("/ready")[0] == 200
             write(file, pl.DataFrame({"id": ["a/b"], "stock": [0]}))
             until(lambda: client.get("/ready")[1]["items_error"] is None)
-        assert b"recsys_items_file_failures_total 4.0" in client.raw("GET", "/metrics")[1]
+        (failures,) = re.findall(rb"recsys_items_file_failures_total (\d+)\.0", client.raw("GET", "/metrics")[1])
+        assert int(failures) >= 4, "a file that is read while it is written is one more"
         patch(client, ("a/b", {"stock": 8}))
     with serving(model[1], path, items=str(file)) as (client, _):
         assert shown(client, "stock == 8") == {"a/b"}, "the file is older still"
