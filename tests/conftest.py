@@ -1,4 +1,4 @@
-"""Fixtures: a table of ratings, made anew for every test."""
+"""Fixtures: a table of ratings, made anew for every test, and the model that services serve, for a file of tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
+from services import odd_model
 from worlds import ITEMS, USERS
 
 from recsys_embed.data.ratings import Ratings
@@ -40,3 +41,10 @@ def frame() -> pl.DataFrame:
 @pytest.fixture
 def ratings(frame: pl.DataFrame) -> Ratings:
     return Ratings.from_frame(frame)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A small model with ids of every kind, and its folder."""
+    folder = tmp_path_factory.mktemp("model") / "odd"
+    return odd_model(folder), folder

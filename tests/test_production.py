@@ -17,7 +17,6 @@ from recsys_embed.evaluation.admission import compare_with_served, worse_than_po
 from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.recommender import Recommender
-from recsys_embed.storage.model_folders import read_metadata
 from recsys_embed.tracking.model_registry import version_of
 
 RATINGS, _, _ = tastes(users=60)
@@ -43,9 +42,7 @@ def test_a_model_for_production_knows_everything_and_was_measured_before(tmp_pat
         assert not known & set(zip(lists["user_id"], lists["item_id"], strict=True))
         assert model.per_user.equals(measured.per_user)
     assert loaded.metadata["production"] == {"ratings": len(RATINGS), "measured_on": len(measured.seen)}
-    assert "then fitted on all" in loaded.card() and "--for-production" in read_metadata(tmp_path / "p").get(
-        "command", "--for-production"
-    )
+    assert "then fitted on all" in loaded.card()
     with pytest.raises(DataError, match="was fitted on"):
         evaluate(made, split_random(RATINGS, 0.1, 0.1, 3)[2])
 

@@ -23,12 +23,6 @@ from recsys_embed.serving import schema
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "odd"
-    return odd_model(folder), folder
-
-
-@pytest.fixture(scope="module")
 def service(model, tmp_path_factory):
     with serving(model[1], tmp_path_factory.mktemp("events") / "events.db", max_k=50, max_batch=20) as (client, _):
         yield client

@@ -8,7 +8,7 @@ from html import unescape
 
 import polars as pl
 import pytest
-from services import ODD, odd_model, serving
+from services import ODD, serving
 from worlds import small
 
 pytest.importorskip("fastapi")
@@ -20,12 +20,6 @@ from recsys_embed.errors import SettingError
 from recsys_embed.recommender import Recommender
 
 SHOP = "https://shop.example"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "odd"
-    return odd_model(folder), folder
 
 
 def preflight(client, origin, method="PATCH", **headers):

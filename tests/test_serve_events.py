@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from services import ODD, Client, listed, odd_model, serving, until
+from services import ODD, Client, listed, serving, until
 from worlds import small
 
 pytest.importorskip("fastapi")
@@ -28,12 +28,6 @@ from recsys_embed.errors import DataError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving.event_store import Event, EventStore
 from recsys_embed.serving.trend_of_events import TrendOfEvents
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "odd"
-    return odd_model(folder), folder
 
 
 def kept_in(path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from services import ODD, Client, odd_model, serving, until
+from services import ODD, Client, serving, until
 from worlds import small
 
 pytest.importorskip("fastapi")
@@ -25,12 +25,6 @@ pytest.importorskip("prometheus_client")
 from recsys_embed.config.settings import ContentConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.recommender import Recommender
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "odd"
-    return odd_model(folder), folder
 
 
 def patch(client, *changes):
