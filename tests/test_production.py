@@ -72,6 +72,14 @@ def test_an_interrupted_fit_for_production_leaves_the_measured_model(tmp_path, m
     assert len(Recommender.load(tmp_path / "m").held_out)
 
 
+def fit(rows, held_out, epochs=40, **given):
+    configs = small("softmax", dim=6, batch_users=16, **given)
+    return Recommender(configs[0], replace(configs[1], epochs=epochs)).fit(rows, held_out=held_out).state
+
+
+BEST = fit(RATINGS, None, epochs=1)
+
+
 def difference(**given):
     return {"mean": -0.02, "low": -0.03, "high": -0.01, "clear": True, **given}
 
@@ -88,14 +96,13 @@ def difference(**given):
     ],
 )
 def test_who_is_worse_than_popularity(measured, refused):
-    found = worse_than_popularity({"baselines": {name: {"difference": d} for name, d in measured.items()}})
+    metrics = {"baselines": {name: {"difference": d} for name, d in measured.items()}}
+    found = worse_than_popularity(BEST.replace(metadata={"metrics": metrics}))
     assert found is None if refused is None else refused in found
-    assert worse_than_popularity({"test": None, "baselines": {}}) is None
-
-
-def fit(rows, held_out, epochs=40, **given):
-    configs = small("softmax", dim=6, batch_users=16, **given)
-    return Recommender(configs[0], replace(configs[1], epochs=epochs)).fit(rows, held_out=held_out).state
+    for metadata in ({}, {"metrics": {"test": None, "baselines": {}}}):
+        assert worse_than_popularity(BEST.replace(metadata=metadata)) is None
+    stars = replace(BEST.model, output="stars")
+    assert worse_than_popularity(BEST.replace(model=stars, metadata={"metrics": metrics})) is None
 
 
 def test_a_model_is_compared_with_the_one_it_replaces():

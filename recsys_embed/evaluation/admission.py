@@ -23,8 +23,14 @@ _USERS, _LENGTH = 5_000, 10
 _MIN_USERS = 20
 
 
-def worse_than_popularity(metrics: Mapping[str, Any]) -> str | None:
-    """Return in a sentence why a model with these metrics is clearly worse than popularity, or None if it is not."""
+def worse_than_popularity(state: FittedState) -> str | None:
+    """Return in a sentence why a model's lists were clearly worse than popularity, or None if they were not.
+
+    A model of "stars" is not made for lists, and never worse.
+    """
+    if state.model.output == "stars":
+        return None
+    metrics: Mapping[str, Any] = state.metadata.get("metrics") or {}
     for name in ("popularity", "recent_popularity"):
         difference = ((metrics.get("baselines") or {}).get(name) or {}).get("difference")
         if difference and difference["clear"] and difference["mean"] < 0:

@@ -54,7 +54,7 @@ def admission_of(run: RunConfig, state: FittedState, fit: Fit, test: Ratings) ->
     """
     if run.register is None:
         return None
-    reason = worse_than_popularity(state.metadata["metrics"])
+    reason = worse_than_popularity(state)
     if fit.result.stopped == "interrupted":
         reason = "its training was interrupted"
     name, _, alias = run.register.partition("@")

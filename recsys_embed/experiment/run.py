@@ -90,12 +90,13 @@ def run_experiment(
         with clock("evaluate"):
             state, measured = _measure(fit, prepared, configs, earlier)
         admission = admission_of(run, state, fit, split.test.positives(data.min_rating))
+        save_state(state, folder)
         if run.for_production:
             with clock("production"):
                 state = fit_on_everything(fit, state, prepared.all_rows)
+            save_state(state, folder)
         recommender = Recommender.of(state)
         recommender.training = fit.result
-        recommender.save(folder)
         publish.log_metrics(tracker, state.metadata)
         publish.log_model_artifacts(tracker, recommender, folder, split, data)
         registration = register(tracker, run, admission)

@@ -32,7 +32,7 @@ class RetryBackoff:
 
 def check_quality(state: FittedState, name: str) -> None:
     """Raise DataError for a model whose lists were measured to be clearly worse than popularity."""
-    reason = worse_than_popularity(state.metadata.get("metrics", {}))
+    reason = worse_than_popularity(state)
     if reason:
         raise DataError(f"{name} is not served: {reason}; --allow-worse serves it all the same")
 

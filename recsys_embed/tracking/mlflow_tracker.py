@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec
 
 import polars as pl
 
+from recsys_embed.config.addresses import without_password
 from recsys_embed.errors import DataError
 from recsys_embed.tracking.tracker import Stop, Tracker
 
@@ -55,10 +55,6 @@ def quiet_mlflow() -> Any:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     return mlflow
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def reason(error: Exception) -> str:
@@ -226,7 +222,7 @@ class MLflowTracker(Tracker):
                 problem = f"MLflow failed ({reason(error)})"
         if problem:
             raise DataError(
-                f"no model can be registered in {_without_password(self.uri)}: {problem}; nothing was trained"
+                f"no model can be registered in {without_password(self.uri)}: {problem}; nothing was trained"
             )
 
     def register(self, target: str) -> str | None:
