@@ -82,10 +82,10 @@ def with_settings(
         def run(**values: Any) -> None:
             context = values.pop(_CONTEXT.name)
             values.pop("help_all", None)
-            if (file := values.pop(_FILE.name, None)) is not None:
-                if _is_given(context, str(positional)):
-                    raise SettingError(f"{file} and {flag(str(positional))} both name the data: give one of them")
-                values[str(positional)] = file
+            if positional and (file := values.pop(_FILE.name, None)) is not None:
+                if _is_given(context, positional):
+                    raise SettingError(f"{file} and {flag(positional)} both name the data: give one of them")
+                values[positional] = file
             values, renamed = _by_new_names(values, all_old_names, context)
             if values.get("preset") or values.get("warm_start"):
                 values = _with_base(values, context, renamed)

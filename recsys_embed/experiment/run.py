@@ -83,8 +83,7 @@ def run_experiment(
         facts["settings"] |= fit.result.chosen
         facts |= {"metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id}
         fit.state.metadata.update({**facts, "seconds": clock.seconds, "history": fit.result.history})
-        if start is not None:
-            named = run.warm_start or ""
+        if named := run.warm_start:
             fit.state.metadata["continued"]["model"] = named if is_model_uri(named) else Path(named).name
         save_state(fit.state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
         with clock("evaluate"):
