@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,15 @@ COLUMN_NAMES: dict[str, tuple[str, ...]] = {
     "weight": (),  # only where it is named
     "event": ("event", "event_type", "event_name", "action", "behavior", "behavior_type"),  # only of event logs
 }
+
+# Types of events that many logs have; a column with two of them is one of event types, whatever its name.
+_USUAL_EVENTS = {
+    "add_to_cart", "addtocart", "buy", "cart", "click", "dislike", "download", "fav", "favorite", "impression", "like",
+    "listen", "order", "play", "purchase", "pv", "remove_from_cart", "share", "skip", "transaction", "view", "watch",
+    "wishlist",
+}  # fmt: skip
+# A column of event types has at most this many different values, and this many rows tell whether it may be one.
+_MAX_TYPES, _HEAD = 50, 10_000
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
@@ -57,3 +67,20 @@ def find_columns(columns: list[str], given: dict[str, str | None]) -> dict[str, 
         if name is not None:
             column_of_role[role] = name
     return column_of_role
+
+
+def find_event_like_column(frame: pl.DataFrame, used: Iterable[str]) -> str | None:
+    """Return the name of a column that seems to hold types of events, such as view and purchase, or None.
+
+    used: columns that hold something else.
+    """
+    used = set(used)
+    for name in frame.columns:
+        head = frame[name].head(_HEAD)
+        has_types = head.dtype in (pl.String, pl.Categorical, pl.Enum) or head.dtype.is_integer()
+        if name in used or not has_types or not 2 <= head.n_unique() <= _MAX_TYPES:
+            continue
+        words = {str(word).strip().lower().replace(" ", "_").replace("-", "_") for word in head.unique().to_list()}
+        if name.lower() in COLUMN_NAMES["event"] or len(words & _USUAL_EVENTS) >= 2:
+            return name
+    return None

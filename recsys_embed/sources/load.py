@@ -7,11 +7,12 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from recsys_embed.config.settings import DataConfig
-from recsys_embed.data.columns import COLUMN_NAMES, find_columns
+from recsys_embed.data.columns import COLUMN_NAMES, find_columns, find_event_like_column
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
@@ -38,6 +39,15 @@ DATASETS: dict[str, Callable[[Path, bool], tuple[pl.DataFrame, pl.DataFrame]]] =
 _HEADER_NAMES = tuple(name for names in COLUMN_NAMES.values() for name in names)
 
 
+class Tables(NamedTuple):
+    """What a data set is read into, before ids and values are parsed. valid, test: files of held-out ratings."""
+
+    ratings: Table
+    items: pl.DataFrame | None = None
+    valid: Table | None = None
+    test: Table | None = None
+
+
 def load_dataset(dataset: str = "movielens", config: DataConfig | None = None, **options: object) -> Dataset:
     """Load a data set by name or path.
 
@@ -46,6 +56,11 @@ def load_dataset(dataset: str = "movielens", config: DataConfig | None = None, *
     Raises DataError if the name is unknown, or the data is missing or broken.
     """
     config = config or DataConfig(dataset=dataset, **options)  # type: ignore[arg-type]
+    return build_dataset(read_tables(dataset, config), config)
+
+
+def read_tables(dataset: str, config: DataConfig) -> Tables:
+    """Read a data set as it is, see `load_dataset`. Raises DataError if it is unknown or missing."""
     name, _, sizes = dataset.partition(":")
     items = None
     if name == "synthetic" and sizes:
@@ -53,11 +68,13 @@ def load_dataset(dataset: str = "movielens", config: DataConfig | None = None, *
     elif dataset in DATASETS:
         ratings, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
     elif Path(dataset).exists() or "." in dataset or "/" in dataset:
-        return _build_dataset(_read_ratings(dataset, config), _read_item_table(config), config)
+        valid, test = (_read_ratings(path, config) if path else None for path in (config.valid, config.test))
+        return Tables(_read_ratings(dataset, config), _read_item_table(config), valid, test)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
     table = Table(ratings, is_text=ratings.dtypes[0] == pl.String, row_label=RowLabel())
-    return _build_dataset(table, items if config.items is None else _read_item_table(config), config)
+    valid, test = (_read_ratings(path, config) if path else None for path in (config.valid, config.test))
+    return Tables(table, items if config.items is None else _read_item_table(config), valid, test)
 
 
 def _parse_sizes(text: str) -> dict[str, int]:
@@ -76,7 +93,7 @@ def _read_item_table(config: DataConfig) -> pl.DataFrame | None:
     return read_items(Path(config.items), config.item_columns, config.item_col) if config.items else None
 
 
-def _column_names(config: DataConfig) -> dict[str, str | None]:
+def column_names(config: DataConfig) -> dict[str, str | None]:
     """Return the column name that the settings give each role, or None."""
     names = {"user": config.user_col, "item": config.item_col, "time": config.time_col}
     if config.is_event_log:
@@ -86,25 +103,26 @@ def _column_names(config: DataConfig) -> dict[str, str | None]:
 
 def _header_names(config: DataConfig) -> tuple[str, ...]:
     """Return the column names that mark a first line as a header: the usual ones and those of the settings."""
-    return _HEADER_NAMES + tuple(n for n in _column_names(config).values() if n)
+    return _HEADER_NAMES + tuple(n for n in column_names(config).values() if n)
 
 
 def _read_ratings(path: str, config: DataConfig) -> Table:
     return read_table(Path(path), config.columns, _header_names(config))
 
 
-def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Dataset:
+def build_dataset(data: Tables, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies."""
+    table, items = data.ratings, data.items
     if config.extra_ratings:
         more = read_table(Path(config.extra_ratings), config.columns, _header_names(config))
-        table = append_ratings(table, more, find_columns(table.frame.columns, _column_names(config)), config)
+        table = append_ratings(table, more, find_columns(table.frame.columns, column_names(config)), config)
     table = _without_old(table, config)
     if config.is_event_log:
         types_of = partial(event_types, config=config)
-        events = EventLog.from_frame(table.frame, _column_names(config), types_of, table.is_text, table.row_label)
+        events = EventLog.from_frame(table.frame, column_names(config), types_of, table.is_text, table.row_label)
         return Dataset(events.ratings(), items, log=events)
-    tables = [table, *(_read_ratings(path, config) for path in (config.valid, config.test) if path)]
-    names, vocabs = _column_names(config), None
+    tables = [table, *(held_out for held_out in (data.valid, data.test) if held_out is not None)]
+    names, vocabs = column_names(config), None
     if len(tables) > 1 and config.shared_ids:
         vocabs = (_shared_vocab(tables, "node", {side: names[side] for side in ("user", "item")}),) * 2
     elif len(tables) > 1:
@@ -113,7 +131,7 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
     ratings = [
         Ratings.from_frame(
             t.frame,
-            **(names if t is not tables[-1] or not config.test else names | {"weight": None}),
+            **(names if t is not data.test else names | {"weight": None}),
             duplicates=config.duplicates,
             shared_ids=config.shared_ids,
             vocabs=vocabs,
@@ -122,8 +140,11 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
         )
         for t in tables
     ]
-    test = ratings[-1] if config.test else None
-    return Dataset(ratings[0], items, ratings[1] if config.valid else None, test)
+    test = ratings[-1] if data.test is not None else None
+    event_like = find_event_like_column(table.frame, find_columns(table.frame.columns, names).values())
+    return Dataset(
+        ratings[0], items, ratings[1] if data.valid is not None else None, test, event_like_column=event_like
+    )
 
 
 def _without_old(table: Table, config: DataConfig) -> Table:
@@ -131,7 +152,7 @@ def _without_old(table: Table, config: DataConfig) -> Table:
     most = config.max_age_seconds
     if most is None:
         return table
-    columns = find_columns(table.frame.columns, _column_names(config))
+    columns = find_columns(table.frame.columns, column_names(config))
     if "time" not in columns:
         raise DataError("--max-age needs times, and this data has none: name the column with --time-col")
     times = parse_times(table.frame[columns["time"]], table.row_label).to_numpy()
