@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from recsys_embed.data.ids import RowLabel, row_labels
@@ -76,7 +77,7 @@ def by_part_of_second(column: pl.Series) -> pl.Series | None:
 
 def units_per_second(times: pl.Series) -> int:
     """Return how many units of a column of times a second has."""
-    typical = abs(float(times.median() or 0))  # type: ignore[arg-type]
+    typical = abs(float(np.median(times.to_numpy()))) if len(times) else 0.0  # several times as fast as polars' median
     return next((number for limit, number in TIME_UNITS if typical > limit), 1)
 
 

@@ -118,7 +118,9 @@ def _examine_dataset(result: Examination, config: DataConfig, now: float) -> Non
     assert result.dataset is not None and result.frame is not None
     rows_as_read = config.extra_ratings is None and config.max_age is None  # otherwise others were added, or left out
     if rows_as_read:
-        result.findings += find_repeats(result.frame, result.columns, result.dataset, config.duplicates)
+        repeats = find_repeats(result.frame, result.columns, result.dataset, config.duplicates)
+        is_error = config.duplicates == "error"
+        result.findings += [replace(f, severity="error") for f in repeats] if is_error else repeats
     else:
         result.findings += merged_repeats(result.dataset, config.duplicates)
     found = list(_find_in(result.dataset, config, result.frame, now))

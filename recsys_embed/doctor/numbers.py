@@ -51,7 +51,11 @@ def _outside_scale(values: Rows, number: Rows) -> np.ndarray:
     nothing = np.zeros(len(values), bool)
     if not 2 <= common.sum() <= _MAX_SCALE or number[common].sum() < _NEARLY_ALL * total:
         return nothing
-    low, high = values[common][[0, -1]].astype(float)
+    # The scale goes on from its common values to rare ones, a 1 among stars, while steps are no wider.
+    step, first, last = np.diff(values[common]).max(), *np.flatnonzero(common)[[0, -1]]
+    wide = np.flatnonzero(np.diff(values) > step)
+    high = float(values[next(iter(wide[wide >= last]), -1)])
+    low = float(values[next(iter(wide[wide < first][::-1]), -1) + 1])
     width = high - low
     outside = nothing.copy()
     for beyond, far in ((values > high, values > high + width), (values < low, values < low - width)):
@@ -94,7 +98,7 @@ def find_units(column: pl.Series) -> tuple[list[Finding], pl.Series | None]:
     times = times_as_given(column)
     usual = units_per_second(times)
     unit = pl.repeat(usual, len(times), dtype=pl.Int64, eager=True)
-    if len(times) and EARLIEST * usual <= abs(float(times.median() or 0)) <= _LATEST * usual:  # type: ignore[arg-type]
+    if len(times) and EARLIEST * usual <= np.median(times.to_numpy()) <= _LATEST * usual:
         for other in (1, *(number for _, number in TIME_UNITS)):
             if other != usual:
                 is_other = times.is_between(EARLIEST * other, min(_LATEST * other, 2**63 - 1))

@@ -10,7 +10,7 @@ import polars as pl
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.sorting import pair_keys
+from recsys_embed.data.sorting import pair_keys, sorted_values
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
@@ -33,9 +33,10 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
         yield from merged_repeats(dataset, policy)
         return
     keys = pair_keys(users.rows(frame[columns["user"]]), items.rows(frame[columns["item"]]), len(items))
-    table = pl.DataFrame({"key": keys})
-    repeated = table.select(pl.col("key").is_duplicated()).to_series()  # so that the rest is done with few rows
-    table, frame = table.filter(repeated), frame.filter(repeated)
+    ordered = sorted_values(keys)
+    again = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]]).unique()
+    repeated = pl.Series("key", keys).is_in(again.implode())  # so that the rest is done with few rows
+    table, frame = pl.DataFrame({"key": keys}).filter(repeated), frame.filter(repeated)
     if "rating" in columns:
         table = table.with_columns(frame[columns["rating"]].cast(pl.Float32, strict=False).alias("value"))
     for role in ("time", "event"):
@@ -87,7 +88,7 @@ def merged_repeats(dataset: Dataset, policy: str) -> Iterator[Finding]:
     if ratings.n_duplicates:
         what = "an edge, in one direction or the other" if ratings.is_graph else "a user and item"
         message = f"{plural(ratings.n_duplicates, 'row')} repeated {what}: --duplicates {policy} was applied"
-        yield finding("D103", ratings.n_duplicates, message, severity="note" if ratings.is_graph else "warning")
+        yield finding("D103", ratings.n_duplicates, message)
 
 
 def _copies(count: int, table: pl.DataFrame, users: Vocab, items: Vocab, what: str) -> Finding:

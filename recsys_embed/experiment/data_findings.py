@@ -13,8 +13,9 @@ from recsys_embed.doctor.codes import Finding
 log = logging.getLogger("recsys_embed")
 
 _LINES = 3
-# The note that a training shows: what its numbers are worth. (What says no is logged when types are read.)
-_LOGGED_NOTES = ("D703",)
+# The notes that a training shows: what was done with its rows, and what its numbers are worth. (Types of events that
+# say no are logged when they are read.)
+_LOGGED_NOTES = ("D103", "D703")
 
 
 def log_findings(dataset: Dataset, data: DataConfig, split: Split, loss: str | None) -> dict[str, int]:
