@@ -131,6 +131,21 @@ def test_counts_and_amounts_are_no_scale(seed):
         assert "D201" not in codes(check(RATINGS.with_columns(rating=pl.Series(amounts.astype(float)))))
 
 
+def test_what_goes_on_is_no_outlier():
+    tail = changed("rating", range(10, 25), 7.0, changed("rating", range(4), 30.0))
+    assert "D201" not in codes(check(tail)), "more values lie in between"
+
+
+def test_users_of_a_day_and_of_a_share():
+    day = plus(*[("7", f"b{n}", 3, 1_600_000_000 + n) for n in range(2100)])
+    assert (
+        "rows in one day" in found(day, "D503").examples[0]
+        and "% of all" in found(day.drop("timestamp"), "D503").examples[0]
+    )
+    years = pl.concat([RATINGS, RATINGS.with_columns("b" + pl.col("item_id"))])
+    assert "D503" not in codes(check(years))
+
+
 def test_a_yes_or_no_and_a_threshold_are_understood():
     liked = RATINGS.with_columns(rating=pl.col("rating") > 3)
     assert "zeros" in found(liked, "D202").remedy
@@ -398,7 +413,7 @@ def test_a_training_on_stars_learns_zeros_too(tmp_path, caplog):
 
 
 def test_every_code_has_its_section_and_every_section_its_code():
-    sections = re.findall(r"^### (D\d{3}): (\w+)", PAGE, re.MULTILINE)
+    sections = re.findall(r"^### (D\d{3}): .+ \((\w+)\)$", PAGE, re.MULTILINE)
     assert [code for code, _ in sections] == list(CODES) == sorted(CODES)
     assert {code: severity for code, severity in sections} == {code: c.severity for code, c in CODES.items()}
     for section in PAGE.split("\n### ")[1:]:

@@ -32,11 +32,11 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
     if dataset.ratings.is_graph:
         yield from merged_repeats(dataset, policy)
         return
+    frame = frame.filter(_may_repeat(frame[columns["user"]], frame[columns["item"]]))
     keys = pair_keys(users.rows(frame[columns["user"]]), items.rows(frame[columns["item"]]), len(items))
-    ordered = sorted_values(keys)
-    again = pl.Series(ordered[1:][ordered[1:] == ordered[:-1]]).unique()
-    repeated = pl.Series("key", keys).is_in(again.implode())  # so that the rest is done with few rows
-    table, frame = pl.DataFrame({"key": keys}).filter(repeated), frame.filter(repeated)
+    table = pl.DataFrame({"key": keys})
+    repeated = table["key"].is_duplicated()
+    table, frame = table.filter(repeated), frame.filter(repeated)
     if "rating" in columns:
         table = table.with_columns(frame[columns["rating"]].cast(pl.Float32, strict=False).alias("value"))
     for role in ("time", "event"):
@@ -71,6 +71,14 @@ def _of_ratings(
     again = distinct.height - distinct["key"].n_unique()
     if again:
         yield _repeats(again, policy)
+
+
+def _may_repeat(user: pl.Series, item: pl.Series) -> pl.Series:
+    """Return which rows have the hash of another, so that the others need not be looked up."""
+    mixed = user.hash(1).to_numpy() * np.uint64(0x9E3779B97F4A7C15) + item.hash(2).to_numpy()
+    hashes = mixed.view(np.int64)
+    ordered = sorted_values(hashes)
+    return pl.Series(hashes).is_in(pl.Series(ordered[1:][ordered[1:] == ordered[:-1]]).unique().implode())
 
 
 def find_loops(frame: pl.DataFrame, columns: dict[str, str]) -> Iterator[Finding]:
