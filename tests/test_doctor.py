@@ -142,7 +142,7 @@ def test_users_of_a_day_and_of_a_share():
         "rows in one day" in found(day, "D503").examples[0]
         and "% of all" in found(day.drop("timestamp"), "D503").examples[0]
     )
-    years = pl.concat([RATINGS, RATINGS.with_columns("b" + pl.col("item_id"))])
+    years = pl.concat([RATINGS, RATINGS.with_columns(item_id="b" + pl.col("item_id"))])
     assert "D503" not in codes(check(years))
 
 
@@ -364,8 +364,10 @@ def test_clean_data_are_fixed_to_themselves(tmp_path):
 
 
 def test_events_that_happen_twice_without_a_time_are_kept(tmp_path):
-    events().drop("time").write_csv(tmp_path / "log.csv")
-    run_check(tmp_path, "--event-col", "kind", "--fix", "out.csv", dataset="log.csv")
+    log = events().drop("time")
+    pl.concat([log, log[[0]].with_columns(user=None)], how="vertical_relaxed").write_csv(tmp_path / "log.csv")
+    changes = run_check(tmp_path, "--event-col", "kind", "--fix", "out.csv", dataset="log.csv")["fixed"]["changes"]
+    assert changes == ["left out 1 row that cannot be read"]
     assert pl.read_csv(tmp_path / "out.csv").equals(events().drop("time"))
 
 
