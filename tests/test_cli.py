@@ -214,7 +214,7 @@ def test_evaluate_repeats_the_test_of_the_training(trained, tmp_path):
         (("train", "--split", "time", "--dataset", "tiny.csv"), 3, "needs times"),
         (("train", "--dataset", "one.csv"), 3, "at least two of each"),
         (("train", "--dataset", "movielens", "--offline", "--data-dir", "empty"), 3, "--offline forbids the network"),
-        (("data", "check", "--dataset", "nan.csv"), 3, "NaN or infinite in line 3"),
+        (("train", "--dataset", "nan.csv"), 3, "NaN or infinite in line 3"),
         (("train", "--min-rating", "6", "--dataset", WORLD), 3, "at least two of each"),
         (("train", "--min-rating", "nan", "--dataset", WORLD), 2, "min-rating must be a number"),
         (("train", "--loss", "mse", "--dataset", "tiny.csv"), 3, "all of this data's are equal"),

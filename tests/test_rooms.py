@@ -27,6 +27,7 @@ ROOMS = [
     "storage",
     "presets",
     "sources",
+    "doctor",
     "tracking",
     "words",
     "features",
@@ -180,7 +181,7 @@ def test_a_package_has_one_room(package):
     }
     homes = {
         "mlflow": {"tracking", "experiment"},
-        "pandas": {"data", "state", "training", "recommender.py", "experiment"},
+        "pandas": {"data", "doctor", "state", "training", "recommender.py", "experiment"},
         "optuna": {"tuning"},
     }
     assert rooms <= {"typer": {"cli"}, **homes}[package]

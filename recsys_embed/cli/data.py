@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from recsys_embed.cli.data_report import print_examination
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
 from recsys_embed.config.settings import DataConfig
@@ -93,40 +95,39 @@ def make(
 
 @app.command()
 @with_settings(positional="dataset", data=DataConfig)
-def check(data: DataConfig, json: JSON = False) -> None:
-    """Show the size and contents of a data set, to check it before a training."""
-    import numpy as np
+def check(
+    data: DataConfig,
+    fix: Annotated[
+        str | None, typer.Option("--fix", metavar="OUT", help="Write a repaired copy: .csv, .parquet or .jsonl.")
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", help="Findings of these codes alone: D101, or D1,D3.")] = None,
+    ignore: Annotated[str | None, typer.Option("--ignore", help="No findings of these codes.")] = None,
+    json: JSON = False,
+) -> None:
+    """Examine a data set before a training: what is in it, what is wrong with it, and which split suits.
 
-    from recsys_embed.data.checks import check_trainable
-    from recsys_embed.sources.load import load_dataset
+    Errors, such as rows that cannot be read, end with exit code 3. docs/data-check.md explains each finding.
+    """
+    from recsys_embed.doctor.check import examine
+    from recsys_embed.doctor.codes import CODES, chosen
+    from recsys_embed.doctor.facts import facts_of
+    from recsys_embed.doctor.repair import check_output, write_repaired
+    from recsys_embed.sources.load import read_tables
 
-    dataset = load_dataset(data.dataset, data)
-    ratings = dataset.ratings
-    check_trainable(ratings)
-    counts, per_user = ratings.item_counts, np.bincount(ratings.user, minlength=len(ratings.users))
-    facts: dict[str, Any] = {
-        "dataset": data.dataset,
-        "digest": ratings.digest(),
-        "users": len(ratings.users),
-        "items": len(ratings.items),
-        "ratings": len(ratings),
-        **({"edges": len(ratings) // 2} if ratings.is_graph else {}),
-        **({} if dataset.log is None else {"events": dataset.log.describe()}),
-        "density": len(ratings) / (len(ratings.users) * len(ratings.items)),
-        "repeated_rows_merged": ratings.n_duplicates,
-        "user_ids": "text" if ratings.users.is_text else "integers",
-        "item_ids": "text" if ratings.items.is_text else "integers",
-        "values": sorted({float(v) for v in np.unique(ratings.value)[:20]}),
-        "ratings_a_user": {
-            "min": int(per_user.min()),
-            "median": float(np.median(per_user)),
-            "max": int(per_user.max()),
-        },
-        "ratings_an_item": {"min": int(counts.min()), "median": float(np.median(counts)), "max": int(counts.max())},
-        "users_below_5_ratings": int((per_user < 5).sum()),
-        "items_below_5_ratings": int((counts < 5).sum()),
-        "times": None if ratings.time is None else [int(ratings.time.min()), int(ratings.time.max())],
-    }
+    only_codes, ignored = DataConfig.names_of(only), DataConfig.names_of(ignore)
+    chosen((), only_codes, ignored)
+    if fix:
+        check_output(Path(fix), data)
+    tables = read_tables(data.dataset, data)
+    result = examine(tables, data)
+    findings = chosen(result.findings, only_codes, ignored)
+    facts = facts_of(result, data)
+    facts["findings"] = [asdict(f) for f in findings]
+    if fix:
+        facts["fixed"] = {"out": fix, "changes": write_repaired(result, tables.ratings.frame, Path(fix))}
     if json:
-        return print_json(facts)
-    return print_table(["fact", "value"], [[n.replace("_", " "), v] for n, v in facts.items()])
+        print_json(facts)
+    else:
+        print_examination(facts, findings)
+    if any(f.severity == "error" and not (fix and CODES[f.code].is_fixed) for f in findings):
+        raise typer.Exit(3)

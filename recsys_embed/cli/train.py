@@ -57,9 +57,6 @@ def train(
         _print_verdict(metrics, report["settings"]["model_family"])
         _print_liked(metrics)
         _print_by_history(metrics)
-        is_random = settings["split"] == "random" and not (settings["valid"] or settings["test"])
-        if is_random and "recent_popularity" in metrics["baselines"]:
-            echo("the ratings have times; a random split flatters: --split time measures lists of tomorrow", dim=True)
         if metrics.get("cold"):
             print_cold(metrics["cold"])
     _print_windows(metrics)

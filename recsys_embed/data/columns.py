@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -147,3 +148,30 @@ def _log_guess(column_of_role: dict[str, str], columns: list[str], with_ratings:
     if with_ratings and "rating" not in column_of_role and "weight" not in column_of_role and amounts:
         note = f"; {amounts[0]} is an amount, no rating: --weight-col {amounts[0]} makes rows count by it"
     log.info("columns: %s (--user-col … names others)%s", text, note)
+
+
+# Types of events that many logs have; a column with two of them is one of event types, whatever its name.
+_USUAL_EVENTS = {
+    "add_to_cart", "addtocart", "buy", "cart", "click", "dislike", "download", "fav", "favorite", "impression", "like",
+    "listen", "order", "play", "purchase", "pv", "remove_from_cart", "share", "skip", "transaction", "view", "watch",
+    "wishlist",
+}  # fmt: skip
+# A column of event types has at most this many different values, and this many rows tell whether it may be one.
+_MAX_TYPES, _HEAD = 50, 10_000
+
+
+def find_event_like_column(frame: pl.DataFrame, used: Iterable[str]) -> str | None:
+    """Return the name of a column that seems to hold types of events, such as view and purchase, or None.
+
+    used: columns that hold something else.
+    """
+    used = set(used)
+    for name in frame.columns:
+        head = frame[name].head(_HEAD)
+        has_types = head.dtype in (pl.String, pl.Categorical, pl.Enum) or head.dtype.is_integer()
+        if name in used or not has_types or not 2 <= head.n_unique() <= _MAX_TYPES:
+            continue
+        words = {str(word).strip().lower().replace(" ", "_").replace("-", "_") for word in head.unique().to_list()}
+        if name.lower() in COLUMN_NAMES["event"] or len(words & _USUAL_EVENTS) >= 2:
+            return name
+    return None

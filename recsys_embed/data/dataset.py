@@ -18,7 +18,8 @@ class Dataset(NamedTuple):
     """The ratings of a data set and its item table, a frame whose first column is `item_id`, or None.
 
     log: the events that the ratings come from, if there are several types of them. valid, test: held-out ratings that
-    came in files of their own; `ratings` is then the training part.
+    came in files of their own; `ratings` is then the training part. event_like_column: one that seems to hold
+    types of events, though no setting names it.
     """
 
     ratings: Ratings
@@ -26,6 +27,7 @@ class Dataset(NamedTuple):
     valid: Ratings | None = None
     test: Ratings | None = None
     log: EventLog | None = None
+    event_like_column: str | None = None
 
     def with_unrated_items(self) -> Dataset:
         """Return the same with a vocabulary of items that includes those of the item table without a rating."""
@@ -36,7 +38,8 @@ class Dataset(NamedTuple):
             None if part is None else part.with_items(ids) for part in (self.ratings, self.valid, self.test)
         )
         assert ratings is not None
-        return Dataset(ratings, self.items, valid, test, None if self.log is None else self.log.with_items(ids))
+        log = None if self.log is None else self.log.with_items(ids)
+        return self._replace(ratings=ratings, valid=valid, test=test, log=log)
 
     def split(self, config: DataConfig, window: int = 0) -> Split:
         """Return (train, valid, test): held-out files as they are, otherwise the split that the settings name.

@@ -95,6 +95,24 @@ class EventTypes:
         return tuple(types)
 
 
+# The weight of a type that is n times as rare as the most frequent one is n to one of these powers. (The target alone
+# is tried too.)
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def candidate_weights(types: Iterable[EventType], counts: Iterable[int]) -> list[dict[str, float]]:
+    """Return the weights that `--event-weights auto` chooses from, by name. counts: the events of each type."""
+    types, numbers = list(types), list(counts)
+    most = max((n for t, n in zip(types, numbers, strict=True) if t.weight > 0), default=1)
+    tried = [
+        {t.name: (most / n) ** power if t.weight > 0 else 0.0 for t, n in zip(types, numbers, strict=True)}
+        for power in POWERS
+    ]
+    tried.append({t.name: float(t.weight > 0 and t.is_target) for t in types})
+    tried = [{name: round(weight, 2) for name, weight in weights.items()} for weights in tried]
+    return [weights for n, weights in enumerate(tried) if any(weights.values()) and weights not in tried[:n]]
+
+
 def saved(types: Iterable[EventType]) -> dict[str, Any]:
     """Return types for the metadata of a model."""
     return {t.name: {"weight": t.weight, "is_target": t.is_target, "hides": t.hides} for t in types}

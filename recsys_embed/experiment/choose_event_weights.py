@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from recsys_embed.config.settings import DataConfig
+from recsys_embed.data.event_types import candidate_weights
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.evaluation.evaluate import rank_metrics
@@ -17,9 +18,6 @@ from recsys_embed.training.hybrid import PENALTIES, log_counts_of, no_embedding
 
 log = logging.getLogger("recsys_embed")
 
-# The weight of a type that is n times as rare as the most frequent one is n to one of these powers. (The target alone
-# is tried too.)
-POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Lists are compared for at most this many users, by item neighbours with a penalty that is as good as any.
 _USERS, _NEIGHBOURS = 5_000, 100
 
@@ -29,13 +27,7 @@ def choose_event_weights(events: EventLog, data: DataConfig, window: int = 0) ->
 
     window: see `Dataset.split`.
     """
-    counting = [t for t in events.types if t.weight > 0]
-    numbers = dict(zip((t.name for t in events.types), events.counts.tolist(), strict=True))
-    most = max(numbers[t.name] for t in counting)
-    tried = [{t.name: (most / numbers[t.name]) ** power for t in counting} for power in POWERS]
-    tried.append({t.name: float(t.is_target) for t in counting})
-    tried = [{t.name: round(weights.get(t.name, 0.0), 2) for t in events.types} for weights in tried]
-    tried = [weights for n, weights in enumerate(tried) if any(weights.values()) and weights not in tried[:n]]
+    tried = candidate_weights(events.types, events.counts.tolist())
     values = []
     for weights in tried:
         (train, valid, _), _ = events.with_weights(weights).split(data, window)

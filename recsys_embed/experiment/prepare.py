@@ -89,7 +89,7 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Datase
     dataset = dataset.with_unrated_items() if content.any else dataset
     split, both = _split(dataset, data)
     _check_split(split, data)
-    _log_sizes(dataset, split, data)
+    _log_sizes(dataset, split)
     return Prepared(data, dataset, split, _encode_content(dataset, data, content), both)
 
 
@@ -146,21 +146,13 @@ def size_of(split: Split) -> Size:
 
 
 def check_values(model: ModelConfig, train: TrainConfig, data: DataConfig, split: Split) -> None:
-    """Raise where the settings cannot work with the values and times of the ratings, and warn where some ratings may be
-    no positives."""
+    """Raise where the settings cannot work with the values and times of the ratings."""
     check_trend(model, train.loss, split, data)
     if train.loss == "mse":
         if not split.train.explicit:
             raise DataError(
                 "--loss mse learns rating values, and all of this data's are equal; choose a loss for positives"
             )
-        return
-    count = int((split.train.value <= 0).sum())
-    if count and data.min_rating is None:
-        log.warning(
-            "%s ratings are 0 or below, and count as positives as all others do: --min-rating 1 leaves out those below "
-            "1, and --loss mse learns values", f"{count:,}",
-        )  # fmt: skip
 
 
 def checked_preset(preset: str | None, model: ModelConfig, train: TrainConfig) -> dict[str, Any]:
@@ -191,12 +183,8 @@ def _check_split(split: Split, data: DataConfig) -> None:
         check_no_leakage(split[one], split[other], names[one], names[other])
 
 
-def _log_sizes(dataset: Dataset, split: Split, data: DataConfig) -> None:
+def _log_sizes(dataset: Dataset, split: Split) -> None:
     ratings = dataset.ratings
-    if ratings.n_duplicates:
-        what = "an edge, in one direction or the other" if ratings.is_graph else "a user and item"
-        repeated = f"{ratings.n_duplicates:,}"
-        log.warning("%s rows repeated %s: --duplicates %s was applied", repeated, what, data.duplicates)
     if ratings.is_graph:
         sizes, units = [len(ratings.users), *(len(part) // 2 for part in split)], "%s nodes; %s edges"
     else:

@@ -18,6 +18,7 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import saved
 from recsys_embed.evaluation.training_report import TrainingReport, training_report
 from recsys_embed.experiment import publish
+from recsys_embed.experiment.data_findings import log_findings
 from recsys_embed.experiment.fit_and_refit import Configs, Fit, fit_and_refit
 from recsys_embed.experiment.prepare import (
     Prepared,
@@ -74,7 +75,7 @@ def run_experiment(
         check_warm_start(start, model, train, split.train.is_graph, content.any)
     device = start_torch(train)
     configs = Configs(data, model, train, run, content)
-    facts |= _facts(prepared, configs)
+    facts |= _facts(prepared, configs) | {"findings": log_findings(dataset, data, split, train.loss)}
     check_values(model, train, data, split)
     with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
         if run.register:

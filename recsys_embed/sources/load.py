@@ -7,12 +7,13 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from recsys_embed.config.addresses import scheme, without_password
 from recsys_embed.config.settings import DataConfig
-from recsys_embed.data.columns import COLUMN_NAMES, find_columns
+from recsys_embed.data.columns import COLUMN_NAMES, find_columns, find_event_like_column
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
@@ -42,6 +43,19 @@ DATASETS: dict[str, Callable[[Path, bool], tuple[pl.DataFrame, pl.DataFrame]]] =
 _HEADER_NAMES = tuple(name for names in COLUMN_NAMES.values() for name in names)
 
 
+class Tables(NamedTuple):
+    """What a data set is read into, before ids and values are parsed.
+
+    columns: the column of each role in `ratings`. valid, test: tables of held-out ratings.
+    """
+
+    ratings: Table
+    columns: dict[str, str]
+    items: pl.DataFrame | None = None
+    valid: Table | None = None
+    test: Table | None = None
+
+
 def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = None, **options: object) -> Dataset:
     """Load a data set by name, or your own data from wherever they lie.
 
@@ -52,19 +66,35 @@ def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = 
     """
     dataset = without_password(str(dataset))
     config = config or DataConfig(dataset=dataset, **options)  # type: ignore[arg-type]
+    return build_dataset(read_tables(dataset, config), config)
+
+
+def read_tables(dataset: str, config: DataConfig) -> Tables:
+    """Read a data set as it is, see `load_dataset`. Raises DataError if it is unknown, missing, or without rows."""
     _check_locations(dataset, config)
     name, _, sizes = dataset.partition(":")
     items = None
     if name == "synthetic" and sizes:
-        ratings, items = synthetic.generate(**_parse_sizes(sizes))
+        frame, items = synthetic.generate(**_parse_sizes(sizes))
+        ratings = _as_table(frame)
     elif dataset in DATASETS:
-        ratings, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
+        frame, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
+        ratings = _as_table(frame)
     elif is_path(dataset):
-        return _build_dataset(_read_ratings(dataset, config, config.query), None, config)
+        ratings = _read_ratings(dataset, config, config.query)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
-    table = Table(ratings, is_text=ratings.dtypes[0] == pl.String, row_label=RowLabel())
-    return _build_dataset(table, items, config)
+    if ratings.frame.is_empty():
+        raise DataError("there are no ratings: the data has a header but no row")
+    columns = find_columns(ratings.frame, column_names(config))  # once: what is guessed is said once
+    if config.items:
+        items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
+    valid, test = (_read_ratings(location, config) if location else None for location in (config.valid, config.test))
+    return Tables(ratings, columns, items, valid, test)
+
+
+def _as_table(ratings: pl.DataFrame) -> Table:
+    return Table(ratings, is_text=ratings.dtypes[0] == pl.String, row_label=RowLabel())
 
 
 def _check_locations(dataset: str, config: DataConfig) -> None:
@@ -90,7 +120,7 @@ def _parse_sizes(text: str) -> dict[str, int]:
     return sizes
 
 
-def _column_names(config: DataConfig) -> dict[str, str | None]:
+def column_names(config: DataConfig) -> dict[str, str | None]:
     """Return the column name that the settings give each role, or None."""
     names = {"user": config.user_col, "item": config.item_col, "time": config.time_col}
     if config.is_event_log:
@@ -100,45 +130,40 @@ def _column_names(config: DataConfig) -> dict[str, str | None]:
 
 def _header_names(config: DataConfig) -> tuple[str, ...]:
     """Return the column names that mark a first line as a header: the usual ones and those of the settings."""
-    return _HEADER_NAMES + tuple(n for n in _column_names(config).values() if n)
+    return _HEADER_NAMES + tuple(n for n in column_names(config).values() if n)
 
 
 def _read_ratings(location: str, config: DataConfig, query: str | None = None) -> Table:
     return read_table(location, config.columns, _header_names(config), query)
 
 
-def _names_in(table: Table, names: dict[str, str], config: DataConfig) -> dict[str, str | None]:
+def names_in(table: Table, columns: dict[str, str], config: DataConfig) -> dict[str, str | None]:
     """Return the names of the columns in a further table: those of the first one, or those that it has instead."""
-    known = {role: name for role, name in names.items() if name in table.frame.columns}
-    return _column_names(config) | known
+    known = {role: name for role, name in columns.items() if name in table.frame.columns}
+    return column_names(config) | known
 
 
-def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig) -> Dataset:
-    """Turn a table of ratings, and the files with held-out ratings, into Ratings over shared vocabularies.
-
-    items: those of a named data set, unless the settings name a file.
-    """
-    if table.frame.is_empty():
-        raise DataError("there are no ratings: the data has a header but no row")
-    columns = find_columns(table.frame, _column_names(config))  # once: what is guessed is said once
-    if config.items:
-        items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
+def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
+    """Turn a table of ratings, and the tables of held-out ratings, into Ratings over shared vocabularies."""
+    table, columns = tables.ratings, tables.columns
     if config.extra_ratings:
         table = append_ratings(table, _read_ratings(config.extra_ratings, config), columns, config)
     table = _without_old(table, columns, config)
-    names: dict[str, str | None] = {**_column_names(config), **columns}
+    names: dict[str, str | None] = {**column_names(config), **columns}
     if config.is_event_log:
         types_of = partial(event_types, config=config)
         events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label)
-        return Dataset(events.ratings(), items, log=events)
-    further = [_read_ratings(location, config) for location in (config.valid, config.test) if location]
-    tables, vocabs = [(table, names), *((t, _names_in(t, columns, config)) for t in further)], None
-    if further and config.shared_ids:
-        vocabs = (_shared_vocab(tables, "node", ("user", "item")),) * 2
-    elif further:
-        vocabs = _shared_vocab(tables, "user", ("user",)), _shared_vocab(tables, "item", ("item",))
-    if config.test:
-        tables[-1][1]["weight"] = None
+        return Dataset(events.ratings(), tables.items, log=events)
+    read, vocabs = [(table, names)], None
+    for further in (tables.valid, tables.test):
+        if further is not None:
+            read.append((further, names_in(further, columns, config)))
+    if len(read) > 1 and config.shared_ids:
+        vocabs = (_shared_vocab(read, "node", ("user", "item")),) * 2
+    elif len(read) > 1:
+        vocabs = _shared_vocab(read, "user", ("user",)), _shared_vocab(read, "item", ("item",))
+    if tables.test is not None:
+        read[-1][1]["weight"] = None
     ratings = [
         Ratings.from_frame(
             t.frame,
@@ -149,10 +174,11 @@ def _build_dataset(table: Table, items: pl.DataFrame | None, config: DataConfig)
             from_text=t.is_text,
             row_label=t.row_label,
         )
-        for t, named in tables
+        for t, named in read
     ]
-    test = ratings[-1] if config.test else None
-    return Dataset(ratings[0], items, ratings[1] if config.valid else None, test)
+    valid, test = ratings[1] if tables.valid is not None else None, ratings[-1] if tables.test is not None else None
+    event_like = find_event_like_column(table.frame, columns.values())
+    return Dataset(ratings[0], tables.items, valid, test, event_like_column=event_like)
 
 
 def _without_old(table: Table, columns: dict[str, str], config: DataConfig) -> Table:

@@ -21,6 +21,7 @@ from recsys_embed.config.tuning import TuneConfig
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.errors import DataError, SettingError, TrainingError
 from recsys_embed.experiment import publish
+from recsys_embed.experiment.data_findings import log_findings
 from recsys_embed.experiment.prepare import check_values, checked_preset, prepare, size_of, start_torch
 from recsys_embed.presets import SETTINGS, USER_FOLDER, Preset, write_preset
 from recsys_embed.storage.json import jsonable
@@ -65,6 +66,7 @@ def tune(
         raise DataError("there are no validation ratings to measure trials on: give --valid-share, or --valid FILE")
     baseline = baseline_settings(model, train, size_of(prepared.split), content.any, content.trains)
     check_values(baseline.model, baseline.train, data, prepared.split)
+    log_findings(prepared.dataset, data, prepared.split, baseline.train.loss)
     device = start_torch(baseline.train)
     values = settings(*baseline)
     space = read_space({**values, "described": content.any}, parse_names(config.freeze))

@@ -1,0 +1,192 @@
+"""Examine data before a training, without stopping at the first mistake."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from recsys_embed.config.settings import DataConfig
+from recsys_embed.data.columns import as_polars, find_columns
+from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.ids import RowLabel
+from recsys_embed.data.splits import Split
+from recsys_embed.doctor.cells import readable_rows
+from recsys_embed.doctor.codes import Finding, chosen, finding
+from recsys_embed.doctor.ids import find_ids
+from recsys_embed.doctor.numbers import find_time_like_column, find_times, find_units, find_values
+from recsys_embed.doctor.rows import find_leaks, find_loops, find_repeats, merged_repeats
+from recsys_embed.doctor.splits import Preview, find_split_problems, preview, previews, suitable
+from recsys_embed.doctor.types import find_events, unknown_types
+from recsys_embed.doctor.usage import find_item_table, find_single, find_superhuman
+from recsys_embed.errors import DataError
+from recsys_embed.sources.load import Tables, build_dataset, column_names, names_in
+from recsys_embed.sources.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Examination:
+    """What was found.
+
+    dataset: the readable part of the data, or None if nothing can be made of it. frame, columns: that part as a table,
+    and the column of each role in it. splits: what each split would hold out. suits: the split that suits, and why.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    dataset: Dataset | None = None
+    frame: pl.DataFrame | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    splits: dict[str, Preview] = field(default_factory=dict)
+    suits: tuple[str, str] | None = None
+
+
+def check(
+    data: pl.DataFrame | pd.DataFrame | Dataset, config: DataConfig | None = None, split: Split | None = None
+) -> list[Finding]:
+    """Return what is wrong with data, or good to know of it, the most severe first.
+
+    data: a frame with a row for each rating or event, or a data set. A frame shows more: which rows are copies, which
+    values are broken. config: the names of its columns, and how it is to be split. split: the parts, if they are made
+    already. Raises DataError only for a frame without columns of users and items.
+    """
+    config = config or DataConfig()
+    if not isinstance(data, Dataset):
+        frame = as_polars(data)
+        tables = Tables(Table(frame, is_text=False, row_label=RowLabel()), find_columns(frame, column_names(config)))
+        return examine(tables, config).findings
+    found = [*merged_repeats(data, config.duplicates), *_find_in(data, config, None, time.time())]
+    if split is not None:
+        found += find_split_problems(data, config, preview(split, config.min_rating))
+    else:
+        found += previews(data, config)[1]
+    return chosen(found)
+
+
+def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Examination:
+    """Examine tables as they were read.
+
+    now: seconds since 1970, the clock's by default. Raises DataError for tables without columns of users and items.
+    """
+    frame, columns, is_log = tables.ratings.frame, tables.columns, config.is_event_log
+    if is_log and "event" not in columns:
+        raise DataError("there is no column of event types: name it with --event-col")
+    main = readable_rows(frame, columns, tables.ratings.row_label)
+    result = Examination(list(main.findings), frame=main.frame, columns=main.columns)
+    if "time" in main.columns:
+        name = main.columns["time"]
+        found, seconds = find_units(main.frame[name])
+        result.findings += found
+        if seconds is not None:
+            result.frame = main.frame.with_columns(seconds.alias(name))
+    if is_log and "event" in main.columns:
+        counts = result.frame[main.columns["event"]].cast(pl.String).str.strip_chars().value_counts(name="n")  # type: ignore[index]
+        unknown = list(unknown_types(dict(counts.sort("n", descending=True).iter_rows()), config))
+        result.findings += unknown
+        config = _without_unknown(config, unknown)
+    held_out: dict[str, Any] = {}
+    for name, table in (("valid", tables.valid), ("test", tables.test)):
+        if table is not None:
+            given = names_in(table, columns, config) | ({"weight": None} if name == "test" else {})
+            found_columns = find_columns(table.frame, given)
+            part = readable_rows(table.frame, found_columns, table.row_label, f" of the {name} file")
+            result.findings += part.findings
+            held_out[name] = table._replace(frame=part.frame, row_label=RowLabel())
+    assert result.frame is not None
+    ratings = tables.ratings._replace(frame=result.frame, row_label=RowLabel())
+    built = tables._replace(ratings=ratings, columns=main.columns, **held_out)
+    try:
+        with _without_warnings():
+            result.dataset = build_dataset(built, _named(config, main.columns))
+    except DataError as error:
+        result.findings.append(finding("D110", 1, f"nothing can be made of the rows that can be read: {error}"))
+        result.findings = chosen(result.findings)
+        return result
+    _examine_dataset(result, config, now or time.time())
+    return result
+
+
+def _examine_dataset(result: Examination, config: DataConfig, now: float) -> None:
+    assert result.dataset is not None and result.frame is not None
+    rows_as_read = config.extra_ratings is None and config.max_age is None  # otherwise others were added, or left out
+    if rows_as_read:
+        repeats = find_repeats(result.frame, result.columns, result.dataset, config.duplicates)
+        is_error = config.duplicates == "error"
+        result.findings += [replace(f, severity="error") for f in repeats] if is_error else repeats
+    else:
+        result.findings += merged_repeats(result.dataset, config.duplicates)
+    found = list(_find_in(result.dataset, config, result.frame, now))
+    if "time" not in result.columns:
+        found += find_time_like_column(result.frame, result.columns.values())
+    if result.dataset.ratings.is_graph:
+        found += find_loops(result.frame, result.columns)
+    result.splits, problems = previews(result.dataset, config)
+    findings = chosen([*result.findings, *found, *find_leaks(result.dataset), *problems])
+    result.suits = suitable(result.splits, findings)
+    if result.suits is not None:
+        advice = f"--split {result.suits[0]} suits: {result.suits[1]}"
+        findings = [replace(f, remedy=advice) if f.code == "D703" else f for f in findings]
+    result.findings = findings
+
+
+def _find_in(dataset: Dataset, config: DataConfig, frame: pl.DataFrame | None, now: float) -> Iterator[Finding]:
+    """Yield what can be found in a data set itself."""
+    ratings = dataset.ratings
+    rows = ratings if dataset.log is None else dataset.log
+    user_counts = np.bincount(ratings.user, minlength=len(ratings.users))
+    sides = [(ratings.users, user_counts), (ratings.items, ratings.item_counts)]
+    for vocab, counts in sides[: 1 + (not ratings.is_graph)]:
+        if (counts > 0).sum() < 2:
+            yield finding("D204", 1, f"there is one {vocab.name} alone: {vocab.ids([int(counts.argmax())])[0]}")
+        yield from find_ids(vocab, counts)
+        yield from find_single(vocab, counts)
+    if dataset.log is None:
+        yield from find_values(ratings, config.min_rating)
+    if rows.time is not None:
+        yield from find_times(rows.time, now)
+    if not ratings.is_graph:
+        yield from find_superhuman(rows.users, rows.user, rows.time)
+    yield from find_item_table(dataset)
+    yield from find_events(dataset, frame)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Leave out what this thread logs: findings say it too."""
+    thread, logger = threading.get_ident(), logging.getLogger("recsys_embed")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _named(config: DataConfig, columns: dict[str, str]) -> DataConfig:
+    """Return settings under which the readable columns are a data set: no repeated row is an error."""
+    names = {f"{role}_col": columns.get(role) for role in ("user", "item", "time")}
+    if "event" in columns:
+        return replace(config, **names, event_col=columns["event"])  # type: ignore[arg-type]
+    plain: dict[str, Any] = {"event_col": None, "event_weights": None, "target": None, "hide": None}
+    names |= {"rating_col": columns.get("rating"), "weight_col": columns.get("weight")}
+    duplicates = "last" if config.duplicates == "error" else config.duplicates
+    return replace(config, **plain, **names, duplicates=duplicates)  # type: ignore[arg-type]
+
+
+def _without_unknown(config: DataConfig, unknown: list[Finding]) -> DataConfig:
+    """Return settings without the options that name types of events which do not occur."""
+    return (
+        replace(config, event_weights=None, target=None, hide=None, event_col=config.event_col) if unknown else config
+    )
