@@ -371,6 +371,24 @@ def test_events_that_happen_twice_without_a_time_are_kept(tmp_path):
     assert pl.read_csv(tmp_path / "out.csv").equals(events().drop("time"))
 
 
+def test_what_happens_twice_on_a_day_is_kept(tmp_path):
+    day = events().with_columns(pl.from_epoch("time").dt.date().cast(pl.String))
+    twice = pl.concat([day, day[:5]])
+    twice.write_csv(tmp_path / "log.csv")
+    for options in (("--event-col", "kind"), ()):
+        found = run_check(tmp_path, *options, "--fix", "out.csv", dataset="log.csv")
+        assert "D101" not in {f["code"] for f in found["findings"]}
+        assert pl.read_csv(tmp_path / "out.csv").equals(twice)
+
+
+def test_another_type_of_event_is_no_copy_though_no_option_names_the_types(tmp_path):
+    at_once = pl.concat([events().with_columns(kind=pl.lit(kind)) for kind in ("view", "purchase")])
+    pl.concat([at_once, at_once[:1]]).write_csv(tmp_path / "log.csv")
+    found = run_check(tmp_path, "--fix", "out.csv", dataset="log.csv")
+    assert {f["code"]: f["count"] for f in found["findings"]}["D101"] == 1
+    assert pl.read_csv(tmp_path / "out.csv").equals(at_once.unique(maintain_order=True))
+
+
 def test_a_log_shows_what_each_type_brings(tmp_path):
     events().write_csv(tmp_path / "log.csv")
     options = "--event-col", "kind", "--target", "purchase"

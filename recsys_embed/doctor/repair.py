@@ -11,7 +11,7 @@ from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.sorting import pair_keys
 from recsys_embed.doctor.check import Examination
 from recsys_embed.doctor.codes import plural
-from recsys_embed.doctor.rows import shared_pairs
+from recsys_embed.doctor.rows import columns_of_copies, shared_pairs
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.table_files import FORMATS, write_table
 
@@ -60,20 +60,12 @@ def repaired(result: Examination, read: pl.DataFrame) -> tuple[pl.DataFrame, lis
             frame = frame.with_columns(new.alias(name))
             changes.append(f"rewrote {plural(n_changed, 'id')} in column {name}: no blanks, NFC, no .0")
     if any(f.code == "D101" for f in result.findings) or changes:
-        roles = [result.columns[role] for role in ("user", "item", "rating", "event", "time") if role in result.columns]
-        # Without a rating or a time, a row that is there twice may have happened twice.
-        unique = (
-            frame.unique(roles, keep="first", maintain_order=True) if len(roles) > 2 and _has_times(result) else frame
-        )
+        equal = columns_of_copies(result.columns, result.dataset)
+        unique = frame if equal is None else frame.unique(list(equal.values()), keep="first", maintain_order=True)
         if unique.height < frame.height:
             changes.append(f"left out {plural(frame.height - unique.height, 'copy').replace('copys', 'copies')}")
             frame = unique
     return frame, changes
-
-
-def _has_times(result: Examination) -> bool:
-    """Return whether copies are copies: the same event may happen twice, but not at the same time."""
-    return "time" in result.columns or "event" not in result.columns
 
 
 def _without_test(result: Examination, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:

@@ -14,6 +14,8 @@ from recsys_embed.data.sorting import pair_keys, sorted_values
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
+_DAY = 24 * 3600
+
 
 def pair_of(key: int, users: Vocab, items: Vocab) -> str:
     """Return the user and the item of a pair key, in words."""
@@ -37,25 +39,45 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
     table = pl.DataFrame({"key": keys})
     repeated = table["key"].is_duplicated()
     table, frame = table.filter(repeated), frame.filter(repeated)
-    if "rating" in columns:
-        table = table.with_columns(frame[columns["rating"]].cast(pl.Float32, strict=False).alias("value"))
-    for role in ("time", "event"):
-        if role in columns:
-            table = table.with_columns(frame[columns[role]].alias(role))
+    equal = columns_of_copies(columns, dataset)
+    names = {"rating": "value", "event": "event", "time": "time"}
+    if equal is not None:
+        table = table.with_columns(
+            (frame[equal[role]].cast(pl.Float32, strict=False) if role == "rating" else frame[equal[role]]).alias(name)
+            for role, name in names.items()
+            if role in equal
+        )
     distinct = table.unique()
     copies = table.height - distinct.height
     if dataset.log is not None:
-        if copies and "time" in columns:
+        if copies and equal is not None:
             yield _copies(copies, table, users, items, "user, item, type and time")
         return
     yield from _of_ratings(table, distinct, users, items, policy)
+
+
+def columns_of_copies(columns: dict[str, str], dataset: Dataset) -> dict[str, str] | None:
+    """Return the columns in which a row equals another if it is a copy of it, by role.
+
+    None where a row that is there twice may have happened twice: without a rating, or a time finer than a day.
+    """
+    rows = dataset.ratings if dataset.log is None else dataset.log
+    is_exact = rows.time is not None and bool((rows.time % _DAY != rows.time[:1] % _DAY).any())
+    if not is_exact and ("rating" not in columns or dataset.log is not None):
+        return None
+    found: dict[str, str] = {
+        role: columns[role] for role in ("user", "item", "rating", "event", "time") if role in columns
+    }
+    # Another type of event is another event, also where no option names the types.
+    return found if dataset.event_like_column is None else {"event": dataset.event_like_column} | found
 
 
 def _of_ratings(
     table: pl.DataFrame, distinct: pl.DataFrame, users: Vocab, items: Vocab, policy: str
 ) -> Iterator[Finding]:
     """Yield what repeated rows of ratings are. table: pairs, values and times. distinct: without copies."""
-    what = [word for column, word in (("value", "rating"), ("time", "time")) if column in table.columns]
+    words = (("value", "rating"), ("event", "type"), ("time", "time"))
+    what = [word for column, word in words if column in table.columns]
     copies = table.height - distinct.height
     if copies and not what:
         yield _repeats(copies, policy)

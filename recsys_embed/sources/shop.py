@@ -100,7 +100,7 @@ class _World(NamedTuple):
         rows: list[tuple[int, int, str, int]] = []
         for product in viewed[np.argsort(-key)[: 1 + random.poisson(4)]].tolist():
             time += int(random.integers(20, 300))
-            rows += [(customer, product, "view", time)] * (1 + int(random.random() < 0.2))
+            rows += [(customer, product, "view", time + 5 * n) for n in range(1 + int(random.random() < 0.2))]
             if random.random() < 1 / (1 + np.exp(2.0 - 1.5 * affinity[product])):
                 rows.append((customer, product, "cart", time + 15))
                 if random.random() < 1 / (1 + np.exp(0.3 - affinity[product])):
