@@ -53,10 +53,12 @@ def ui(
     import subprocess
     import sys
 
-    from recsys_embed.tracking.mlflow_tracker import resolve_tracking_uri
     from recsys_embed.tracking.runs import newest_experiment
+    from recsys_embed.tracking.store import open_store, resolve_tracking_uri, sqlite_file
 
     store = resolve_tracking_uri(uri)
+    if sqlite_file(store) is not None:
+        open_store(store)  # MLflow's workers would make it all at once
     experiment = newest_experiment(store)
     address = f"http://127.0.0.1:{port}/#/experiments"
     if experiment is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,48 +17,16 @@ import polars as pl
 
 from recsys_embed.config.addresses import without_password
 from recsys_embed.errors import DataError
+from recsys_embed.tracking.store import open_store, quiet_mlflow, reason, resolve_tracking_uri
 from recsys_embed.tracking.tracker import Stop, Tracker
 
 log = logging.getLogger("recsys_embed")
 
-DEFAULT_STORE = "sqlite:///mlflow.db"
 _BATCH_SIZE = 1000  # most metrics that MLflow takes in one call
 _FLUSH_INTERVAL_S = 5.0  # seconds between two uploads, so that a long run can be watched
 _MAX_PARAM_LENGTH = 6000  # characters of a parameter's value
 
 P = ParamSpec("P")
-
-
-def resolve_tracking_uri(uri: str | None) -> str:
-    """Return the tracking URI to use: the given one, $MLFLOW_TRACKING_URI, or mlflow.db in the current folder.
-
-    The path of a SQLite file is made absolute: MLflow caches a connection per URI, and would keep using the old file
-    after a change of the current folder.
-    """
-    store = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    scheme, slashes, path = store.partition(":///")
-    return f"{scheme}{slashes}{Path(path).absolute().as_posix()}" if scheme == "sqlite" and path else store
-
-
-def quiet_mlflow() -> Any:
-    """Import MLflow with little logging and short timeouts, and return it."""
-    # A server that is down should cost seconds, not MLflow's default of minutes; the user's own settings win.
-    for name, value in (("HTTP_REQUEST_MAX_RETRIES", "2"), ("HTTP_REQUEST_TIMEOUT", "10")):
-        os.environ.setdefault(f"MLFLOW_{name}", value)
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    # Only results go to stdout, where MLflow would print links to a server.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    return mlflow
-
-
-def reason(error: Exception) -> str:
-    """Return the first line of an error message from MLflow, its driver or its server."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[Concatenate[MLflowTracker, P], None]:
@@ -107,7 +74,7 @@ class MLflowTracker(Tracker):
     @_safely
     def _start(self) -> None:
         self.mlflow = mlflow = quiet_mlflow()
-        self.client = mlflow.MlflowClient(self.uri)
+        self.client = open_store(self.uri)
         if self._resumed_id:
             with contextlib.suppress(mlflow.MlflowException):
                 self.experiment_id = self.client.get_run(self._resumed_id).info.experiment_id

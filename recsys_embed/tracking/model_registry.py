@@ -11,8 +11,8 @@ from typing import Any
 
 from recsys_embed.errors import DataError, UnknownId
 from recsys_embed.sources.download import cache_dir
-from recsys_embed.tracking.mlflow_tracker import resolve_tracking_uri
 from recsys_embed.tracking.runs import client_of
+from recsys_embed.tracking.store import resolve_tracking_uri
 
 _URI = re.compile(
     r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/]+)"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_embed.errors import DataError, RecsysError, UnknownId
-from recsys_embed.tracking.mlflow_tracker import quiet_mlflow, reason, resolve_tracking_uri
+from recsys_embed.tracking.store import open_store, reason, resolve_tracking_uri, sqlite_file
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
 
@@ -54,12 +54,11 @@ def newest_experiment(uri: str | None = None) -> str | None:
 @contextlib.contextmanager
 def client_of(store: str) -> Iterator[Any]:
     """Open a client for an existing store; any failure within becomes a DataError."""
-    kind, _, local = store.partition("?")[0].partition(":///")
-    if kind == "sqlite" and not Path(local).is_file():  # reading must not create an empty store
-        raise DataError(f"there is no MLflow store {local}: name one with --tracking-uri, or a model folder")
-    mlflow = quiet_mlflow()
+    file = sqlite_file(store)
+    if file is not None and not file.is_file():  # reading must not create an empty store
+        raise DataError(f"there is no MLflow store {file}: name one with --tracking-uri, or a model folder")
     try:
-        yield mlflow.MlflowClient(store)
+        yield open_store(store)
     except RecsysError:
         raise
     except Exception as error:  # any failure of the store, its driver or its server
