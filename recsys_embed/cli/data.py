@@ -12,10 +12,11 @@ import typer
 from recsys_embed.cli.data_report import print_examination
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
+from recsys_embed.cli.program import Program
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.errors import SettingError
 
-app = typer.Typer(no_args_is_help=True, help="List, fetch and check data sets.")
+app = Program(no_args_is_help=True, help="List, fetch and check data sets.")
 _DIR = Annotated[str | None, typer.Option("--data-dir", help="Folder of downloads.")]
 
 

@@ -11,13 +11,14 @@ import typer
 from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json
+from recsys_embed.cli.program import Program
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
     from recsys_embed.recommender import Recommender
     from recsys_embed.state.change_items import ItemValue
 
-app = typer.Typer(no_args_is_help=True, help="Change the item table: prices, stock, new columns, new items.")
+app = Program(no_args_is_help=True, help="Change the item table: prices, stock, new columns, new items.")
 
 
 @app.callback()

@@ -30,10 +30,11 @@ from recsys_embed.cli import (
     words,
 )
 from recsys_embed.cli.output import clean, start_logging
+from recsys_embed.cli.program import Program
 from recsys_embed.errors import RecsysError
 from recsys_embed.version import __version__
 
-app = typer.Typer(
+app = Program(
     name="recsys",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -10,6 +10,7 @@ import typer
 
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo
+from recsys_embed.cli.program import Program
 from recsys_embed.cli.train import train
 from recsys_embed.errors import SettingError
 
@@ -81,7 +82,7 @@ def retrain(
 
 def _train(arguments: list[str]) -> None:
     """Run `recsys train` with these arguments."""
-    app = typer.Typer()
+    app = Program()
     app.command()(train)
     typer.main.get_command(app).main(arguments, prog_name="recsys train", standalone_mode=False)
 

@@ -11,6 +11,7 @@ import typer
 from recsys_embed.cli.export import METHOD, NEIGHBOURS, SEED, TO, print_export
 from recsys_embed.cli.options import JSON, K, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
+from recsys_embed.cli.program import Program
 from recsys_embed.config.answers import WordsConfig
 from recsys_embed.errors import SettingError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from recsys_embed.words.vectors import WordVectors
 
-app = typer.Typer(no_args_is_help=True, help="Word vectors: explore, evaluate, train and use them.")
+app = Program(no_args_is_help=True, help="Word vectors: explore, evaluate, train and use them.")
 
 _TEXT = Annotated[Path, typer.Option("--text", help="Table with one text per row: CSV, TSV, ::, Parquet, .gz.")]
 _COLUMN = Annotated[str, typer.Option("--column", help="The column that holds the texts.")]
