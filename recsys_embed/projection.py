@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.arrays import Floats, normalize
 from recsys_embed.errors import SettingError
+from recsys_embed.tracking.store import without_autologging
 
 log = logging.getLogger("recsys_embed")
 
@@ -42,6 +43,7 @@ class Projection:
     sample_size: int
 
 
+@without_autologging()
 def project(vectors: Floats, method: str = "auto", seed: int = 0, start: Floats | None = None) -> Projection:
     """Project vectors [n, d] to two dimensions so that vectors of similar directions are close to each other.
 

@@ -27,7 +27,7 @@ def _names(values: list[str]) -> str:
 
 # How the values of an option that is given several times are put together, by its name; those of others are refused.
 _COLLECTED: dict[str, Callable[[list[str]], str]] = {
-    **dict.fromkeys(("candidates", "exclude", "likes", "dislikes", "ratings"), _items),
+    **dict.fromkeys(("candidates", "exclude", "likes", "dislikes", "ratings", "boost", "per_group"), _items),
     "where": _conditions,
     **dict.fromkeys(("hide", "target", "event_weights", "text", "only", "ignore"), _names),
 }

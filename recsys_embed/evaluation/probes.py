@@ -18,6 +18,7 @@ from recsys_embed.evaluation import metrics
 from recsys_embed.evaluation.evaluate import align_to_model
 from recsys_embed.evaluation.slices import UNKNOWN, by_column
 from recsys_embed.recommender import Recommender
+from recsys_embed.tracking.store import without_autologging
 
 FOLDS = 5
 # Fewest items with a tag, and without it, for a probe: four in each fold.
@@ -66,6 +67,7 @@ def probe_column(recommender: Recommender, name: str, seed: int = 0) -> dict[str
     return {"column": name, "items": len(rated), "told": in_training, **means, "tags": tags}
 
 
+@without_autologging()
 def linear_probe_auc(
     features: metrics.Values, labels: NDArray[np.bool_], seed: int = 0, inverse_penalty: float = INVERSE_PENALTY
 ) -> float:

@@ -56,8 +56,8 @@ def tracker_of(
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    experiment = run.experiment or short_name(facts["dataset"])
-    return MLflowTracker(run.tracking_uri, experiment, tags, folder.name, run_id)
+    default = short_name(facts["dataset"])
+    return MLflowTracker(run.tracking_uri, run.experiment, tags, folder.name, run_id, default)
 
 
 # What of each part of the metrics a run shows; the table has the rest.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec
 import polars as pl
 
 from recsys_embed.config.addresses import without_password
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.tracking.store import open_store, quiet_mlflow, reason, resolve_tracking_uri
 from recsys_embed.tracking.tracker import Stop, Tracker
 
@@ -37,6 +38,8 @@ def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[C
         if self.alive:
             try:
                 method(self, *args, **kwargs)
+            except SettingError:  # what the user asked for cannot be, and nothing is trained yet
+                raise
             except Exception as error:  # any failure of the store, its driver or its server
                 self.alive = False
                 log.warning("MLflow failed (%s): this training goes on untracked from here", reason(error))
@@ -47,19 +50,23 @@ def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[C
 class MLflowTracker(Tracker):
     """Records one training as one run. Nothing happens before `with`.
 
-    uri: tracking URI; see `resolve_tracking_uri` for the default. experiment: name of the experiment. tags: tags of the
-    run. name: name of the run. run_id: a run to resume, if the store has it.
+    uri: tracking URI; see `resolve_tracking_uri` for the default. experiment: name of the experiment; None: that of the
+    caller's own run, if one is active in this store, or of $MLFLOW_EXPERIMENT_ID or $MLFLOW_EXPERIMENT_NAME, or
+    `default`. tags: tags of the run. name: name of the run. run_id: a run to resume, if the store has it.
+    Within a run of the caller's, the run is its child. `with` raises SettingError for an experiment that was deleted,
+    or a store that takes no runs.
     """
 
     def __init__(
         self,
         uri: str | None,
-        experiment: str,
+        experiment: str | None,
         tags: Mapping[str, str],
         name: str | None = None,
         run_id: str | None = None,
+        default: str = "Default",
     ) -> None:
-        self._resumed_id = run_id
+        self._resumed_id, self._default = run_id, default
         self.uri = resolve_tracking_uri(uri)
         self.experiment, self.tags, self.name = experiment, dict(tags), name
         self.alive = True
@@ -81,9 +88,34 @@ class MLflowTracker(Tracker):
                 self.client.update_run(self._resumed_id, status="RUNNING")
                 self.run_id = self._resumed_id
                 return
-        existing = self.client.get_experiment_by_name(self.experiment)
-        self.experiment_id = existing.experiment_id if existing else self.client.create_experiment(self.experiment)
+        outer = self._outer_run()
+        if outer is not None:
+            self.tags.setdefault("mlflow.parentRunId", outer.info.run_id)
+        self.experiment_id = self._find_experiment(outer)
         self.run_id = self.client.create_run(self.experiment_id, tags=self.tags, run_name=self.name).info.run_id
+
+    def _outer_run(self) -> Any:
+        """Return the run that the caller has started in this store, or None."""
+        run = self.mlflow.active_run()
+        return run if run is not None and resolve_tracking_uri(self.mlflow.get_tracking_uri()) == self.uri else None
+
+    def _find_experiment(self, outer: Any) -> str:
+        """Return the id of the experiment, which is made if there is none of its name."""
+        if self.experiment is None:
+            if outer is not None:
+                return str(outer.info.experiment_id)
+            if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+                return experiment_id
+        name = self.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or self._default
+        existing = self.client.get_experiment_by_name(name)
+        if existing is None:
+            return str(self.client.create_experiment(name))
+        if existing.lifecycle_stage == "deleted":
+            raise SettingError(
+                f"the MLflow experiment {name!r} was deleted: name another with --experiment, or restore it: mlflow "
+                f"experiments restore --experiment-id {existing.experiment_id}"
+            )
+        return str(existing.experiment_id)
 
     @_safely
     def params(self, values: Mapping[str, Any]) -> None:
@@ -158,7 +190,7 @@ class MLflowTracker(Tracker):
         with self._as_current_store(), warnings.catch_warnings():
             # MLflow warns about integer columns in case they have missing values; these have none.
             warnings.simplefilter("ignore")
-            with self.mlflow.start_run(run_id=self.run_id, log_system_metrics=False):
+            with self.mlflow.start_run(run_id=self.run_id, nested=True, log_system_metrics=False):
                 logged = self.mlflow.pyfunc.log_model(
                     name="model",
                     python_model=str(code),
@@ -218,7 +250,7 @@ class MLflowTracker(Tracker):
             return Tracker()
         inherited = {n: t for n, t in self.tags.items() if n != "mlflow.source.name"}
         all_tags = {**inherited, **tags, "mlflow.parentRunId": self.run_id}
-        return MLflowTracker(self.uri, self.experiment, all_tags, name)
+        return MLflowTracker(self.uri, self.experiment, all_tags, name, default=self._default)
 
     def mark_killed(self, run_id: str) -> None:
         """Mark a run that a dead process left open as killed, if this store has it."""

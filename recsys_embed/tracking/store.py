@@ -6,12 +6,14 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, SettingError
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 # MLflow makes a store by Alembic, which no two threads can use at once.
@@ -61,12 +63,12 @@ def reason(error: Exception) -> str:
 def open_store(store: str) -> Any:
     """Return MLflow's client of a store, which is made if it is a SQLite file that does not exist.
 
-    store: as `resolve_tracking_uri` returns it. Raises DataError for a file that cannot be opened. (Other stores are
-    first asked when the client is used.)
+    store: as `resolve_tracking_uri` returns it. Raises DataError for a file that cannot be opened, and SettingError for
+    a folder. (Other stores are first reached when the client is used.)
     """
     mlflow, file = quiet_mlflow(), sqlite_file(store)
     if file is None:
-        return mlflow.MlflowClient(store)
+        return _client_of_other(store)
     with _making:
         if not file.exists():
             _make(file)
@@ -76,6 +78,27 @@ def open_store(store: str) -> Any:
     except Exception as error:
         raise _explained(error, file) from None
     return client
+
+
+def _client_of_other(store: str) -> Any:
+    mlflow = quiet_mlflow()
+    try:
+        return mlflow.MlflowClient(store)
+    except mlflow.MlflowException as error:
+        if "filesystem tracking backend" not in str(error):
+            raise
+        raise SettingError(
+            f"{store} is a folder, which MLflow takes no runs in any more: --tracking-uri sqlite:///mlflow.db (and "
+            "mlflow migrate-filestore takes the old runs along)"
+        ) from None
+
+
+@contextlib.contextmanager
+def without_autologging() -> Iterator[None]:
+    """Keep `mlflow.autolog()` from recording what scikit-learn does for us as runs of their own."""
+    autologging = sys.modules.get("mlflow.utils.autologging_utils")
+    with contextlib.nullcontext() if autologging is None else autologging.disable_autologging():
+        yield
 
 
 def _make(file: Path) -> None:
