@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 # Waiting threads must not spin: the suite would take many times longer beside another program.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -16,6 +17,7 @@ from services import odd_model
 from worlds import ITEMS, USERS
 
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.tracking import store
 
 # How long an example takes says nothing of it where other programs run beside the tests.
 settings.register_profile("untimed", deadline=None)
@@ -48,3 +50,19 @@ def model(tmp_path_factory):
     """A small model with ids of every kind, and its folder."""
     folder = tmp_path_factory.mktemp("model") / "odd"
     return odd_model(folder), folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def copied_stores(tmp_path_factory):
+    """New MLflow stores are copies of one: MLflow takes seconds to make one. Yields how they are really made."""
+    made, make = tmp_path_factory.mktemp("store") / "mlflow.db", store._make
+
+    def copy(file):
+        if not made.exists():
+            make(made)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, file)
+
+    store._make = copy
+    yield make
+    store._make = make

@@ -2,13 +2,17 @@
 
 import logging
 import multiprocessing
+import os
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from worlds import small
 
-from recsys_embed.errors import DataError
+from recsys_embed import DataConfig, RunConfig
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.experiment.run import run_experiment
 from recsys_embed.tracking import store
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.store import open_store, resolve_tracking_uri
@@ -45,11 +49,80 @@ def test_processes_that_start_together_make_one_sound_store(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".db" or p.name.startswith(".")) == ["mlflow.db"]
 
 
-def test_threads_that_start_together_make_one_sound_store(tmp_path):
+def test_threads_that_start_together_make_one_sound_store(tmp_path, monkeypatch, copied_stores):
+    monkeypatch.setattr(store, "_make", copied_stores)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(record, [uri] * 3))
     assert n_runs(uri) == 3
+
+
+def test_an_interrupted_making_leaves_nothing_behind(tmp_path, monkeypatch, copied_stores):
+    """MLflow's own way leaves a store half done, which nobody can use afterwards."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.copyfile", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        copied_stores(tmp_path / "mlflow.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_store(tmp_path):
+    for uri in (f"file://{tmp_path}/mlruns", str(tmp_path / "mlruns")):
+        with pytest.raises(SettingError, match="sqlite:///mlflow.db"), MLflowTracker(uri, "x", {}):
+            pass
+
+
+def test_a_deleted_experiment_is_refused_before_the_training(complete, tmp_path):
+    file, uri = tmp_path / "mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"
+    shutil.copyfile(complete, file)
+    client = open_store(uri)
+    client.delete_experiment(client.get_experiment_by_name("x").experiment_id)
+    with pytest.raises(SettingError, match="'x' was deleted: name another with --experiment"):
+        record(uri)
+
+
+def test_the_experiment_is_the_callers(complete, tmp_path, monkeypatch):
+    shutil.copyfile(complete, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+
+    def experiment_of(**given):
+        with MLflowTracker(uri, **{"experiment": None, "tags": {}, "default": "shop", **given}) as tracker:
+            return open_store(uri).get_experiment(tracker.experiment_id).name
+
+    assert experiment_of() == "shop"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "named")
+    assert experiment_of() == "named" and experiment_of(experiment="x") == "x"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", open_store(uri).get_experiment_by_name("x").experiment_id)
+    assert experiment_of() == "x"
+
+
+def test_a_training_in_the_callers_own_run_is_its_child_with_a_model_and_no_other_runs(tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    open_store(resolve_tracking_uri(None))
+    mlflow.sklearn.autolog(silent=True)
+    try:
+        mlflow.set_experiment("mine")
+        with mlflow.start_run() as outer:
+            options = RunConfig(out=str(tmp_path / "m"), resamples=0)
+            run_experiment(DataConfig("synthetic:users=60,items=40,ratings=900"), *small("softmax", epochs=1), options)
+            mlflow.log_metric("after", 1.0)
+    finally:
+        mlflow.sklearn.autolog(disable=True)
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # `set_experiment` sets it
+    client = open_store(resolve_tracking_uri(None))
+    (child,) = client.search_runs([outer.info.experiment_id], f"tags.mlflow.parentRunId = '{outer.info.run_id}'")
+    assert child.info.status == "FINISHED" and child.info.run_name == "m"
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert {r.info.run_id for r in runs} == {child.info.run_id, outer.info.run_id}
+    assert client.get_run(outer.info.run_id).data.metrics == {"after": 1.0}
+    models = client.search_logged_models([outer.info.experiment_id])
+    assert [(m.name, m.source_run_id) for m in models] == [("model", child.info.run_id)]
 
 
 def test_whoever_is_late_keeps_the_store_that_is_there(tmp_path, monkeypatch):
