@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from typing import Annotated
+import threading
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -82,6 +86,31 @@ app.add_typer(items.app, name="items")
 app.add_typer(words.app, name="words")
 
 
+@contextlib.contextmanager
+def _terminate_like_ctrl_c() -> Iterator[list[int]]:
+    """Let SIGTERM, by which machines end programs, do what Ctrl-C does, such as keep the best model so far.
+
+    Yields a list that is empty until it comes. (A service that runs has its own way.)
+    """
+    came: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        came.append(number)
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
+        if not callable(on_ctrl_c):  # a shell ignores it for programs in the background
+            raise KeyboardInterrupt
+        on_ctrl_c(signal.SIGINT, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
     """Run the program; errors in the input are one line on stderr and an exit code of their own."""
     # torch's threads spin for long while they wait for each other, which makes training 20 times slower as soon as
@@ -90,7 +119,12 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
     try:
-        app()
+        with _terminate_like_ctrl_c() as terminated:
+            try:
+                app()
+            finally:
+                if terminated:
+                    sys.exit(128 + signal.SIGTERM)
     except RecsysError as error:
         print(f"error: {clean(error)}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -23,7 +23,8 @@ from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender
 from recsys_embed.state.folder import PER_USER
 from recsys_embed.state.verdict import verdict
-from recsys_embed.tracking.mlflow_tracker import MLflowTracker
+from recsys_embed.storage.model_folders import lease_file
+from recsys_embed.tracking.mlflow_tracker import MLflowTracker, lease_tag
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.version import __version__
 
@@ -56,6 +57,8 @@ def tracker_of(
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
+    if lease_file(folder).exists():
+        tags |= lease_tag(lease_file(folder))
     default = short_name(facts["dataset"])
     return MLflowTracker(run.tracking_uri, run.experiment, tags, folder.name, run_id, default)
 

@@ -35,7 +35,7 @@ from recsys_embed.sources.movielens import TERMS
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.storage.json import jsonable
-from recsys_embed.storage.model_folders import check_writable, create_unique_folder
+from recsys_embed.storage.model_folders import check_writable, reserved_folder
 from recsys_embed.tracking.model_registry import is_model_uri, resolve_folder
 from recsys_embed.tracking.progress import progress_bar
 from recsys_embed.tracking.tracker import MultiTracker, ProgressOnly, Tracker
@@ -165,14 +165,11 @@ def _model_folder(configs: Configs) -> Iterator[Path]:
     """Yield the model's folder, checked before the training. Without --out, a new folder is reserved for this run."""
     if configs.run.out:
         check_writable(Path(configs.run.out))
-        yield Path(configs.run.out)
+        with reserved_folder(Path(configs.run.out)) as folder:
+            yield folder
         return
     name, method = short_name(configs.data.dataset), configs.train.loss or configs.model.model_family
     name = name.split(".")[0] or "ratings"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = create_unique_folder(Path("models") / f"{name}-{method}-{stamp}")
-    try:
+    with reserved_folder(Path("models") / f"{name}-{method}-{stamp}", unique=True) as folder:
         yield folder
-    finally:
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # succeeds only if it is empty: nothing was saved

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import logging
+import re
+import shutil
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,14 +16,58 @@ from typing import Any
 from recsys_embed.config.renamed import with_current_names
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.bundle import MANIFEST, read_manifest, temporary_sibling
+from recsys_embed.storage.lease import is_held, lease
 
 log = logging.getLogger("recsys_embed")
+
+_LEASE = ".lease"
+# What `temporary_sibling` appends to the name of a folder.
+_TEMPORARY = re.compile(r"-[a-z0-9_]{8}")
 
 
 def check_writable(folder: Path) -> None:
     """Raise BundleError if no model could be written to `folder`. Call it before hours of training, not after."""
     with temporary_sibling(Path(folder)):
         pass
+
+
+@contextlib.contextmanager
+def reserved_folder(folder: Path, unique: bool = False) -> Iterator[Path]:
+    """Yield the folder that a model is going to be written to, under a lease; empty ones are removed in the end.
+
+    unique: an empty folder is made under this name or, if it exists, with -2, -3, … appended, so that two processes
+    never get the same. What processes that were killed have left beside it is removed.
+    """
+    remove_abandoned(folder.parent)
+    if unique:
+        folder = create_unique_folder(folder)
+    with lease(lease_file(folder)):
+        try:
+            yield folder
+        finally:
+            if unique:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # succeeds only if it is empty: nothing was saved
+
+
+def lease_file(folder: Path) -> Path:
+    """Return the file of the lease on a folder."""
+    return folder.with_name(f".{folder.name}{_LEASE}")
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Remove the folders without a model, and the unfinished ones, that killed processes have left in a folder."""
+    for file in parent.glob(f".*{_LEASE}"):
+        if is_held(file):
+            continue
+        name = file.name[1 : -len(_LEASE)]
+        with contextlib.suppress(OSError):
+            (parent / name).rmdir()  # succeeds only if it is empty
+        for unfinished in parent.glob(f".{glob.escape(name)}-*"):
+            if _TEMPORARY.fullmatch(unfinished.name[len(name) + 1 :]):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def create_unique_folder(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import polars as pl
 
 from recsys_embed.config.addresses import without_password
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.storage.lease import is_held
 from recsys_embed.tracking.store import open_store, quiet_mlflow, reason, resolve_tracking_uri
 from recsys_embed.tracking.tracker import Stop, Tracker
 
@@ -28,6 +30,15 @@ _FLUSH_INTERVAL_S = 5.0  # seconds between two uploads, so that a long run can b
 _MAX_PARAM_LENGTH = 6000  # characters of a parameter's value
 
 P = ParamSpec("P")
+
+
+# The tag of a run that says by which file a process holds it: HOST PATH.
+_LEASE = "recsys_embed.lease"
+
+
+def lease_tag(path: Path) -> dict[str, str]:
+    """Return the tag of a run that a process holds by a lease, see `storage.lease`."""
+    return {_LEASE: f"{platform.node()} {path.absolute()}"}
 
 
 def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[Concatenate[MLflowTracker, P], None]:
@@ -92,7 +103,18 @@ class MLflowTracker(Tracker):
         if outer is not None:
             self.tags.setdefault("mlflow.parentRunId", outer.info.run_id)
         self.experiment_id = self._find_experiment(outer)
+        self._end_abandoned()
         self.run_id = self.client.create_run(self.experiment_id, tags=self.tags, run_name=self.name).info.run_id
+
+    def _end_abandoned(self) -> None:
+        """End the runs whose processes were killed on this machine, which would be shown as running for ever."""
+        with contextlib.suppress(Exception):  # it is not what the training is about
+            experiments = [e.experiment_id for e in self.client.search_experiments()]
+            mine = f"attributes.status = 'RUNNING' and tags.`{_LEASE}` LIKE '{platform.node()} %'"
+            for run in self.client.search_runs(experiments, mine):
+                if not is_held(Path(run.data.tags[_LEASE].partition(" ")[2])):
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+                    log.info("the run %s was left open by a process that was killed: ended", run.info.run_name)
 
     def _outer_run(self) -> Any:
         """Return the run that the caller has started in this store, or None."""

@@ -25,6 +25,8 @@ from recsys_embed.experiment.data_findings import log_findings
 from recsys_embed.experiment.prepare import check_values, checked_preset, prepare, size_of, start_torch
 from recsys_embed.presets import SETTINGS, USER_FOLDER, Preset, write_preset
 from recsys_embed.storage.json import jsonable
+from recsys_embed.storage.lease import lease
+from recsys_embed.storage.model_folders import lease_file
 from recsys_embed.tracking.progress import BarTracker, progress_bar
 from recsys_embed.tracking.tracker import MultiTracker, Stop, Tracker
 from recsys_embed.tuning.objective import TrialMonitor, TuningObjective, baseline_settings, study_facts
@@ -74,7 +76,7 @@ def tune(
     facts = study_facts(prepared, objective, space)
     default_name = f"{short_name(data.dataset).split('.')[0] or 'ratings'}-{baseline.train.loss}"
     folder = choose_study(config.study, default_name, facts, USER_FOLDER)
-    with Study(folder, facts, space, values, objective.sign) as study:
+    with Study(folder, facts, space, values, objective.sign) as study, lease(lease_file(folder)):
         run_facts = {name: facts[name] for name in ("dataset", "digest", "settings")}
         run_facts |= {"command": command_line} if command_line else {}
         with publish.tracker_of(folder, config, run_facts, device, study.run_id) as tracker:
