@@ -164,7 +164,9 @@ def test_mlflows_rows_keep_their_order_and_a_user_may_come_twice(world):
     assert table["user_id"].to_list() == ["7"] * 3 + [None] * 2 + ["9"] * 2 + ["7"] * 3 + [None] * 2
     assert table["rank"].to_list() == [1, 2, 3, 1, 2, 1, 2, 1, 2, 3, 1, 2]
     assert table[:3].equals(table[7:10]) and table[3:5].equals(table[10:12])
-    assert mlflow_model.answer(world.model, []).columns == ["user_id", "item_id", "title", "score", "rank"]
+    assert mlflow_model.answer(world.model, []).columns == [
+        "user_id", "item_id", "title", "score", "rank", "from"
+    ]  # fmt: skip
     assert mlflow_model.answer(world.model, [{"user_id": "7"}]).height == 10
 
 
@@ -180,7 +182,51 @@ def test_mlflows_rows_keep_their_order_and_a_user_may_come_twice(world):
 )
 def test_mlflows_mistakes_are_clear(world, row, message):
     with pytest.raises((LookupError, ValueError), match=message):
-        mlflow_model.answer(world.model, [row])
+        mlflow_model.answer(world.model, [row], {"on_unknown": "error"})
+
+
+@pytest.mark.parametrize("as_sent", [
+    {"user_id": [7, 9], "k": [3, 2]},
+    {"user_id": ["7", "9"], "k": [3.0, 2.0]},
+    {"user_id": [7.0, 9.0], "k": [3, 2], "likes": [None, None], "ratings": [float("nan")] * 2},
+])  # fmt: skip
+def test_numbers_and_nulls_are_what_json_and_pandas_make_of_them(world, as_sent):
+    """Through MLflow's schema, as its server and `pyfunc.predict` do."""
+    import pandas as pd
+    from mlflow.models.utils import _enforce_schema
+
+    frame = _enforce_schema(pd.DataFrame(as_sent), mlflow_model.signature().inputs)
+    expected = mlflow_model.answer(world.model, [{"user_id": "7", "k": 3}, {"user_id": "9", "k": 2}])
+    assert mlflow_model.answer(world.model, frame.to_dict("records")).equals(expected)
+
+
+def test_one_unknown_user_does_not_fail_the_others(world):
+    rows = [{"user_id": 7, "k": 2}, {"user_id": "nobody"}, {"user_id": float("nan"), "likes": 3.0, "k": float("nan")}]
+    table = mlflow_model.answer(world.model, rows, {"k": 3})
+    assert table["user_id"].to_list() == ["7"] * 2 + ["nobody"] * 3 + [None] * 3
+    assert (
+        table["from"].to_list()
+        == ["personal"] * 2 + ["popular" if world.model.state.trend is None else "recent"] * 3 + ["session"] * 3
+    )
+    popular = world.model.recommend_for([], 3)["item_id"]
+    assert table["item_id"].to_list()[2:5] == [str(item) for item in popular]
+    assert mlflow_model.answer(world.model, [{"likes": "3;nothing"}]).equals(
+        mlflow_model.answer(world.model, [{"likes": "3"}])
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "params", "message"),
+    [
+        ({"user_id": 2.0**54}, {}, "send ids as text"),
+        ({"user_id": 7, "k": 2.5}, {}, "k must be a whole number"),
+        ({"user_id": 7, "k": "many"}, {}, "k must be a whole number"),
+        ({"user_id": 7}, {"on_unknown": "guess"}, "on_unknown must be one of error, skip"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_mlflows_model(world, row, params, message):
+    with pytest.raises(SettingError, match=message):
+        mlflow_model.answer(world.model, [row], params)
 
 
 def test_mlflows_old_names_mean_the_new_ones(world):

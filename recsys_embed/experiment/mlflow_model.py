@@ -12,23 +12,28 @@ from recsys_embed.answering.batch import iter_recommendations
 from recsys_embed.answering.recommend import recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.titles import split_names, split_ratings
-from recsys_embed.config.answers import Rules
+from recsys_embed.config.answers import OnUnknown, Rules
 from recsys_embed.config.fields import options
 from recsys_embed.config.renamed import RENAMED, current_names
 from recsys_embed.data.ids import Id
-from recsys_embed.errors import RecsysError, SettingError
+from recsys_embed.errors import RecsysError, SettingError, UnknownId
 from recsys_embed.recommender import Recommender
 
-# The rows of the input say whom lists are for, one user per row, as text: likes and dislikes are items separated by
-# ";", and ratings are "50=5;181=3". What the lists may hold is given by parameters for all rows: the fields of Rules,
-# and these.
-COLUMNS = {"user_id": "string", "k": "long", "likes": "string", "dislikes": "string", "ratings": "string"}
+# The rows of the input say whom lists are for, one user per row: likes and dislikes are items separated by ";", and
+# ratings are "50=5;181=3". (MLflow's schema takes any type: ids may be numbers, and JSON has null beside numbers.)
+# What the lists may hold is given by parameters for all rows: the fields of Rules, and these.
+COLUMNS = ("user_id", "k", "likes", "dislikes", "ratings")
 PARAMETERS: dict[str, tuple[str, Any]] = {
+    "k": ("long", None),
     "candidates": ("string", None),
     "exclude": ("string", None),
     "include_seen": ("boolean", False),
     "hide_test": ("boolean", False),
+    "on_unknown": ("string", None),
 }
+_LENGTH = 10
+# Above this, numbers beside missing values, which pandas makes floats, are not what they were.
+_EXACT = 2**53
 # Old names of columns and parameters, still accepted. MLflow drops columns and parameters that are not in the
 # signature, so these are in it too.
 OLD_COLUMNS = {name: new for name, new in RENAMED.items() if new in COLUMNS}
@@ -36,7 +41,10 @@ OLD_PARAMETERS = {
     name: new for name, new in RENAMED.items() if new in (*PARAMETERS, *(field.name for field in fields(Rules)))
 }
 _MLFLOW_TYPES = {str: "string", float: "double", int: "long", bool: "boolean"}
-_OUTPUT = {"user_id": pl.String, "item_id": pl.String, "title": pl.String, "score": pl.Float64, "rank": pl.Int64}
+_OUTPUT = {
+    "user_id": pl.String, "item_id": pl.String, "title": pl.String, "score": pl.Float64, "rank": pl.Int64,
+    "from": pl.String,
+}  # fmt: skip
 
 
 def answer(
@@ -44,16 +52,17 @@ def answer(
 ) -> pl.DataFrame:
     """Answer rows of COLUMNS, any of which may be missing, with one long table in the order of the rows.
 
-    Its columns: user_id (text; null for a new user), item_id (text), title, score, rank. params: of PARAMETERS and
-    Rules. Rows with nothing but a user and k are searched together.
-    Raises UnknownId and SettingError, as `recommend` does.
+    Its columns: user_id (text; null for a new user), item_id (text), title, score, rank, and from (what the list goes
+    by, see `ListOrigin`). params: of PARAMETERS and Rules. An unknown user gets what an anonymous one gets, and unknown
+    items are left out, unless on_unknown is "error". Rows with nothing but a user and k are searched together.
+    Raises SettingError, and UnknownId, as `recommend` does.
     """
     shared = _shared_options(recommender, params or {})
     requests = [_request(recommender, row, shared) for row in rows]
     tables = [pl.DataFrame(schema={"position": pl.Int64, **_OUTPUT})]
     by_k: dict[int, list[int]] = {}
     for position, request in enumerate(requests):
-        if request.user is not None and not (request.likes or request.dislikes or request.ratings):
+        if request.user in recommender.users and not (request.likes or request.dislikes or request.ratings):
             by_k.setdefault(request.k, []).append(position)
         else:
             tables.append(_answer_one(recommender, request, position))
@@ -62,21 +71,29 @@ def answer(
 
 
 def _answer_one(recommender: Recommender, request: RecommendRequest, position: int) -> pl.DataFrame:
-    entries = recommend(recommender.state, request).entries()
+    found = recommend(recommender.state, request)
+    entries = found.entries()
     keys = ("item", "title", "score", "rank")
-    columns = {name: [entry[key] for entry in entries] for name, key in zip(list(_OUTPUT)[1:], keys, strict=True)}
-    user = None if request.user is None else str(recommender.users.ids(recommender.users.rows([request.user]))[0])
+    columns = {name: [entry[key] for entry in entries] for name, key in zip(list(_OUTPUT)[1:5], keys, strict=True)}
+    user = request.user
+    if user is not None and user in recommender.users:
+        user = recommender.users.ids(recommender.users.rows([user]))[0]
     n = len(entries)
-    return _output_table(pl.DataFrame({"position": [position] * n, "user_id": [user] * n, **columns}))
+    who = {"position": [position] * n, "user_id": [None if user is None else str(user)] * n}
+    return _output_table(pl.DataFrame({**who, **columns, "from": [found.origin] * n}))
 
 
 def _answer_users(
     recommender: Recommender, requests: Sequence[RecommendRequest], positions: Sequence[int]
 ) -> pl.DataFrame:
     """Answer requests for known users with equal options by one search; a user may occur more than once."""
+    state = recommender.state
     rows = recommender.users.rows([request.user for request in requests if request.user is not None])
-    table = pl.concat(iter_recommendations(recommender.state, np.unique(rows), requests[0]))
-    wanted = pl.DataFrame({"position": positions, "user_id": recommender.users.ids(rows)})
+    table = pl.concat(iter_recommendations(state, np.unique(rows), requests[0]))
+    origins = [
+        "personal" if known else "popular" if state.trend is None else "recent" for known in state.is_known(rows)
+    ]
+    wanted = pl.DataFrame({"position": positions, "user_id": recommender.users.ids(rows), "from": origins})
     return _output_table(wanted.join(table, on="user_id", maintain_order="left_right"))
 
 
@@ -90,15 +107,34 @@ def _request(recommender: Recommender, row: Mapping[str, Any], shared: Mapping[s
     if not set(row) - {"k"} or unknown:  # MLflow drops columns that are not in the signature
         raise SettingError(f"the columns of the input are {', '.join(COLUMNS)}; at least one must say for whom")
     given = current_names({name: value for name, value in row.items() if not _is_missing(value)}, OLD_COLUMNS)
-    ratings = split_ratings(given.get("ratings", ""))
+    given = {
+        name: value if name == "k" or isinstance(value, list) else _text(name, value) for name, value in given.items()
+    }
+    on_unknown, ratings = shared["on_unknown"], split_ratings(given.get("ratings", ""))
+    rated = {_item_id(recommender, name, on_unknown): value for name, value in ratings.items()}
     return RecommendRequest(
         user=given.get("user_id"),
-        likes=_item_ids(recommender, given.get("likes")),
-        dislikes=_item_ids(recommender, given.get("dislikes")),
-        ratings={recommender.find_item(name): value for name, value in ratings.items()},
-        k=int(given.get("k", 10)),
-        **shared,
+        likes=_item_ids(recommender, given.get("likes"), on_unknown),
+        dislikes=_item_ids(recommender, given.get("dislikes"), on_unknown),
+        ratings={item: value for item, value in rated.items() if item is not None},
+        **{**shared, "k": _length(given.get("k", shared["k"]))},
     )
+
+
+def _length(k: Any) -> int:
+    whole = not isinstance(k, bool | str) and float(k).is_integer()
+    if not whole:
+        raise SettingError(f"k must be a whole number, got {k!r}")
+    return int(k)
+
+
+def _text(name: str, value: Any) -> Any:
+    """Return what a column holds, numbers as text. Raises SettingError for one that is not what it was."""
+    if isinstance(value, float | np.floating):
+        if value == int(value) and abs(value) >= _EXACT:
+            raise SettingError(f"{name} {value:.0f} is too large a number beside missing values: send ids as text")
+        return str(int(value)) if value == int(value) else str(value)
+    return str(value) if isinstance(value, int | np.integer) else value
 
 
 def _shared_options(recommender: Recommender, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,12 +145,21 @@ def _shared_options(recommender: Recommender, params: Mapping[str, Any]) -> dict
         {name: value for name, value in params.items() if value is not None and value != defaults.get(name)},
         OLD_PARAMETERS,
     )
+    on_unknown = given.get("on_unknown", "skip")
+    if on_unknown not in get_args(OnUnknown):
+        raise SettingError(f"on_unknown must be one of {', '.join(get_args(OnUnknown))}, got {on_unknown!r}")
+
+    def items(name: str) -> list[Id]:
+        return _item_ids(recommender, given.get(name), on_unknown)
+
     return {
         "rules": Rules(**{name: value for name, value in given.items() if name in defaults}),
-        "candidates": _item_ids(recommender, given.get("candidates")) or None,
-        "exclude": _item_ids(recommender, given.get("exclude")),
+        "k": given.get("k", _LENGTH),
+        "candidates": None if given.get("candidates") is None else items("candidates"),
+        "exclude": items("exclude"),
         "include_seen": bool(given.get("include_seen")),
         "hide_test": bool(given.get("hide_test")),
+        "on_unknown": on_unknown,
     }
 
 
@@ -122,27 +167,38 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"
 
 
-def _item_ids(recommender: Recommender, named: str | Sequence[Any] | None) -> list[Id]:
+def _item_id(recommender: Recommender, name: str, on_unknown: OnUnknown) -> Id | None:
+    """Return the id of an item by its id or title, or None for an unknown one that is to be left out."""
+    try:
+        return recommender.find_item(name)
+    except UnknownId:
+        if on_unknown == "error":
+            raise
+        return None
+
+
+def _item_ids(recommender: Recommender, named: str | Sequence[Any] | None, on_unknown: OnUnknown) -> list[Id]:
     """Return the ids of items given by id or title, in a text separated by ";" or in a list."""
     names = split_names(named) if isinstance(named, str) else [str(name) for name in named or ()]
-    return list(dict.fromkeys(recommender.find_item(name) for name in names))
+    found = dict.fromkeys(_item_id(recommender, name, on_unknown) for name in names)
+    return [item for item in found if item is not None]
 
 
 def signature() -> Any:
     """Return MLflow's signature: the input, in which any column may be missing, the parameters and the output."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType
 
-    columns = COLUMNS | {name: COLUMNS[new] for name, new in OLD_COLUMNS.items()}
     specs = dict(PARAMETERS)
     for field, kind, _ in options(Rules):
         type_ = next(k for k in get_args(kind) if k is not type(None)) if isinstance(kind, types.UnionType) else kind
         specs[field.name] = _MLFLOW_TYPES[type_], field.default
     specs |= {name: (specs[new][0], None) for name, new in OLD_PARAMETERS.items()}
     params = [ParamSpec(name, type_, default) for name, (type_, default) in specs.items()]
-    output = {"user_id": "string", "item_id": "string", "title": "string", "score": "double", "rank": "long"}
+    output = dict.fromkeys(_OUTPUT, "string") | {"score": "double", "rank": "long"}
     return ModelSignature(
-        Schema([ColSpec(type_, name, required=False) for name, type_ in columns.items()]),
+        Schema([ColSpec(AnyType(), name, required=False) for name in (*COLUMNS, *OLD_COLUMNS)]),
         Schema([ColSpec(type_, name, required=name != "user_id") for name, type_ in output.items()]),
         ParamSchema(params),
     )

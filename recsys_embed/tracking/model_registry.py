@@ -15,9 +15,9 @@ from recsys_embed.tracking.runs import client_of
 from recsys_embed.tracking.store import resolve_tracking_uri
 
 _URI = re.compile(
-    r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/]+)"
+    r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/]+)"
 )
-_URI_FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/model"
+_URI_FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, models:/NAME/latest or runs:/RUN/model"
 
 
 def is_model_uri(text: str) -> bool:
@@ -64,12 +64,16 @@ def _resolve(client: Any, uri: str) -> tuple[str, str]:
 
     match = _URI.fullmatch(uri)
     if match is None:
-        raise UnknownId(f"{uri!r} is not the URI of an MLflow model: write {_URI_FORMS}")
+        stage = uri.rpartition("/")[2].lower() in ("production", "staging", "archived", "none")
+        note = " (MLflow has no stages any more: aliases do what they did)" * stage
+        raise UnknownId(f"{uri!r} is not the URI of an MLflow model: write {_URI_FORMS}{note}")
     if match["run"]:
         return _resolve_run_model(client, match["run"], match["model"])
     try:
         if match["alias"]:
             version = client.get_model_version_by_alias(match["name"], match["alias"])
+        elif match["version"] == "latest":
+            version = _newest_version(client, match["name"])
         else:
             version = client.get_model_version(match["name"], match["version"])
     except MlflowException as error:
@@ -79,6 +83,15 @@ def _resolve(client: Any, uri: str) -> tuple[str, str]:
             f"{uri} is not registered in MLflow: recsys train --register NAME@ALIAS registers one"
         ) from None
     return str(version.version), f"models:/{version.model_id}" if version.model_id else version.source
+
+
+def _newest_version(client: Any, name: str) -> Any:
+    found = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    if not found:
+        raise UnknownId(
+            f"models:/{name}/latest is not registered in MLflow: recsys train --register {name} registers one"
+        )
+    return found[0]
 
 
 def _resolve_run_model(client: Any, run: str, name: str) -> tuple[str, str]:
