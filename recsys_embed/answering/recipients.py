@@ -1,0 +1,143 @@
+"""Recipients: the users of the model whom a file of lists is for, and what each list may hold."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recsys_embed.answering.rank import check_k
+from recsys_embed.answering.recommend import compile_rules
+from recsys_embed.answering.request import RecommendRequest
+from recsys_embed.config.fields import settings
+from recsys_embed.data.ids import Rows, row_labels
+from recsys_embed.data.users_table import UsersTable
+from recsys_embed.errors import DataError, SettingError
+from recsys_embed.state.fitted import FittedState
+from recsys_embed.storage.digest import frame_digest
+
+log = logging.getLogger("recsys_embed")
+
+# The columns of lists, in all shapes.
+_OF_LISTS = re.compile(r"user_id|item_id|title|score|rank|items|(?:item|title|score)_\d+")
+# So many ids are written out in a description; of more there is a digest.
+_MAX_IDS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Recipients:
+    """The users whom lists are for, by row, int64 [n], each once.
+
+    requests: what lists may hold; the users that they name are ignored. group [n]: which of the requests a user's list
+    answers. columns [n, c]: what is written beside a user's list.
+    """
+
+    rows: Rows
+    requests: Sequence[RecommendRequest]
+    group: Rows
+    columns: pl.DataFrame
+
+    @classmethod
+    def alike(cls, rows: Rows, request: RecommendRequest) -> Recipients:
+        """Return users whose lists may all hold the same."""
+        return cls(rows, [request], np.zeros(len(rows), np.int64), pl.DataFrame())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def k(self) -> int:
+        """The length of the longest list."""
+        return max(request.k for request in self.requests)
+
+    def slice(self, start: int, stop: int) -> Recipients:
+        """Return some of the users, in their order."""
+        columns = self.columns[start:stop] if self.columns.width else self.columns
+        return replace(self, rows=self.rows[start:stop], group=self.group[start:stop], columns=columns)
+
+    def at(self, moment: str) -> Recipients:
+        """Return them with a date for `today` and `now` where they have none, so that all lists are of one moment."""
+        requests = [
+            request if request.rules.as_of else replace(request, rules=replace(request.rules, as_of=moment))
+            for request in self.requests
+        ]
+        return replace(self, requests=requests)
+
+    def describe(self, state: FittedState) -> dict[str, Any]:
+        """Return who they are, and what differs among them, as JSON values."""
+        own = {
+            "where": pl.Series([request.rules.where for request in self.requests], dtype=pl.String).gather(self.group),
+            "k": pl.Series([request.k for request in self.requests], dtype=pl.Int64).gather(self.group),
+        }
+        frame = pl.DataFrame({"user_id": state.users.ids(self.rows), **own}).hstack(
+            self.columns.rename(lambda name: f"column {name}").get_columns()
+        )
+        return {"count": len(self), "sha256": frame_digest(frame)}
+
+
+def describe_request(state: FittedState, request: RecommendRequest) -> dict[str, Any]:
+    """Return what all lists of a file go by, as JSON values."""
+
+    def short(ids: Sequence[Any] | None) -> Any:
+        if ids is None or len(ids) <= _MAX_IDS:
+            return None if ids is None else list(ids)
+        return {"count": len(ids), "sha256": frame_digest(pl.DataFrame({"id": list(ids)}))}
+
+    return {
+        "k": request.k, **settings(request.rules), "candidates": short(request.candidates),
+        "exclude": short(request.exclude), "include_seen": request.include_seen, "hide_test": request.hide_test,
+        "index": state.index_name,
+    }  # fmt: skip
+
+
+def recipients_of(state: FittedState, users: UsersTable, request: RecommendRequest) -> Recipients:
+    """Return the users in a table, each once, with the request changed by what their own row says.
+
+    A condition of a user holds beside that of the request. A user's first row counts. Raises UnknownId, unless the
+    request skips unknown users, and DataError for a condition that does not fit the items.
+    """
+    check_k(request.k)
+    rows = state.users.rows(users.ids, missing="raise" if request.on_unknown == "error" else "negative")
+    n_unknown = int((rows < 0).sum())
+    if n_unknown:
+        log.warning("%s of %s users are unknown: left out", f"{n_unknown:,}", f"{len(rows):,}")
+    at = np.sort(np.unique(rows, return_index=True)[1])
+    at = at[rows[at] >= 0]
+    if (n_again := len(rows) - n_unknown - len(at)) > 0:
+        log.warning("%s rows name a user who came before: the first row of each counts", f"{n_again:,}")
+    clashing = [name for name in users.columns.columns if _OF_LISTS.fullmatch(name)]
+    if clashing:
+        log.warning(
+            "left out the columns %s of the users, since lists have columns of these names", ", ".join(clashing)
+        )
+    own = pl.DataFrame({"where": users.where, "k": users.k})
+    groups = own[at].unique(maintain_order=True).with_row_index("group")
+    if not len(groups):
+        return Recipients.alike(rows[at], request)
+    group = own[at].join(groups, on=["where", "k"], how="left", nulls_equal=True, maintain_order="left")["group"]
+    requests = [_own_request(state, request, where, k, users) for where, k in groups.select("where", "k").iter_rows()]
+    columns = users.columns.drop(clashing)
+    return Recipients(
+        rows[at], requests, group.cast(pl.Int64).to_numpy(), columns[at] if columns.width else pl.DataFrame()
+    )
+
+
+def _own_request(
+    state: FittedState, request: RecommendRequest, where: str | None, k: int | None, users: UsersTable
+) -> RecommendRequest:
+    """Return the request of users with a condition and a length of their own, None for none."""
+    rules = request.rules
+    if where is not None:
+        try:
+            compile_rules(state, replace(rules, where=where, boost=None, per_group=None), None, ())
+        except SettingError as error:
+            place = row_labels((users.where == where).fill_null(value=False), users.row_label)
+            raise DataError(f"the condition in {place} of the users: {error}") from None
+        rules = replace(rules, where=where if rules.where is None else f"({rules.where}) and ({where})")
+    return replace(request, rules=rules, k=request.k if k is None else k)
