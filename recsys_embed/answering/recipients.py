@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import polars as pl
 from recsys_embed.answering.rank import check_k
 from recsys_embed.answering.recommend import compile_rules
 from recsys_embed.answering.request import RecommendRequest
+from recsys_embed.answering.tables import one_or_more
 from recsys_embed.config.fields import settings
 from recsys_embed.data.ids import Rows, row_labels
-from recsys_embed.data.users_table import UsersTable
+from recsys_embed.data.users_table import UsersTable, users_table
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.storage.digest import frame_digest
@@ -28,6 +30,7 @@ log = logging.getLogger("recsys_embed")
 _OF_LISTS = re.compile(r"user_id|item_id|title|score|rank|items|(?:item|title|score)_\d+")
 # So many ids are written out in a description; of more there is a digest.
 _MAX_IDS = 20
+_NONE, _NOTHING = pl.DataFrame(), pl.DataFrame({"where": [None], "k": [None]}, {"where": pl.String, "k": pl.Int64})
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,18 +38,20 @@ class Recipients:
     """The users whom lists are for, by row, int64 [n], each once.
 
     requests: what lists may hold; the users that they name are ignored. group [n]: which of the requests a user's list
-    answers. columns [n, c]: what is written beside a user's list.
+    answers. columns [n, c]: what is written beside a user's list. own [requests, 2]: what the users of a request ask
+    for themselves (`where`, `k`), null for nothing.
     """
 
     rows: Rows
     requests: Sequence[RecommendRequest]
     group: Rows
     columns: pl.DataFrame
+    own: pl.DataFrame
 
     @classmethod
     def alike(cls, rows: Rows, request: RecommendRequest) -> Recipients:
         """Return users whose lists may all hold the same."""
-        return cls(rows, [request], np.zeros(len(rows), np.int64), pl.DataFrame())
+        return cls(rows, [request], np.zeros(len(rows), np.int64), _NONE, _NOTHING)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,13 +76,8 @@ class Recipients:
 
     def describe(self, state: FittedState) -> dict[str, Any]:
         """Return who they are, and what differs among them, as JSON values."""
-        own = {
-            "where": pl.Series([request.rules.where for request in self.requests], dtype=pl.String).gather(self.group),
-            "k": pl.Series([request.k for request in self.requests], dtype=pl.Int64).gather(self.group),
-        }
-        frame = pl.DataFrame({"user_id": state.users.ids(self.rows), **own}).hstack(
-            self.columns.rename(lambda name: f"column {name}").get_columns()
-        )
+        frame = pl.DataFrame({"user_id": state.users.ids(self.rows)}).hstack(self.own[self.group])
+        frame = frame.hstack(self.columns.rename(lambda name: f"column {name}").get_columns())
         return {"count": len(self), "sha256": frame_digest(frame)}
 
 
@@ -96,6 +96,21 @@ def describe_request(state: FittedState, request: RecommendRequest) -> dict[str,
     }  # fmt: skip
 
 
+def find_recipients(state: FittedState, users: Any, request: RecommendRequest) -> Recipients:
+    """Return the users whom a caller names: by one id or several, by a table, or by the `Path` of a file.
+
+    Raises what `recipients_of` does.
+    """
+    if isinstance(users, Path):
+        from recsys_embed.sources.users_file import read_users
+
+        return recipients_of(state, read_users(users), request)
+    if hasattr(users, "columns") or hasattr(users, "column_names"):
+        return recipients_of(state, users_table(users), request)
+    ids = pl.DataFrame({"user_id": list(one_or_more(state.users, users))})
+    return recipients_of(state, users_table(ids), request)
+
+
 def recipients_of(state: FittedState, users: UsersTable, request: RecommendRequest) -> Recipients:
     """Return the users in a table, each once, with the request changed by what their own row says.
 
@@ -109,13 +124,12 @@ def recipients_of(state: FittedState, users: UsersTable, request: RecommendReque
         log.warning("%s of %s users are unknown: left out", f"{n_unknown:,}", f"{len(rows):,}")
     at = np.sort(np.unique(rows, return_index=True)[1])
     at = at[rows[at] >= 0]
-    if (n_again := len(rows) - n_unknown - len(at)) > 0:
-        log.warning("%s rows name a user who came before: the first row of each counts", f"{n_again:,}")
+    if n_again := len(rows) - n_unknown - len(at):
+        log.warning("rows of users who came before are left out: %s", f"{n_again:,}")
     clashing = [name for name in users.columns.columns if _OF_LISTS.fullmatch(name)]
     if clashing:
-        log.warning(
-            "left out the columns %s of the users, since lists have columns of these names", ", ".join(clashing)
-        )
+        names = ", ".join(clashing)
+        log.warning("columns of the users are left out, since lists have columns of these names: %s", names)
     own = pl.DataFrame({"where": users.where, "k": users.k})
     groups = own[at].unique(maintain_order=True).with_row_index("group")
     if not len(groups):
@@ -124,8 +138,9 @@ def recipients_of(state: FittedState, users: UsersTable, request: RecommendReque
     requests = [_own_request(state, request, where, k, users) for where, k in groups.select("where", "k").iter_rows()]
     columns = users.columns.drop(clashing)
     return Recipients(
-        rows[at], requests, group.cast(pl.Int64).to_numpy(), columns[at] if columns.width else pl.DataFrame()
-    )
+        rows[at], requests, group.cast(pl.Int64).to_numpy(), columns[at] if columns.width else _NONE,
+        groups.drop("group"),
+    )  # fmt: skip
 
 
 def _own_request(

@@ -62,7 +62,7 @@ def users_table(
         others = []  # ratings, or rows without a header
     nested = [c for c in others if data[c].dtype.is_nested() or data[c].dtype in (pl.Object, pl.Binary)]
     if nested:
-        log.warning("left out the columns %s, which hold no plain values", ", ".join(nested))
+        log.warning("columns of the users are left out, since they hold no plain values: %s", ", ".join(nested))
     where, k = _texts(data, "where"), _lengths(data, row_label)
     columns = data.select(c for c in others if c not in nested).with_columns(
         pl.selectors.by_dtype(pl.Categorical, pl.Enum).cast(pl.String)

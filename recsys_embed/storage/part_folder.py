@@ -39,8 +39,9 @@ class PartFolder:
     def open(cls, path: Path, request: Mapping[str, Any], suffix: str, overwrite: bool = False) -> PartFolder:
         """Make a folder, or continue one of the same request.
 
-        request: all that the content depends on, as JSON values by name. suffix: of the parts, ".parquet". overwrite:
-        start anew, whatever the parts are of. Raises SettingError if the folder holds something else.
+        request: all that the content depends on, as JSON values by name, and its kind. suffix: of the parts,
+        ".parquet". overwrite: start anew, whatever the parts are of. Raises SettingError if the folder holds something
+        else.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ class PartFolder:
             manifest = {"done": False, "version": _VERSION, "started": started, "request": dict(request), "parts": {}}
         elif different := _differences(manifest["request"], request):
             raise SettingError(
-                f"{path} holds parts of something else: {'; '.join(different)} (--overwrite starts anew, another --out "
+                f"{path} holds other {request['kind']}: {'; '.join(different)} (--overwrite starts anew; another --out "
                 "keeps them)"
             )
         folder = cls(path, manifest, suffix)
@@ -160,7 +161,9 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say in what two requests differ, first what a person chose."""
+    """Say in what two requests differ."""
+    if old.get("kind") != new["kind"]:
+        return [f"they are {old.get('kind')}"]
     different = []
     for name in [*new, *(name for name in old if name not in new)]:
         before, now = old.get(name), new.get(name)
