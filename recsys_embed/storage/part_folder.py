@@ -121,12 +121,17 @@ class PartFolder:
                 self.manifest["done"] = False
 
     def _save(self) -> None:
-        ordered = self.manifest | {"parts": dict(sorted(self.manifest["parts"].items()))}
         totals = {name: sum(facts[name] for facts in self.facts) for name in ("rows", "lists")}
         totals["without_list"] = sum(len(facts["without_list"]) for facts in self.facts)
-        head = {"done": ordered.pop("done"), **totals}
+        rest = {name: self.manifest[name] for name in ("version", "started", "request")}
+        manifest = {
+            "done": self.manifest["done"],
+            **totals,
+            **rest,
+            "parts": dict(sorted(self.manifest["parts"].items())),
+        }
         with atomic_write(self.path / MANIFEST) as file:
-            file.write(json.dumps(head | ordered, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.write(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
     def _clean(self) -> None:
         """Remove unfinished files, and parts that the manifest does not name."""
