@@ -53,7 +53,7 @@ def parquet(frame):
 FORMS = {
     "plain": PLAIN.write_csv(),
     "index": pandas_csv(PLAIN),
-    "quoted": PLAIN.write_csv(quote_style="non_numeric", null_value="x").replace('"x"', ""),
+    "quoted": '"user_id","segment"\n"9","gold"\n"3",\n"27","blue"\n',
     "windows": "\ufeff" + PLAIN.write_csv(separator=";").replace("\n", "\r\n"),
     "tabs": PLAIN.write_csv(separator="\t"),
     "last": PLAIN.select("segment", "user_id").write_csv(),

@@ -17,6 +17,7 @@ from recsys_embed.answering.rank import check_k
 from recsys_embed.answering.recommend import compile_rules
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.tables import one_or_more
+from recsys_embed.config.answers import NO_RULES
 from recsys_embed.config.fields import settings
 from recsys_embed.data.ids import Rows, row_labels
 from recsys_embed.data.users_table import UsersTable, users_table
@@ -149,10 +150,11 @@ def _own_request(
     """Return the request of users with a condition and a length of their own, None for none."""
     rules = request.rules
     if where is not None:
+        rules = replace(rules, where=where if rules.where is None else f"({rules.where}) and ({where})")
         try:
-            compile_rules(state, replace(rules, where=where, boost=None, per_group=None), None, ())
+            for condition in dict.fromkeys((where, rules.where)):  # by itself first: an error tells its own characters
+                compile_rules(state, replace(NO_RULES, where=condition, as_of=rules.as_of), None, ())
         except SettingError as error:
             place = row_labels((users.where == where).fill_null(value=False), users.row_label)
             raise DataError(f"the condition in {place} of the users: {error}") from None
-        rules = replace(rules, where=where if rules.where is None else f"({rules.where}) and ({where})")
     return replace(request, rules=rules, k=request.k if k is None else k)

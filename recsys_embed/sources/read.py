@@ -80,6 +80,7 @@ def _read_files(location: str, reading: _Reading) -> Table:
     """Read the files of a path, a folder or a pattern as one table."""
     files, folder = find_files(location), Path(location)
     tables: list[Table] = []
+    names: list[str] = []
     notes: set[str] = set()
     for file in files:
         table, found = _read_file(file, reading)
@@ -94,9 +95,12 @@ def _read_files(location: str, reading: _Reading) -> Table:
             reading = reading._replace(expected=table.frame.columns)
         if table.frame.width:
             tables.append(table)
+            names.append(str(file))
     if len(files) > 1:
         log.info("%s: %s files", location, f"{len(files):,}")
-    return join_tables(tables, [str(file) for file in files])
+    if not tables:
+        raise DataError(f"{location} holds no value")
+    return join_tables(tables, names)
 
 
 def _read_file(path: Path, reading: _Reading) -> tuple[Table, list[str]]:
