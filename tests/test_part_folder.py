@@ -219,7 +219,7 @@ def test_the_command_line_says_what_goes_on(model, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("recsys_embed.tracking.progress.BarTracker.progress", interrupted)
         done = recsys_here("recommend", "--all-users", "--out", "lists/", *options, cwd=tmp_path, code=130)
-    assert "interrupted: lists/ keeps its complete parts; the same command goes on" in done.stderr
+    assert "interrupted: lists/ keeps its complete parts; the same command without --overwrite goes on" in done.stderr
     done = recsys_here("recommend", "--all-users", "--out", "lists", *options, "--json", cwd=tmp_path)
     assert "lists has 1 of 3 parts: going on with the others" in done.stderr
     facts = json.loads(done.stdout)

@@ -145,20 +145,21 @@ def test_each_list_is_the_one_that_its_user_would_get_alone(model, tmp_path, rul
 
 @pytest.mark.parametrize("shape", ["long", "wide", "json"])
 def test_columns_are_carried_in_every_shape_and_part(model, tmp_path, shape):
-    written = model.write_recommendations(f"{tmp_path}/out/", OWN, 3, shape=shape, per_part=11)
+    own = OWN.sort("k")  # so that no list of the first parts is of the full length
+    written = model.write_recommendations(f"{tmp_path}/out/", own, 3, shape=shape, per_part=11)
     found = pl.read_parquet(tmp_path / "out" / "*.parquet")
     assert written.files == 4 and found.columns[:2] == ["user_id", "email"]
     carried = found.select("user_id", "email").unique(maintain_order=True)
-    listed = [u for u in OWN["user"].to_list() if shape != "long" or u not in written.empty]
-    assert carried.rows() == OWN.filter(pl.col("user").is_in(listed)).select("user", "email").rows()
+    listed = [u for u in own["user"].to_list() if shape != "long" or u not in written.empty]
+    assert carried.rows() == own.filter(pl.col("user").is_in(listed)).select("user", "email").rows()
     if shape == "wide":
         assert found.columns[2:] == [f"{what}_{n}" for n in range(1, 6) for what in ("item", "title", "score")]
     with pytest.raises(SettingError, match="the users are others"):
         model.write_recommendations(
-            f"{tmp_path}/out/", OWN.with_columns(email=pl.lit("x")), 3, shape=shape, per_part=11
+            f"{tmp_path}/out/", own.with_columns(email=pl.lit("x")), 3, shape=shape, per_part=11
         )
     with pytest.raises(SettingError, match="the users are others"):
-        model.write_recommendations(f"{tmp_path}/out/", OWN.with_columns(k=5), 3, shape=shape, per_part=11)
+        model.write_recommendations(f"{tmp_path}/out/", own.with_columns(k=5), 3, shape=shape, per_part=11)
 
 
 def test_what_does_not_fit_is_said_with_its_line(model, tmp_path, caplog):
@@ -181,6 +182,17 @@ def test_what_does_not_fit_is_said_with_its_line(model, tmp_path, caplog):
     model.write_recommendations(tmp_path / "out.csv", frame)
     assert pl.read_csv(tmp_path / "out.csv").columns == ["user_id", "segment", "item_id", "title", "score", "rank"]
     assert "lists have columns of these names: score, item_1" in caplog.text and "plain values: tags" in caplog.text
+
+
+def test_users_may_be_given_in_every_way(model, tmp_path):
+    (tmp_path / "users.txt").write_text("9\n3\n")
+    frame = pl.DataFrame({"user": [9, 3]})
+    ways = [[9, 3], ["9", 3], frame["user"], frame, frame.lazy(), frame.to_pandas(), frame.to_arrow()]
+    for users in [*ways, tmp_path / "users.txt"]:
+        model.write_recommendations(tmp_path / "out.parquet", users, 2)
+        assert_frame_equal(pl.read_parquet(tmp_path / "out.parquet"), model.recommend([9, 3], 2))
+    model.write_recommendations(tmp_path / "out.parquet", 9, 2)
+    assert_frame_equal(pl.read_parquet(tmp_path / "out.parquet"), model.recommend(9, 2))
 
 
 def test_ids_of_text_keep_their_zeros(tmp_path):

@@ -106,10 +106,12 @@ def find_recipients(state: FittedState, users: Any, request: RecommendRequest) -
         from recsys_embed.sources.users_file import read_users
 
         return recipients_of(state, read_users(users), request)
-    if hasattr(users, "columns") or hasattr(users, "column_names"):
+    if hasattr(type(users), "columns"):  # a table; asking a lazy one itself costs a warning
         return recipients_of(state, users_table(users), request)
-    ids = pl.DataFrame({"user_id": list(one_or_more(state.users, users))})
-    return recipients_of(state, users_table(ids), request)
+    ids = list(one_or_more(state.users, users))
+    if any(isinstance(id_, str) for id_ in ids):  # 42 and "42" are the same user
+        ids = [str(id_) for id_ in ids]
+    return recipients_of(state, users_table(pl.DataFrame({"user_id": ids})), request)
 
 
 def recipients_of(state: FittedState, users: UsersTable, request: RecommendRequest) -> Recipients:

@@ -17,7 +17,7 @@ def state_digest(state: FittedState) -> str:
     """
     sha = hashlib.sha256()
     arrays, metadata = state.model.save()
-    sha.update(json.dumps(jsonable(metadata), sort_keys=True).encode())
+    sha.update(json.dumps([state.model.family, jsonable(metadata)], sort_keys=True).encode())
     update_with_arrays(sha, arrays)
     for name in ("seen", "held_out", "hidden_items", "history_items"):
         user_items = getattr(state, name)

@@ -116,7 +116,7 @@ class PartFolder:
         """Forget parts whose files are gone, or are not what was written."""
         for name, facts in list(self.manifest["parts"].items()):
             file = self.path / name
-            if not file.is_file() or file.stat().st_size != facts["bytes"]:
+            if not file.is_file() or file.stat().st_size != facts.get("bytes"):
                 del self.manifest["parts"][name]
                 self.manifest["done"] = False
 
@@ -197,5 +197,5 @@ def explain_interrupt(out: str | Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (Path(out) / MANIFEST).exists():
-            log.warning("interrupted: %s keeps its complete parts; the same command goes on", out)
+            log.warning("interrupted: %s keeps its complete parts; the same command without --overwrite goes on", out)
         raise
