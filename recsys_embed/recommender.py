@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,19 @@ import polars as pl
 
 from recsys_embed.answering import items as about_items
 from recsys_embed.answering.audience import audience, similar_users
-from recsys_embed.answering.batch import iter_recommendations
+from recsys_embed.answering.batch import iter_recommendations, write_recommendations
 from recsys_embed.answering.explain import Explanation, explain
 from recsys_embed.answering.items import SimilarBy
+from recsys_embed.answering.list_files import Written
 from recsys_embed.answering.predict import predict
 from recsys_embed.answering.profile import profile_of
 from recsys_embed.answering.rank import check_k
+from recsys_embed.answering.recipients import find_recipients
 from recsys_embed.answering.recommend import nearest_in, recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.tables import as_table, one_or_more, rows_of
 from recsys_embed.arrays import Floats
-from recsys_embed.config.answers import NO_RULES, IndexName, Rules
+from recsys_embed.config.answers import NO_RULES, IndexName, ListShape, OutputConfig, Rules
 from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
 from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.columns import as_polars
@@ -208,6 +211,20 @@ class Recommender:
             k=k, candidates=candidates, exclude=exclude, include_seen=include_seen, hide_test=hide_test, rules=rules
         )
         return pl.concat(iter_recommendations(self.state, rows, request))
+
+    def write_recommendations(
+        self, out: str | Path, users: Any = AllUsers.ALL, k: int = 10, *, shape: ListShape = "long", **options: Any
+    ) -> Written:
+        """Write lists to a file, or to a folder of parts that the same call continues: "lists/".
+
+        users: as in `recommend`, or a table of them, a frame or the `Path` of a file (see `users_table`). options:
+        those of `recommend`, on_unknown, those of `OutputConfig` and progress; see `answering.batch`.
+        """
+        output = OutputConfig(**{f.name: options.pop(f.name) for f in fields(OutputConfig) if f.name in options})
+        kwargs = {"progress": options.pop("progress")} if "progress" in options else {}
+        request = RecommendRequest(k=k, **options)
+        who = None if isinstance(users, AllUsers) else find_recipients(self.state, users, request)
+        return write_recommendations(self.state, out, who, request, shape, output=output, **kwargs)
 
     def recommend_for(
         self,

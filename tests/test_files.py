@@ -122,6 +122,14 @@ def test_no_bytes_break_the_reader(tmp_path_factory, data):
         pass
 
 
+def test_a_file_without_a_value_is_said_or_passed_over(tmp_path):
+    (tmp_path / "a.csv").write_text(",")
+    with pytest.raises(DataError, match="a.csv holds no value"):
+        read_table(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("user,item\n1,2\n")
+    assert read_table(tmp_path).frame.rows() == [("1", "2")]
+
+
 def test_held_out_files_share_the_vocabularies(tmp_path):
     (tmp_path / "train.csv").write_text("user,item\n1,10\n2,11\n1,12\n")
     (tmp_path / "valid.csv").write_text("user,item\n1,11\n")

@@ -9,21 +9,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recsys_embed.answering.list_files import Progress, Written, write_lists
 from recsys_embed.answering.rank import check_k
 from recsys_embed.answering.tables import rows_of
 from recsys_embed.arrays import Floats
+from recsys_embed.config.answers import OutputConfig
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.retrieval.base import NO_ROWS, Mask
 from recsys_embed.retrieval.topk import topk
+from recsys_embed.state.digest import state_digest
 from recsys_embed.state.fitted import FittedState
-from recsys_embed.storage.table_files import table_writer
+from recsys_embed.storage.part_folder import Facts
+from recsys_embed.storage.table_files import Append
 
 # Items whose audiences are found together.
 _BLOCK = 1024
-
-# (items done, all items)
-Progress = Callable[[int, int], None]
 
 
 def audience(
@@ -62,20 +63,38 @@ def iter_audiences(
 
 def write_audiences(
     state: FittedState,
-    path: Path,
+    out: str | Path,
     k: int = 100,
     include_seen: bool = False,
     hide_test: bool = False,
     progress: Progress = lambda done, total: None,
-) -> int:
-    """Write item_id, user_id, score, rank of the audiences of all items; return the number of rows written."""
-    written, items = 0, np.arange(len(state.items))
-    with table_writer(path) as append:
-        for n, frame in enumerate(iter_audiences(state, items, k, include_seen, hide_test), 1):
+    output: OutputConfig = OutputConfig(),  # noqa: B008
+) -> Written:
+    """Write item_id, user_id, score, rank of the audiences of all items to a file or to a folder of parts.
+
+    out: a folder if it is one, or ends in a slash; see `answering.batch.write_recommendations`. progress: called with
+    the number of items that are done, and of all.
+    """
+    check_k(k)
+
+    def describe() -> dict[str, Any]:
+        model = {"sha256": state_digest(state)}
+        return {"k": k, "include_seen": include_seen, "hide_test": hide_test, "model": model}
+
+    def write(append: Append, start: int, stop: int, moment: str, tick: Callable[[int], None]) -> Facts:
+        items, done = np.arange(start, stop), 0
+        facts: Facts = {"items": len(items), "rows": 0, "lists": 0, "without_list": []}
+        for frame in iter_audiences(state, items, k, include_seen, hide_test):
             append(frame.select("item_id", "user_id", "score", "rank"))
-            written += frame.height
-            progress(min(n * _BLOCK, len(items)), len(items))
-    return written
+            block, found = items[done : done + _BLOCK], state.items.rows(frame["item_id"].unique())
+            facts["without_list"] += state.items.ids(np.setdiff1d(block, found)).to_list()
+            facts["rows"] += frame.height
+            facts["lists"] += len(found)
+            done += len(block)
+            tick(done)
+        return facts
+
+    return write_lists(out, output, "audiences", len(state.items), k, describe, write, progress)
 
 
 def audience_entries(

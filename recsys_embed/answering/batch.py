@@ -1,24 +1,30 @@
-"""Batch recommendations: for many users, block by block, in bounded memory."""
+"""Batch recommendations: for many users, block by block, in bounded memory, to a file or a folder of parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recsys_embed.answering.exclusions import excluded_items
+from recsys_embed.answering.list_files import Progress, Written, write_lists
 from recsys_embed.answering.rank import check_k, index_for, popularity_index_for, rank_block
+from recsys_embed.answering.recipients import Recipients, describe_request
 from recsys_embed.answering.recommend import compile_rules
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.tables import as_table
-from recsys_embed.config.answers import ListShape
-from recsys_embed.data.ids import Id, Rows
+from recsys_embed.arrays import Floats
+from recsys_embed.config.answers import ListShape, OutputConfig
+from recsys_embed.data.ids import Rows
+from recsys_embed.data.user_items import UserItems
 from recsys_embed.retrieval.exact import query_batch_size
+from recsys_embed.state.digest import state_digest
 from recsys_embed.state.fitted import FittedState
-from recsys_embed.storage.table_files import table_writer
+from recsys_embed.storage.part_folder import Facts
+from recsys_embed.storage.table_files import Append
 
 
 def iter_recommendations(state: FittedState, users: Rows, request: RecommendRequest) -> Iterator[pl.DataFrame]:
@@ -26,60 +32,97 @@ def iter_recommendations(state: FittedState, users: Rows, request: RecommendRequ
 
     request: the length of the lists and what they may hold; the user that it names is ignored.
     """
-    check_k(request.k)
-    rules = compile_rules(state, request.rules, request.candidates, request.exclude)
-    index, excluded = index_for(state, rules), excluded_items(state, request)
+    return (frame for _, frame in _iter_blocks(state, Recipients.alike(users, request)))
+
+
+def _iter_blocks(state: FittedState, users: Recipients) -> Iterator[tuple[Recipients, pl.DataFrame]]:
+    """Yield a block of users and their lists, which may be empty, until there are no users left."""
+    for request in users.requests:
+        check_k(request.k)
+    excluded = excluded_items(state, users.requests[0])
     step = query_batch_size(len(state.items))
     for start in range(0, max(1, len(users)), step):
-        block = users[start : start + step]
-        scores, rows = rank_block(index, state.model.queries(block), request.k, rules, excluded.pairs_of(block))
-        unknown = np.flatnonzero(~state.is_known(block))
-        if len(unknown):
-            others, ones = block[unknown], np.ones((len(unknown), 1), np.float32)
-            popular = rank_block(popularity_index_for(state, rules), ones, request.k, rules, excluded.pairs_of(others))
-            scores[unknown], rows[unknown] = popular
-        yield as_table(state, scores, rows, user_id=state.users.ids(block))
+        block = users.slice(start, start + step)
+        scores, rows = _rank_users(state, block, excluded)
+        yield block, as_table(state, scores, rows, user_id=state.users.ids(block.rows))
 
 
-class Written(NamedTuple):
-    """What was written to a file of lists.
+def _rank_users(state: FittedState, users: Recipients, excluded: UserItems) -> tuple[Floats, Rows]:
+    """Return the lists of users: scores and item rows, both [n, k'], padded with row -1."""
+    groups = np.unique(users.group).tolist() or [0]
+    if len(groups) == 1:
+        return _rank_alike(state, users.rows, users.requests[groups[0]], excluded)
+    shape = len(users), min(len(state.items), max(users.requests[group].k for group in groups))
+    scores, rows = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
+    for group in groups:
+        at = np.flatnonzero(users.group == group)
+        found = _rank_alike(state, users.rows[at], users.requests[group], excluded)
+        width = found[1].shape[1]
+        scores[at, :width], rows[at, :width] = found
+    return scores, rows
 
-    rows: the number of rows. lists: of users with an item. empty: the ids of users without any. held_out: the number of
-    lists with an item that was held out for test, which the user has already.
-    """
 
-    rows: int
-    lists: int
-    empty: list[Id]
-    held_out: int
+def _rank_alike(state: FittedState, users: Rows, request: RecommendRequest, excluded: UserItems) -> tuple[Floats, Rows]:
+    """Return the lists of users, by row, that answer the same request."""
+    rules = compile_rules(state, request.rules, request.candidates, request.exclude)
+    queries = state.model.queries(users)
+    scores, rows = rank_block(index_for(state, rules), queries, request.k, rules, excluded.pairs_of(users))
+    unknown = np.flatnonzero(~state.is_known(users))
+    if len(unknown):
+        others, ones = users[unknown], np.ones((len(unknown), 1), np.float32)
+        popular = rank_block(popularity_index_for(state, rules), ones, request.k, rules, excluded.pairs_of(others))
+        scores[unknown], rows[unknown] = popular
+    return scores, rows
 
 
 def write_recommendations(
     state: FittedState,
-    path: Path,
-    users: Rows | None,
+    out: str | Path,
+    users: Recipients | Rows | None,
     request: RecommendRequest,
     shape: ListShape = "long",
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
+    output: OutputConfig = OutputConfig(),  # noqa: B008
 ) -> Written:
-    """Write lists for users by row, None for all, to a .parquet, .csv or .jsonl file.
+    """Write lists for users, None for all, to a .parquet, .csv or .jsonl file, or to a folder of parts.
 
+    out: a folder if it is one, or ends in a slash. Its parts are written one after the other, with a manifest; the same
+    call continues what was interrupted, and does nothing where all is there. users: by row, with the request, or
+    `Recipients` with requests and columns of their own.
     shape: "long", a row for each item: user_id, item_id, title, score, rank; "wide", a row for each user: user_id,
     item_1, title_1, score_1, item_2, …; or "json", a row for each user: user_id, items, which is a JSON array of
-    objects. progress: called with the number of users that are done, and of all.
+    objects. Columns of the recipients follow user_id. progress: called with the number of users that are done, and of
+    all. Raises SettingError for a folder of other lists.
     """
-    rows = np.arange(len(state.users)) if users is None else users
-    n_rows, n_lists, n_held_out, empty, done = 0, 0, 0, list[Id](), 0
-    with table_writer(path) as append:
-        for frame in iter_recommendations(state, rows, request):
-            ids = state.users.ids(rows[done : done + query_batch_size(len(state.items))])
-            append(SHAPES[shape](frame, ids, request.k))
+    if not isinstance(users, Recipients):
+        users = Recipients.alike(np.arange(len(state.users)) if users is None else users, request)
+    check_k(request.k)
+
+    def describe() -> dict[str, Any]:
+        who = users.describe(state)
+        return {
+            **describe_request(state, request),
+            "shape": shape,
+            "users": who,
+            "model": {"sha256": state_digest(state)},
+        }
+
+    def write(append: Append, start: int, stop: int, moment: str, tick: Callable[[int], None]) -> Facts:
+        some, done = users.slice(start, stop).at(moment), 0
+        facts: Facts = {"users": len(some), "rows": 0, "lists": 0, "held_out": 0, "without_list": []}
+        for block, frame in _iter_blocks(state, some):
+            ids = state.users.ids(block.rows)
+            append(SHAPES[shape](frame, ids.rename("user_id").to_frame().hstack(block.columns), users.k))
             listed = frame["user_id"].unique()
-            empty += ids.filter(~ids.is_in(listed.implode())).to_list()
-            n_rows, n_lists, done = n_rows + frame.height, n_lists + len(listed), done + len(ids)
-            n_held_out += _with_held_out(state, frame)
-            progress(done, len(rows))
-    return Written(n_rows, n_lists, empty, n_held_out)
+            facts["without_list"] += ids.filter(~ids.is_in(listed.implode())).to_list()
+            facts["rows"] += frame.height
+            facts["lists"] += len(listed)
+            facts["held_out"] += _with_held_out(state, frame)
+            done += len(block)
+            tick(done)
+        return facts
+
+    return write_lists(out, output, "lists", len(users), users.k, describe, write, progress)
 
 
 def _with_held_out(state: FittedState, frame: pl.DataFrame) -> int:
@@ -90,26 +133,27 @@ def _with_held_out(state: FittedState, frame: pl.DataFrame) -> int:
     return len(np.unique(users[state.held_out.contains(users, items)]))
 
 
-def _long(frame: pl.DataFrame, users: pl.Series, k: int) -> pl.DataFrame:
-    return frame.select("user_id", "item_id", "title", "score", "rank")
+def _long(frame: pl.DataFrame, users: pl.DataFrame, k: int) -> pl.DataFrame:
+    if users.width > 1:
+        frame = frame.join(users, on="user_id", how="left", maintain_order="left")
+    return frame.select(*users.columns, "item_id", "title", "score", "rank")
 
 
-def _wide(frame: pl.DataFrame, users: pl.Series, k: int) -> pl.DataFrame:
+def _wide(frame: pl.DataFrame, users: pl.DataFrame, k: int) -> pl.DataFrame:
     """Return a row for each user, with nulls where a list is short."""
-    wide = pl.DataFrame({"user_id": users})
     for rank in range(1, k + 1):
         names = {"item_id": f"item_{rank}", "title": f"title_{rank}", "score": f"score_{rank}"}
         entries = frame.filter(pl.col("rank") == rank).select("user_id", *names).rename(names)
-        wide = wide.join(entries, on="user_id", how="left", maintain_order="left")
-    return wide
+        users = users.join(entries, on="user_id", how="left", maintain_order="left")
+    return users
 
 
-def _as_json(frame: pl.DataFrame, users: pl.Series, k: int) -> pl.DataFrame:
+def _as_json(frame: pl.DataFrame, users: pl.DataFrame, k: int) -> pl.DataFrame:
     """Return a row for each user, whose items are a JSON array."""
     entries = pl.struct(item="item_id", title="title", score="score", rank="rank").struct.json_encode()
     texts = frame.group_by("user_id", maintain_order=True).agg(entries.str.join(",").alias("items"))
     texts = texts.with_columns(pl.format("[{}]", "items").alias("items"))
-    filled = pl.DataFrame({"user_id": users}).join(texts, on="user_id", how="left", maintain_order="left")
+    filled = users.join(texts, on="user_id", how="left", maintain_order="left")
     return filled.with_columns(pl.col("items").fill_null("[]"))
 
 

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_embed.cli.loading import load
-from recsys_embed.cli.options import JSON, MODEL
-from recsys_embed.cli.output import echo, print_json, print_table
+from recsys_embed.cli.options import JSON, MODEL, OUT, with_settings
+from recsys_embed.cli.output import echo, print_json, print_table, written_to
+from recsys_embed.config.answers import OutputConfig
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
     from recsys_embed.recommender import Recommender
 
 
+@with_settings(output=OutputConfig)
 def audience(
+    output: OutputConfig,
     item: Annotated[str | None, typer.Option(help="An item's id or title.")] = None,
     all_items: Annotated[bool, typer.Option("--all-items", help="All items of the model (with --out).")] = False,
     k: Annotated[int, typer.Option("--k", help="Users of an item at most.")] = 100,
@@ -27,7 +30,7 @@ def audience(
     hide_test: Annotated[
         bool, typer.Option("--hide-test", help="Leave out users for whom the item is held out as well.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write to this file: .parquet, .csv or .jsonl.")] = None,
+    out: OUT = None,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
@@ -41,41 +44,51 @@ def audience(
         raise SettingError(f"--k must be at least 1, got {k}")
     if all_items and out is None:
         raise SettingError(
-            "audiences of all items go to a file: name it with --out audiences.parquet (or .csv, .jsonl)"
+            "audiences of all items go to a file: name it with --out audiences.parquet (or .csv, .jsonl), or a folder "
+            "with --out audiences/"
         )
     recommender, folder = load(model)
     if item is None:
         assert out is not None
-        return _write_all(recommender, folder, out, k, include_seen, hide_test, json)
+        return _write_all(recommender, folder, out, k, include_seen, hide_test, output, json)
     item_id = recommender.find_item(item)
     if out is None:
         return _print_one(recommender, folder, item_id, k, include_seen, hide_test, json)
+    from recsys_embed.storage.part_folder import is_part_folder
     from recsys_embed.storage.table_files import write_table
 
+    if is_part_folder(out):
+        raise SettingError(f"one audience goes to a file, and {out} is a folder: --out audience.parquet")
     table = recommender.audience(item_id, k, include_seen=include_seen, hide_test=hide_test).drop("title")
-    write_table(table, out)
-    return _say_written(out, table.height, folder, json)
+    write_table(table, Path(out))
+    if json:
+        return print_json({"out": out, "rows": table.height, "model": str(folder)})
+    return echo(f"{table.height:,} rows written to {out}   model {folder}")
 
 
 def _write_all(
-    recommender: Recommender, folder: Path, out: Path, k: int, include_seen: bool, hide_test: bool, json: bool
+    recommender: Recommender,
+    folder: Path,
+    out: str,
+    k: int,
+    include_seen: bool,
+    hide_test: bool,
+    output: OutputConfig,
+    json: bool,
 ) -> None:
-    import logging
-
     from recsys_embed.answering.audience import write_audiences
-    from recsys_embed.tracking.progress import BarTracker
+    from recsys_embed.storage.part_folder import explain_interrupt
+    from recsys_embed.tracking.progress import progress_bar
 
-    with BarTracker(quiet=not logging.getLogger("recsys_embed").isEnabledFor(logging.INFO)) as bar:
-        n_rows = write_audiences(
-            recommender.state, out, k, include_seen, hide_test, lambda n, total: bar.progress(n, total, unit="items")
-        )
-    _say_written(out, n_rows, folder, json)
-
-
-def _say_written(out: Path, n_rows: int, folder: Path, json: bool) -> None:
+    with explain_interrupt(out), progress_bar() as bar:
+        written = write_audiences(
+            recommender.state, out, k, include_seen, hide_test,
+            lambda done, total: bar.progress(done, total, unit="items"), output,
+        )  # fmt: skip
     if json:
-        return print_json({"out": str(out), "rows": n_rows, "model": str(folder)})
-    return echo(f"{n_rows:,} rows written to {out}   model {folder}")
+        facts = {"rows": written.rows, "files": written.files, "new_files": written.new_files}
+        return print_json({"out": out, **facts, "model": str(folder)})
+    return echo(f"{written.rows:,} rows {written_to(out, written.files, written.new_files)}   model {folder}")
 
 
 def _print_one(

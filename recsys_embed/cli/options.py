@@ -27,6 +27,10 @@ MODEL = Annotated[
 STORE = Annotated[
     str | None, typer.Option("--tracking-uri", help="MLflow store. (default: $MLFLOW_TRACKING_URI or mlflow.db here)")
 ]
+OUT = Annotated[
+    str | None,
+    typer.Option("--out", help="Write to this file: .parquet, .csv or .jsonl; or to a folder of parts: lists/"),
+]
 K = Annotated[int, typer.Option("--k", help="Length of a list.")]
 LIKES = Annotated[
     str | None,
@@ -46,6 +50,7 @@ PANELS = {
     "RunConfig": "Report",
     "ServeConfig": "Service",
     "Rules": "What lists may hold",
+    "OutputConfig": "A folder of parts",
 }
 
 

@@ -57,6 +57,13 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def written_to(out: str, files: int, new_files: int) -> str:
+    """Return where a table is: "written to lists.csv", "in the 20 parts of lists/, 17 of them new"."""
+    if not out.endswith("/") and files == 1 == new_files:
+        return f"written to {out}"
+    return f"in {files:,} part{'s' * (files != 1)} of {out.rstrip('/')}/, {new_files:,} of them new"
+
+
 def echo(text: str = "", dim: bool = False) -> None:
     """Print a line. dim: for notes about the result."""
     print(_styled(clean(text), _DIM) if dim else clean(text))

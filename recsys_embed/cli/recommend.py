@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys_embed.cli.loading import load
-from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, RATINGS, K, with_settings
-from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.answers import IndexName, ListShape, OnUnknown, Rules
+from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, OUT, RATINGS, K, with_settings
+from recsys_embed.cli.output import echo, print_json, print_table, written_to
+from recsys_embed.config.answers import IndexName, ListShape, OnUnknown, OutputConfig, Rules
 from recsys_embed.errors import SettingError, UnknownId
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("recsys_embed")
 
 _ITEMS_HELP = "ids or titles, separated by ; (within a title: \\;)"
+USERS = Annotated[
+    str | None, typer.Option(help="File of users (with --out): ids and, if wanted, where, k and other columns.")
+]
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
@@ -32,11 +35,13 @@ _FIRST = (
 )  # fmt: skip
 
 
-@with_settings(_FIRST, rules=Rules)
+@with_settings(_FIRST, rules=Rules, output=OutputConfig)
 def recommend(
     rules: Rules,
+    output: OutputConfig,
     user: Annotated[str | None, typer.Option(help="A user's id.")] = None,
-    users: Annotated[Path | None, typer.Option(help="File with one user id per line (with --out).")] = None,
+    users: USERS = None,
+    user_col: Annotated[str | None, typer.Option("--user-col", help="Column of --users that has the ids.")] = None,
     all_users: Annotated[bool, typer.Option("--all-users", help="All users of the model (with --out).")] = False,
     likes: LIKES = None,
     dislikes: DISLIKES = None,
@@ -55,7 +60,7 @@ def recommend(
     on_unknown: Annotated[
         OnUnknown, typer.Option("--on-unknown", help="skip: leave out unknown users and items.")
     ] = "error",
-    out: Annotated[Path | None, typer.Option(help="Write lists to this file: .parquet, .csv or .jsonl.")] = None,
+    out: OUT = None,
     shape: Annotated[
         ListShape, typer.Option(help="Of --out: a row for each item; for each user, with k columns; or with JSON.")
     ] = "long",
@@ -87,12 +92,9 @@ def recommend(
     )
     if out is None:
         return _recommend_one(recommender, folder, with_user(recommender, request, user, feedback), json)
-    rows = None
-    if user is not None:
-        rows = recommender.users.rows([user])
-    elif users is not None:
-        rows = _rows_of(recommender, _read_ids(users), on_unknown)
-    return _recommend_many(recommender, folder, request, rows, out, shape, json)
+    who = None if users is None else _read_recipients(recommender, users, user_col, request)
+    who = who if user is None else recommender.users.rows([user])
+    return _recommend_many(recommender, folder, request, who, out, shape, output, json)
 
 
 def _check(
@@ -111,7 +113,10 @@ def _check(
             "of the model"
         )
     if out is None and (users or all_users):
-        raise SettingError("lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl)")
+        raise SettingError(
+            "lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl), or a folder with "
+            "--out lists/"
+        )
 
 
 def item_ids(recommender: Recommender, text: str, option: str, on_unknown: OnUnknown = "error") -> list[Id]:
@@ -157,22 +162,32 @@ def with_user(
     return replace(request, ratings=ratings, **items)
 
 
+def _read_recipients(recommender: Recommender, users: str, user_col: str | None, request: RecommendRequest) -> Any:
+    from recsys_embed.answering.recipients import recipients_of
+    from recsys_embed.sources.users_file import read_users
+
+    return recipients_of(recommender.state, read_users(users, user_col), request)
+
+
 def _recommend_many(
     recommender: Recommender,
     folder: Path,
     request: RecommendRequest,
-    rows: Any,
-    out: Path,
+    users: Any,
+    out: str,
     shape: ListShape,
+    output: OutputConfig,
     json: bool,
 ) -> None:
     from recsys_embed.answering.batch import write_recommendations
+    from recsys_embed.storage.part_folder import explain_interrupt
     from recsys_embed.tracking.progress import progress_bar
 
-    with progress_bar() as bar:
+    with explain_interrupt(out), progress_bar() as bar:
         written = write_recommendations(
-            recommender.state, out, rows, request, shape, lambda done, total: bar.progress(done, total, unit="user")
-        )
+            recommender.state, out, users, request, shape,
+            lambda done, total: bar.progress(done, total, unit="user"), output,
+        )  # fmt: skip
     if written.empty:
         examples = ", ".join(str(user) for user in written.empty[:5]) + (", …" if len(written.empty) > 5 else "")
         log.warning("%s users have no list, since nothing is left for them: %s", f"{len(written.empty):,}", examples)
@@ -183,8 +198,10 @@ def _recommend_many(
         )  # fmt: skip
     if json:
         facts = {"rows": written.rows, "lists": written.lists, "without_list": len(written.empty)}
-        return print_json({"out": str(out), **facts, "held_out": written.held_out, "model": str(folder)})
-    return echo(f"{written.lists:,} lists of {written.rows:,} items written to {out}   model {folder}")
+        facts |= {"held_out": written.held_out, "files": written.files, "new_files": written.new_files}
+        return print_json({"out": out, **facts, "model": str(folder)})
+    where = written_to(out, written.files, written.new_files)
+    return echo(f"{written.lists:,} lists of {written.rows:,} items {where}   model {folder}")
 
 
 def _recommend_one(recommender: Recommender, folder: Path, request: RecommendRequest, json: bool) -> None:
@@ -266,24 +283,3 @@ def _print_list(entries: list[dict[str, Any]], relation: str) -> None:
         for e in entries
     ]
     print_table(["#", "item", "title", "score", f"similar to what {relation}"], lines, "# item score")
-
-
-def _rows_of(recommender: Recommender, ids: list[str], on_unknown: OnUnknown) -> Any:
-    """Return the rows of users, each once."""
-    rows = recommender.users.rows(dict.fromkeys(ids), missing="raise" if on_unknown == "error" else "negative")
-    n_unknown = int((rows < 0).sum())
-    if n_unknown:
-        log.warning("%s of %s users are unknown: left out", f"{n_unknown:,}", f"{len(rows):,}")
-    return rows[rows >= 0]
-
-
-def _read_ids(path: Path) -> list[str]:
-    from recsys_embed.errors import DataError
-    from recsys_embed.storage.atomic import read_lines
-
-    ids = [line.split(",")[0] for line in read_lines(path) if line]
-    if ids and ids[0] in ("user_id", "userId", "user"):
-        ids = ids[1:]
-    if not ids:
-        raise DataError(f"{path} names no user; it needs one id per line")
-    return ids

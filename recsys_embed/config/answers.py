@@ -15,6 +15,7 @@ ProjectionName = Literal["auto", "pca", "tsne", "umap"]
 IndexName = Literal["exact", "approximate"]
 ListShape = Literal["long", "wide", "json"]
 OnUnknown = Literal["error", "skip"]
+TableFormat = Literal["parquet", "csv", "jsonl"]
 _ORIGIN = re.compile(r"https?://[^\s/*?#@\\]+")
 
 
@@ -63,6 +64,21 @@ class Rules:
         check(self.min_support >= 0, "min_support", self.min_support, "0 or more")
         maximum = self.max_support
         check(maximum is None or maximum >= self.min_support, "max_support", maximum, "at least min-support")
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """How lists of many users, or audiences of all items, are written to a folder of parts."""
+
+    format: Annotated[TableFormat | None, "format of the parts, where --out is a folder (default: parquet)"] = None
+    per_part: Annotated[int | None, "lists in a part, where --out is a folder (default: of about a million rows)"] = (
+        None
+    )
+    overwrite: Annotated[bool, "write all parts of a folder anew, whatever it holds of other lists"] = False
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        check(self.per_part is None or self.per_part >= 1, "per_part", self.per_part, "at least 1")
 
 
 @dataclass(frozen=True)

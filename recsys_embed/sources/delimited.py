@@ -9,7 +9,7 @@ import polars as pl
 
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
-from recsys_embed.sources.dialect import DEFAULT_COLUMNS, Dialect, dialect_of, is_header, strip_preamble
+from recsys_embed.sources.dialect import DEFAULT_COLUMNS, Dialect, dialect_of, is_header, names_columns, strip_preamble
 from recsys_embed.sources.table import Table
 
 # The unit separator: nobody types it into a text file, so it can replace a separator of two characters.
@@ -35,7 +35,12 @@ class Parsed(NamedTuple):
 
 
 def parse_text(
-    data: bytes, name: str, columns: str | None = None, known: tuple[str, ...] = (), expected: list[str] | None = None
+    data: bytes,
+    name: str,
+    columns: str | None = None,
+    known: tuple[str, ...] = (),
+    expected: list[str] | None = None,
+    only: str | None = None,
 ) -> Parsed:
     """Read a table that is written as text, in UTF-8 or an encoding of one byte a character.
 
@@ -45,6 +50,7 @@ def parse_text(
         line is the header, unless it holds values: then the columns are user, item, rating, timestamp, and a note says
         so.
     known: column names that mark a first line as a header. expected: the columns of the file that this one continues.
+    only: see `read_table`.
     Raises DataError, with the number of the line at fault where there is one.
     """
     data, skipped, excel = strip_preamble(data)
@@ -53,6 +59,8 @@ def parse_text(
     if dialect is None:
         raise DataError(f"{name} is empty")
     dialect = dialect._replace(fields=[_TYPE_SUFFIX.sub("", field) for field in dialect.fields])
+    if only and names is None and len(dialect.fields) == 1 and not names_columns(dialect, known):
+        names = [only]
     if dialect.separator == " ":
         data, text = _with_single_blanks(data, dialect), dialect.lines
         if not names and _has_item_lists(text) and not is_header(dialect, ("user", "item")):

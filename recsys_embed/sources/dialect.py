@@ -167,5 +167,9 @@ def _split(line: str, separator: str, quote: str | None) -> list[str]:
 
 def is_header(dialect: Dialect, known: tuple[str, ...]) -> bool:
     """Return whether the first line names columns. known: names that do."""
-    usual = any(is_usual_name(field) or field in known for field in dialect.fields)
-    return usual or not dialect.looks_headless
+    return names_columns(dialect, known) or not dialect.looks_headless
+
+
+def names_columns(dialect: Dialect, known: tuple[str, ...]) -> bool:
+    """Return whether the first line has the name of a column, one of the known names or a usual one."""
+    return any(is_usual_name(field) or field in known for field in dialect.fields)

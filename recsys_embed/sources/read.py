@@ -44,20 +44,27 @@ class _Reading(NamedTuple):
     columns: str | None
     known: tuple[str, ...]
     query: str | None = None
+    only: str | None = None
     expected: list[str] | None = None
 
 
 def read_table(
-    location: str | Path, columns: str | None = None, known: tuple[str, ...] = (), query: str | None = None
+    location: str | Path,
+    columns: str | None = None,
+    known: tuple[str, ...] = (),
+    query: str | None = None,
+    only: str | None = None,
 ) -> Table:
     """Read a table: a file, a folder or pattern of files with the same columns, "-" (standard input), or an address.
 
     Formats, told by the content: CSV in its dialects, TSV, `::`, LightGCN's lists, JSON, Parquet, SQLite; packed by
     gzip, bzip2, xz or Zstandard, or in a zip archive. See docs/data.md.
     columns: comma-separated names for a file without a header. known: column names that mark a first line as a header.
-    query: of a database. Raises DataError, with the number of the line at fault where there is one.
+    query: of a database. only: what a single column is called whose first line is none of the known names, and so no
+        header.
+    Raises DataError, with the number of the line at fault where there is one.
     """
-    location, reading = str(location), _Reading(columns, known, query)
+    location, reading = str(location), _Reading(columns, known, query, only)
     if is_database(location):
         return read_database(location, query)
     if location == "-":
@@ -73,6 +80,7 @@ def _read_files(location: str, reading: _Reading) -> Table:
     """Read the files of a path, a folder or a pattern as one table."""
     files, folder = find_files(location), Path(location)
     tables: list[Table] = []
+    names: list[str] = []
     notes: set[str] = set()
     for file in files:
         table, found = _read_file(file, reading)
@@ -87,9 +95,12 @@ def _read_files(location: str, reading: _Reading) -> Table:
             reading = reading._replace(expected=table.frame.columns)
         if table.frame.width:
             tables.append(table)
+            names.append(str(file))
     if len(files) > 1:
         log.info("%s: %s files", location, f"{len(files):,}")
-    return join_tables(tables, [str(file) for file in files])
+    if not tables:
+        raise DataError(f"{location} holds no value")
+    return join_tables(tables, names)
 
 
 def _read_file(path: Path, reading: _Reading) -> tuple[Table, list[str]]:
@@ -123,7 +134,7 @@ def _parse(data: bytes, name: str, reading: _Reading) -> tuple[Table, list[str]]
     data, note = to_utf8(data, name)
     if looks_like_json(data):
         return read_json(data, name, reading.known), []
-    parsed = parse_text(data, name, reading.columns, reading.known, reading.expected)
+    parsed = parse_text(data, name, reading.columns, reading.known, reading.expected, reading.only)
     return parsed.table, ([] if note is None else [note]) + parsed.notes
 
 

@@ -44,9 +44,11 @@ def _parquet(file: BinaryIO) -> Iterator[Append]:
         writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
         writer.write_table(table)
 
-    yield append
-    if writer is not None:
-        writer.close()
+    try:
+        yield append
+    finally:  # a writer that is left open complains when it is collected
+        if writer is not None:
+            writer.close()
 
 
 FORMATS = {".parquet": _parquet, ".csv": _csv, ".jsonl": _jsonl}
