@@ -131,9 +131,10 @@ def _length(k: Any) -> int:
 def _text(name: str, value: Any) -> Any:
     """Return what a column holds, numbers as text. Raises SettingError for one that is not what it was."""
     if isinstance(value, float | np.floating):
-        if value == int(value) and abs(value) >= _EXACT:
-            raise SettingError(f"{name} {value:.0f} is too large a number beside missing values: send ids as text")
-        return str(int(value)) if value == int(value) else str(value)
+        number = float(value)
+        if abs(number) >= _EXACT:
+            raise SettingError(f"{name} {number:.0f} is too large a number beside missing values: send ids as text")
+        return str(int(number)) if number.is_integer() else str(number)
     return str(value) if isinstance(value, int | np.integer) else value
 
 
