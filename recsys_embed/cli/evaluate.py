@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,13 +13,16 @@ from recsys_embed.cli import evaluate_tables as tables
 from recsys_embed.cli.loading import load
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.config.settings import RunConfig
+from recsys_embed.config.settings import DataConfig, RunConfig
 from recsys_embed.errors import DataError, SettingError
 
 if TYPE_CHECKING:
+    from recsys_embed.data.dataset import Dataset
     from recsys_embed.data.ratings import Ratings
     from recsys_embed.evaluation.evaluate import Report
     from recsys_embed.recommender import Recommender
+
+log = logging.getLogger("recsys_embed")
 
 _BY = Annotated[
     str | None,
@@ -95,6 +99,21 @@ def _print_report(report: Report, cold: dict[str, Any] | None) -> None:
         tables.print_cold({**cold, "baselines": {}})
 
 
+def _load_trained_on(data: DataConfig, named: bool) -> Dataset:
+    """Load the data of the training, or those that an option named. Raises DataError that says what to do."""
+    from recsys_embed.sources.load import load_dataset
+
+    try:
+        return load_dataset(data.dataset, data)
+    except DataError as error:
+        if named:
+            raise
+        raise DataError(
+            f"{error}: the model was trained on it; name the data with --dataset where they are now, or other test "
+            "ratings with --test"
+        ) from None
+
+
 def _test_ratings(
     recommender: Recommender, dataset: str | None, test: str | None, offline: bool
 ) -> tuple[Ratings, str]:
@@ -109,12 +128,18 @@ def _test_ratings(
     if dataset is not None:
         data = dataclasses.replace(data, dataset=dataset, valid=None, test=None)
     if test is not None:
-        plain: dict[str, Any] = dict.fromkeys(("valid", "test", "extra_ratings", "weight_col", "event_weights", "hide"))
+        # The item table is in the model; its file need not be where the training had it.
+        of_training = ("valid", "test", "extra_ratings", "weight_col", "event_weights", "hide", "items", "item_columns")
+        plain: dict[str, Any] = dict.fromkeys(of_training)
         loaded = load_dataset(test, dataclasses.replace(data, dataset=test, **plain))
-        ratings = loaded.ratings if loaded.log is None else without_hidden(recommender, loaded.log.targets())
-        ratings = ratings.positives(data.min_rating)
+        ratings = (loaded.ratings if loaded.log is None else loaded.log.targets()).positives(data.min_rating)
+        new = without_hidden(recommender, ratings)
+        if len(ratings) < 2 * len(new) < 2 * len(ratings):  # otherwise it is the training's own file
+            message = "left out: %s of %s test ratings, of items that the users had in training, which lists leave out"
+            log.info(message, f"{len(ratings) - len(new):,}", f"{len(ratings):,}")
+            ratings = new
     else:
-        ratings = held_out_test(recommender, load_dataset(data.dataset, data), data)
+        ratings = held_out_test(recommender, _load_trained_on(data, named=dataset is not None), data)
     if not len(ratings):
         raise DataError("the model was trained with nothing held out for test: name test ratings with --test")
     return ratings, test or data.dataset

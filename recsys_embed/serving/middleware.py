@@ -90,6 +90,8 @@ class RequestMiddleware:
 
     async def _answer(self, scope: Message, exchange: _Exchange) -> tuple[int, str] | None:
         """Let the application answer; return a status and a reason where it could not."""
+        if scope["method"] == "HEAD":  # as GET, whose body the server leaves out
+            scope = {**scope, "method": "GET"}
         try:
             async with asyncio.timeout(self.config.timeout):
                 fast_path = self.fast_paths.get((scope["method"], scope["path"]))

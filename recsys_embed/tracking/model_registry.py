@@ -12,7 +12,7 @@ from typing import Any
 from recsys_embed.errors import DataError, UnknownId
 from recsys_embed.sources.download import cache_dir
 from recsys_embed.tracking.runs import client_of
-from recsys_embed.tracking.store import resolve_tracking_uri
+from recsys_embed.tracking.store import local_files, resolve_tracking_uri
 
 _URI = re.compile(
     r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/]+)"
@@ -46,7 +46,7 @@ def model_folder(uri: str, tracking_uri: str | None = None) -> tuple[Path, str]:
         version, source = _resolve(client, uri)
         if source.startswith("models:/"):
             source = client.get_logged_model(source.removeprefix("models:/")).artifact_location
-        folder = _local_folder(source) or _download(source, store)
+        folder = local_files(source, store) or _download(source, store)
     folders = [manifest.parent for manifest in folder.glob("artifacts/*/manifest.json")]
     if len(folders) != 1:
         raise DataError(f"{uri} is not a model of recsys-embed: there is no model folder among its files")
@@ -108,15 +108,6 @@ def _resolve_run_model(client: Any, run: str, name: str) -> tuple[str, str]:
     if not ids:
         raise UnknownId(f"the run {run} has no model {name!r}")
     return ids[0], f"models:/{ids[0]}"
-
-
-def _local_folder(source: str) -> Path | None:
-    """Return the folder of a source on this machine, or None for another source."""
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    scheme = source.partition(":")[0] if "://" in source or ":/" in source else ""
-    folder = Path(local_file_uri_to_path(source)) if scheme in ("", "file") else None
-    return folder if folder is not None and folder.is_dir() else None
 
 
 def _download(source: str, store: str) -> Path:

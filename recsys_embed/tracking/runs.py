@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_embed.errors import DataError, RecsysError, UnknownId
-from recsys_embed.tracking.store import open_store, reason, resolve_tracking_uri, sqlite_file
+from recsys_embed.tracking.store import local_files, open_store, reason, resolve_tracking_uri, sqlite_file
 
 _ID = re.compile(r"[0-9a-f]{6,32}")
 
@@ -34,6 +34,9 @@ def read_run(id_prefix: str, names: Collection[str], uri: str | None = None) -> 
             raise UnknownId(f"no run's id begins with {id_prefix} in {resolve_tracking_uri(uri)}")
         if len(ids) > 1:
             raise UnknownId(f"several runs' ids begin with {id_prefix}: {', '.join(sorted(ids))}; give more digits")
+        folder = local_files(runs[0].info.artifact_uri, resolve_tracking_uri(uri))
+        if folder is not None:
+            return ids[0], {n: (folder / n).read_bytes() for n in names if (folder / n).is_file()}
         available = {artifact.path for artifact in client.list_artifacts(ids[0])}
         with tempfile.TemporaryDirectory() as scratch:
             files = {

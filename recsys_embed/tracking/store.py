@@ -101,6 +101,31 @@ def without_autologging() -> Iterator[None]:
         yield
 
 
+def local_files(location: str, store: str) -> Path | None:
+    """Return the folder of files that MLflow keeps on this machine, or None if it keeps them elsewhere.
+
+    location: a path or URI. Where a SQLite store was moved with the files beside it, they are found there. Raises
+    DataError, with the path, if they are not to be found.
+    """
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    scheme = location.partition(":")[0] if "://" in location or ":/" in location else ""
+    if scheme not in ("", "file"):
+        return None
+    folder, file = Path(local_file_uri_to_path(location)), sqlite_file(store)
+    if folder.is_dir():
+        return folder
+    for n, name in enumerate(folder.parts):
+        if name not in ("mlruns", "mlartifacts"):
+            continue
+        moved = None if file is None else file.parent.joinpath(*folder.parts[n:])
+        if moved is not None and moved.is_dir():
+            return moved
+        if Path(*folder.parts[:n]).is_dir():  # nothing was recorded
+            return folder
+    raise DataError(f"MLflow keeps the files in {folder}, and there is no such folder: move it back, or train again")
+
+
 def _make(file: Path) -> None:
     """Make a store in a new SQLite file, whole or not at all.
 
