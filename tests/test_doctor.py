@@ -168,7 +168,9 @@ def test_ids_of_floats_are_read_where_they_are_whole():
 
 def test_dates_without_hyphens_are_guessed():
     frame = RATINGS.with_columns(timestamp=20_230_101 + pl.int_range(pl.len()) % 28)
-    assert "without hyphens" in found(frame, "D302").message
+    assert "%Y%m%d" in found(frame, "D303").message and "D302" not in codes(check(frame))
+    broken = frame.with_columns(timestamp=pl.when(pl.int_range(pl.len()) == 3).then(20_230_230).otherwise("timestamp"))
+    assert "without hyphens" in found(broken, "D302").message, "there is no such day"
     assert "hyphens" not in found(RATINGS.with_columns(timestamp=pl.int_range(pl.len())), "D302").message
 
 

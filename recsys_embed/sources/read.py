@@ -87,6 +87,8 @@ def _read_files(location: str, reading: _Reading) -> Table:
             reading = reading._replace(expected=table.frame.columns)
         if table.frame.width:
             tables.append(table)
+    if not tables:
+        raise DataError(f"{location} has no columns")
     if len(files) > 1:
         log.info("%s: %s files", location, f"{len(files):,}")
     return join_tables(tables, [str(file) for file in files])
