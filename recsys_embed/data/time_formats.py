@@ -26,7 +26,7 @@ _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 FORMATS = (
     ISO, "%Y/%m/%d", "%Y.%m.%d", *(form for pair in _PAIRS for form in pair),
     "%d %B %Y", "%d-%B-%Y", "%d/%B/%Y", "%d. %B %Y", "%d-%B-%y", "%d %B %y", "%B %d, %Y", "%B %d %Y", "%m %d, %Y",
-    *_COMPACT.values(), "%a %b %d %H:%M:%S %z %Y", "%d/%b/%Y:%H:%M:%S %z",
+    *_COMPACT.values(), "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %z %Y", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
 
 _PIECES = (
@@ -64,14 +64,14 @@ def find_format(column: pl.Series, given: str | None = None) -> Reading:
     counts = {form: int(read_dates(sample, form).is_not_null().sum()) for form in FORMATS}
     best = max(FORMATS, key=lambda form: counts[form])
     if not counts[best]:
-        return Reading()
+        return Reading(ISO)
     return _ordered(column, best) if best in _OTHER_ORDER else Reading(best)
 
 
 def settled_format(column: pl.Series, given: str | None = None) -> str | None:
     """Return the form of a column of times as `find_format` does, and say in one line what had to be decided."""
     found = find_format(column, given)
-    if found.format is None or found.format == given:
+    if found.format in (None, ISO, given):
         return found.format
     example = column.drop_nulls()[0]
     if given is not None:

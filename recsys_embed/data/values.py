@@ -51,7 +51,7 @@ def parse_times(column: pl.Series, row_label: RowLabel, time_format: str | None 
         example, rows = column.filter(times.is_null())[0], row_labels(times.is_null(), row_label)
         if example is None:
             raise DataError(f"time is missing in {rows}")
-        if time_format is not None:
+        if time_format is not None and times.null_count() < len(times):
             raise DataError(f"time {example!r} is not written as the others, {time_format}, in {rows}")
         raise DataError(
             f"time {example!r} is neither seconds since 1970 nor a date in {rows}: --time-format '%d/%m/%Y' says how "

@@ -11,7 +11,7 @@ import polars as pl
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.time_formats import EXCEL, find_format, other_forms
+from recsys_embed.data.time_formats import EXCEL, ISO, find_format, other_forms
 from recsys_embed.data.values import TIME_UNITS, times_as_given, units_per_second
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
@@ -101,7 +101,7 @@ def find_forms(column: pl.Series, time_format: str | None) -> Iterator[Finding]:
     leaves open which number is the day. time_format: what the settings say of it."""
     found = find_format(column, time_format)
     example = column.drop_nulls().head(1).to_list()
-    if found.format is not None:
+    if found.format not in (None, ISO):
         yield finding("D303", column.count(), f"times are written as {found.format}", example)
     if found.other is not None:
         message = f"times may have the day or the month first; they are read as {found.format}, {found.why}"
