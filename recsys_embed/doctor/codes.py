@@ -51,7 +51,7 @@ CODES: dict[str, Code] = {
     "D305": Code("warning", "name another column with --time-col, or use --split random"),
     "D306": Code("note", "name it with --time-col, and lists can be measured on tomorrow by --split time"),
     "D307": Code("warning", "name the order with --time-format '%d/%m/%Y' or '%m/%d/%Y'"),
-    "D308": Code("error", "write all times in one form, such as 2025-12-31T14:05:00"),
+    "D308": Code("error", "write all times in one form, or leave these rows out, as --fix does", is_fixed=True),
     # Ids
     "D401": Code("warning", "strip the blanks, as --fix does", is_fixed=True),
     "D402": Code("warning", "write them in one Unicode form; --fix writes NFC", is_fixed=True),
