@@ -12,6 +12,7 @@ from worlds import event_log, recsys_here, small
 
 from recsys_embed import Ratings, Recommender
 from recsys_embed.config.settings import DataConfig
+from recsys_embed.data import time_formats
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.time_formats import find_format, settled_format
 from recsys_embed.data.values import parse_times
@@ -96,7 +97,7 @@ def test_what_is_open_is_said_and_the_option_decides(caplog):
     assert seconds(["03/04/2025 10:00"], "%m/%d/%Y %H:%M") == seconds(["2025-03-04 10:00"])
 
 
-def test_what_chooses_where_both_orders_fit():
+def test_what_chooses_where_both_orders_fit(monkeypatch):
     now = datetime.datetime.now(datetime.UTC)
     next_year = now.year + 1
     assert find_format(pl.Series(["01/02/2025", "02/02/2025", "03/02/2025", "01/03/2025"])).format == "%d/%m/%Y"
@@ -104,9 +105,10 @@ def test_what_chooses_where_both_orders_fit():
     unordered = ["05/06/2025 2:00 PM", "03/04/2025 1:00 PM", "04/05/2025 1:00 PM"]
     assert find_format(pl.Series(unordered)).format == "%m/%d/%Y", "AM and PM are American"
     assert find_format(pl.Series(["05/06/2025", "03/04/2025", "04/05/2025"])).format == "%d/%m/%Y"
-    if now.month not in (1, 12) and now.day < 12:  # a day that is past in one order alone
-        assert find_format(pl.Series([f"01/12/{now.year}", "02/03/2020"])).format == "%m/%d/%Y"
     assert find_format(pl.Series([f"05/05/{next_year}", "05/05/2020"])).other is None, "both orders give the same"
+    monkeypatch.setattr(time_formats, "_DAY", datetime.datetime(2020, 6, 15, tzinfo=datetime.UTC) - now)
+    for text, form in (("01/12/2020", "%m/%d/%Y"), ("12/01/2020", "%d/%m/%Y")):  # as if it were June 2020
+        assert find_format(pl.Series([text, "02/03/2020", text])).format == form
 
 
 def test_zones_are_taken_off():
