@@ -1,7 +1,7 @@
 """What ranks users for an item: scorings of (user, item) pairs, judged by where held-out users of an item come.
 
     python experiments/audience.py movielens|FILE [--split random|leave-last|time] [--family both] [--seeds 0,1]
-        [scorer=mlp] [loss=mse]
+        [--users 3000] [scorer=mlp] [loss=mse]
 
 A model is fitted on the training part. For every item with validation users, all users who do not have it in training
 are ranked by each scoring. Given are the means over the items of NDCG@100 and recall@100, for all items and for those
@@ -62,12 +62,46 @@ def normalisations(model: Recommender) -> Iterator[tuple[str, np.ndarray]]:
     bar = -np.partition(-unseen, 10, axis=1)[:, 10, None]
     yield "- score of place 10", scores - bar
     yield "4 x share of place 10 + log n", 4 * (scores - mean) / (bar - mean + 1e-6) + n
+    yield from tails(scores, unseen, n)
     order = np.argsort(-unseen, axis=1, kind="stable")
     rank = np.empty((users, items), np.float32)
     np.put_along_axis(rank, order, np.arange(items, dtype=np.float32)[None], axis=1)
     yield "- log rank", -np.log1p(rank)
     yield "- log rank + log n", n - np.log1p(rank)
+    for share in (0.25, 0.5, 0.75):
+        yield f"{share} x (- log rank) + {1 - share} z + log n", n - share * np.log1p(rank) + (1 - share) * z
     yield "log n alone", np.broadcast_to(n, scores.shape)
+
+
+def tails(scores: np.ndarray, unseen: np.ndarray, n: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield log n - log share, where share is that of 2,048 items which the user would rather have, by a few quantiles.
+
+    unseen: the scores with -inf for the user's own items. Of two quantiles the log share is a line, so that it goes
+    into a dot product as z does; of several it is a broken line.
+    """
+    items = scores.shape[1]
+    drawn = np.sort(np.random.default_rng(0).permutation(items)[:2048])
+    ordered = -np.sort(-unseen[:, drawn], axis=1)
+    number = np.isfinite(ordered).sum(axis=1)
+
+    def at(share: float) -> np.ndarray:
+        return ordered[np.arange(len(ordered)), np.minimum((share * number).astype(int), number - 1)][:, None]
+
+    for pair in ((0.005, 0.05), (0.005, 0.2), (0.01, 0.1), (0.01, 0.3), (0.02, 0.2), (0.02, 0.5), (0.05, 0.5)):
+        high, low = at(pair[0]), at(pair[1])
+        slope = np.log(pair[1] / pair[0]) / np.maximum(high - low, 1e-6)
+        yield f"tail {pair} + log n", slope * (scores - high) - np.log(pair[0]) + n
+    usual = np.nanmean(np.where(np.isfinite(ordered), ordered, np.nan), axis=1)[:, None]
+    high = at(0.01)
+    yield "log 100 x share of the 1 % point + log n", np.log(100) * (scores - usual) / (high - usual + 1e-6) + n
+    shares = np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6, 0.99])
+    points = np.column_stack([at(share) for share in shares])
+    broken = np.empty_like(scores)
+    for user in range(len(scores)):
+        known, first = np.unique(points[user, ::-1], return_index=True)
+        broken[user] = np.interp(scores[user], known, np.log(shares[::-1])[first])
+    above = np.maximum(0, scores - points[:, :1]) / np.maximum(points[:, :1] - points[:, 2:3], 1e-6) * np.log(10)
+    yield "8 quantiles + log n", n - broken + above
 
 
 def quality(scores: np.ndarray, train: Ratings, held: Ratings) -> dict[str, float]:
@@ -117,9 +151,12 @@ def main() -> None:
     parser.add_argument("--family", default="auto")
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--split", default="random")
+    parser.add_argument("--users", type=int, help="draw so many users")
     parser.add_argument("--test", action="store_true", help="judge by the test part, once all is chosen")
     arguments = parser.parse_intermixed_args()
     ratings = load_dataset(arguments.dataset).ratings
+    if arguments.users:
+        ratings = Ratings.from_frame(ratings.of_random_users(arguments.users).frame().drop("timestamp", strict=False))
     found: dict[str, list[dict[str, float]]] = {}
     for seed in map(int, arguments.seeds.split(",")):
         train, valid, test = SPLITS[arguments.split](ratings, DataConfig(dataset="", split_seed=seed), True, 0)

@@ -72,6 +72,14 @@ def date(seconds: int) -> str:
     return str(np.datetime64(int(seconds), "s")).replace("T", " ")
 
 
+def dated(form: str, days: int = 31, header: str = "user,item,rating,date") -> str:
+    """The ratings with times as a strptime format says. days: the most days that a month has."""
+    times = [np.datetime64(int(r[3]), "s").astype(object) for r in ROWS]
+    times = [t.replace(day=min(t.day - 1, 27) % days + 1) for t in times]
+    lines = (f"{r[0]},{r[1]},{r[2]},{t.strftime(form)}" for r, t in zip(ROWS, times, strict=True))
+    return "\n".join([header, *lines]) + "\n"
+
+
 def zipped(**members: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -182,6 +190,28 @@ def inputs(postgres: str | None) -> list[Input]:
         Input("a row too long", lambda: write("r.csv", plain() + "1,2,3,4,5\n"), ["r.csv"], False),
         Input("a gzip cut short", lambda: write("r.csv.gz", gzip.compress(plain().encode())[:-99]), ["r.csv.gz"],
               False),
+        Input("days first: 31.12.2025 14:05", lambda: write("r.csv", dated("%d.%m.%Y %H:%M")), ["r.csv"]),
+        Input("months first: 12/31/2025 2:05 PM", lambda: write("r.csv", dated("%m/%d/%Y %I:%M %p")), ["r.csv"]),
+        Input("day or month first, both fit", lambda: write("r.csv", dated("%d/%m/%Y", days=12)), ["r.csv"]),
+        Input("the same, and the option", lambda: write("r.csv", dated("%d/%m/%Y", days=12)),
+              ["r.csv", "--time-format", "%d/%m/%Y"]),
+        Input("zones that differ: 2025-12-31T14:05:00+02:00", lambda: write("r.csv", "".join(
+            line + ("+02:00" if n % 2 else "-0500") * (n > 0) + "\n" for n, line in enumerate(
+                dated("%Y-%m-%dT%H:%M:%S").splitlines()))), ["r.csv"]),
+        Input("names of months: 31 Dec 2025", lambda: write("r.csv", dated("%d %b %Y")), ["r.csv"]),
+        Input("dates without hyphens: 20251231", lambda: write("r.csv", dated("%Y%m%d")), ["r.csv"]),
+        Input("the same as integers, with times: 20251231140500", lambda: RATINGS.with_columns(
+            timestamp=pl.from_epoch("timestamp").dt.strftime("%Y%m%d%H%M%S").cast(pl.Int64)
+        ).write_parquet("r.parquet"), ["r.parquet"]),
+        Input("a date and a time of day", lambda: write("r.csv", dated(
+            "%d.%m.%Y,%H:%M", header="user,item,rating,date,time")), ["r.csv"]),
+        Input("the same under other names", lambda: write("r.csv", dated(
+            "%d.%m.%Y,%H:%M", header="user,item,rating,bought,clock")), ["r.csv", "--time-col", "bought,clock"]),
+        Input("two forms of dates in one column", lambda: write("r.csv", dated("%d.%m.%Y") + "1,1,3,2025-12-31\n"), [
+            "r.csv"], False),
+        Input("a spreadsheet's days: 45123.5", lambda: write("r.csv", text(
+            "user,item,rating,day", lambda r: f"{r[0]},{r[1]},{r[2]},{r[3] / 86400 + 25569:.4f}")),
+            ["r.csv", "--time-col", "day", "--time-format", "excel"]),
         Input("a PDF", lambda: write("r.csv", b"%PDF-1.7 \x00"), ["r.csv"], False),
         Input("a missing file", lambda: None, ["rating.csv"], False),
     ]  # fmt: skip
@@ -212,7 +242,10 @@ def run(given: Input) -> tuple[bool, str]:
     said = [
         line
         for line in lines
-        if line.startswith("columns: ") or "assuming" in line or "read as" in line or "UTF-16" in line
+        if line.startswith(("columns: ", "times ", "warning: times "))
+        or "assuming" in line
+        or "read as" in line
+        or "UTF-16" in line
     ]
     sizes = next(line for line in lines if " to train" in line)
     return True, "; ".join([*said, sizes.partition("; ")[0]])

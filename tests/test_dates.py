@@ -85,6 +85,19 @@ def test_what_is_no_date_is_refused(text, message):
         where(text, DATED)
 
 
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%y", "%d.%m.%Y %H:%M", "%d %b %Y", "%B %d, %Y", "%Y/%m/%d"])
+def test_dates_of_other_forms_are_no_text_to_be_ordered(form):
+    """As text 22/12/2026 comes after 2026-12-24."""
+    days = pl.Series([datetime.datetime(2026, 12, 10 + k) for k in range(5)]).dt.strftime(form)
+    table = ItemColumns(DATES.with_columns(other=days), np.zeros(5, np.int64))
+    for text in ("other >= '2026-12-24'", "'2026-12' < other", "other < '2026-12-24T12:00'"):
+        with pytest.raises(SettingError, match="'other' has dates that are not ISO"):
+            where(text, table)
+    assert where(f"other == '{days[1]}'", table).tolist() == [False, True, False, False, False]
+    words = ItemColumns(DATES.with_columns(other=pl.lit("24 hours")), np.zeros(5, np.int64))
+    assert where("other >= '2026-12-24'", words).all(), "words are text"
+
+
 def test_dates_as_text_are_still_text():
     assert where("'12-24' in iso", DATED).tolist() == [False, True, False, True, False]
     assert where("`today` == 1", DATED).tolist() == [True, False, False, False, False], "a column of that name"

@@ -50,6 +50,11 @@ def plus(*rows, frame=RATINGS):
     return pl.concat([frame, pl.DataFrame(rows, schema=frame.schema, orient="row")])
 
 
+def in_form(form):
+    """The frame with times as a strptime format says."""
+    return RATINGS.with_columns(timestamp=pl.from_epoch("timestamp").dt.strftime(form))
+
+
 # What is found
 
 
@@ -81,7 +86,11 @@ def test_clean_data_have_no_fault():
         ("D303", 4000, RATINGS.with_columns(pl.col("timestamp") * 1000)),
         ("D304", 30, changed("timestamp", range(30), lambda t: t * 1000)),
         ("D304", 30, changed("timestamp", range(30, 4000), lambda t: t * 1000)),
+        ("D303", 4000, in_form("%d/%m/%Y")),
         ("D305", 4000, RATINGS.with_columns(timestamp=pl.lit(1_600_000_000))),
+        ("D307", 4000, RATINGS.with_columns(timestamp=pl.lit("03/04/2021"))),
+        ("D308", 2, changed("timestamp", (1, 2), "2021-04-03", in_form("%d/%m/%Y"))),
+        ("D308", 1, changed("timestamp", (1,), "12/31/2021", in_form("%d/%m/%Y"))),
         ("D306", 1, RATINGS.rename({"timestamp": "processing_time"})),
         ("D401", 1, plus((" 7", "7", 3, 1_600_000_000))),
         ("D402", 1, plus(("Zo\u00eb", "7", 3, 1_600_000_000), ("Zoe\u0308", "8", 3, 1_600_000_000))),
@@ -168,8 +177,29 @@ def test_ids_of_floats_are_read_where_they_are_whole():
 
 def test_dates_without_hyphens_are_guessed():
     frame = RATINGS.with_columns(timestamp=20_230_101 + pl.int_range(pl.len()) % 28)
-    assert "without hyphens" in found(frame, "D302").message
+    assert "%Y%m%d" in found(frame, "D303").message and "D302" not in codes(check(frame))
+    broken = frame.with_columns(timestamp=pl.when(pl.int_range(pl.len()) == 3).then(20_230_230).otherwise("timestamp"))
+    assert "without hyphens" in found(broken, "D302").message, "there is no such day"
     assert "hyphens" not in found(RATINGS.with_columns(timestamp=pl.int_range(pl.len())), "D302").message
+
+
+def test_the_order_of_day_and_month_is_open_only_where_nothing_says_it():
+    frame = RATINGS.with_columns(timestamp=pl.lit("03/04/2021"))
+    assert "D307" not in codes(check(frame, DataConfig(time_format="%d/%m/%Y")))
+    assert "D307" not in codes(check(in_form("%d/%m/%Y"))), "some are after the 12th"
+    assert "%m/%d/%Y" in found(frame, "D307").remedy
+
+
+def test_days_of_a_spreadsheet_are_guessed():
+    frame = RATINGS.with_columns(timestamp=pl.col("timestamp") / DAY + 25_569)
+    assert "--time-format excel" in found(frame, "D302").message
+    assert "D302" not in codes(check(frame, DataConfig(time_format="excel")))
+
+
+def test_a_date_and_a_time_of_day_are_examined_as_one():
+    time = pl.from_epoch("timestamp")
+    frame = RATINGS.select("user_id", "item_id", date=time.dt.strftime("%d.%m.%Y"), time=time.dt.strftime("%H:%M"))
+    assert {f.severity for f in check(frame)} <= {"note"}
 
 
 def test_one_user_alone_is_an_error():

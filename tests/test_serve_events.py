@@ -63,6 +63,15 @@ def test_the_last_word_on_an_item_counts(model, tmp_path):
         assert listed(one) == listed(client.post("/recommend", {"ratings": {"plain": 4}, "k": 5})[1])
 
 
+def test_a_time_that_is_no_number_is_refused_with_what_is_wanted(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db") as (client, _):
+        for time in ("31/12/2025", "2025-12-31T14:05:00", 1.5, True):
+            body = {"events": [{"user": "x", "item": "plain", "timestamp": time}]}
+            status, answer = client.post("/events", body)[:2]
+            assert status == 422 and "events.0.timestamp" in answer["error"]
+            assert "seconds since 1970" in answer["error"] or time in (1.5, True)
+
+
 def test_events_go_by_their_time_and_are_forgotten_when_that_is_asked(model, tmp_path):
     with serving(model[1], tmp_path / "events.db") as (client, _):
         for rating, time in ((5, 2000), (1, 1000)):  # a queue that is out of order

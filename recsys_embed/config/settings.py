@@ -41,7 +41,10 @@ class DataConfig:
     user_col: Annotated[str | None, "name of the user column, if unusual"] = None
     item_col: Annotated[str | None, "name of the item column, if unusual"] = None
     rating_col: Annotated[str | None, "name of the rating column, if unusual"] = None
-    time_col: Annotated[str | None, "name of the time column, if unusual"] = None
+    time_col: Annotated[str | None, "name of the time column, if unusual, or of a date and a time: date,time"] = None
+    time_format: Annotated[
+        str | None, "how dates are written, where their content leaves it open: %d/%m/%Y or another strptime format"
+    ] = None
     weight_col: Annotated[
         str | None, "column of how much each row counts in training, above 0 (default: all alike)"
     ] = None
@@ -85,6 +88,10 @@ class DataConfig:
         for name in ("min_rating", "liked"):
             value = getattr(self, name)
             check(value is None or math.isfinite(value), name, value, "a number")
+        check(
+            self.time_format in (None, "excel") or bool(re.search(r"%-?[dejDFcxs+]", self.time_format or "")),
+            "time_format", self.time_format, "a strptime format with a day, such as %d/%m/%Y, or excel",
+        )  # fmt: skip
         check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
         self.weights_of_events, self.window_seconds, self.max_age_seconds  # noqa: B018
         self._check_windows()

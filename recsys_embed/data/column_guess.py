@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
 
 import polars as pl
 
+from recsys_embed.data.time_formats import ISO, find_format, read_dates
 from recsys_embed.errors import DataError
 
 log = logging.getLogger("recsys_embed")
@@ -163,21 +163,17 @@ def _is_small_range(column: pl.Series) -> bool:
 
 
 def _is_time(column: pl.Series) -> bool:
-    """Return whether a column holds dates, or numbers of seconds (milli-, …) since 1970 from 1990 on."""
+    """Return whether a column holds dates, in any form, or numbers of seconds (milli-, …) since 1970 from 1990 on."""
     if column.dtype.is_temporal():
         return column.dtype not in (pl.Time, pl.Duration)
     numbers = _numbers(column)
     if numbers is not None:
-        return bool(len(numbers)) and bool(((numbers > 6e8) & (numbers < 5e18)).all())
+        in_seconds = bool(len(numbers)) and bool(((numbers > 6e8) & (numbers < 5e18)).all())
+        return in_seconds or find_format(column.head(_SAMPLE)).format is not None
     if column.dtype != pl.String:
         return False
-    present: Any = column.head(200).drop_nulls()
-    if not len(present) or not present.str.contains(r"\d{4}").all():
-        return False
-    try:
-        return bool(present.str.to_datetime(strict=False, time_zone="UTC").null_count() == 0)
-    except pl.exceptions.PolarsError:
-        return False
+    present = column.head(200).drop_nulls()
+    return bool(len(present)) and read_dates(present, find_format(present).format or ISO).null_count() == 0
 
 
 def _is_id(column: pl.Series) -> bool:

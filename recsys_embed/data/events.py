@@ -17,6 +17,8 @@ from recsys_embed.data.ids import RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, stable_argsort
 from recsys_embed.data.splits import Split, check_span, split_leave_last, split_random, time_cuts
+from recsys_embed.data.time_columns import with_joined_times
+from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.values import by_part_of_second, parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
@@ -49,13 +51,16 @@ class EventLog:
         types_of: Callable[[dict[str, int]], tuple[EventType, ...]],
         from_text: bool = False,
         row_label: RowLabel = RowLabel(),  # noqa: B008
+        time_format: str | None = None,
     ) -> EventLog:
         """Build a log from a frame.
 
         columns: the names of the "user", "item", "event" and "time" columns, or None for the usual ones. types_of:
         takes the names in the event column, with the number of events of each, and returns the types; see
-        `event_types`. from_text, row_label: see `Ratings.from_frame`. Raises DataError for missing columns and values.
+        `event_types`. from_text, row_label, time_format: see `Ratings.from_frame`. Raises DataError for missing columns
+        and values.
         """
+        frame = with_joined_times(frame, columns.get("time"))
         names = find_columns(frame, {role: columns.get(role) for role in ("user", "item", "event", "time")})
         if "event" not in names:
             raise DataError("there is no column of event types: name it with --event-col")
@@ -75,7 +80,7 @@ class EventLog:
         if "time" not in names:
             return log
         times = frame[names["time"]]
-        log = replace(log, time=parse_times(times, row_label).to_numpy())
+        log = replace(log, time=parse_times(times, row_label, settled_format(times, time_format)).to_numpy())
         in_time = by_part_of_second(times)  # so that events of one second keep their order
         return log if in_time is None else log.take(in_time.to_numpy())
 

@@ -17,6 +17,8 @@ from recsys_embed.data.columns import as_polars, find_columns
 from recsys_embed.data.from_python import matrix_frame, tuples_frame
 from recsys_embed.data.ids import Id, RowLabel, Rows, id_column, row_labels
 from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
+from recsys_embed.data.time_columns import with_joined_times
+from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.values import by_part_of_second, parse_times, parse_values, parse_weights
 from recsys_embed.data.vocab import Vocab
@@ -77,6 +79,7 @@ class Ratings:
         vocabs: tuple[Vocab, Vocab] | None = None,
         from_text: bool = False,
         row_label: RowLabel = RowLabel(),  # noqa: B008
+        time_format: str | None = None,
     ) -> Ratings:
         """Build Ratings from a polars frame (eager or lazy), a pandas frame or a pyarrow table.
 
@@ -91,9 +94,10 @@ class Ratings:
         vocabs: the users and the items, if several frames share them; by default they are built from this frame.
         from_text: the frame was read from a text file, so ids that are all integers become integers.
         row_label: how error messages number the rows.
+        time_format: how dates are written, such as "%d/%m/%Y"; by default their content tells, see docs/data.md.
         Raises DataError for missing columns, empty frames, and values that are missing or not finite.
         """
-        data = as_polars(frame)
+        data = with_joined_times(as_polars(frame), time)
         given = {"user": user, "item": item, "rating": rating, "time": time, "weight": weight}
         if data.is_empty():
             raise DataError("there are no ratings: the data has a header but no row")
@@ -101,7 +105,7 @@ class Ratings:
         ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
         users, items = vocabs or _build_vocabs(ids, shared_ids)
         rows = {"user": pl.Series(users.rows(ids[0])), "item": pl.Series(items.rows(ids[1]))}
-        table = pl.DataFrame({**rows, **_parse_columns(data, names, row_label)})
+        table = pl.DataFrame({**rows, **_parse_columns(data, names, row_label, time_format)})
         if "time" in names and (order := by_part_of_second(data[names["time"]])) is not None:
             table = table[order]  # so that events of one second keep their order
         table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
@@ -312,12 +316,16 @@ def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]
     return nodes, nodes
 
 
-def _parse_columns(data: pl.DataFrame, names: dict[str, str], row_label: RowLabel) -> dict[str, pl.Series]:
+def _parse_columns(
+    data: pl.DataFrame, names: dict[str, str], row_label: RowLabel, time_format: str | None
+) -> dict[str, pl.Series]:
     """Return the values and, if there are any, the times and weights of the rows. names: the column of each role."""
     columns = {"value": pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True)}
-    for name, role, parse in (("value", "rating", parse_values), ("time", "time", parse_times)):
-        if role in names:
-            columns[name] = parse(data[names[role]], row_label)
+    if "rating" in names:
+        columns["value"] = parse_values(data[names["rating"]], row_label)
+    if "time" in names:
+        times = data[names["time"]]
+        columns["time"] = parse_times(times, row_label, settled_format(times, time_format))
     if "weight" in names:
         columns["weight"] = parse_weights(data[names["weight"]], row_label)
     return columns

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.data.ids import RowLabel, row_labels
+from recsys_embed.data.time_formats import ISO, find_format, read_dates
 from recsys_embed.errors import DataError
 
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
@@ -38,28 +39,47 @@ def parse_values(column: pl.Series, row_label: RowLabel, name: str = "rating") -
     return values
 
 
-def parse_times(column: pl.Series, row_label: RowLabel) -> pl.Series:
+def parse_times(column: pl.Series, row_label: RowLabel, time_format: str | None = None) -> pl.Series:
     """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError.
 
-    Numbers are seconds, or milli-, micro- or nanoseconds if they are too large for seconds (the year 5138).
+    Numbers are seconds, or milli-, micro- or nanoseconds if they are too large for seconds (the year 5138), or dates
+    (20251231). time_format: the form of dates, where the column has it; else the content tells, see `find_format`.
     """
-    times = times_as_given(column)
+    time_format = find_format(column, time_format).format
+    times = _times_as_given(column, time_format)
     if times.null_count():
-        example = column.filter(times.is_null())[0]
+        example, rows = column.filter(times.is_null())[0], row_labels(times.is_null(), row_label)
+        if example is None:
+            raise DataError(f"time is missing in {rows}")
+        if time_format is not None and times.null_count() < len(times):
+            raise DataError(f"time {example!r} is not written as the others, {time_format}, in {rows}")
         raise DataError(
-            f"time {example!r} is neither seconds since 1970 nor a date in {row_labels(times.is_null(), row_label)}"
+            f"time {example!r} is neither seconds since 1970 nor a date in {rows}: --time-format '%d/%m/%Y' says how "
+            "dates are written"
         )
     return _in_seconds(times)
 
 
-def times_as_given(column: pl.Series) -> pl.Series:
-    """Return times as Int64 in the unit that they are given in, dates in seconds; null for what is neither."""
+def times_as_given(column: pl.Series, time_format: str | None = None) -> pl.Series:
+    """Return times as Int64 in the unit that they are given in, dates in seconds; null for what is neither.
+
+    time_format: see `parse_times`.
+    """
+    return _times_as_given(column, find_format(column, time_format).format)
+
+
+def _times_as_given(column: pl.Series, time_format: str | None) -> pl.Series:
+    """Do the same for a form that is known; None: numbers, ISO text or a column of dates."""
+    if time_format is not None:
+        return read_dates(column, time_format).dt.epoch("s").cast(pl.Int64)
     if column.dtype.is_temporal():
         return column.cast(pl.Datetime("ms")).dt.epoch("s").cast(pl.Int64)
     times = column.cast(pl.Float64, strict=False) if column.dtype == pl.String else column
     times = times.cast(pl.Int64, strict=False)
     if column.dtype == pl.String and times.null_count() > len(column) / 2:
         dates = column.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC").dt.epoch("s")
+        if dates.null_count() > column.null_count():  # several zones, or forms of ISO: slower
+            dates = dates.fill_null(read_dates(column, ISO).dt.epoch("s"))
         times = dates if dates.null_count() < times.null_count() else times
     return times
 

@@ -25,10 +25,17 @@ class Readable(NamedTuple):
     n_dropped: int
 
 
-def readable_rows(frame: pl.DataFrame, columns: dict[str, str], row_label: RowLabel, source: str = "") -> Readable:
+def readable_rows(
+    frame: pl.DataFrame,
+    columns: dict[str, str],
+    row_label: RowLabel,
+    source: str = "",
+    time_format: str | None = None,
+) -> Readable:
     """Return the rows of a table whose cells can be read, and what is wrong with the others.
 
-    columns: the column of each role. source: words for messages about a table of held-out ratings.
+    columns: the column of each role. source: words for messages about a table of held-out ratings. time_format: how
+    dates are written, where the settings say so.
     """
     findings: list[Finding] = []
     for side in ("user", "item"):
@@ -39,7 +46,7 @@ def readable_rows(frame: pl.DataFrame, columns: dict[str, str], row_label: RowLa
         if role not in columns:
             continue
         column = frame[columns[role]]
-        broken = _BROKEN[role](column)
+        broken = times_as_given(column, time_format).is_null() if role == "time" else _BROKEN[role](column)
         count = int(broken.sum())
         if not count:
             continue
@@ -81,10 +88,6 @@ def _is_no_weight(column: pl.Series) -> pl.Series:
     return _is_no_number(column) | (column.cast(pl.Float32, strict=False) <= 0).fill_null(True)
 
 
-def _is_no_time(column: pl.Series) -> pl.Series:
-    return times_as_given(column).is_null()
-
-
 # The code of what cannot be read, the role of its column, and words for it.
 _ROLES = (
     ("D104", "user", "user id"), ("D104", "item", "item id"), ("D105", "rating", "rating"),
@@ -92,8 +95,7 @@ _ROLES = (
 )  # fmt: skip
 _USABLE = {"rating": " that is a finite number", "time": " that can be read", "weight": " above 0"}
 _BROKEN = {
-    "user": _is_blank, "item": _is_blank, "rating": _is_no_number, "time": _is_no_time, "weight": _is_no_weight,
-    "event": _is_blank,
+    "user": _is_blank, "item": _is_blank, "rating": _is_no_number, "weight": _is_no_weight, "event": _is_blank,
 }  # fmt: skip
 
 

@@ -18,10 +18,12 @@ from recsys_embed.data.columns import as_polars, find_columns
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.splits import Split
+from recsys_embed.data.time_columns import with_joined_times
+from recsys_embed.data.time_formats import find_format
 from recsys_embed.doctor.cells import readable_rows
 from recsys_embed.doctor.codes import Finding, chosen, finding
 from recsys_embed.doctor.ids import find_ids
-from recsys_embed.doctor.numbers import find_time_like_column, find_times, find_units, find_values
+from recsys_embed.doctor.numbers import find_forms, find_time_like_column, find_times, find_units, find_values
 from recsys_embed.doctor.rows import find_leaks, find_loops, find_repeats, merged_repeats
 from recsys_embed.doctor.splits import Preview, find_split_problems, preview, previews, suitable
 from recsys_embed.doctor.types import find_events, unknown_types
@@ -61,9 +63,11 @@ def check(
     """
     config = config or DataConfig()
     if not isinstance(data, Dataset):
-        frame = as_polars(data)
-        tables = Tables(Table(frame, is_text=False, row_label=RowLabel()), find_columns(frame, column_names(config)))
-        return examine(tables, config).findings
+        frame = with_joined_times(as_polars(data), config.time_col)
+        table, columns = Table(frame, is_text=False, row_label=RowLabel()), find_columns(frame, column_names(config))
+        times = frame[columns["time"]] if "time" in columns else None
+        time_format = config.time_format if times is None else find_format(times, config.time_format).format
+        return examine(Tables(table, columns, time_format=time_format), config).findings
     found = [*merged_repeats(data, config.duplicates), *_find_in(data, config, None, time.time())]
     if split is not None:
         found += find_split_problems(data, config, preview(split, config.min_rating))
@@ -80,11 +84,13 @@ def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Exa
     frame, columns, is_log = tables.ratings.frame, tables.columns, config.is_event_log
     if is_log and "event" not in columns:
         raise DataError("there is no column of event types: name it with --event-col")
-    main = readable_rows(frame, columns, tables.ratings.row_label)
+    main = readable_rows(frame, columns, tables.ratings.row_label, time_format=tables.time_format)
     result = Examination(list(main.findings), frame=main.frame, columns=main.columns)
+    if "time" in columns:
+        result.findings += find_forms(frame[columns["time"]], config.time_format)
     if "time" in main.columns:
         name = main.columns["time"]
-        found, seconds = find_units(main.frame[name])
+        found, seconds = find_units(main.frame[name], tables.time_format)
         result.findings += found
         if seconds is not None:
             result.frame = main.frame.with_columns(seconds.alias(name))
@@ -98,7 +104,9 @@ def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Exa
         if table is not None:
             given = names_in(table, columns, config) | ({"weight": None} if name == "test" else {})
             found_columns = find_columns(table.frame, given)
-            part = readable_rows(table.frame, found_columns, table.row_label, f" of the {name} file")
+            part = readable_rows(
+                table.frame, found_columns, table.row_label, f" of the {name} file", tables.time_format
+            )
             result.findings += part.findings
             held_out[name] = table._replace(frame=part.frame, row_label=RowLabel())
     assert result.frame is not None

@@ -46,10 +46,12 @@ CODES: dict[str, Code] = {
     # Times
     "D301": Code("warning", "correct the clock or the unit: --split time tests on the newest rows"),
     "D302": Code("warning", "write seconds since 1970 or dates: half-lives and windows are in days"),
-    "D303": Code("note", "nothing: they are read in that unit"),
+    "D303": Code("note", "nothing: they are read so"),
     "D304": Code("error", "write all times in one unit; --fix writes seconds", is_fixed=True),
     "D305": Code("warning", "name another column with --time-col, or use --split random"),
     "D306": Code("note", "name it with --time-col, and lists can be measured on tomorrow by --split time"),
+    "D307": Code("warning", "name the order with --time-format '%d/%m/%Y' or '%m/%d/%Y'"),
+    "D308": Code("error", "write all times in one form, or leave these rows out, as --fix does", is_fixed=True),
     # Ids
     "D401": Code("warning", "strip the blanks, as --fix does", is_fixed=True),
     "D402": Code("warning", "write them in one Unicode form; --fix writes NFC", is_fixed=True),

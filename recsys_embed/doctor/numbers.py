@@ -11,6 +11,7 @@ import polars as pl
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.time_formats import EXCEL, ISO, find_format, other_forms
 from recsys_embed.data.values import TIME_UNITS, times_as_given, units_per_second
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
@@ -20,6 +21,8 @@ _COMMON, _MAX_SCALE, _NEARLY_ALL, _RARE = 0.005, 101, 0.98, 0.01
 # Seconds since 1970 of the year 1990 and of 2100: times of data lie in between.
 EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 _DAY = 86_400
+# Days as spreadsheets count them, of the same years.
+_EXCEL_DAYS = (32_874, 73_051)
 # Names of columns of times, and how many rows tell whether they are.
 _TIME_NAME, _HEAD = re.compile(r"(?i)(?:^ts$|time|date|_at$|_on$)"), 100
 _UNIT_NAMES = {1: "seconds", 10**3: "milliseconds", 10**6: "microseconds", 10**9: "nanoseconds"}
@@ -85,15 +88,37 @@ def _hint(early: Rows) -> str:
     """Return what early times may be, in words."""
     if not early.any():
         return ", all of them 0"
+    if _EXCEL_DAYS[0] < early.min() and early.max() < _EXCEL_DAYS[1]:
+        return f": they look like a spreadsheet's days, which --time-format {EXCEL} reads"
     day, month = early % 100, early // 100 % 100
     if early.min() > 19_000_000 and ((day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)).all():
         return ": they look like dates without hyphens (20230115)"
     return ""
 
 
-def find_units(column: pl.Series) -> tuple[list[Finding], pl.Series | None]:
-    """Return what is unusual about the unit of a column of times, and the times in seconds if units are mixed."""
-    if column.dtype.is_temporal():
+def find_forms(column: pl.Series, time_format: str | None) -> Iterator[Finding]:
+    """Yield how the times of a column are written, if not as usual: as dates of some form, of several, or of one that
+    leaves open which number is the day. time_format: what the settings say of it."""
+    found = find_format(column, time_format)
+    example = column.drop_nulls().head(1).to_list()
+    if found.format not in (None, ISO):
+        yield finding("D303", column.count(), f"times are written as {found.format}", example)
+    if found.other is not None:
+        message = f"times may have the day or the month first; they are read as {found.format}, {found.why}"
+        remedy = f"name the order: --time-format '{found.format}' or '{found.other}'"
+        yield finding("D307", column.count(), message, column.drop_nulls().head(N_EXAMPLES).to_list(), remedy)
+    if column.dtype == pl.String and times_as_given(column, found.format).null_count() > column.null_count():
+        for form, rows in other_forms(column, found.format):
+            message = f"{plural(int(rows.sum()), 'time')} written as {form}, not as the others"
+            yield finding("D308", int(rows.sum()), message, column.filter(rows).head(N_EXAMPLES).to_list())
+
+
+def find_units(column: pl.Series, time_format: str | None = None) -> tuple[list[Finding], pl.Series | None]:
+    """Return what is unusual about the unit of a column of times, and the times in seconds if units are mixed.
+
+    time_format: how dates are written, where the settings say so.
+    """
+    if column.dtype.is_temporal() or find_format(column, time_format).format is not None:
         return [], None
     times = times_as_given(column)
     usual = units_per_second(times)

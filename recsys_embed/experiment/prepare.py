@@ -85,6 +85,7 @@ def prepare(data: DataConfig, seed: int, content: ContentConfig, dataset: Datase
     """
     data = replace(data, split_seed=seed if data.split_seed is None else data.split_seed)
     dataset = dataset or load_dataset(data.dataset, data)
+    data = replace(data, time_format=data.time_format or dataset.time_format)  # so that later reads are alike
     dataset = _with_weights(dataset, data)
     dataset = dataset.with_unrated_items() if content.any else dataset
     split, both = _split(dataset, data)

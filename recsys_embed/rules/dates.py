@@ -24,6 +24,7 @@ _ISO = re.compile(
 )
 # A column of text holds dates if so many of its values look like one.
 _ISO_DAY = r"^\s*\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d.*)?\s*$"
+_OTHER_DAY = r"^\s*(?:\d{1,2}[/.\- ]+\w+[/.\- ]+\d{2,4}|[A-Za-z]+ \d{1,2}, \d{4}|\d{4}[/.]\d\d?[/.]\d\d?)\b"
 _SHARE_OF_DATES = 0.95
 _FORMATS = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M")
 _STEPS = {"day": 86_400.0, "minute": 60.0, "second": 1.0}
@@ -110,6 +111,12 @@ def read_dates(column: pl.Series, certain: bool = False) -> pl.Series | None:
     if dtype != pl.String or not (certain or _looks_like_dates(column)):
         return None
     return _parsed(column)
+
+
+def has_other_dates(texts: pl.Series) -> bool:
+    """Return whether texts are dates in another form than ISO, such as 24/12/2026 or 24 Dec 2026."""
+    present = texts.drop_nulls().head(100)
+    return bool(len(present)) and bool(present.str.contains(_OTHER_DAY).all())
 
 
 def _looks_like_dates(column: pl.Series) -> bool:

@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.rules.columns import ColumnKind, ColumnValues, Mask, kind_of, kind_of_type, read_column
-from recsys_embed.rules.dates import Span, clock_span, moment_of, span_of
+from recsys_embed.rules.dates import Span, clock_span, has_other_dates, moment_of, span_of
 from recsys_embed.rules.expression import (
     BooleanOp,
     Clock,
@@ -37,6 +37,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
 _MIRRORED = {"==": "==", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 # Negated operators and those they negate.
 _NEGATED = {"!=": "==", "not in": "in", "is not": "is"}
+_ORDERED = ("<", "<=", ">", ">=")
 _KINDS = {"number": "a number", "date": "a date", "text": "text", "tags": "tags", "nothing": "nothing"}
 
 
@@ -169,6 +170,9 @@ def _normalize_values(
             kind = "a date" if isinstance(value, Clock) else "text" if text else "a number"
             quoted = value.word if isinstance(value, Clock) else repr(str(value)[:40])
             message = f"{column.name!r} is {_KINDS[column.kind]}, and {quoted} is {kind}"
+            raise source.error(comparison.position, message)
+        if text and comparison.operator in _ORDERED and span_of(value) is not None and has_other_dates(column.texts):
+            message = f"{column.name!r} has dates that are not ISO (2026-12-24), and as text they have another order"
             raise source.error(comparison.position, message)
     if column.kind == "date":
         return [_year_or_span(column, value, comparison, source) for value in values]

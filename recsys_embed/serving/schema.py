@@ -32,6 +32,13 @@ _Ratings = Annotated[
 ]
 
 
+def _seconds(value: Any) -> Any:
+    """Refuse dates and text: files may hold times of many forms, a request only one."""
+    if not isinstance(value, int | None):
+        raise ValueError(f"a time is whole seconds since 1970, such as 1767189900, not {value!r:.40}")
+    return value
+
+
 class _Strict(BaseModel):
     """Refuses unknown fields, so that a misspelled one is not silently ignored."""
 
@@ -180,7 +187,9 @@ class EventBody(_Strict):
         None,
         description="its type, such as view: it counts and hides as in training; without one it is a like",
     )
-    timestamp: int | None = Field(None, ge=-(2**62), le=2**62, description="seconds since 1970")
+    timestamp: Annotated[int | None, BeforeValidator(_seconds)] = Field(
+        None, ge=-(2**62), le=2**62, description="seconds since 1970"
+    )
     id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="your id of this event: an event that is sent twice under one id is stored once"
     )

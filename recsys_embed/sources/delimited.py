@@ -82,6 +82,8 @@ def parse_text(
         raise DataError(f"{name} has {width} columns ({first}), but --columns names {len(names)}")
     frame, encoding_note = _read_csv(data, dialect, header, name, skipped)
     notes += encoding_note
+    if names and len(names) != frame.width:  # an odd end of a line, which polars takes for two rows
+        raise DataError(f"{name} cannot be read as a table: its lines have {frame.width} and {len(names)} fields")
     frame.columns = _unique_names(names or [_clean_name(c) for c in frame.columns], name)
     if not data.isascii() or any(c in data for c in _PADDING if c != dialect.separator.encode()):
         frame = frame.with_columns(pl.all().str.strip_chars())

@@ -17,7 +17,7 @@ _EXCEL_SEPARATOR = re.compile(rb"\"?sep=(.)\"?\r?\n")
 _SEPARATORS = ("::", "\t", ",", ";", "|")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)?|\d*\.\d+)(?:[eE][+-]?\d+)?")
-_DATE = re.compile(r"\d{4}-\d\d?-\d\d?(?:[T ]\d\d?:\d\d.*)?")
+_DATE = re.compile(r"(?:\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})(?:[T ]\d\d?:\d\d.*)?")
 _HEAD = 65_536  # bytes that tell the dialect
 _MAX_LINES = 500
 

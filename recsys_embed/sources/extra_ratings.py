@@ -10,6 +10,7 @@ from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import find_columns
 from recsys_embed.data.event_types import says_no
 from recsys_embed.data.ids import RowLabel
+from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.values import by_part_of_second, parse_times
 from recsys_embed.sources.serving_events import fill_likes
 from recsys_embed.sources.table import Table
@@ -17,18 +18,20 @@ from recsys_embed.sources.table import Table
 log = logging.getLogger("recsys_embed")
 
 
-def append_ratings(table: Table, more: Table, columns: dict[str, str], config: DataConfig) -> Table:
+def append_ratings(
+    table: Table, more: Table, columns: dict[str, str], config: DataConfig, time_format: str | None = None
+) -> Table:
     """Return a table followed by further rows, whose columns have the same names or the usual ones.
 
     columns: the column of each role in the table. Rows without a rating are likes, see `fill_likes`; those without a
-    weight weigh what others do on average; those without a type of event are targets. Times may be written
-    in another way. Raises DataError.
+    weight weigh what others do on average; those without a type of event are targets. time_format: how dates of the
+    table are written; those of the further rows may be written in another way. Raises DataError.
     """
     given = {role: name if name in more.frame.columns else None for role, name in columns.items()}
     if not config.is_event_log:
         given["event"] = None  # so that what says no is not trained on
     found = find_columns(more.frame, given)
-    table, more = _in_seconds(table, columns), _in_seconds(more, found)
+    table, more = _in_seconds(table, columns, time_format), _in_seconds(more, found, time_format)
     if not config.is_event_log and "event" in found:
         more = more._replace(frame=_without_noes(more.frame, found["event"]))
     added = more.frame.select(pl.col(found[role]).alias(name) for role, name in columns.items() if role in found)
@@ -48,12 +51,13 @@ def append_ratings(table: Table, more: Table, columns: dict[str, str], config: D
     return Table(frame, is_text, RowLabel())
 
 
-def _in_seconds(table: Table, columns: dict[str, str]) -> Table:
+def _in_seconds(table: Table, columns: dict[str, str], time_format: str | None) -> Table:
     """Return a table with times as seconds since 1970, and its rows in the order of parts of seconds if it has any."""
     if "time" not in columns or table.frame.is_empty():
         return table
     times = table.frame[columns["time"]]
-    frame = table.frame.with_columns(parse_times(times, table.row_label).alias(times.name))
+    form = settled_format(times, time_format)
+    frame = table.frame.with_columns(parse_times(times, table.row_label, form).alias(times.name))
     order = by_part_of_second(times)
     return table._replace(frame=frame if order is None else frame[order])
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import polars as pl
 
 from recsys_embed.config.addresses import scheme, without_password
+from recsys_embed.config.fields import parse_names
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns, find_event_like_column
 from recsys_embed.data.dataset import Dataset
@@ -19,6 +20,8 @@ from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import RowLabel, as_text, id_column
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.time_columns import with_joined_times
+from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.values import parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
@@ -46,7 +49,8 @@ _HEADER_NAMES = tuple(name for names in COLUMN_NAMES.values() for name in names)
 class Tables(NamedTuple):
     """What a data set is read into, before ids and values are parsed.
 
-    columns: the column of each role in `ratings`. valid, test: tables of held-out ratings.
+    columns: the column of each role in `ratings`. valid, test: tables of held-out ratings. time_format: how dates are
+    written; None: numbers or ISO.
     """
 
     ratings: Table
@@ -54,6 +58,7 @@ class Tables(NamedTuple):
     items: pl.DataFrame | None = None
     valid: Table | None = None
     test: Table | None = None
+    time_format: str | None = None
 
 
 def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = None, **options: object) -> Dataset:
@@ -90,7 +95,9 @@ def read_tables(dataset: str, config: DataConfig) -> Tables:
     if config.items:
         items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
     valid, test = (_read_ratings(location, config) if location else None for location in (config.valid, config.test))
-    return Tables(ratings, columns, items, valid, test)
+    times = ratings.frame[columns["time"]] if "time" in columns else None
+    time_format = config.time_format if times is None else settled_format(times, config.time_format)
+    return Tables(ratings, columns, items, valid, test, time_format)
 
 
 def _as_table(ratings: pl.DataFrame) -> Table:
@@ -130,11 +137,14 @@ def column_names(config: DataConfig) -> dict[str, str | None]:
 
 def _header_names(config: DataConfig) -> tuple[str, ...]:
     """Return the column names that mark a first line as a header: the usual ones and those of the settings."""
-    return _HEADER_NAMES + tuple(n for n in column_names(config).values() if n)
+    return _HEADER_NAMES + tuple(
+        name for given in column_names(config).values() for name in (given, *parse_names(given)) if name
+    )
 
 
 def _read_ratings(location: str, config: DataConfig, query: str | None = None) -> Table:
-    return read_table(location, config.columns, _header_names(config), query)
+    table = read_table(location, config.columns, _header_names(config), query)
+    return table._replace(frame=with_joined_times(table.frame, config.time_col))
 
 
 def names_in(table: Table, columns: dict[str, str], config: DataConfig) -> dict[str, str | None]:
@@ -147,13 +157,13 @@ def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the tables of held-out ratings, into Ratings over shared vocabularies."""
     table, columns = tables.ratings, tables.columns
     if config.extra_ratings:
-        table = append_ratings(table, _read_ratings(config.extra_ratings, config), columns, config)
-    table = _without_old(table, columns, config)
+        table = append_ratings(table, _read_ratings(config.extra_ratings, config), columns, config, tables.time_format)
+    table = _without_old(table, columns, config, tables.time_format)
     names: dict[str, str | None] = {**column_names(config), **columns}
     if config.is_event_log:
         types_of = partial(event_types, config=config)
-        events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label)
-        return Dataset(events.ratings(), tables.items, log=events)
+        events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label, tables.time_format)
+        return Dataset(events.ratings(), tables.items, log=events, time_format=tables.time_format)
     read, vocabs = [(table, names)], None
     for further in (tables.valid, tables.test):
         if further is not None:
@@ -173,22 +183,23 @@ def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
             vocabs=vocabs,
             from_text=t.is_text,
             row_label=t.row_label,
+            time_format=tables.time_format,
         )
         for t, named in read
     ]
     valid, test = ratings[1] if tables.valid is not None else None, ratings[-1] if tables.test is not None else None
     event_like = find_event_like_column(table.frame, columns.values())
-    return Dataset(ratings[0], tables.items, valid, test, event_like_column=event_like)
+    return Dataset(ratings[0], tables.items, valid, test, None, event_like, tables.time_format)
 
 
-def _without_old(table: Table, columns: dict[str, str], config: DataConfig) -> Table:
+def _without_old(table: Table, columns: dict[str, str], config: DataConfig, time_format: str | None) -> Table:
     """Return a table without rows that are older than the settings want."""
     most = config.max_age_seconds
     if most is None:
         return table
     if "time" not in columns:
         raise DataError("--max-age needs times, and this data has none: name the column with --time-col")
-    times = parse_times(table.frame[columns["time"]], table.row_label).to_numpy()
+    times = parse_times(table.frame[columns["time"]], table.row_label, time_format).to_numpy()
     kept = table.frame.filter(times >= times.max(initial=0) - most)
     if kept.height < table.frame.height:
         log.info("left out %s rows older than %s", f"{table.frame.height - kept.height:,}", config.max_age)

@@ -15,6 +15,7 @@ from recsys_embed.data.columns import as_polars, find_columns
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
@@ -67,14 +68,16 @@ def _ratings_of(state: FittedState, frame: pl.DataFrame) -> Ratings:
     """Return the ratings in a frame whose columns are called as in the training, or as is usual; of an event log for a
     model that was trained on one."""
     given = state.metadata.get("settings", {})
+    frame = with_joined_times(frame, given.get("time_col"))
+    time_format = given.get("time_format")
     roles = ("user", "item", "rating", "time", "weight", "event")
     columns = {role: name for role in roles if (name := given.get(f"{role}_col")) in frame.columns}
     if state.event_types.types is not None and "event" in find_columns(
         frame, {role: columns.get(role) for role in ("user", "item", "event")}
     ):
-        return EventLog.from_frame(frame, columns, state.event_types.of_found).ratings()
+        return EventLog.from_frame(frame, columns, state.event_types.of_found, time_format=time_format).ratings()
     columns.pop("event", None)
-    return Ratings.from_frame(frame, **columns)
+    return Ratings.from_frame(frame, **columns, time_format=time_format)
 
 
 def _with_users(known: Vocab, ratings: Ratings) -> tuple[Vocab, Rows]:

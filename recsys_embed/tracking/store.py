@@ -115,13 +115,13 @@ def local_files(location: str, store: str) -> Path | None:
     folder, file = Path(local_file_uri_to_path(location)), sqlite_file(store)
     if folder.is_dir():
         return folder
-    for n, name in enumerate(folder.parts):
-        if name not in ("mlruns", "mlartifacts"):
+    for root in folder.parents:
+        if root.name not in ("mlruns", "mlartifacts"):
             continue
-        moved = None if file is None else file.parent.joinpath(*folder.parts[n:])
+        moved = None if file is None else file.parent / root.name / folder.relative_to(root)
         if moved is not None and moved.is_dir():
             return moved
-        if Path(*folder.parts[:n]).is_dir():  # nothing was recorded
+        if root.parent.is_dir():  # nothing was recorded
             return folder
     raise DataError(f"MLflow keeps the files in {folder}, and there is no such folder: move it back, or train again")
 
