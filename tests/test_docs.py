@@ -42,8 +42,8 @@ import recsys_embed
 
 # Blocks that are not run, by page, with the reason that the comment before the block gives: <!-- not run: … -->.
 NOT_RUN = {"tuning.md": ["it searches for five minutes"], "your-shop.md": ["it does not end"]}
-# tests/test_tutorial.py runs this page on real data and compares its output.
-TUTORIAL = DOCS / "tutorial.md"
+# tests/test_tutorial.py runs these pages and compares what they print.
+TUTORIALS = [DOCS / "tutorial.md", *DOCS.glob("tutorial-*.md")]
 # Options of other programs that pages name.
 FOREIGN = {
     "--batch",
@@ -108,7 +108,7 @@ def test_every_python_block_compiles(page):
         compile("\n" * block.line + block.code, str(page), "exec")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != TUTORIAL and blocks(read(p), "python")], ids=name_of)
+@pytest.mark.parametrize("page", [p for p in PAGES if p not in TUTORIALS and blocks(read(p), "python")], ids=name_of)
 def test_every_python_block_runs(page, tmp_path, stand_in, monkeypatch, capsys):
     found = [(str(page), block) for block in blocks(read(page), "python") if block.reason is None]
     with inside(tmp_path, stand_in, monkeypatch):
