@@ -51,10 +51,17 @@ FOREIGN = {
     "--help",
     "--dist",
     "--env-manager",
+    "--find-links",
+    "--index-url",
     "--logdir",
     "--neighbors",
+    "--no-index",
+    "--only-binary",
     "--picture",
+    "--platform",
+    "--python-version",
     "--strict",
+    "--wheel-dir",
     "--x",
     "--y",
 }
@@ -253,6 +260,7 @@ def test_every_word_in_code_is_in_the_package():
     """This covers fields of JSON and of files too: rename them in the pages as well."""
     sources = [path for path in (ROOT / "recsys_embed").rglob("*") if path.suffix in (".py", ".toml", ".js", ".html")]
     known = {word for path in sources for word in re.findall(r"\w+", read(path))} | OTHERS
+    known |= set(tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"])
     past = {text for row in read(DOCS / "glossary.md").splitlines() for text in SPAN.findall(row.partition(" | ")[0])}
     for where, text in spans():
         if re.fullmatch(r"[A-Za-z_]\w*", text) and not (where == "glossary.md" and text in past):
