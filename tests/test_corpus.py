@@ -211,6 +211,11 @@ class TestSubwords:
 
         assert sorted(ngram_hash(n) % 1_000_003 for n in ngrams(word)) == sorted(ft_ngram_hashes(word, 3, 6, 1_000_003))
 
+    def test_they_are_the_n_grams_of_the_vocabulary_and_no_others(self, vectors):
+        found = {ngram_hash(n) % vectors.subwords.buckets for word in vectors.words.series for n in ngrams(word)}
+        assert vectors.subwords.rows.tolist() == sorted(found)
+        assert vectors.subwords.vectors.shape == (len(found), vectors.dim)
+
     def test_an_unknown_word_is_the_mean_of_its_known_n_grams(self, vectors):
         rows = [ngram_hash(n) % vectors.subwords.buckets for n in ngrams("teachers")]
         table = dict(zip(vectors.subwords.rows.tolist(), vectors.subwords.vectors, strict=True))
