@@ -42,8 +42,8 @@ import recsys_embed
 
 # Blocks that are not run, by page, with the reason that the comment before the block gives: <!-- not run: … -->.
 NOT_RUN = {"tuning.md": ["it searches for five minutes"], "your-shop.md": ["it does not end"]}
-# tests/test_tutorial.py runs this page on real data and compares its output.
-TUTORIAL = DOCS / "tutorial.md"
+# tests/test_tutorial.py runs these pages and compares what they print.
+TUTORIALS = [DOCS / "tutorial.md", *DOCS.glob("tutorial-*.md")]
 # Options of other programs that pages name.
 FOREIGN = {
     "--batch",
@@ -51,10 +51,17 @@ FOREIGN = {
     "--help",
     "--dist",
     "--env-manager",
+    "--find-links",
+    "--index-url",
     "--logdir",
     "--neighbors",
+    "--no-index",
+    "--only-binary",
     "--picture",
+    "--platform",
+    "--python-version",
     "--strict",
+    "--wheel-dir",
     "--x",
     "--y",
 }
@@ -108,7 +115,7 @@ def test_every_python_block_compiles(page):
         compile("\n" * block.line + block.code, str(page), "exec")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p != TUTORIAL and blocks(read(p), "python")], ids=name_of)
+@pytest.mark.parametrize("page", [p for p in PAGES if p not in TUTORIALS and blocks(read(p), "python")], ids=name_of)
 def test_every_python_block_runs(page, tmp_path, stand_in, monkeypatch, capsys):
     found = [(str(page), block) for block in blocks(read(page), "python") if block.reason is None]
     with inside(tmp_path, stand_in, monkeypatch):
@@ -253,6 +260,7 @@ def test_every_word_in_code_is_in_the_package():
     """This covers fields of JSON and of files too: rename them in the pages as well."""
     sources = [path for path in (ROOT / "recsys_embed").rglob("*") if path.suffix in (".py", ".toml", ".js", ".html")]
     known = {word for path in sources for word in re.findall(r"\w+", read(path))} | OTHERS
+    known |= set(tomllib.loads(read(ROOT / "pyproject.toml"))["project"]["optional-dependencies"])
     past = {text for row in read(DOCS / "glossary.md").splitlines() for text in SPAN.findall(row.partition(" | ")[0])}
     for where, text in spans():
         if re.fullmatch(r"[A-Za-z_]\w*", text) and not (where == "glossary.md" and text in past):

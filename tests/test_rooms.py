@@ -203,18 +203,3 @@ def test_the_launcher_runs_from_anywhere(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == f"recsys-embed {recsys_embed.__version__}"
-
-
-@pytest.mark.slow
-def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
-    import zipfile
-
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", str(tmp_path), str(CHECKOUT)]
-    subprocess.run(command, check=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    files = (p for p in ROOT.rglob("*.*") if p.suffix != ".py" and p.parent.name != "__pycache__")
-    data = {p.relative_to(CHECKOUT).as_posix() for p in files}
-    assert data <= set(names)
-    tops = {name.split("/")[0] for name in names}
-    assert tops == {"recsys_embed", f"recsys_embed-{recsys_embed.__version__}.dist-info"}

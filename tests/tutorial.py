@@ -1,8 +1,9 @@
 """The tutorial, run: its code blocks in order, what they print beside what the page says, and its pictures.
 
-    python tests/tutorial.py
+    python tests/tutorial.py [docs/tutorial-words.md …]
 
-runs docs/tutorial.md, writes what was printed into its text blocks, and its pictures, shrunk, into docs/pictures/.
+runs the pages (default: all), writes what was printed into their text blocks, and their pictures, shrunk, into
+docs/pictures/.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import contextlib
 import io
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-TUTORIAL = ROOT / "docs" / "tutorial.md"
+TUTORIAL = ROOT / "docs" / "tutorial.md"  # needs real data
+TUTORIALS = [TUTORIAL, *sorted((ROOT / "docs").glob("tutorial-*.md"))]
 PICTURES = ROOT / "docs" / "pictures"
 WIDEST = 1320  # pixels of a picture
 
@@ -63,7 +66,7 @@ def run(page: str, folder: Path) -> Iterator[tuple[Block, str]]:
             for block in blocks(page):
                 printed = io.StringIO()
                 # Blank lines before the code make the lines of a traceback those of the page.
-                code = compile("\n" * block.line + block.code, str(TUTORIAL), "exec")
+                code = compile("\n" * block.line + block.code, "tutorial", "exec")
                 with contextlib.redirect_stdout(printed):
                     exec(code, names)
                 yield block, "".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines())
@@ -91,19 +94,17 @@ def pictures(page: str) -> list[str]:
     return re.findall(r"!\[[^\]]*\]\(pictures/([^)]+)\)", page)
 
 
-def write() -> None:
-    """Run the tutorial, and write what it printed and drew."""
+def write(path: Path) -> None:
+    """Run a page, and write what it printed and drew."""
     from PIL import Image
 
-    page = TUTORIAL.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8")
     parts, at = [], 0
     with tempfile.TemporaryDirectory() as folder:
         for block, printed in run(page, Path(folder)):
             start, end = block.span
             if start < 0:
-                assert not printed, (
-                    f"{TUTORIAL}:{block.line}: this block prints, and no text block follows it:\n{printed}"
-                )
+                assert not printed, f"{path}:{block.line}: this block prints, and no text block follows it:\n{printed}"
                 continue
             parts += [page[at:start], printed]
             at = end
@@ -114,8 +115,9 @@ def write() -> None:
                 picture.thumbnail((WIDEST, 10 * WIDEST))
                 picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(PICTURES / name, optimize=True)
             print(f"{PICTURES / name}: {(PICTURES / name).stat().st_size / 1000:.0f} KB")
-    TUTORIAL.write_text("".join(parts) + page[at:], encoding="utf-8")
+    path.write_text("".join(parts) + page[at:], encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write()
+    for path in map(Path, sys.argv[1:] or TUTORIALS):
+        write(path)

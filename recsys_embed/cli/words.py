@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 
 app = Program(no_args_is_help=True, help="Word vectors: explore, evaluate, train and use them.")
 
-_TEXT = Annotated[Path, typer.Option("--text", help="Table with one text per row: CSV, TSV, ::, Parquet, .gz.")]
-_COLUMN = Annotated[str, typer.Option("--column", help="The column that holds the texts.")]
+_TEXT = Annotated[
+    str,
+    typer.Option(
+        "--text",
+        help="Plain text, a text a line: a file (packed or not), a folder, a pattern, -. With --column, a table.",
+    ),
+]
+_COLUMN = Annotated[
+    str | None, typer.Option("--column", help="The column of a table that holds the texts. (default: plain text)")
+]
 _COLUMNS = Annotated[str | None, typer.Option("--columns", help="Column names of a file without a header.")]
 
 
@@ -150,7 +158,7 @@ def export(
 @with_settings(old_names={"least": "min_count"})
 def train(
     text: _TEXT,
-    column: _COLUMN,
+    column: _COLUMN = None,
     out: Annotated[Path, typer.Option(help="Output file: NAME.safetensors.")] = Path("words.safetensors"),
     method: Annotated[Literal["word2vec", "fasttext"], typer.Option(help="How to train them.")] = "word2vec",
     dim: Annotated[int, typer.Option(help="Width of the vectors.", min=1, max=4096)] = 100,
@@ -158,17 +166,21 @@ def train(
     min_count: Annotated[int, typer.Option(help="Fewest occurrences of a word.", min=1)] = 3,
     columns: _COLUMNS = None,
     seed: Annotated[int, typer.Option(help="Seed.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Threads; more than one is not repeatable.", min=1)] = 1,
     json: JSON = False,
 ) -> None:
     """Train word vectors on your own texts (needs gensim).
 
-    Example: recsys words train --text items.csv --column plot
+    Example: recsys words train --text corpus.txt.gz, or --text items.csv --column plot
     """
+    from recsys_embed.tracking.progress import progress_bar
     from recsys_embed.words.training import train_words
 
     if out.suffix != ".safetensors":  # before the training rather than after
         raise SettingError(f"--out {out} must end in .safetensors")
-    vectors = train_words(_texts(text, column, columns)[column], method, dim, epochs, min_count, seed)
+    texts = text if column is None else _texts(text, column, columns)[column]
+    with progress_bar() as bar:
+        vectors = train_words(texts, method, dim, epochs, min_count, seed, workers, bar.progress)
     vectors.save(out)
     if json:
         return print_json({"out": str(out), "words": len(vectors), "dim": vectors.dim})
@@ -178,8 +190,10 @@ def train(
 @app.command()
 def classify(
     text: _TEXT,
-    column: _COLUMN,
-    labels: Annotated[str, typer.Option(help="Column of labels, separated by | , or ;")] = "genres",
+    column: _COLUMN = None,
+    labels: Annotated[
+        str, typer.Option(help="Column of labels, separated by | , or ; (plain text: lines begin with __label__NAME).")
+    ] = "genres",
     label: Annotated[str | None, typer.Option(help="Learn only this label. (default: all, each independently)")] = None,
     vectors: Annotated[str | None, typer.Option(help="Word vectors to start from: a name or a file.")] = None,
     words: Annotated[int, typer.Option(help="Size of the vocabulary: the most frequent words.", min=2)] = 10_000,
@@ -225,12 +239,18 @@ def classify(
     return None
 
 
-def _labelled_texts(path: Path, column: str, columns: str | None, labels: str) -> tuple[pl.Series, list[list[str]]]:
-    """Return the texts of a table that have labels, and the labels of each."""
+def _labelled_texts(
+    path: str, column: str | None, columns: str | None, labels: str
+) -> tuple[pl.Series, list[list[str]]]:
+    """Return the texts of a table that have labels, or those of plain text, and the labels of each."""
     import polars as pl
 
-    from recsys_embed.words.tokens import split_tags
+    from recsys_embed.words.tokens import split_labels, split_tags
 
+    if column is None:
+        from recsys_embed.sources.texts import read_texts
+
+        return split_labels(pl.Series("text", [line for lines in read_texts(path) for line in lines]), path)
     table = _texts(path, column, columns, labels)
     table = table.filter(pl.col(column).is_not_null() & pl.col(labels).is_not_null())
     return table[column].cast(pl.String), split_tags(table[labels]).to_list()
@@ -251,7 +271,7 @@ def _choose_labels(tags: list[list[str]], label: str | None, column: str) -> tup
     return chosen, rare
 
 
-def _texts(path: Path, column: str, columns: str | None, *others: str) -> pl.DataFrame:
+def _texts(path: str, column: str, columns: str | None, *others: str) -> pl.DataFrame:
     from recsys_embed.errors import DataError
     from recsys_embed.sources.read import read_table
 

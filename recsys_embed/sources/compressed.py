@@ -8,7 +8,9 @@ import io
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
 from recsys_embed.errors import DataError
 from recsys_embed.sources.locations import tables_among
@@ -50,6 +52,37 @@ def unpack(data: bytes, name: str, member: str | None = None) -> bytes:
                 f"{name} is not a complete {format_[1]} file: it may have been cut short; download it again"
             ) from None
     return data
+
+
+@contextmanager
+def unpacked_stream(stream: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """Give the unpacked bytes of a buffered stream, which need not fit into memory; those of a plain one as they are.
+
+    name: of the file, for messages. Raises DataError, also while the stream is read inside the `with` block.
+    """
+    head = stream.peek(10)[:10]  # type: ignore[attr-defined]
+    format_ = next((f[1] for f in _FORMATS if head.startswith(f[0])), None)
+    if head.startswith(_ZIP):
+        raise DataError(f"{name} is a zip archive: unpack it first")
+    if format_ is None or (format_ == "bzip2" and head[4:10] != _BZIP2_BLOCK):
+        yield stream
+        return
+    try:
+        yield _open_packed(stream, format_)
+    except (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{name} is not a complete {format_} file: it may have been cut short; download it again"
+        ) from None
+
+
+def _open_packed(stream: IO[bytes], format_: str) -> Any:
+    if format_ == "Zstandard":
+        import pyarrow
+
+        return pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
+    return {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[format_](stream, "rb")  # type: ignore[operator]
 
 
 def _from_zip(data: bytes, name: str, member: str | None) -> bytes:

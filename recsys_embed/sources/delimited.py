@@ -157,14 +157,14 @@ def _read_csv(data: bytes, dialect: Dialect, header: bool, path: str, skipped: i
         if "utf-8" not in str(error):
             raise _parse_error(data, separator, path, error, skipped) from None
     try:
-        return pl.read_csv(_one_byte_text(data).encode(), **options), [
+        return pl.read_csv(one_byte_text(data).encode(), **options), [
             "is not UTF-8; it was read as Windows-1252 (Latin-1)"
         ]
     except pl.exceptions.PolarsError as error:
         raise _parse_error(data, separator, path, error, skipped) from None
 
 
-def _one_byte_text(data: bytes) -> str:
+def one_byte_text(data: bytes) -> str:
     """Decode Windows-1252, which is Latin-1 with letters where that has control characters; five bytes have no meaning
     in it, and text with one of them is Latin-1."""
     try:

@@ -73,7 +73,7 @@ def to_utf8(data: bytes, name: str) -> tuple[bytes, str | None]:
     """Return a text in an encoding that contains ASCII, without a mark of order and with usual ends of lines, and what
     to say of it. Raises DataError for what is no text."""
     note = None
-    encoding = _utf_16(data[:4096])
+    encoding = utf_16_codec(data[:4096])
     if encoding:
         try:
             data, note = data.decode(encoding).encode(), "is UTF-16"
@@ -87,7 +87,7 @@ def to_utf8(data: bytes, name: str) -> tuple[bytes, str | None]:
     return data, note
 
 
-def _utf_16(head: bytes) -> str | None:
+def utf_16_codec(head: bytes) -> str | None:
     """Return the codec of UTF-16 text, with or without a mark of order; None for other text."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"

@@ -1,8 +1,8 @@
 """Read and write word vectors: GloVe and word2vec text, word2vec binary, fastText .vec and .bin, .npy, .safetensors.
 
-Text and word2vec's binary form may be gzipped. Every reader returns (words, vectors float32 [n, dim], notes), and none
-executes anything in a file. Known flaws of published files are skipped or repaired, and counted in the notes; anything
-else raises a DataError that names the line:
+Text and word2vec's binary form may be gzipped. Every reader returns a `Read`, and none executes anything in a file.
+Known flaws of published files are skipped or repaired, and counted in the notes; anything else raises a DataError that
+names the line:
 
 * "duplicate words": the first one is used;
 * "words with blanks": a line with more fields than a word and its numbers, as in GloVe's 840B (". . . 0.1 …"); the
@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -26,8 +27,17 @@ import polars as pl
 from recsys_embed.arrays import Floats
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write, wrap_read_errors
+from recsys_embed.words.subwords import Subwords
 
-Read = tuple[pl.Series, Floats, dict[str, int]]
+
+class Read(NamedTuple):
+    """What a file holds. vectors: float32 [n, dim]; notes: the flaws that were skipped, and how often."""
+
+    words: pl.Series
+    vectors: Floats
+    notes: dict[str, int]
+    subwords: Subwords | None = None
+
 
 _CHUNK = 1 << 24  # bytes that are read and parsed at a time
 _MAX_WORD_BYTES = 10_000  # more than any word of any language has
@@ -43,23 +53,23 @@ def read_vectors(path: Path) -> Read:
         with path.open("rb") as file:
             magic = file.read(8)
         if magic[:6] == b"\x93NUMPY":
-            words, vectors, notes = _read_npy(path)
+            found = _read_npy(path)
         elif path.suffix == ".safetensors":
-            words, vectors, notes = _read_safetensors(path)
+            found = _read_safetensors(path)
         elif magic[:4] == _FASTTEXT_MAGIC:
-            words, vectors, notes = _read_fasttext(path)
+            found = _read_fasttext(path)
         else:
             with _open(path, magic) as stream:
-                words, vectors, notes = _read_stream(stream, path)
-    return _drop_duplicates(words, vectors, notes)
+                found = _read_stream(stream, path)
+    return _drop_duplicates(found)
 
 
-def _drop_duplicates(words: pl.Series, vectors: Floats, notes: dict[str, int]) -> Read:
-    first = words.is_first_distinct().to_numpy()
-    if not first.all():
-        notes = {**notes, "duplicate words": int((~first).sum())}
-        words, vectors = words.filter(pl.Series(first)), vectors[first]
-    return words, vectors, notes
+def _drop_duplicates(found: Read) -> Read:
+    first = found.words.is_first_distinct().to_numpy()
+    if first.all():
+        return found
+    notes = {**found.notes, "duplicate words": int((~first).sum())}
+    return Read(found.words.filter(pl.Series(first)), found.vectors[first], notes, found.subwords)
 
 
 @contextmanager
@@ -81,11 +91,11 @@ def _read_stream(stream: IO[bytes], path: Path) -> Read:
         if not 1 <= dim <= 65_536:
             raise DataError(f"{path}: the first line says {dim} numbers per word; from 1 to 65536 are expected")
         if _is_text(rest):
-            words, vectors, notes = _read_text(stream, rest, path, dim, first_line=2)
-            n_lines = len(words) + notes.get("lines without a word", 0)
+            found = _read_text(stream, rest, path, dim, first_line=2)
+            n_lines = len(found.words) + found.notes.get("lines without a word", 0)
             if n_lines != count:
                 raise DataError(f"{path} should have {count:,} words but has {n_lines:,}: it may have been cut short")
-            return words, vectors, notes
+            return found
         return _read_binary(stream, rest, path, count, dim)
     return _read_text(stream, head, path, None, first_line=1)
 
@@ -123,7 +133,7 @@ def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, firs
             break
     if not sum(map(len, words)):
         raise DataError(f"{path} has no word")
-    return pl.concat(words), np.concatenate(vectors), notes
+    return Read(pl.concat(words), np.concatenate(vectors), notes)
 
 
 def _dim_of(block: bytes, path: Path) -> int:
@@ -235,7 +245,7 @@ def _read_binary(stream: IO[bytes], unread: bytes, path: Path, count: int, dim: 
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise DataError(f"{path}: the vector of word {bad[0] + 1:,} ({words[bad[0]]!r}) is not finite")
-    return pl.Series("word", words, pl.String), vectors, {}
+    return Read(pl.Series("word", words, pl.String), vectors, {})
 
 
 def _read_fasttext(path: Path) -> Read:
@@ -249,9 +259,11 @@ def _read_fasttext(path: Path) -> Read:
     try:
         loaded = load_facebook_vectors(str(path))
         words, vectors = pl.Series("word", loaded.index_to_key, pl.String), np.array(loaded.vectors, np.float32)
+        ngrams = np.asarray(loaded.vectors_ngrams, np.float32)
+        subwords = Subwords(np.arange(len(ngrams)), ngrams, len(ngrams), loaded.min_n, loaded.max_n)
     except Exception as error:  # gensim trusts the file, so a broken one can raise anything
         raise DataError(f"{path} is not a complete fastText file: {type(error).__name__}: {str(error)[:100]}") from None
-    return words, vectors, {}
+    return Read(words, vectors, {}, subwords if len(ngrams) else None)
 
 
 def _read_words_of(path: Path) -> pl.Series:
@@ -278,7 +290,7 @@ def _with_words(path: Path, vectors: Floats) -> Read:
         raise DataError(f"{path} is empty")
     if not all(np.isfinite(vectors[start : start + 65_536]).all() for start in range(0, len(vectors), 65_536)):
         raise DataError(f"{path} holds numbers that are not finite")
-    return words, vectors, {}
+    return Read(words, vectors, {})
 
 
 def _read_npy(path: Path) -> Read:
@@ -295,31 +307,57 @@ def _read_npy(path: Path) -> Read:
 
 
 def _read_safetensors(path: Path) -> Read:
-    """Memory-map the tensor "vectors" of a .safetensors file, and read its words beside it."""
+    """Memory-map the tensor "vectors" of a .safetensors file, and those of n-grams; read its words beside it."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(os.path.getsize(path), 1 << 20):
                 raise ValueError("the length of its header is wrong")
-            entry = json.loads(file.read(length))["vectors"]
-        start, stop = entry["data_offsets"]
-        rows, dim = entry["shape"]
-        if entry["dtype"] != "F32" or stop - start != 4 * rows * dim or 8 + length + stop > os.path.getsize(path):
-            raise ValueError("its tensor is not 32-bit floats, or is cut short")
-        vectors = np.memmap(path, "<f4", "r", 8 + length + start, (rows, dim))
+            header = json.loads(file.read(length))
+        vectors = _map_tensor(path, header["vectors"], 8 + length, "F32", 2)
+        subwords = None
+        if "ngrams" in header:
+            rows, ngrams = (
+                _map_tensor(path, header[name], 8 + length, kind, axes)
+                for name, kind, axes in (("ngram_rows", "I64", 1), ("ngrams", "F32", 2))
+            )
+            facts = {name: int(header["__metadata__"][name]) for name in ("buckets", "min_n", "max_n")}
+            if len(rows) != len(ngrams) or ngrams.shape[1] != vectors.shape[1] or facts["buckets"] < 1:
+                raise ValueError("its n-grams do not fit together")
+            subwords = Subwords(np.asarray(rows), ngrams, **facts)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f'{path} is not a complete safetensors file with a tensor "vectors": {error}') from None
-    return _with_words(path, vectors)
+    return _with_words(path, vectors)._replace(subwords=subwords)
 
 
-def write_vectors(path: Path, words: pl.Series, vectors: Floats) -> Path:
+def _map_tensor(path: Path, entry: Any, start: int, kind: str, axes: int) -> Any:
+    """Memory-map a tensor that a header describes. start: of the data in the file. Raises ValueError."""
+    first, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    size = {"F32": 4, "I64": 8}[kind]
+    if entry["dtype"] != kind or len(shape) != axes or end - first != size * math.prod(shape):
+        raise ValueError(f"its tensor is not {kind} of the shape that it says")
+    if start + end > os.path.getsize(path):
+        raise ValueError("it is cut short")
+    if not math.prod(shape):
+        return np.zeros(shape, "<f4" if kind == "F32" else "<i8")
+    return np.memmap(path, "<f4" if kind == "F32" else "<i8", "r", start + first, shape)
+
+
+def write_vectors(path: Path, words: pl.Series, vectors: Floats, subwords: Subwords | None = None) -> Path:
     """Write NAME.safetensors, and the words to NAME.parquet beside it, each atomically; return the first path."""
     from safetensors.numpy import save
 
     if path.suffix != ".safetensors":
         raise SettingError(f"{path} must end in .safetensors")
+    tensors: dict[str, Any] = {"vectors": np.ascontiguousarray(vectors, np.float32)}
+    facts = None
+    if subwords is not None:
+        tensors["ngrams"] = np.ascontiguousarray(subwords.vectors, np.float32)
+        tensors["ngram_rows"] = np.ascontiguousarray(subwords.rows, np.int64)
+        facts = {name: str(getattr(subwords, name)) for name in ("buckets", "min_n", "max_n")}
     with atomic_write(path.with_suffix(".parquet")) as file:
         words.alias("word").to_frame().write_parquet(file)
     with atomic_write(path) as file:
-        file.write(save({"vectors": np.ascontiguousarray(vectors, np.float32)}))
+        file.write(save(tensors, facts))
     return path

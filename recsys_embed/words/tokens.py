@@ -49,6 +49,22 @@ def split_tags(column: pl.Series) -> pl.Series:
     return column.alias(name).to_frame().select(tags).to_series()
 
 
+def split_labels(lines: pl.Series, name: str) -> tuple[pl.Series, list[list[str]]]:
+    """Return texts without the labels before them, and the labels of each, lower-cased: fastText's form,
+    "__label__drama __label__war two brothers …".
+
+    name: of the file, for the message. Raises DataError if no line has a label.
+    """
+    groups = lines.str.extract_groups(r"^((?:__label__\S+\s+)*)(.*)$").struct.unnest()
+    first, rest = groups.to_series(0), groups.to_series(1)
+    labels = (
+        first.str.to_lowercase().str.extract_all(r"__label__\S+").list.eval(pl.element().str.strip_prefix("__label__"))
+    )
+    if not labels.list.len().sum():
+        raise DataError(f"no line of {name} begins with __label__NAME: label the lines, or name --column of a table")
+    return rest.alias("text"), labels.to_list()
+
+
 def parse_numbers(column: pl.Series) -> pl.Series:
     """Return the values as floats; null if missing, not a number or not finite."""
     column = _plain_column(column)

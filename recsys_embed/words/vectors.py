@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,13 +11,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from recsys_embed.arrays import Floats
+from recsys_embed.arrays import Floats, normalize
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
 from recsys_embed.sources.download import DownloadSource, data_dir, fetch
 from recsys_embed.storage.atomic import read_lines
 from recsys_embed.words.formats import read_vectors, write_vectors
+from recsys_embed.words.subwords import Subwords
+
+log = logging.getLogger("recsys_embed")
 
 # GloVe vectors by Pennington, Socher and Manning (EMNLP 2014), trained on 6 billion words of Wikipedia and newswire;
 # public domain (PDDL).
@@ -43,12 +47,14 @@ class WordVectors:
     words: a vocabulary of text, in the order of the file (usually the most frequent word first).
     vectors: float32 [n, dim]. name: where they come from.
     notes: the flaws that were skipped or repaired when they were read, such as {"duplicate words": 3}.
+    subwords: the vectors of n-grams (fastText), from which unknown words get a vector; None for other methods.
     """
 
     words: Vocab
     vectors: Floats
     name: str = "words"
     notes: dict[str, int] = field(default_factory=dict)
+    subwords: Subwords | None = None
 
     @classmethod
     def load(cls, source: str | Path, folder: str | None = None, offline: bool = False) -> WordVectors:
@@ -65,13 +71,16 @@ class WordVectors:
             path = download_folder / "vectors.npy"
         elif not path.exists() and not path.suffix:
             raise DataError(f"there are no word vectors {name!r} and no such file; the names are {', '.join(NAMED)}")
-        words, vectors, notes = read_vectors(path)
-        return cls(Vocab(pl.Series("word", words, pl.String), "word"), vectors, name, notes)
+        found = read_vectors(path)
+        words = Vocab(pl.Series("word", found.words, pl.String), "word")
+        return cls(words, found.vectors, name, found.notes, found.subwords)
 
     @classmethod
-    def of(cls, words: pl.Series, vectors: Floats, name: str = "words") -> WordVectors:
+    def of(
+        cls, words: pl.Series, vectors: Floats, name: str = "words", subwords: Subwords | None = None
+    ) -> WordVectors:
         """Build WordVectors from words and their vectors [n, dim]."""
-        return cls(Vocab(words.cast(pl.String), "word"), vectors, name)
+        return cls(Vocab(words.cast(pl.String), "word"), vectors, name, subwords=subwords)
 
     def take(self, rows: Rows) -> WordVectors:
         """Return the words in the given rows and their vectors."""
@@ -79,7 +88,7 @@ class WordVectors:
 
     def save(self, path: str | Path) -> Path:
         """Write NAME.safetensors, and the words to NAME.parquet beside it; return the path of the first."""
-        return write_vectors(Path(path), self.words.series, self.vectors)
+        return write_vectors(Path(path), self.words.series, self.vectors, self.subwords)
 
     def __len__(self) -> int:
         return len(self.words)
@@ -109,8 +118,19 @@ class WordVectors:
         return row
 
     def vector(self, word: str) -> Floats:
-        """Return the vector of a word, [dim]. Raises UnknownId."""
-        return np.asarray(self.vectors[self.row(word)])
+        """Return the vector of a word, [dim]; with fastText, that of an unknown word's n-grams. Raises UnknownId."""
+        return self._find(word)[1]
+
+    def _find(self, word: str) -> tuple[tuple[int, ...], Floats]:
+        """Return the row of a word, if it has one, and its vector [dim]. Raises UnknownId."""
+        row = int(self.rows([word])[0])
+        if row >= 0:
+            return (row,), np.asarray(self.vectors[row])
+        composed = self.subwords.compose(word.lower()) if self.subwords else None
+        if composed is None:
+            raise self.words.unknown(word)
+        log.info("%r is not among the %s words: its vector comes from its n-grams", word, f"{len(self):,}")
+        return (), composed
 
     @cached_property
     def norms(self) -> Floats:
@@ -130,8 +150,8 @@ class WordVectors:
 
     def similar(self, word: str, k: int = 10) -> list[tuple[str, float]]:
         """Return the k words nearest to a word by cosine, without the word itself. Raises UnknownId."""
-        row = self.row(word)
-        return self.nearest(np.asarray(self.vectors[row]), k, (row,))
+        rows, vector = self._find(word)
+        return self.nearest(vector, k, rows)
 
     def analogy(self, a: str, b: str, c: str, k: int = 10) -> list[tuple[str, float]]:
         """Answer "a is to b as c is to …": return the k words nearest to b - a + c, computed from unit vectors.
@@ -139,9 +159,9 @@ class WordVectors:
         The three words are excluded (3CosAdd; Mikolov, Yih and Zweig, Linguistic Regularities, NAACL 2013). Raises
         UnknownId.
         """
-        rows = [self.row(word) for word in (a, b, c)]
-        unit_a, unit_b, unit_c = self.vectors[rows] / self.norms[rows, None]
-        return self.nearest(unit_b - unit_a + unit_c, k, rows)
+        found = [self._find(word) for word in (a, b, c)]
+        unit_a, unit_b, unit_c = normalize(np.stack([vector for _, vector in found]))
+        return self.nearest(unit_b - unit_a + unit_c, k, [row for rows, _ in found for row in rows])
 
     def evaluate_word_pairs(self, pairs: Sequence[tuple[str, str, float]]) -> dict[str, float]:
         """Compare the cosines of word pairs with people's scores: {"spearman", "pairs", "left_out"}.
