@@ -31,11 +31,11 @@ def _deviations(information: Any, alpha: float) -> Any:
     """Return how many standard errors an estimate may be off, at all times together.
 
     information: how much is known by now, as a number of successes (of failures, where these are rarer). This is the
-    radius of the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Time-uniform central
-    limit theory and asymptotic confidence sequences, Annals of Statistics 2024) in units of the standard error: the
-    boundary of Robbins' normal mixture, with the parameter that makes it tightest at `_TUNED_FOR`. It is crossed where
-    the mixture sequential probability ratio test of Johari, Koomen, Pekelis and Walsh (Peeking at A/B tests, KDD 2017)
-    rejects.
+    radius of the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (Time-uniform
+    central limit theory and asymptotic confidence sequences, Annals of Statistics 2024) in units of the standard error:
+    the boundary of Robbins' normal mixture, with the parameter that makes it tightest at `_TUNED_FOR`. It is crossed
+    where the mixture sequential probability ratio test of Johari, Koomen, Pekelis and Walsh (Peeking at A/B tests, KDD
+    2017) rejects.
     """
     log = -2 * math.log(alpha)
     scaled = np.maximum(information, 1e-9) * (log + math.log(log) + 1) / _TUNED_FOR
@@ -43,7 +43,7 @@ def _deviations(information: Any, alpha: float) -> Any:
 
 
 def _variance(successes: Any, users: Any) -> Any:
-    """Return the variance of an outcome. One success and one failure more, so that none so far is not taken for never."""
+    """Return the variance of an outcome. One success and one failure more, so that none so far does not mean never."""
     rate = (np.asarray(successes) + 1) / (np.asarray(users) + 2)
     return rate * (1 - rate)
 
