@@ -361,7 +361,7 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         if service.items_file is not None:
             facts["items_error"] = service.items_error
         if service.variants is not None:
-            facts["variants"] = service.variants.ready()
+            facts["variants"] = service.variants.status()
         return _json({"status": "ready", "model": model.name, "version": model.version, **facts})
 
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

@@ -202,7 +202,7 @@ class EventsDeleted(BaseModel):
     removed: int
 
 
-class ReadyVariant(BaseModel):
+class VariantModel(BaseModel):
     """A model among several."""
 
     variant: str
@@ -225,7 +225,7 @@ class StatusResponse(BaseModel):
     columns: list[str] | None = None
     verdict: str | None = None
     items_error: str | None = None
-    variants: list[ReadyVariant] | None = None
+    variants: list[VariantModel] | None = None
 
 
 class VariantOutcome(BaseModel):

@@ -86,7 +86,7 @@ class Variants:
         model = slot.model if follow else slot.served
         return Chosen(model, name, str(key), self.outcomes) if counts else Chosen(model, name)
 
-    def ready(self) -> list[dict[str, Any]]:
+    def status(self) -> list[dict[str, Any]]:
         """Return which models answer."""
         return [
             {
