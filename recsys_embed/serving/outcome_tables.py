@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from recsys_embed.config.variants import Variant
 from recsys_embed.data.event_types import says_no
 from recsys_embed.errors import SettingError, UnknownId
 from recsys_embed.state.fitted import FittedState
+
+log = logging.getLogger("recsys_embed")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS ab_tests (
@@ -72,11 +75,17 @@ class Successes(NamedTuple):
 
 def successes_for(target: str | None, state: FittedState) -> Successes:
     """Return which events count. target: types of events by name, or None for the targets of a model."""
-    if target is not None:
-        return Successes(parse_names(target), state.positive_threshold)
     types = state.event_types.types
-    names = None if types is None else (None, *(t.name for t in types.values() if t.is_target))
-    return Successes(names, state.positive_threshold)
+    if target is not None:
+        names = parse_names(target)
+        unknown = [name for name in names if types is not None and name not in types]
+        if unknown:
+            log.warning(
+                "--target: the model knows no events %s; it knows %s", ", ".join(unknown), ", ".join(types or ())
+            )
+        return Successes(names, state.positive_threshold)
+    targets = None if types is None else (None, *(t.name for t in types.values() if t.is_target))
+    return Successes(targets, state.positive_threshold)
 
 
 class AbTest(NamedTuple):
