@@ -87,10 +87,10 @@ def _verdict(first: str, a: Counts, name: str, b: Counts, alpha: float) -> str:
         high, low = max(rates), min(rates)
         bounds = sorted((abs(100 * float(found.low)), abs(100 * float(found.high))))
         return (
-            f"{better} is better than {worse}: {_percent(high)} of its users against {_percent(low)}, "
+            f"{better} is better than {worse}: {_percent(high)} of its users converted against {_percent(low)}, "
             f"{100 * (high - low):.2f} points more, between {bounds[0]:.2f} and {bounds[1]:.2f}"
         )
-    text = f"not clear yet: {name} {_percent(rates[1])}, {first} {_percent(rates[0])} of the users"
+    text = f"not clear yet: {_percent(rates[1])} of the users of {name} converted, {_percent(rates[0])} of {first}"
     if not a.converted and not b.converted:
         return text
     users = a.users + b.users
