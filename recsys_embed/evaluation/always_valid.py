@@ -71,10 +71,10 @@ def difference_interval(
     difference = _rate(other_successes, other_users) - _rate(successes, users)
     users, other_users = np.maximum(users, 1), np.maximum(other_users, 1)
     pooled = _variance(np.add(successes, other_successes), users + other_users)
-    apart = _variance(successes, users) / users + _variance(other_successes, other_users) / other_users
-    pairs = users * other_users / (users + other_users)
-    # In a small group with few successes by chance, its own variance would be too small.
-    radius = _deviations(4 * pairs * pooled, alpha) * np.sqrt(np.maximum(pooled / pairs, apart))
+    variance = _variance(successes, users) / users + _variance(other_successes, other_users) / other_users
+    # With groups of one size, as many successes as there are; a small group says less.
+    information = 4 * pooled * users * other_users / (users + other_users)
+    radius = _deviations(information, alpha) * np.sqrt(variance)
     return Interval(difference, np.maximum(difference - radius, -1), np.minimum(difference + radius, 1))
 
 
