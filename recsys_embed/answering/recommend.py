@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from recsys_embed.answering.exclusions import excluded_rows
+from recsys_embed.answering.explore import explore
 from recsys_embed.answering.profile import UserProfile, profile_of
 from recsys_embed.answering.rank import check_k, rank_for
 from recsys_embed.answering.request import ListOrigin, Recommendations, RecommendRequest
@@ -29,9 +30,13 @@ def recommend_to(state: FittedState, profile: UserProfile, request: RecommendReq
     """Answer a request for a given profile; the user that the request names is ignored."""
     check_k(request.k)
     rules = compile_rules(state, request.rules, request.candidates, request.exclude)
-    rows, scores, shortfall = rank_for(state, profile, request.k, rules, excluded_rows(state, profile, request))
+    excluded = excluded_rows(state, profile, request)
+    explored: list[int] = []
+    rows, scores, shortfall = rank_for(state, profile, request.k, rules, excluded)
+    if request.exploration is not None:
+        rows, scores, explored = explore(state, profile, request.exploration, rules, excluded, (rows, scores))
     nearest = nearest_in(state, profile.history, rows) if request.explain else None
-    return Recommendations(state, rows, scores, nearest, shortfall, origin_of(state, profile))
+    return Recommendations(state, rows, scores, nearest, shortfall, origin_of(state, profile), explored)
 
 
 def origin_of(state: FittedState, profile: UserProfile) -> ListOrigin:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -17,6 +17,16 @@ ListOrigin = Literal["personal", "session", "recent", "popular"]
 
 
 @dataclass(frozen=True)
+class Exploration:
+    """Places of a list that new items get. share: of the places, on average; max_ratings: most training ratings of a
+    new item; key: the same text makes the same choice, e.g. a user and a day."""
+
+    share: float
+    max_ratings: int = 5
+    key: str = ""
+
+
+@dataclass(frozen=True)
 class RecommendRequest:
     """Who a list is for, how long it is, and what it may hold.
 
@@ -25,7 +35,8 @@ class RecommendRequest:
     k: length of the list. candidates: item ids to choose from; None for all. exclude: item ids to leave out.
     include_seen: allow items of the user's history. hide_test: leave out their held-out items. explain: add to each
     item the items of the user's history nearest to it. on_unknown: whether unknown ids are an "error", or "skip" to
-    ignore them; an unknown user is then treated as a new one.
+    ignore them; an unknown user is then treated as a new one. exploration: which places new items get; None: those that
+    their scores bring.
     """
 
     user: Id | None = None
@@ -40,6 +51,7 @@ class RecommendRequest:
     rules: Rules = NO_RULES
     explain: bool = False
     on_unknown: OnUnknown = "error"
+    exploration: Exploration | None = None
 
     def without_unknown(self, state: FittedState) -> RecommendRequest:
         """Return the request without ids that the model does not know."""
@@ -60,7 +72,8 @@ class Recommendations:
     """Recommended item rows and their scores, best first.
 
     nearest[n]: rows of the user's items nearest to the n-th item, if the request asked for them. shortfall: why there
-    are fewer items than requested, or None. origin: what the list goes by.
+    are fewer items than requested, or None. origin: what the list goes by. explored: the places, from 0, of items that
+    are there because they are new.
     """
 
     state: FittedState
@@ -69,6 +82,7 @@ class Recommendations:
     nearest: list[list[int]] | None = None
     shortfall: str | None = None
     origin: ListOrigin = "popular"
+    explored: Collection[int] = ()
 
     def entries(self) -> list[dict[str, Any]]:
         """Return the list as dicts, as in `recsys recommend --json` and the service."""
@@ -79,4 +93,6 @@ class Recommendations:
         ]
         for entry, nearest in zip(entries, self.nearest or (), strict=False):
             entry["why"] = [{"item": ids[row], "title": titles[row]} for row in nearest]
+        for place in self.explored:
+            entries[place]["from"] = "exploration"
         return entries

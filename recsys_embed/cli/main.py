@@ -31,6 +31,7 @@ from recsys_embed.cli import (
     similar,
     train,
     tune,
+    variants,
     words,
 )
 from recsys_embed.cli.output import clean, start_logging
@@ -74,6 +75,7 @@ app.command()(similar.similar)
 app.command()(predict.predict)
 app.command()(explain.explain)
 app.command()(serve.serve)
+app.command()(variants.variants)
 app.command("map")(map.draw)
 app.command()(compare.compare)
 app.command()(report.report)

@@ -10,7 +10,7 @@ from recsys_embed.cli.output import echo
 from recsys_embed.config.answers import ServeConfig
 
 # The options that --help shows; --help-all shows all.
-_FIRST = ("model", "host", "port", "workers", "events", "items", "token", "index")
+_FIRST = ("model", "host", "port", "workers", "events", "items", "variant", "token", "index")
 
 
 @with_settings(_FIRST, serve=ServeConfig)

@@ -6,9 +6,11 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 from recsys_embed.config.fields import check, check_choices, parse_names
+from recsys_embed.config.variants import Variant, parse_share, parse_variants
 from recsys_embed.errors import SettingError
 
 ProjectionName = Literal["auto", "pca", "tsne", "umap"]
@@ -88,6 +90,18 @@ class ServeConfig:
     model: Annotated[
         str | None, "model folder, or models:/NAME@ALIAS of MLflow; newer ones replace it (default: newest in models/)"
     ] = None
+    variant: Annotated[
+        list[str] | None,
+        "several models, each for a share of the users: NAME=MODEL or NAME:SHARE%=MODEL; repeat it for each",
+    ] = None
+    ab_test: Annotated[
+        str, "name of the comparison of variants: another one assigns users anew and counts from the start"
+    ] = "default"
+    target: Annotated[
+        str | None, "types of events that variants are compared by (default: the targets of the first one's model)"
+    ] = None
+    explore_new: Annotated[str, "share of the places in lists that is given to new items, e.g. 5%"] = "0%"
+    new_item_ratings: Annotated[int, "most training ratings of an item that is new"] = 5
     host: Annotated[str, "address to listen on; any but this machine's own needs a token"] = "127.0.0.1"
     port: Annotated[int, "port to listen on; 0: a free one"] = 8000
     workers: Annotated[int, "number of processes; they share the vectors"] = 1
@@ -118,6 +132,10 @@ class ServeConfig:
         check(0 <= self.port <= 65_535, "port", self.port, "from 0 to 65535")
         for name in ("workers", "max_k", "max_batch", "max_body"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        check(not self.variants or self.model is None, "model", self.model, "left out where --variant names models")
+        check(0 < len(self.ab_test) <= 200, "ab_test", repr(self.ab_test), "a name of at most 200 characters")
+        check(0 <= self.explore_share <= 0.5, "explore_new", self.explore_new, "at most 50%")
+        check(self.new_item_ratings >= 0, "new_item_ratings", self.new_item_ratings, "0 or more")
         check(0 < self.timeout < math.inf, "timeout", self.timeout, "above 0")
         check(0 <= self.reload_interval < math.inf, "reload_interval", self.reload_interval, "0 or more")
         check(self.secret is None or len(self.secret) >= 8, "token", "a shorter one", "at least 8 characters")
@@ -128,6 +146,16 @@ class ServeConfig:
                 f"host {self.host} can be reached from other machines: give a --token (or set RECSYS_TOKEN), "
                 "or listen on 127.0.0.1"
             )
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """The models that are compared, the first of which is the one that others are compared with; () for one."""
+        return parse_variants(self.variant or ())
+
+    @cached_property
+    def explore_share(self) -> float:
+        """The share of the places in lists that is given to new items."""
+        return parse_share(self.explore_new, "explore-new")
 
     @property
     def secret(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
@@ -16,16 +16,19 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from recsys_embed.answering.request import RecommendRequest
-from recsys_embed.config.answers import NO_RULES, Rules
+from recsys_embed.config.answers import NO_RULES, Rules, ServeConfig
 from recsys_embed.config.fields import options
 from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownId
 from recsys_embed.serving import responses, schema
 from recsys_embed.serving.event_store import Event
+from recsys_embed.serving.exploration import exploration_for
 from recsys_embed.serving.middleware import FastPath, RequestMiddleware
 from recsys_embed.serving.pages import add_page_routes
-from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.service import Service
+from recsys_embed.serving.variant_routes import add_variant_routes, metrics_of
+from recsys_embed.serving.variants import Chosen
 from recsys_embed.state.change_items import ItemValue
+from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.verdict import verdict
 from recsys_embed.version import __version__
 
@@ -77,6 +80,7 @@ def create_app(service: Service) -> RequestMiddleware:
     _add_item_routes(app, service)
     _add_lookup_routes(app, service)
     _add_status_routes(app, service)
+    add_variant_routes(app, service)
     add_page_routes(app, service)
     paths = frozenset(str(getattr(route, "path", "")) for route in app.routes)
     fast_paths = {("POST", "/recommend"): _fast_recommend(service)}
@@ -85,14 +89,11 @@ def create_app(service: Service) -> RequestMiddleware:
 
 def _fast_recommend(service: Service) -> FastPath:
     """Return a function that answers valid POST /recommend bodies without FastAPI."""
-    parse, max_k = TypeAdapter(schema.RecommendBody).validate_json, service.config.max_k
+    parse = TypeAdapter(schema.RecommendBody).validate_json
 
     async def answer(data: bytes) -> bytes | None:
         try:
-            body, model = parse(data), service.model
-            return to_json(
-                await service.run(lambda: _recommend(model, body, max_k), _is_expensive(body)), inf_nan_mode="null"
-            )
+            return to_json(await _recommend(service, parse(data)), inf_nan_mode="null")
         except (ValidationError, RecsysError):
             return None
 
@@ -146,13 +147,13 @@ def _is_expensive(body: Any) -> bool:
     return bool(body.where or body.boost or body.per_group)
 
 
-def _recommend_request(body: Any, max_k: int) -> RecommendRequest:
+def _recommend_request(body: Any, config: ServeConfig) -> RecommendRequest:
     """Return the request of a body or address. Raises SettingError for a list that is too long."""
     # vars() rather than attributes: reading a deprecated field as an attribute would warn.
     fields, given = vars(body), body.model_fields_set
     if not given.isdisjoint(schema.OLD_NAMES):
         fields = _by_current_names(fields, given, schema.OLD_NAMES)
-    _check_k(fields["k"], max_k)
+    _check_k(fields["k"], config.max_k)
     has_rules = not given.isdisjoint(_RULES_AND_OLD_NAMES)
     return RecommendRequest(
         user=fields["user"],
@@ -167,6 +168,7 @@ def _recommend_request(body: Any, max_k: int) -> RecommendRequest:
         rules=Rules(**{name: fields[name] for name in _RULES}) if has_rules else NO_RULES,
         explain=fields["why"],
         on_unknown=fields["on_unknown"],
+        exploration=exploration_for(config, fields) if config.explore_share else None,
     )
 
 
@@ -180,30 +182,32 @@ def _by_current_names(
     return {**fields, **{new: fields[name] for name, new in old_names.items() if fields[name] is not None}}
 
 
-def _recommend(model: ServedModel, body: Any, max_k: int) -> dict[str, Any]:
-    answer = model.recommend(_recommend_request(body, max_k))
-    facts = {"short": answer.shortfall, "from": answer.origin, "model": model.name}
-    return {"user": model.user_id(body.user), "items": answer.entries(), **facts}
+async def _recommend(service: Service, body: Any) -> dict[str, Any]:
+    chosen = service.choose(body.user, body.session, body.variant)
+    return await service.run(lambda: _list(service, chosen, body), _is_expensive(body))
+
+
+def _list(service: Service, chosen: Chosen, body: Any) -> dict[str, Any]:
+    answer = chosen.model.recommend(_recommend_request(body, service.config))
+    chosen.count(answer)
+    facts = {"short": answer.shortfall, "from": answer.origin, **chosen.facts}
+    return {"user": chosen.model.user_id(body.user), "items": answer.entries(), **facts}
 
 
 def _add_recommend_routes(app: FastAPI, service: Service) -> None:
-    max_k = service.config.max_k
-
     @app.post(
         "/recommend",
         response_model=responses.RecommendResponse,
         summary="Recommend items to a user of the model, a new user, or an anonymous one",
     )
     async def recommend(body: schema.RecommendBody) -> Response:
-        model = service.model
-        return _json(await service.run(lambda: _recommend(model, body, max_k), _is_expensive(body)))
+        return _json(await _recommend(service, body))
 
     @app.get(
         "/recommend", response_model=responses.RecommendResponse, summary="The same, with the request in the address"
     )
     async def recommend_by_query(query: Annotated[schema.RecommendQuery, Query()]) -> Response:
-        model = service.model
-        return _json(await service.run(lambda: _recommend(model, query, max_k), _is_expensive(query)))
+        return _json(await _recommend(service, query))
 
     @app.post(
         "/recommend/batch",
@@ -211,23 +215,28 @@ def _add_recommend_routes(app: FastAPI, service: Service) -> None:
         summary="Several lists; if one fails, all do",
     )
     async def recommend_batch(body: schema.RecommendBatchBody) -> Response:
-        model = service.model
         fields = _by_current_names(vars(body), body.model_fields_set, {"asks": "requests"})
         requests: list[schema.RecommendBody] | None = fields["requests"]
         if requests is None:
             return _error(422, "requests: Field required")
         _check_batch(len(requests), service.config.max_batch, "requests")
+        service.follow_values()
+        chosen = [service.choose(r.user, r.session, r.variant, follow=False) for r in requests]
         end = time.monotonic() + service.config.timeout
 
         def recommend_all() -> list[dict[str, Any]]:
             answers = []
-            for request in requests:
+            for model, request in zip(chosen, requests, strict=True):
                 if time.monotonic() > end:  # the client has its 503 by now
                     raise TimeoutError
-                answers.append(_recommend(model, request, max_k))
+                answers.append(_list(service, model, request))
             return answers
 
         return _json({"answers": await service.run(recommend_all, expensive=True)})
+
+
+def _knows(states: Sequence[FittedState], event: str) -> bool:
+    return any(state.event_types.type_of(event) is not None for state in states)
 
 
 def _add_event_routes(app: FastAPI, service: Service) -> None:
@@ -240,13 +249,13 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
     )
     async def add_events(body: schema.EventsBody) -> Response:
         _check_batch(len(body.events), service.config.max_batch, "events")
-        items, types = service.model.state.items, service.model.state.event_types
+        states = [slot.model.state for slot in service.slots]
         events = [Event(str(e.user), str(e.item), e.rating, e.timestamp, e.id, e.event) for e in body.events]
         result = await asyncio.wrap_future(service.events.append(events))
         service.metrics.count_events(result.inserted)
         unknown = {
-            "unknown_items": sum(e.item not in items for e in events),
-            "unknown_types": sum(e.event is not None and types.type_of(e.event) is None for e in events),
+            "unknown_items": sum(all(e.item not in state.items for state in states) for e in events),
+            "unknown_types": sum(e.event is not None and not _knows(states, e.event) for e in events),
         }
         return _json({"accepted": result.inserted, "repeated": result.duplicates, **unknown})
 
@@ -260,7 +269,7 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
 
     @app.delete("/events", response_model=responses.EventsDeleted, summary="Delete the events of a user for good")
     async def delete_events(query: Annotated[schema.UserQuery, Query()]) -> Response:
-        return _json({"removed": await asyncio.to_thread(service.events.delete_of, str(query.user))})
+        return _json({"removed": await service.delete_user(query.user)})
 
 
 def _add_item_routes(app: FastAPI, service: Service) -> None:
@@ -278,7 +287,7 @@ def _add_item_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/items", response_model=responses.ItemsResponse, summary="Items by a part of their title, or by id")
     async def items(query: Annotated[schema.ItemsQuery, Query()]) -> Response:
-        model = service.model
+        model = service.choose(variant=query.variant).model
         _check_k(query.k, service.config.max_k)
         return _json({"items": await service.run(lambda: model.items(query.query, query.k, query.item))})
 
@@ -292,7 +301,8 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
         summary="The items nearest to one, or the users nearest to one",
     )
     async def similar(query: Annotated[schema.SimilarQuery, Query()]) -> Response:
-        model = service.model
+        chosen = service.choose(query.user, variant=query.variant)
+        model = chosen.model
         _check_k(query.k, service.config.max_k)
         item, user = query.item, query.user
         if item is not None and user is None:
@@ -303,32 +313,32 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
             return _error(422, "by: by and min_support go with item")
         else:
             found = await service.run(lambda: model.similar_users(user, query.k), expensive=True)
-        return _json({**found, "model": model.name})
+        return _json({**found, **chosen.facts})
 
     @app.get("/audience", response_model=responses.AudienceResponse, summary="The users most likely to want an item")
     async def audience(query: Annotated[schema.AudienceQuery, Query()]) -> Response:
-        model = service.model
+        chosen = service.choose(variant=query.variant)
         _check_k(query.k, service.config.max_k)
 
         def answer() -> dict[str, Any]:
-            return model.audience(query.item, query.k, query.include_seen, query.hide_test)
+            return chosen.model.audience(query.item, query.k, query.include_seen, query.hide_test)
 
-        return _json({**await service.run(answer, expensive=True), "model": model.name})
+        return _json({**await service.run(answer, expensive=True), **chosen.facts})
 
     @app.get("/predict", response_model=responses.PredictResponse, summary="Predict a user's rating of an item")
     async def predict(query: Annotated[schema.PredictQuery, Query()]) -> Response:
-        model = service.model
-        return _json({**model.predict(query.user, query.item), "model": model.name})
+        chosen = service.choose(query.user, variant=query.variant)
+        return _json({**chosen.model.predict(query.user, query.item), **chosen.facts})
 
     @app.post("/explain", response_model=responses.ExplainResponse, summary="Explain an item for a user or a new user")
     async def explain(body: schema.ExplainBody) -> Response:
-        model = service.model
+        chosen = service.choose(body.user, body.session, body.variant)
         request = RecommendRequest(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
-        return _json({**await service.run(lambda: model.explain(request, body.item)), "model": model.name})
+        return _json({**await service.run(lambda: chosen.model.explain(request, body.item)), **chosen.facts})
 
     @app.get("/history", response_model=responses.HistoryResponse, summary="The items that a user rated")
     async def history(query: Annotated[schema.HistoryQuery, Query()]) -> Response:
-        model = service.model
+        model = service.choose(query.user, variant=query.variant).model
         items = model.history(query.user)
         return _json({"user": model.user_id(query.user), "items": items[: query.k], "total": len(items)})
 
@@ -350,9 +360,13 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         facts |= {"columns": model.columns, "verdict": None if found is None else found.sentence}
         if service.items_file is not None:
             facts["items_error"] = service.items_error
+        if service.variants is not None:
+            facts["variants"] = service.variants.status()
         return _json({"status": "ready", "model": model.name, "version": model.version, **facts})
 
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text, media_type = await asyncio.to_thread(service.metrics.text)
+        if service.variants is not None:
+            text += await asyncio.to_thread(metrics_of, service.variants)
         return Response(text, media_type=media_type)

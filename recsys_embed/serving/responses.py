@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -17,11 +17,13 @@ class ItemRef(BaseModel):
 
 
 class ListedItem(ItemRef):
-    """An item in a list. why: the user's items nearest to it, if requested."""
+    """An item in a list. why: the user's items nearest to it, if requested. from: exploration, if it is there because
+    it is new rather than for its score, which is null where the model has none."""
 
-    score: float
+    score: float | None
     rank: int
     why: list[ItemRef] | None = None
+    origin: Literal["exploration"] | None = Field(None, alias="from")
 
 
 class SimilarItem(ItemRef):
@@ -55,11 +57,13 @@ class AudienceResponse(ItemRef):
     users: list[ListedUser]
     short: str | None
     model: str
+    variant: str | None = None
 
 
 class RecommendResponse(BaseModel):
     """A list. short: why it holds fewer items than requested. from: what it goes by: the vector of a user of the model
     (personal) or of somebody else's events and likes (session), or what is popular lately (recent) or ever (popular).
+    variant: the one that the model answers as, in a service with several models.
     """
 
     user: int | str | None
@@ -67,6 +71,7 @@ class RecommendResponse(BaseModel):
     short: str | None
     origin: ListOrigin = Field(alias="from")
     model: str
+    variant: str | None = None
 
 
 class RecommendBatchResponse(BaseModel):
@@ -85,6 +90,7 @@ class SimilarResponse(BaseModel):
     items: list[SimilarItem] | None = None
     users: list[SimilarUser] | None = None
     model: str
+    variant: str | None = None
 
 
 class PredictResponse(BaseModel):
@@ -96,6 +102,7 @@ class PredictResponse(BaseModel):
     value: float
     unit: str
     model: str
+    variant: str | None = None
 
 
 class Evidence(ItemRef):
@@ -126,6 +133,7 @@ class ExplainResponse(ItemRef):
     shared: list[CommonToken]
     seen: bool
     model: str
+    variant: str | None = None
 
 
 class ItemsResponse(BaseModel):
@@ -194,10 +202,20 @@ class EventsDeleted(BaseModel):
     removed: int
 
 
+class VariantModel(BaseModel):
+    """A model among several."""
+
+    variant: str
+    model: str
+    version: str
+    users: int
+    items: int
+
+
 class StatusResponse(BaseModel):
     """Whether the service is up, and which model answers. columns: of the items, for `where`. verdict: how the model
     compared with the best baseline when it was trained; null where that was not measured. items_error: why the file of
-    items is not taken as it is, if so."""
+    items is not taken as it is, if so. variants: all models, if there are several; model is the first then."""
 
     status: str
     model: str | None = None
@@ -207,6 +225,40 @@ class StatusResponse(BaseModel):
     columns: list[str] | None = None
     verdict: str | None = None
     items_error: str | None = None
+    variants: list[VariantModel] | None = None
+
+
+class VariantOutcome(BaseModel):
+    """What came of a variant. users: who got a list from it first; lists: that it gave them; converted: users with a
+    target event after their first list; events: those events; hits: those of an item in the user's last lists. rate:
+    the share of users who converted, and its interval. difference: the rate minus that of the first variant, and its
+    interval; lift: the difference relative to that rate. The intervals hold with 95 % at all times together."""
+
+    name: str
+    model: str | None
+    share: float
+    users: int
+    lists: int
+    converted: int
+    events: int
+    hits: int
+    rate: float | None
+    interval: list[float] | None
+    difference: float | None
+    difference_interval: list[float] | None
+    lift: float | None
+
+
+class VariantsResponse(BaseModel):
+    """An A/B test of the variants. target: the types of events that count. verdict: which is better, or how many more
+    users it takes; warning: what is wrong with the test."""
+
+    ab_test: str
+    started: str
+    target: str
+    variants: list[VariantOutcome]
+    verdict: str
+    warning: str | None
 
 
 class ErrorResponse(BaseModel):

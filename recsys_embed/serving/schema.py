@@ -65,8 +65,16 @@ RulesFields = create_model(
 )
 
 
+_Variant = Annotated[str, StringConstraints(max_length=200)] | None
+_VARIANT = Field(None, description="the variant that is to answer, for tests: its list does not count")
+
+
 class _RecommendFields(RulesFields):  # type: ignore[valid-type, misc]
     user: ItemId | None = Field(None, description="a user's id")
+    session: ItemId | None = Field(
+        None, description="instead: a key of the visitor, such as a cookie, which always gets the same variant"
+    )
+    variant: _Variant = _VARIANT
     likes: _Ids = Field([], description="ids of items that a new user likes; with user: likes lately")
     dislikes: _Ids = Field([], description="ids of items that the user dislikes")
     k: int = Field(10, ge=1, description="length of the list")
@@ -124,6 +132,7 @@ class AudienceQuery(_Strict):
     k: int = Field(100, ge=1, description="how many users at most")
     include_seen: bool = Field(False, description="include users who have the item already")
     hide_test: bool = Field(False, description="leave out users for whom the item is held out as well")
+    variant: _Variant = _VARIANT
 
 
 class SimilarQuery(_Strict):
@@ -136,6 +145,7 @@ class SimilarQuery(_Strict):
         None, description="nearest vectors, rated by the same users, or had together more often than by chance"
     )
     min_support: int = Field(0, ge=0, description="only items with at least this many training ratings")
+    variant: _Variant = _VARIANT
 
 
 class PredictQuery(_Strict):
@@ -143,6 +153,7 @@ class PredictQuery(_Strict):
 
     user: ItemId = Field(description="a user's id")
     item: ItemId = Field(description="an item's id")
+    variant: _Variant = _VARIANT
 
 
 class UserQuery(_Strict):
@@ -155,6 +166,7 @@ class HistoryQuery(UserQuery):
     """A user, and the length of their history."""
 
     k: int = Field(100, ge=1, description="how many items at most")
+    variant: _Variant = _VARIANT
 
 
 class ItemsQuery(_Strict):
@@ -163,6 +175,7 @@ class ItemsQuery(_Strict):
     query: str = Field("", max_length=200, description="a part of a title; if empty, the most rated items")
     item: _Ids = Field([], description="instead: ids of the items")
     k: int = Field(10, ge=1, description="how many items at most, if found by title")
+    variant: _Variant = _VARIANT
 
 
 class ExplainBody(_Strict):
@@ -174,6 +187,8 @@ class ExplainBody(_Strict):
     likes: _Ids = Field([], description="ids of items that a new user likes; with user: likes lately")
     dislikes: _Ids = Field([], description="ids of items that the user dislikes")
     ratings: _Ratings = Field({}, description="the user's ratings, by item id")
+    session: ItemId | None = Field(None, description="instead of user: a key of the visitor, see recommend")
+    variant: _Variant = _VARIANT
 
 
 class EventBody(_Strict):

@@ -69,7 +69,7 @@ def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
 
 
 def _warn_of_held_out(service: Service) -> None:
-    n_held_out = len(service.model.state.held_out)
+    n_held_out = max(len(slot.served.fitted.held_out) for slot in service.slots)
     if n_held_out:
         log.warning(
             "%s ratings were held out for test, and their items may be recommended: send hide_test, or train on "

@@ -1,4 +1,4 @@
-"""The service behind the routes: the current model, the event store, and reloading."""
+"""The service behind the routes: the current models, the event store, and reloading."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import TypeVar
 
 from recsys_embed.config.answers import ServeConfig
-from recsys_embed.errors import BundleError, DataError, RecsysError, SettingError
+from recsys_embed.config.variants import Variant
+from recsys_embed.data.ids import Id
+from recsys_embed.errors import DataError, RecsysError, SettingError
 from recsys_embed.serving.event_store import EventStore
 from recsys_embed.serving.item_store import ItemStore
 from recsys_embed.serving.items_file import ItemsFile, ItemsTable
 from recsys_embed.serving.metrics import Metrics
-from recsys_embed.serving.model_source import FoundModel, ModelSource
-from recsys_embed.serving.reload import RetryBackoff, check_quality, check_same_data
+from recsys_embed.serving.model_slot import ModelSlot
+from recsys_embed.serving.outcome_tables import delete_lists
+from recsys_embed.serving.reload import RetryBackoff
 from recsys_embed.serving.served_model import ServedModel
+from recsys_embed.serving.variants import Chosen, Variants
 from recsys_embed.state.change_items import ItemValue, check_item_values
-from recsys_embed.state.fitted import FittedState
-from recsys_embed.state.folder import load_state
 
 log = logging.getLogger("recsys_embed")
 
@@ -39,7 +41,7 @@ _THREADS = 4
 
 
 class Service:
-    """The current model, the event store, and the loop that reloads the model.
+    """The current model, or one for each variant, the event store, and the loop that reloads the models.
 
     Raises BundleError where no model can be loaded at the start, DataError for an unusable events file, and for a model
     that is clearly worse than popularity.
@@ -47,76 +49,61 @@ class Service:
 
     def __init__(self, config: ServeConfig) -> None:
         self.config, self.metrics = config, Metrics()
-        self.source = ModelSource(config.model, config.tracking_uri)
-        state, found = self._load_first()
+        self.slots = [_slot(config, variant) for variant in config.variants or (None,)]
         self.events = EventStore(Path(config.events or "events.db"))
         self.items = ItemStore(self.events)
         self.items_file = None if config.items is None else ItemsFile(Path(config.items), self.items)
         # What is wrong with the file of items, or None.
         self.items_error: str | None = None
-        self._model = self._served_first(state, found)
-        self._backoff, self._items_backoff = RetryBackoff(), RetryBackoff()
+        self._start()
+        # Which slot answers whom, and what came of it; None: there are no variants.
+        self.variants = None if not config.variants else Variants(config, self.slots, self.events)
+        self._items_backoff = RetryBackoff()
         self._swapping = asyncio.Lock()
         # A pool for requests only, so that reloading never waits behind them.
         self._threads = ThreadPoolExecutor(_THREADS, "answers")
         self._maps = Path(tempfile.mkdtemp(prefix="recsys-map-"))
         self._drawing: dict[str, subprocess.Popen[bytes]] = {}
 
-    def _load_first(self) -> tuple[FittedState, FoundModel]:
-        """Load the model to start with: an older one where the newest is broken, or clearly worse than popularity."""
-        found = self.source.find()
-        for older in [*self.source.older(), None]:
-            try:
-                state = self._load(found)
-                self._check_quality(state, found.name)
-                return state, found
-            except (BundleError, DataError) as error:
-                if older is None:
-                    raise
-                log.warning("left out: %s", error)
-                found = older
-        raise AssertionError
-
-    def _load(self, found: FoundModel) -> FittedState:
-        # Memory-mapped if several processes share it; writing to a mapped file would crash the process.
-        return load_state(found.folder, mmap=self.config.workers > 1).with_index(self.config.index)
-
-    def _check_quality(self, state: FittedState, name: str) -> None:
-        if not self.config.allow_worse:
-            check_quality(state, name)
-
-    def _served_first(self, state: FittedState, found: FoundModel) -> ServedModel:
+    def _start(self) -> None:
         try:
             table = None if self.items_file is None else self.items_file.read()
-            return ServedModel(state, found, self.events, self.items, table)
+            for slot in self.slots:
+                slot.start(self.events, self.items, table)
         except DataError as error:
             if self.items_file is None:
                 raise
             self.items_error = str(error)
             log.warning("the items stay those of the model: %s", error)
-            return ServedModel(state, found, self.events, self.items)
+            for slot in self.slots:
+                slot.start(self.events, self.items, None)
+
+    def follow_values(self) -> None:
+        """Take in the values of items that any process has set, in all models."""
+        for slot in self.slots:
+            slot.served.follow_items()
 
     @property
     def model(self) -> ServedModel:
-        """The model that answers, with the values of items that any process has set."""
-        self._model.follow_items()
-        return self._model
+        """The model that answers, of several the first, with the values of items that any process has set."""
+        return self.slots[0].model
 
-    def _load_current(self) -> ServedModel:
-        """Load the model that the source names now.
+    def choose(
+        self, user: Id | None = None, session: Id | None = None, variant: str | None = None, follow: bool = True
+    ) -> Chosen:
+        """Return the model that answers a request. variant: the one that it names. follow: see `ModelSlot.model`.
 
-        Raises DataError for a model of other data, unless it was named: it may lie in `models/` by chance.
+        Raises UnknownId for a variant that the service does not have, SettingError if it has none.
         """
-        found = self.source.find()
-        state = self._load(found)
-        self._check_quality(state, found.name)
-        if self.source.named is None:
-            check_same_data(self._model.fitted, state, found.name)
-        return ServedModel(state, found, self.events, self.items, self._model.table)
+        if self.variants is not None:
+            return self.variants.choose(user, session, variant, follow)
+        if variant is not None:
+            raise SettingError("this service has no variants: recsys serve --variant a=MODEL --variant b=MODEL")
+        return Chosen(self.slots[0].model if follow else self.slots[0].served)
 
     async def run(self, work: Callable[[], T], expensive: bool = False) -> T:
         """Run work where it delays others least: here, or in a thread. expensive: slow whatever the model's size."""
-        if not expensive and self.model.state.model.scoring_cost <= _INLINE_COST:
+        if not expensive and all(slot.served.fitted.model.scoring_cost <= _INLINE_COST for slot in self.slots):
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
@@ -128,19 +115,22 @@ class Service:
             await self.follow_items()
 
     async def reload_if_changed(self) -> bool:
-        """Load the model that the source names now if it is another one; return whether it was replaced."""
+        """Load the models that their sources name now if they are others; return whether one was replaced."""
+        return any([await self._reload(slot) for slot in self.slots])
+
+    async def _reload(self, slot: ModelSlot) -> bool:
         version = ""
         try:
-            version = await asyncio.to_thread(self.source.version)
-            if version == self._model.version or self._backoff.blocks(version):
+            version = await asyncio.to_thread(slot.source.version)
+            if version == slot.served.version or slot.backoff.blocks(version):
                 return False
             async with self._swapping:
-                model = await asyncio.to_thread(self._load_current)
-                self._model, self._backoff = model, RetryBackoff()
+                model = await asyncio.to_thread(slot.load_current)
+                slot.served, slot.backoff = model, RetryBackoff()
         except Exception as error:  # whatever is wrong with the new model, the current one stays, and so does the loop
-            if self._backoff.record_failure(version, self.config.reload_interval):
+            if slot.backoff.record_failure(version, self.config.reload_interval):
                 self.metrics.count_swap(False)
-                log.warning("the model stays %s: %s", self._model.name, error)
+                log.warning("the model stays %s: %s", slot.served.name, error)
             return False
         self.metrics.count_swap(True)
         await asyncio.to_thread(gc.collect)  # reference cycles keep the old model alive
@@ -149,7 +139,7 @@ class Service:
 
     async def set_items(self, values: Sequence[ItemValue]) -> dict[str, int]:
         """Store values of items, which count from the next answer on, and return how many items they change and add,
-        and how many they cannot.
+        and how many they cannot, in the first model.
 
         Raises SettingError for a value that does not fit its column, DataError if they could not be stored; then
         nothing is.
@@ -158,28 +148,27 @@ class Service:
         ids = {str(value.item) for value in values}
         changed = sum(item in known for item in ids)
         try:
-            await asyncio.to_thread(check_item_values, self._model.state, values)
+            for slot in self.slots:
+                await asyncio.to_thread(check_item_values, slot.model.state, values)
         except DataError as error:
             raise SettingError(str(error)) from None
         await asyncio.to_thread(self.items.set, values)
         self.metrics.count_item_values(len(values))
-        if self.model.values.has_new:
-            await self._rebuild(self._model.table)
-        unknown = sum(item not in self._model.state.items for item in ids)
+        await self._add_new_items()
+        unknown = sum(item not in self.slots[0].served.state.items for item in ids)
         return {"changed": changed, "added": len(ids) - changed - unknown, "unknown_items": unknown}
 
     async def follow_items(self) -> None:
         """Take in the file of items if it changed, and items that other processes added."""
-        taken = None if self._model.table is None else self._model.table.version
-        version = taken if self.items_file is None else self.items_file.version()
+        version = None if self.items_file is None else self.items_file.version()
         try:
-            if version == taken:
+            behind = [slot for slot in self.slots if slot.table_version != version]
+            if not behind:
                 self.items_error = None
-                if self.model.values.has_new:
-                    await self._rebuild(self._model.table)
+                await self._add_new_items()
             elif self.items_file is not None and not self._items_backoff.blocks(str(version)):
                 table = await asyncio.to_thread(self.items_file.read)
-                await self._rebuild(table)
+                await self._rebuild(behind, table)
                 self.items_error = None
                 log.info("%s: values of %s items", self.items_file.path, f"{table.table.height:,}")
         except Exception as error:  # the items stay what they are, and so does the loop
@@ -188,16 +177,30 @@ class Service:
                 self.metrics.count_items_failure()
                 log.warning("the items stay as they are: %s", error)
 
-    async def _rebuild(self, table: ItemsTable | None) -> None:
-        """Let a model take over that is the same but for its items."""
+    async def _add_new_items(self) -> None:
+        for slot in self.slots:
+            if slot.model.values.has_new:
+                await self._rebuild([slot], slot.served.table)
+
+    async def _rebuild(self, slots: Sequence[ModelSlot], table: ItemsTable | None) -> None:
+        """Let models take over that are the same but for their items: all of them or none."""
         async with self._swapping:
-            old = self._model
-
-            def build() -> ServedModel:
-                return ServedModel(old.fitted, old.found, self.events, self.items, table)
-
-            self._model = await asyncio.to_thread(build)
+            models = [await asyncio.to_thread(slot.with_table, table) for slot in slots]
+            for slot, model in zip(slots, models, strict=True):
+                slot.served = model
             self._items_backoff = RetryBackoff()
+
+    async def delete_user(self, user: Id) -> int:
+        """Delete the events of a user for good, and what they were given; return how many events there were."""
+
+        def delete() -> int:
+            removed = self.events.delete_of(str(user))
+            if self.variants is not None:
+                self.variants.outcomes.flush()
+            delete_lists(self.events.connection, str(user))
+            return removed
+
+        return await asyncio.to_thread(delete)
 
     def map(self) -> Path | None:
         """Return the page with the model's map, or None while another process draws it, which takes seconds."""
@@ -219,6 +222,17 @@ class Service:
             if process.poll() is None:
                 process.kill()
                 process.wait()
+        if self.variants is not None:
+            self.variants.outcomes.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         shutil.rmtree(self._maps, ignore_errors=True)
         self.events.close()
+
+
+def _slot(config: ServeConfig, variant: Variant | None) -> ModelSlot:
+    try:
+        return ModelSlot(config, variant)
+    except RecsysError as error:
+        if variant is None:
+            raise
+        raise type(error)(f"variant {variant.name}: {error}") from None
