@@ -118,9 +118,9 @@ def local_files(location: str, store: str) -> Path | None:
     for root in folder.parents:
         if root.name not in ("mlruns", "mlartifacts"):
             continue
-        moved = None if file is None else file.parent / root.name / folder.relative_to(root)
-        if moved is not None and moved.is_dir():
-            return moved
+        beside = None if file is None else file.parent / root.name / folder.relative_to(root)
+        if beside is not None and beside.is_dir():
+            return beside
         if root.parent.is_dir():  # nothing was recorded
             return folder
     raise DataError(f"MLflow keeps the files in {folder}, and there is no such folder: move it back, or train again")
