@@ -111,7 +111,9 @@ def of_mlflow(world, ask):
 def of_service(world, ask):
     body = {**asdict(ask), **asdict(ask.rules)}
     body |= {"why": body.pop("explain")}
-    status, answer = world.client.post("/recommend", {k: v for k, v in body.items() if k not in ("rules", "exploration")})
+    status, answer = world.client.post(
+        "/recommend", {k: v for k, v in body.items() if k not in ("rules", "exploration")}
+    )
     assert status == 200, answer
     return [(entry["item"], entry["score"]) for entry in answer["items"]]
 
