@@ -48,6 +48,28 @@ def test_every_form_is_read_back(tmp_path, form, zipped, monkeypatch):
     np.testing.assert_allclose(found.vectors, VECTORS, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\xef\xbb\xbf2 3\na 1 2 3\nb 4 5 6\n", ["a", "b"]),  # a byte-order mark before the header
+        (b"\xef\xbb\xbfa 1 2 3\nb 4 5 6\n", ["a", "b"]),
+        (b". . . 1 2 3\nb 4 5 6\n", [". . .", "b"]),  # blanks in the first word
+        (b"  1 2 3\nb 4 5 6\n", ["b"]),  # a first word of blanks
+    ],
+)
+def test_the_first_line_may_be_odd(tmp_path, data, words):
+    (tmp_path / "odd.txt").write_bytes(data)
+    found = WordVectors.load(tmp_path / "odd.txt")
+    assert found.words.series.to_list() == words and found.vectors[-1].tolist() == [4, 5, 6]
+
+
+@pytest.mark.parametrize("said", [1, 3])
+def test_a_header_that_is_wrong_is_a_warning_if_the_last_line_is_whole(tmp_path, caplog, said):
+    (tmp_path / "v.vec").write_bytes(f"{said} 2\na 1 2\nb 1 2\n".encode())
+    assert len(WordVectors.load(tmp_path / "v.vec")) == 2
+    assert f"says {said} words, and there are 2" in caplog.text
+
+
 def test_our_own_form_and_npy_are_mapped_into_memory(tmp_path):
     vectors = WordVectors.of(pl.Series(WORDS), VECTORS)
     for path in (vectors.save(tmp_path / "own.safetensors"), tmp_path / "other.npy"):
@@ -90,7 +112,8 @@ def test_what_the_formats_own_files_hold_is_counted(tmp_path):
         (b"a 1 2\n\nb 1 nan\n", "line 3"),
         (b"a 1 2\nb 1 1e39\n", "line 2"),
         (b"hello\n", "line 1 is not a word and its numbers"),
-        (b"3 2\na 1 2\nb 1 2\n", "should have 3 words but has 2: it may have been cut short"),
+        (b"3 2\na 1 2\nb 1 2", "should have 3 words but has 2: it was cut short"),
+        ("a 1 2\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
         (binary()[:-9], "cut short"),
         (binary() + b"more", "goes on after its 7 words"),
         (b"2 2\na " + np.array([1, np.inf], "<f4").tobytes() + b"b " + b"\0" * 8, "is not finite"),

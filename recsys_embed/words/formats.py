@@ -12,8 +12,10 @@ names the line:
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -29,14 +31,20 @@ from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write, wrap_read_errors
 from recsys_embed.words.subwords import Subwords
 
+log = logging.getLogger("recsys_embed")
+
 
 class Read(NamedTuple):
-    """What a file holds. vectors: float32 [n, dim]; notes: the flaws that were skipped, and how often."""
+    """What a file holds. vectors: float32 [n, dim]; notes: the flaws that were skipped, and how often.
+
+    is_whole: whether the last line of a text file has an end.
+    """
 
     words: pl.Series
     vectors: Floats
     notes: dict[str, int]
     subwords: Subwords | None = None
+    is_whole: bool = True
 
 
 _CHUNK = 1 << 24  # bytes that are read and parsed at a time
@@ -82,6 +90,9 @@ def _open(path: Path, magic: bytes) -> Iterator[IO[bytes]]:
 def _read_stream(stream: IO[bytes], path: Path) -> Read:
     """Read text with or without word2vec's header line, or word2vec's binary form."""
     head = stream.read(1 << 16)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path} is UTF-16 text: save it as UTF-8")
+    head = head.removeprefix(codecs.BOM_UTF8)
     if not head.strip():
         raise DataError(f"{path} is empty")
     line, _, rest = head.partition(b"\n")
@@ -93,8 +104,10 @@ def _read_stream(stream: IO[bytes], path: Path) -> Read:
         if _is_text(rest):
             found = _read_text(stream, rest, path, dim, first_line=2)
             n_lines = len(found.words) + found.notes.get("lines without a word", 0)
-            if n_lines != count:
-                raise DataError(f"{path} should have {count:,} words but has {n_lines:,}: it may have been cut short")
+            if n_lines != count and not found.is_whole:
+                raise DataError(f"{path} should have {count:,} words but has {n_lines:,}: it was cut short")
+            if n_lines != count:  # as in files that fastText offers
+                log.warning("%s: its first line says %s words, and there are %s", path, f"{count:,}", f"{n_lines:,}")
             return found
         return _read_binary(stream, rest, path, count, dim)
     return _read_text(stream, head, path, None, first_line=1)
@@ -115,9 +128,10 @@ def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, firs
     words: list[pl.Series] = []
     vectors: list[Floats] = []
     notes: dict[str, int] = {}
-    line_number, unread = first_line, head
+    line_number, unread, end = first_line, head, head[-1:]
     while True:
         data = stream.read(_CHUNK)
+        end = data[-1:] or end
         block = unread + data
         cut = block.rfind(b"\n") + 1 if data else len(block)
         block, unread = block[:cut], block[cut:]
@@ -133,14 +147,20 @@ def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, firs
             break
     if not sum(map(len, words)):
         raise DataError(f"{path} has no word")
-    return Read(pl.concat(words), np.concatenate(vectors), notes)
+    return Read(pl.concat(words), np.concatenate(vectors), notes, is_whole=end == b"\n")
 
 
 def _dim_of(block: bytes, path: Path) -> int:
-    """Return how many numbers follow the word in the first line. Raises DataError if they are not all numbers."""
+    """Return how many numbers follow the word in the first line, which may have blanks, or be blank.
+
+    Raises DataError if there are none.
+    """
     line = block.split(b"\n", 1)[0].rstrip(b"\r ")
-    dim = len(line.split(b" ")) - 1
-    if dim < 1 or not _parse_numbers(line.split(b" ")[1:]):
+    fields = line.split(b" ")
+    if len(fields) > 1 and _parse_numbers(fields[1:]):
+        return len(fields) - 1
+    dim = next((n for n, field in enumerate(reversed(fields)) if not _parse_numbers([field])), 0)
+    if dim < 2:  # a line of text may end with a number
         start = line[:60].decode("latin-1")
         raise DataError(f"{path} is not a file of word vectors: line 1 is not a word and its numbers, but {start!r}")
     return dim
@@ -185,7 +205,7 @@ def _parse_lines(
         if not any(fields):
             continue
         word, numbers = b" ".join(fields[:-dim]), fields[-dim:]
-        if not word.strip() and len(fields) in (dim, dim + 1) and _parse_numbers(numbers):
+        if not word.strip() and len(fields) >= dim and _parse_numbers(numbers):
             notes["lines without a word"] = notes.get("lines without a word", 0) + 1
             continue
         values = _parse_numbers(numbers) if len(fields) > dim else None
