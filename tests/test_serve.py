@@ -154,6 +154,7 @@ def test_reasons_are_those_of_the_recommender(model, service):
         ("GET", "/nothing", None, 404, "Not Found"),
         ("GET", "/page/..%2f..%2fapp.py", None, 404, ""),
         ("DELETE", "/recommend", None, 405, ""),
+        ("PUT", "/health", None, 405, ""),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(service, method, path, body, status, says):

@@ -113,7 +113,11 @@ def test_a_lock_that_stays_is_said_and_events_go_on_after_it(model, tmp_path, mo
             assert [client.post("/events", body)[0] for _ in range(3)] == [503] * 3
             other.execute("ROLLBACK")
         until(lambda: client.post("/events", body)[0] == 200)
-        assert service.events.works and client.get("/ready")[0] == 200 and len(kept_in(tmp_path / "events.db")) == 1
+        assert (
+            service.events.problem() is None
+            and client.get("/ready")[0] == 200
+            and len(kept_in(tmp_path / "events.db")) == 1
+        )
         service.events.close()
         assert client.get("/ready")[0] == 503
 

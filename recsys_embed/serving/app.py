@@ -184,7 +184,7 @@ def _by_current_names(
 
 async def _recommend(service: Service, body: Any) -> dict[str, Any]:
     chosen = service.choose(body.user, body.session, body.variant)
-    return await service.run(lambda: _list(service, chosen, body), _is_expensive(body))
+    return await service.run(lambda: _list(service, chosen, body), _is_expensive(body), body.user)
 
 
 def _list(service: Service, chosen: Chosen, body: Any) -> dict[str, Any]:
@@ -261,10 +261,8 @@ def _add_event_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/events", response_model=responses.EventsResponse, summary="The events of a user")
     async def events_of(query: Annotated[schema.UserQuery, Query()]) -> Response:
-        events = [
-            {"item": event.item, "rating": event.rating, "types": event.types}
-            for event in service.events.by_item(str(query.user))
-        ]
+        found = await service.run(lambda: service.events.by_item(str(query.user)), user=query.user)
+        events = [{"item": event.item, "rating": event.rating, "types": event.types} for event in found]
         return _json({"user": query.user, "events": events})
 
     @app.delete("/events", response_model=responses.EventsDeleted, summary="Delete the events of a user for good")
@@ -328,18 +326,20 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
     @app.get("/predict", response_model=responses.PredictResponse, summary="Predict a user's rating of an item")
     async def predict(query: Annotated[schema.PredictQuery, Query()]) -> Response:
         chosen = service.choose(query.user, variant=query.variant)
-        return _json({**chosen.model.predict(query.user, query.item), **chosen.facts})
+        found = await service.run(lambda: chosen.model.predict(query.user, query.item), user=query.user)
+        return _json({**found, **chosen.facts})
 
     @app.post("/explain", response_model=responses.ExplainResponse, summary="Explain an item for a user or a new user")
     async def explain(body: schema.ExplainBody) -> Response:
         chosen = service.choose(body.user, body.session, body.variant)
         request = RecommendRequest(body.user, body.likes, body.dislikes, cast(Any, body.ratings))
-        return _json({**await service.run(lambda: chosen.model.explain(request, body.item)), **chosen.facts})
+        found = await service.run(lambda: chosen.model.explain(request, body.item), user=body.user)
+        return _json({**found, **chosen.facts})
 
     @app.get("/history", response_model=responses.HistoryResponse, summary="The items that a user rated")
     async def history(query: Annotated[schema.HistoryQuery, Query()]) -> Response:
         model = service.choose(query.user, variant=query.variant).model
-        items = model.history(query.user)
+        items = await service.run(lambda: model.history(query.user), user=query.user)
         return _json({"user": model.user_id(query.user), "items": items[: query.k], "total": len(items)})
 
 
@@ -353,8 +353,9 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
     @app.get("/ready", response_model=responses.StatusResponse, summary="Whether it can answer, and with which model")
     async def readiness() -> Response:
         model = service.model
-        if not service.events.works:
-            return _error(503, "events can no longer be stored: restart the service")
+        problem = service.events.problem()
+        if problem is not None:
+            return _error(503, problem)
         facts: dict[str, Any] = {"users": len(model.state.users), "items": len(model.state.items)}
         found = verdict(model.state.metadata.get("metrics"))
         facts |= {"columns": model.columns, "verdict": None if found is None else found.sentence}

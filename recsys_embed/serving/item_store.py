@@ -44,52 +44,36 @@ class ItemStore:
 
     def set(self, values: Sequence[ItemValue]) -> int:
         """Store values, all of them or none, and return their number. Raises DataError."""
-        connection = self.events.connection
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                seq = self.last_seq() + 1
-                rows = ((str(item), name, json.dumps(value), seq) for item, name, value in values)
-                connection.executemany(_UPSERT, rows)
-                connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise DataError(f"the items could not be stored: {error}") from None
+        with self.events.transaction() as connection:
+            seq = self.last_seq() + 1
+            rows = ((str(item), name, json.dumps(value), seq) for item, name, value in values)
+            connection.executemany(_UPSERT, rows)
         return seq
 
     def last_seq(self) -> int:
         """Return the number of the last batch; 0 without any."""
-        (last,) = self.events.connection.execute("SELECT max(seq) FROM item_values").fetchone()
+        ((last,),) = self.events.read("SELECT max(seq) FROM item_values")
         return int(last or 0)
 
     def since(self, seq: int) -> tuple[list[ItemValue], list[int]]:
         """Return all values with higher numbers than this, in their order, and their numbers."""
-        found = self.events.connection.execute(
-            "SELECT item, name, value, seq FROM item_values WHERE seq > ? ORDER BY seq", (seq,)
-        ).fetchall()
+        found = self.events.read("SELECT item, name, value, seq FROM item_values WHERE seq > ? ORDER BY seq", seq)
         return [ItemValue(item, name, json.loads(value)) for item, name, value, _ in found], [row[3] for row in found]
 
     def of_items(self, items: Sequence[str]) -> list[ItemValue]:
         """Return all values of some items."""
         found: list[ItemValue] = []
         for item in items:
-            rows = self.events.connection.execute("SELECT name, value FROM item_values WHERE item = ?", (item,))
+            rows = self.events.read("SELECT name, value FROM item_values WHERE item = ?", item)
             found += [ItemValue(item, name, json.loads(value)) for name, value in rows]
         return found
 
     def seq_of_file(self, path: Path, digest: str) -> int:
         """Return the number of the last batch before a file had this content; it is kept when it is first asked."""
-        connection, name = self.events.connection, str(path.resolve())
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            row = connection.execute("SELECT digest, seq FROM item_files WHERE path = ?", (name,)).fetchone()
-            if row is None or row[0] != digest:
-                row = digest, self.last_seq()
-                connection.execute(_UPSERT_FILE, (name, *row))
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        return int(row[1])
+        name = str(path.resolve())
+        with self.events.transaction() as connection:
+            rows = self.events.read("SELECT digest, seq FROM item_files WHERE path = ?", name)
+            if not rows or rows[0][0] != digest:
+                rows = [(digest, self.last_seq())]
+                connection.execute(_UPSERT_FILE, (name, *rows[0]))
+        return int(rows[0][1])

@@ -13,6 +13,7 @@ from recsys_embed.config.fields import parse_names
 from recsys_embed.config.variants import Variant
 from recsys_embed.data.event_types import says_no
 from recsys_embed.errors import SettingError, UnknownId
+from recsys_embed.serving.event_store import EventStore
 from recsys_embed.state.fitted import FittedState
 
 log = logging.getLogger("recsys_embed")
@@ -161,14 +162,9 @@ def _shares(variants: Sequence[Sequence[object]]) -> dict[object, object]:
     return {name: share for name, _, share in variants}
 
 
-def delete_lists(connection: sqlite3.Connection, user: str) -> None:
-    """Delete which lists a user got, of all tests; the sums stay."""
-    if has_tables(connection):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+def delete_lists(events: EventStore, user: str) -> None:
+    """Delete which lists a user got, of all tests; the sums stay. Raises DataError."""
+    with events.transaction() as connection:
+        if has_tables(connection):
             connection.execute("DELETE FROM ab_lists WHERE user = ?", (user,))
             connection.execute("DELETE FROM ab_users WHERE user = ? AND test IN (SELECT test FROM ab_tests)", (user,))
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import threading
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.answering.titles import TitleSearch
 from recsys_embed.data.event_types import Interaction
 from recsys_embed.data.ids import Id, Rows
+from recsys_embed.errors import DataError
 from recsys_embed.retrieval.base import NO_ROWS
 from recsys_embed.serving.event_store import EventStore, ItemEvents
 from recsys_embed.serving.item_store import ItemStore
@@ -86,7 +88,8 @@ class ServedModel:
 
     def follow_items(self) -> None:
         """Take in the values of items that any process has set meanwhile. Cheap if there are none."""
-        with self._items_lock:
+        # Where they cannot be read any more, the items stay as they are, and /ready says so.
+        with self._items_lock, contextlib.suppress(DataError):
             if self.values.are_new():
                 self._trend.change(self.values.follow)
 

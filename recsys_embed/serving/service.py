@@ -101,8 +101,12 @@ class Service:
             raise SettingError("this service has no variants: recsys serve --variant a=MODEL --variant b=MODEL")
         return Chosen(self.slots[0].model if follow else self.slots[0].served)
 
-    async def run(self, work: Callable[[], T], expensive: bool = False) -> T:
-        """Run work where it delays others least: here, or in a thread. expensive: slow whatever the model's size."""
+    async def run(self, work: Callable[[], T], expensive: bool = False, user: Id | None = None) -> T:
+        """Run work where it delays others least: here, or in a thread. expensive: slow whatever the model's size.
+
+        user: whose events it may read.
+        """
+        expensive = expensive or (user is not None and self.events.has_many(str(user)))
         if not expensive and all(slot.served.fitted.model.scoring_cost <= _INLINE_COST for slot in self.slots):
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -196,8 +200,8 @@ class Service:
         def delete() -> int:
             removed = self.events.delete_of(str(user))
             if self.variants is not None:
-                self.variants.outcomes.flush()
-            delete_lists(self.events.connection, str(user))
+                self.variants.outcomes.counts()  # writes what waits
+            delete_lists(self.events, str(user))
             return removed
 
         return await asyncio.to_thread(delete)

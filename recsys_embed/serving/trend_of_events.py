@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys_embed.errors import DataError
 from recsys_embed.models.trend import Trend
 from recsys_embed.serving.event_store import EventStore, StoredEvent
 from recsys_embed.state.fitted import FittedState
@@ -30,9 +32,13 @@ class TrendOfEvents:
         self._lock, self._next = threading.Lock(), 0.0
 
     def state(self) -> FittedState:
-        """Return the state with all events in its trend."""
-        if self.fitted.trend is None:
-            return self._state
+        """Return the state with all events in its trend, or with those before they could not be read any more."""
+        if self.fitted.trend is not None:
+            with contextlib.suppress(DataError):
+                self._follow_now_and_then()
+        return self._state
+
+    def _follow_now_and_then(self) -> None:
         started = time.monotonic()
         if started >= self._next and (
             self.events.last_seq_of_all() > self._seq or self.events.deletions() != self._deleted
@@ -41,7 +47,6 @@ class TrendOfEvents:
                 self._follow()
             # With millions of items this takes a while: no more than a tenth of the time is spent on it.
             self._next = time.monotonic() + 10 * (time.monotonic() - started) * (len(self.fitted.items) > _MANY_ITEMS)
-        return self._state
 
     def change(self, change: Callable[[FittedState], FittedState]) -> None:
         """Change the state otherwise, but for its users, its items and its trend."""

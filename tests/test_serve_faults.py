@@ -1,0 +1,117 @@
+"""The service where its file of events goes wrong: /ready says so, others are answered, nothing taken is lost."""
+
+import sqlite3
+import threading
+
+import pytest
+from services import serving, until
+
+from recsys_embed.serving.event_store import Event, EventStore
+
+
+@pytest.fixture
+def served(model, tmp_path):
+    with serving(model[1], tmp_path / "events.db") as (client, service):
+        yield client, service, tmp_path / "events.db"
+
+
+def send(client, user="a", item="plain"):
+    return client.post("/events", {"events": [{"user": user, "item": item}]})
+
+
+def kept(file):
+    with sqlite3.connect(file) as connection:
+        return connection.execute("SELECT count(*) FROM events").fetchone()[0]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_no_event_is_taken_for_a_file_that_is_gone(served, replaced):
+    client, _, file = served
+    assert send(client)[0] == 200
+    away = file.with_suffix(".away")
+    file.rename(away)
+    if replaced:
+        EventStore(file).close()
+    for status, answer in (send(client, "b"), client.get("/ready")):
+        assert status == 503 and "was removed or replaced: put it back" in answer["error"]
+    change = b'{"items": [{"item": "plain", "set": {"title": "x"}}]}'
+    status, answer, _ = client.raw("PATCH", "/items", change, **{"content-type": "application/json"})
+    assert status == 503 and b"was removed or replaced" in answer
+    assert client.raw("DELETE", "/events?user=a")[0] == 503
+    assert client.post("/recommend", {"likes": ["plain"]})[0] == 200
+    if replaced:
+        assert kept(file) == 0
+    else:
+        assert not file.exists()
+        away.rename(file)
+        assert client.get("/ready")[0] == 200 and send(client, "b")[0] == 200 and kept(file) == 2
+
+
+def test_a_file_that_cannot_be_read_is_said_and_others_are_answered(served):
+    client, service, file = served
+    for n in range(200):
+        service.events.append([Event(f"user{n}", "plain")]).result()
+    service.events.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    size = file.stat().st_size
+    with file.open("r+b") as damaged:  # all but the header
+        damaged.seek(100)
+        damaged.write(b"\xff" * (size - 100))
+    assert client.get("/ready")[0] == 503
+    status, answer = client.post("/recommend", {"user": "user7", "on_unknown": "skip"})
+    assert (status, "cannot be read" in answer["error"]) == (503, True)
+    assert client.post("/recommend", {"likes": ["plain"]})[0] == 200 and client.get("/health")[0] == 200
+    status, answer = client.get("/ready")
+    assert status == 503 and str(file) in answer["error"]
+    assert send(client)[0] == 503
+
+
+def test_a_lock_of_somebody_else_is_said(served, monkeypatch):
+    client, service, file = served
+    assert send(client)[0] == 200
+    monkeypatch.setattr("recsys_embed.serving.event_store._BUSY_TIMEOUT_S", 0.1)
+    service.events._local = threading.local()  # connections with the new time-out
+    other = sqlite3.connect(file, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        status, answer, _ = client.raw("DELETE", "/events?user=a")
+        assert status == 503 and b"locked" in answer
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    assert client.raw("DELETE", "/events?user=a")[0] == 200
+
+
+def test_a_user_with_many_events_does_not_hold_up_others(served, monkeypatch):
+    """While one user's events are read, which this test draws out, others are answered."""
+    client, service, _ = served
+    monkeypatch.setattr("recsys_embed.serving.event_store._MANY_EVENTS", 3)
+    service.events.append([Event("many", "plain", id=str(n)) for n in range(5)]).result()
+    reading, go_on, read = threading.Event(), threading.Event(), EventStore.by_item
+
+    def slow(self, user):
+        if user == "many":
+            reading.set()
+            assert go_on.wait(30)
+        return read(self, user)
+
+    monkeypatch.setattr(EventStore, "by_item", slow)
+    answers = []
+    asking = threading.Thread(
+        target=lambda: answers.append(client.post("/recommend", {"user": "many", "on_unknown": "skip"})[0])
+    )
+    asking.start()
+    try:
+        until(reading.is_set)
+        assert client.get("/health")[0] == 200 and client.post("/recommend", {"likes": ["plain"]})[0] == 200
+    finally:
+        go_on.set()
+        asking.join()
+    assert answers == [200]
+
+
+def test_head_is_get_without_a_body(served):
+    client, *_ = served
+    for path in ("/health", "/ready", "/docs"):
+        status, body, _ = client.raw("HEAD", path)
+        assert status == client.raw("GET", path)[0] == 200 and body == b""
+    assert client.raw("HEAD", "/nothing")[0] == 404
