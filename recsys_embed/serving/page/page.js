@@ -12,6 +12,7 @@ const FIELDS = ["where", "per_group", "diversity", "k"];
 const [requestList, requestHistory] = [latestOnly(), latestOnly()];
 let lastRequest = "";
 let historyUser = "";
+let shownModel = "";
 let timer = 0;
 
 // ---- Errors
@@ -83,7 +84,7 @@ async function updateList() {
     remember(items.flatMap((entry) => [entry, ...(entry.why ?? [])]));
     await loadItems(items.map((entry) => String(entry.item)));
     if (key !== lastRequest) return;
-    $("model").textContent = model;
+    showModel(model).catch(showError);
     if (items.length) showExamples(String(items[0].item));
     $("user").value = "";
     showList(items, short);
@@ -96,6 +97,16 @@ async function updateList() {
   } finally {
     if (key === lastRequest || !lastRequest) $("answer").setAttribute("aria-busy", "false");
   }
+}
+
+/** Show which model answers and, once for each, what was measured of it. */
+async function showModel(model) {
+  $("model").textContent = model;
+  if (model === shownModel) return;
+  shownModel = model;
+  const response = await send("ready");
+  const verdict = response.ok ? (await response.json()).verdict : null;
+  if (model === shownModel) $("verdict").textContent = verdict ? `On its test: ${verdict}.` : "";
 }
 
 function showExamples(id) {
