@@ -56,8 +56,9 @@ def served(tmp_path_factory):
 
 
 def rows(table, user):
+    origin = "session" if user is None else "personal"
     return [
-        (user, str(item), title, pytest.approx(score, abs=1e-5), rank)
+        (user, str(item), title, pytest.approx(score, abs=1e-5), rank, origin)
         for item, title, score, rank in table.select("item_id", "title", "score", "rank").rows()
     ]
 
@@ -65,7 +66,7 @@ def rows(table, user):
 @pytest.mark.slow
 def test_it_answers_as_the_model_does(served):
     ask, model = served
-    people = [{"user_id": "7", "k": 3}, {"likes": "13;6", "k": 4}, {"user_id": "9", "k": 3}]
+    people = [{"user_id": 7, "k": 3}, {"likes": "13;6", "k": 4, "user_id": None}, {"user_id": "9", "k": 3}]
     code, body = ask("invocations", {"dataframe_records": people})
     assert code == 200
     want = (
@@ -93,7 +94,7 @@ def test_old_names_of_columns_and_parameters_reach_the_model(served):
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"dataframe_records": [{"user_id": "4242"}]}, "user 4242 is not known"),
+        ({"dataframe_records": [{"user_id": 4242}], "params": {"on_unknown": "error"}}, "user 4242 is not known"),
         ({"dataframe_records": [{"user": "7"}]}, "the columns of the input are user_id"),
         ({"dataframe_records": [{"user_id": "7", "k": 0}]}, "k must be"),
         ({"dataframe_records": [{"user_id": "7"}], "params": {"diversity": 3}}, "diversity must be from 0 to 1"),

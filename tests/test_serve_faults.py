@@ -1,5 +1,6 @@
 """The service where its file of events goes wrong: /ready says so, others are answered, nothing taken is lost."""
 
+import json
 import sqlite3
 import threading
 
@@ -115,3 +116,10 @@ def test_head_is_get_without_a_body(served):
         status, body, _ = client.raw("HEAD", path)
         assert status == client.raw("GET", path)[0] == 200 and body == b""
     assert client.raw("HEAD", "/nothing")[0] == 404
+
+
+@pytest.mark.parametrize("values", [{"a\ud802": None}, {"title": "\udad9"}, {"tags": ["ok", "\ud802"]}])
+def test_half_a_character_is_refused(served, values):
+    body = json.dumps({"items": [{"item": "plain", "set": values}]}).encode()
+    status, answer, _ = served[0].raw("PATCH", "/items", body, **{"content-type": "application/json"})
+    assert status == 422 and "not valid Unicode" in json.loads(answer)["error"]

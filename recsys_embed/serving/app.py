@@ -105,6 +105,7 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _error(status: int, text: str) -> Response:
+    text = text.encode(errors="replace").decode()  # it may quote half of a surrogate pair
     return _json({"error": text if len(text) <= _MAX_ERROR_LENGTH else text[: _MAX_ERROR_LENGTH - 1] + "…"}, status)
 
 

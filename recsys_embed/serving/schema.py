@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model, field_validator
 
 from recsys_embed.answering.items import SimilarBy
 from recsys_embed.config.answers import OnUnknown, Rules
@@ -234,6 +235,16 @@ class ItemValuesBody(_Strict):
         min_length=1,
         description="values by column: numbers, texts, true, false, lists of texts, or null; dates as ISO text",
     )
+
+    @field_validator("set")
+    @classmethod
+    def _check_text(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Refuse halves of surrogate pairs, which JSON can hold, and no file."""
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text is not valid Unicode") from None
+        return values
 
 
 class ItemsBody(_Strict):
