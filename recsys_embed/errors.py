@@ -31,6 +31,10 @@ class BundleError(RecsysError):
     exit_code = 5
 
 
+class ForkedProcess(RecsysError):
+    """A process that was forked from another cannot do this, since a library's threads stayed behind."""
+
+
 class NotFitted(RecsysError, AttributeError):
     """A Recommender was used before it was fitted or loaded."""
 

@@ -31,6 +31,7 @@ from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.columns import as_polars
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.errors import NotFitted
+from recsys_embed.forks import needs_threads
 from recsys_embed.models.hybrid import embedding_of
 from recsys_embed.state.add_items import add_items
 from recsys_embed.state.card import model_card
@@ -212,6 +213,7 @@ class Recommender:
         )
         return pl.concat(iter_recommendations(self.state, rows, request))
 
+    @needs_threads("lists for many users")
     def write_recommendations(
         self, out: str | Path, users: Any = AllUsers.ALL, k: int = 10, *, shape: ListShape = "long", **options: Any
     ) -> Written:

@@ -20,6 +20,7 @@ PACKAGE = sorted(ROOT.rglob("*.py"))
 ROOMS = [
     "version",
     "errors",
+    "forks",
     "arrays",
     "kernels",
     "config",

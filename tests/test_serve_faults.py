@@ -118,6 +118,29 @@ def test_head_is_get_without_a_body(served):
     assert client.raw("HEAD", "/nothing")[0] == 404
 
 
+def test_a_new_column_may_begin_with_nulls(served):
+    client = served[0]
+
+    def set_to(value):
+        body = json.dumps({"items": [{"item": "plain", "set": {"new": value}}]}).encode()
+        return client.raw("PATCH", "/items", body, **{"content-type": "application/json"})[0]
+
+    assert set_to(None) == 200
+    assert client.post("/recommend", {"where": "new is None", "k": 3})[1]["items"]
+    assert set_to(5) == 200 and set_to(None) == 200 and set_to(7) == 200
+    (found,) = client.post("/recommend", {"where": "new == 7"})[1]["items"]
+    assert found["item"] == "plain" and set_to("text") == 400
+
+
+def test_a_bug_is_one_line_of_json(served, monkeypatch):
+    def broken(*_):
+        raise ArithmeticError("no word of this")
+
+    monkeypatch.setattr(EventStore, "by_item", broken)
+    status, answer = served[0].get("/events?user=a")
+    assert status == 500 and answer == {"error": "internal error; the service's log has the details"}
+
+
 @pytest.mark.parametrize("values", [{"a\ud802": None}, {"title": "\udad9"}, {"tags": ["ok", "\ud802"]}])
 def test_half_a_character_is_refused(served, values):
     body = json.dumps({"items": [{"item": "plain", "set": values}]}).encode()

@@ -16,6 +16,7 @@ from recsys_embed.arrays import Floats
 from recsys_embed.config.answers import OutputConfig
 from recsys_embed.data.ids import Id, Rows
 from recsys_embed.data.user_items import UserItems
+from recsys_embed.forks import needs_threads
 from recsys_embed.retrieval.base import NO_ROWS, Mask
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.state.digest import state_digest
@@ -34,6 +35,7 @@ def audience(
     return pl.concat(iter_audiences(state, rows_of(state.items, items), k, include_seen, hide_test))
 
 
+@needs_threads("audiences")
 def iter_audiences(
     state: FittedState,
     items: Rows,
@@ -61,6 +63,7 @@ def iter_audiences(
         yield _as_table(state, block, scores, users)
 
 
+@needs_threads("audiences")
 def write_audiences(
     state: FittedState,
     out: str | Path,

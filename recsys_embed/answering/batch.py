@@ -20,6 +20,7 @@ from recsys_embed.arrays import Floats
 from recsys_embed.config.answers import ListShape, OutputConfig
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.user_items import UserItems
+from recsys_embed.forks import needs_threads
 from recsys_embed.retrieval.exact import query_batch_size
 from recsys_embed.state.digest import state_digest
 from recsys_embed.state.fitted import FittedState
@@ -75,6 +76,7 @@ def _rank_alike(state: FittedState, users: Rows, request: RecommendRequest, excl
     return scores, rows
 
 
+@needs_threads("lists for many users")
 def write_recommendations(
     state: FittedState,
     out: str | Path,

@@ -14,6 +14,7 @@ from recsys_embed.answering.profile import UserProfile
 from recsys_embed.answering.rank import scores_of
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.data.ids import Id, Rows
+from recsys_embed.forks import needs_threads
 from recsys_embed.models.base import OutputKind
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.base import Feedback
@@ -67,6 +68,7 @@ class Explanation:
 _JSON_KEYS = {"components": "parts", "evidence": "own", "remainder": "rest", "common_tokens": "shared"}
 
 
+@needs_threads("an explanation")
 def explain(state: FittedState, profile: UserProfile, row: int, k: int = 5) -> Explanation:
     """Explain the recommendation of an item row to a user. k: number of items to list; up to 2 k tokens are listed."""
     score, components = _score_components(state, profile, row)

@@ -15,6 +15,7 @@ from recsys_embed.answering.titles import find_item as find_row
 from recsys_embed.answering.together import similar_by_users
 from recsys_embed.data.ids import Id
 from recsys_embed.errors import SettingError, UnknownId
+from recsys_embed.forks import needs_threads
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.state.fitted import FittedState
 
@@ -52,6 +53,7 @@ def default_similarity(state: FittedState) -> SimilarBy:
     return "embeddings" if state.model.item_vectors.shape[1] else "neighbours"
 
 
+@needs_threads("a search")
 def search(state: FittedState, query: str | None, k: int = 10, image: str | Path | None = None) -> pl.DataFrame:
     """Return the k items most similar to a text, an image, or both; see `Recommender.search`."""
     check_k(k)

@@ -10,6 +10,7 @@ import polars as pl
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import SettingError, UnknownId
+from recsys_embed.forks import needs_threads
 
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*$")
 _ARTICLE = re.compile(r"^(.*), (the|a|an)$")
@@ -40,6 +41,7 @@ def split_ratings(text: str) -> dict[str, float]:
     return ratings
 
 
+@needs_threads("looking for a title")
 def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
     """Return the row of the item with this id, or else with this title.
 
@@ -79,6 +81,7 @@ class TitleSearch:
         folded = _fold(titles).rename("title")
         self._items = pl.DataFrame({"title": folded, "ratings": counts}).with_row_index("row")
 
+    @needs_threads("looking for a title")
     def find(self, query: str, k: int) -> Rows:
         """Return the rows of at most k items whose titles contain every word of a query; an empty query matches all.
 

@@ -18,8 +18,8 @@ def with_cells(column: pl.Series, rows: Rows, values: pl.Series) -> pl.Series:
 
     Takes a copy of the column, some milliseconds for a million rows.
     """
-    if not len(rows):
-        return column
+    if not len(rows) or column.dtype == pl.Null():
+        return column  # of type null are nulls alone
     # In the order of the rows; of several values of a row, the last.
     order = np.argsort(rows, kind="stable")
     order = order[np.append(np.diff(rows[order]) > 0, True)]

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.data.ids import Rows
+from recsys_embed.forks import needs_threads
 from recsys_embed.rules.columns import ColumnKind, ColumnValues, Mask, kind_of, kind_of_type, read_column
 from recsys_embed.rules.dates import Span, clock_span, has_other_dates, moment_of, span_of
 from recsys_embed.rules.expression import (
@@ -68,6 +69,7 @@ class ItemColumns:
             known = self._kinds[name] = kind_of_type(column.dtype)
         return known or "nothing"
 
+    @needs_threads("a rule")
     def column(self, column: ColumnRef, source: SourceText) -> ColumnValues:
         """Return a column. Raises SettingError if it does not exist or cannot be compared."""
         name = column.name
@@ -103,6 +105,7 @@ class ItemColumns:
         """Return the columns of some items, by row."""
         return _ColumnsOfRows(self, rows)
 
+    @needs_threads("a rule")
     def where(self, condition: Condition, source: SourceText) -> Mask:
         """Return which items a condition holds for, bool [n].
 
@@ -151,6 +154,7 @@ class _ColumnsOfRows(ItemColumns):
     def __len__(self) -> int:
         return len(self._rows)
 
+    @needs_threads("a rule")
     def column(self, column: ColumnRef, source: SourceText) -> ColumnValues:
         if column.name not in self._columns:
             self._columns[column.name] = self._parent.column(column, source).take(self._rows)

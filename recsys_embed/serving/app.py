@@ -114,6 +114,10 @@ def _handle_errors(app: FastAPI) -> None:
     async def handle_recsys_error(_: Request, error: RecsysError) -> Response:
         return _error(next((status for kind, status in _STATUS if isinstance(error, kind)), 503), str(error))
 
+    @app.exception_handler(Exception)
+    async def handle_bug(_: Request, error: Exception) -> Response:
+        return _error(500, "internal error; the service's log has the details")
+
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_request(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]

@@ -25,6 +25,7 @@ from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.values import parse_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.forks import needs_threads
 from recsys_embed.sources import movielens, synthetic
 from recsys_embed.sources.download import data_dir
 from recsys_embed.sources.extra_ratings import append_ratings
@@ -61,6 +62,7 @@ class Tables(NamedTuple):
     time_format: str | None = None
 
 
+@needs_threads("reading data")
 def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = None, **options: object) -> Dataset:
     """Load a data set by name, or your own data from wherever they lie.
 

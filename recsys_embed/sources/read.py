@@ -12,6 +12,7 @@ import polars as pl
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.forks import needs_threads
 from recsys_embed.sources.compressed import unpack
 from recsys_embed.sources.delimited import parse_text
 from recsys_embed.sources.dialect import to_utf8
@@ -48,6 +49,7 @@ class _Reading(NamedTuple):
     expected: list[str] | None = None
 
 
+@needs_threads("reading a table")
 def read_table(
     location: str | Path,
     columns: str | None = None,

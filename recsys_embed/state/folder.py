@@ -13,6 +13,7 @@ from recsys_embed.config.renamed import with_current_names
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import BundleError
+from recsys_embed.forks import needs_threads
 from recsys_embed.models.registry import FAMILIES, family
 from recsys_embed.models.trend import Trend
 from recsys_embed.state.card import model_card
@@ -30,6 +31,7 @@ _CSR_KEYS = {"start": "indptr", "item": "indices"}
 _RESERVED_KEYS = ("package", "family", "shared", "content", "trend")
 
 
+@needs_threads("saving a model")
 def save_state(state: FittedState, folder: Path) -> Path:
     """Write a state to a folder atomically, and return the folder."""
     from recsys_embed.version import __version__
@@ -65,6 +67,7 @@ def save_state(state: FittedState, folder: Path) -> Path:
     return folder
 
 
+@needs_threads("loading a model")
 def load_state(folder: Path, mmap: bool = False) -> FittedState:
     """Load a state from a model folder, and verify every byte against the manifest. Raises BundleError."""
     bundle = Bundle.read(folder, without=FILES, mapped=mmap)

@@ -19,6 +19,7 @@ from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.forks import needs_threads
 from recsys_embed.models.fold_in.base import Feedback, UserVector
 from recsys_embed.models.trend import Trend
 from recsys_embed.state.fitted import FittedState
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("recsys_embed")
 
 
+@needs_threads("an update")
 def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFrame) -> FittedState:
     """Return a new state that includes new ratings; see `Recommender.update`. `state` does not change."""
     if state.is_graph:

@@ -14,6 +14,7 @@ from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.features.item_features import ItemFeatures, encode_items
+from recsys_embed.forks import needs_threads
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.hybrid import HybridModel
 from recsys_embed.models.registry import family
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Configs = tuple[ModelConfig, TrainConfig, ContentConfig]
 
 
+@needs_threads("a training")
 def fit_state(
     ratings: Ratings,
     configs: Configs,
