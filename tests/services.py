@@ -46,11 +46,14 @@ def serving(model: Path | None, events: Path, **settings):
     import uvicorn
 
     from recsys_embed.serving.app import create_app
+    from recsys_embed.serving.connections import BoundedProtocol
     from recsys_embed.serving.service import Service
 
     config = ServeConfig(model=model and str(model), events=str(events), port=0, **{"reload_interval": 0.0, **settings})
     service = Service(config)
-    server = uvicorn.Server(uvicorn.Config(create_app(service), log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(service), log_level="warning", access_log=False, http=BoundedProtocol)
+    )
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

@@ -108,8 +108,8 @@ DIALECT = {
     "somebody", "person", "told", "went", "going", "moved", "least", "shown", "ready", "ask", "asked", "live", "gate",
     "room", "begin", "begun", "forget", "near", "made", "said", "parts", "pace",
 }  # fmt: skip
-# Names of other libraries: a study of Optuna is asked for its next trial.
-FOREIGN = {"ask"}
+# Names of other libraries: a study of Optuna is asked for its next trial; asyncio says that a connection was made.
+FOREIGN = {"ask", "connection_made"}
 
 
 def words_of(identifier):

@@ -1,12 +1,14 @@
 """The service where its file of events goes wrong: /ready says so, others are answered, nothing taken is lost."""
 
 import json
+import socket
 import sqlite3
 import threading
 
 import pytest
 from services import serving, until
 
+from recsys_embed.serving import connections
 from recsys_embed.serving.event_store import Event, EventStore
 
 
@@ -108,6 +110,73 @@ def test_a_user_with_many_events_does_not_hold_up_others(served, monkeypatch):
         go_on.set()
         asking.join()
     assert answers == [200]
+
+
+def half_open(client, n, sent=b"GET /health HTTP/1.1\r\nhost: local"):
+    opened = [socket.create_connection(("127.0.0.1", client.port), 30) for _ in range(n)]
+    for one in opened:
+        one.sendall(sent)
+    return opened
+
+
+def is_closed(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def test_half_requests_do_not_keep_others_out(served, monkeypatch):
+    client, *_ = served
+    monkeypatch.setattr(connections, "most_connections", lambda: 12)
+    opened = half_open(client, 40)
+    try:
+        assert client.get("/health")[0] == 200 and send(client)[0] == 200
+        until(lambda: sum(map(is_closed, opened)) >= 28)
+        assert not all(map(is_closed, opened))
+    finally:
+        for one in opened:
+            one.close()
+
+
+def test_a_connection_without_a_request_ends_in_time(served, monkeypatch):
+    client, *_ = served
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", 0.2)
+    for sent in (b"", b"GET /health HTTP/1.1\r\n", b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nGET /hea"):
+        (one,) = half_open(client, 1, sent)
+        if sent.endswith(b"/hea"):
+            assert one.recv(12) == b"HTTP/1.1 200"
+
+        def has_ended(one=one):
+            one.setblocking(False)
+            try:
+                while one.recv(4096):
+                    pass
+                return True
+            except BlockingIOError:
+                return False
+
+        until(has_ended)
+        one.close()
+
+
+def test_a_slow_answer_is_no_connection_that_waits(served, monkeypatch):
+    client, *_ = served
+    monkeypatch.setattr(connections, "HEADER_TIMEOUT_S", 0.05)
+    read = EventStore.by_item
+    monkeypatch.setattr("recsys_embed.serving.event_store._MANY_EVENTS", 0)
+    assert send(client)[0] == 200
+
+    def slow(self, user):
+        opened = half_open(client, 1)  # when this one has ended, the time is over
+        until(lambda: is_closed(opened[0]))
+        return read(self, user)
+
+    monkeypatch.setattr(EventStore, "by_item", slow)
+    assert client.get("/events?user=a")[0] == 200
 
 
 def test_head_is_get_without_a_body(served):

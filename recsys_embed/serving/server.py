@@ -34,6 +34,7 @@ def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
         import uvicorn
 
         from recsys_embed.serving.app import create_app
+        from recsys_embed.serving.connections import BoundedProtocol
         from recsys_embed.serving.service import Service
     except ImportError as missing:
         raise SettingError(
@@ -47,7 +48,7 @@ def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{listener.getsockname()[1]}"
     options: dict[str, Any] = {"access_log": False, "log_level": "warning", "server_header": False}
-    options["timeout_graceful_shutdown"] = _SHUTDOWN_GRACE_S
+    options |= {"timeout_graceful_shutdown": _SHUTDOWN_GRACE_S, "http": BoundedProtocol}
     with listener:
         # Loaded here too, so that an error shows once rather than in every worker again and again.
         service = Service(config)
