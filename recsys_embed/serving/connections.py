@@ -81,7 +81,8 @@ class BoundedProtocol(_Base):  # type: ignore[misc]
             self.transport.close()
 
     def _close_oldest(self) -> None:
-        waiting = [c for c in self.connections if c is not self and c._waits and not c.transport.is_closing()]
+        others = [c for c in self.connections if isinstance(c, BoundedProtocol) and c is not self]
+        waiting = [c for c in others if c._waits and not c.transport.is_closing()]
         if waiting:
             min(waiting, key=lambda connection: connection._since).transport.close()
         now = self.loop.time()
