@@ -346,8 +346,7 @@ def test_wrong_usage_is_one_line(folder, args, code, says):
 
 
 def test_the_service_answers_alike_and_leaves_out_who_took_the_item_since(folder, tmp_path):
-    pytest.importorskip("fastapi")
-    pytest.importorskip("prometheus_client")
+
     model = Recommender.load(folder / "models" / "m")
     with serving(folder / "models" / "m", tmp_path / "events.db", max_k=200) as (client, _):
         said = client.get("/audience?item=5&k=4")[1]

@@ -176,6 +176,8 @@ def test_a_training_is_done_again_by_one_word(tmp_path):
     assert version_of("models:/shop@champion", f"sqlite:///{tmp_path}/mlflow.db") == "2"
     line = recsys_here("retrain", "--model", "new", "--warm-start", "--measured-only", "--dry-run", cwd=tmp_path).stdout
     assert "--warm-start new" in line and "--for-production" not in line and "--extra-ratings more.csv" in line
+    other = recsys_here("retrain", "--model", "new", "--extra-ratings", "third.csv", "--dry-run", cwd=tmp_path)
+    assert "more.csv, which the model was trained on, are left out" in other.stderr and "third.csv" in other.stdout
     (tmp_path / "r.csv").unlink()
     assert "r.csv" in recsys_here("retrain", "--model", "new", cwd=tmp_path, code=3).stderr
     model.metadata.pop("command")

@@ -12,9 +12,6 @@ import pytest
 from services import ODD, Client, listed, odd_model, serving, until
 from worlds import small
 
-pytest.importorskip("fastapi")
-pytest.importorskip("prometheus_client")
-
 from recsys_embed.config.answers import ServeConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError, SettingError

@@ -20,9 +20,6 @@ import pytest
 from services import ODD, Client, listed, serving, until
 from worlds import small
 
-pytest.importorskip("fastapi")
-pytest.importorskip("prometheus_client")
-
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError
 from recsys_embed.recommender import Recommender

@@ -19,9 +19,6 @@ import pytest
 from services import ODD, Client, serving, until
 from worlds import small
 
-pytest.importorskip("fastapi")
-pytest.importorskip("prometheus_client")
-
 from recsys_embed.config.settings import ContentConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.recommender import Recommender

@@ -13,9 +13,6 @@ from worlds import small, tastes
 from recsys_embed import Recommender
 from recsys_embed.data.ratings import Ratings
 
-pytest.importorskip("fastapi")
-pytest.importorskip("prometheus_client")
-
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 # On CI a browser that is missing is a fault, and no reason to be silent.
 pytestmark = [

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 
 import pytest
 from services import odd_model, serving
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (find_spec("schemathesis") and find_spec("fastapi")), reason="needs the extras dev and serve")
 def test_whatever_is_sent_is_answered_as_the_openapi_says(tmp_path):
     odd_model(tmp_path / "odd")
     checks = "not_a_server_error,status_code_conformance,response_schema_conformance"

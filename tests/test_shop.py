@@ -39,7 +39,16 @@ def test_the_guide_runs(tmp_path):
         shlex.split(line) for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()
     ]
     commands = [words[1:] for words in commands if words[0] == "recsys"]
-    assert [words[0] for words in commands] == ["data", "data", "train", "report", "recommend", "recommend", "retrain"]
+    assert [words[0] for words in commands] == [
+        "data",
+        "data",
+        "train",
+        "report",
+        "recommend",
+        "recommend",
+        "retrain",
+        "retrain",
+    ]
     small = {
         "data make": ["--customers", "150", "--products", "60", "--weeks", "6"],
         "train": ["--epochs", "6", "--no-map"],
@@ -50,7 +59,8 @@ def test_the_guide_runs(tmp_path):
         words = [word.replace("C100042", "C100007") for word in words]
         recsys_here(*words, *added, cwd=tmp_path)
     store = f"sqlite:///{tmp_path}/mlflow.db"
-    assert version_of("models:/shop@champion", store) == "2" and (tmp_path / "report.html").stat().st_size > 10_000
+    assert version_of("models:/shop@champion", store) == "2" and version_of("models:/shop@challenger", store) == "3"
+    assert (tmp_path / "report.html").stat().st_size > 10_000
     newest = max((tmp_path / "models").iterdir(), key=lambda folder: folder.stat().st_mtime)
     model = Recommender.load(newest)
     week = pl.read_csv(tmp_path / "shop" / "next-week.csv")

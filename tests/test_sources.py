@@ -139,6 +139,15 @@ def test_every_packing_is_undone_and_one_cut_short_is_named(tmp_path, name):
         load_dataset(str(path))
 
 
+def test_a_zip_of_a_method_that_python_lacks_is_named(tmp_path):
+    data = bytearray(zipped({"r.csv": table()}))
+    for start in (data.index(b"PK\x03\x04") + 8, data.index(b"PK\x01\x02") + 10):
+        data[start : start + 2] = (9).to_bytes(2, "little")  # Deflate64, of Windows' large archives
+    (tmp_path / "r.zip").write_bytes(data)
+    with pytest.raises(DataError, match="packed by a method that Python does not read: unpack it first"):
+        read_table(tmp_path / "r.zip")
+
+
 def test_a_zip_of_several_tables_names_them_and_takes_a_name(tmp_path):
     path = tmp_path / "ml.zip"
     path.write_bytes(zipped({"ml/ratings.csv": table(), "ml/links.csv": "a,b\n1,2\n", "ml/README.txt": ""}))

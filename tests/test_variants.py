@@ -17,9 +17,6 @@ import pytest
 from services import ODD, Client, odd_model, serving, until
 from worlds import recsys_here, small
 
-pytest.importorskip("fastapi")
-pytest.importorskip("prometheus_client")
-
 from recsys_embed.answering.recommend import recommend
 from recsys_embed.answering.request import Exploration, RecommendRequest
 from recsys_embed.config.answers import Rules, ServeConfig

@@ -67,6 +67,7 @@ def retrain(
     }
     options = {name: value for name, value in given.items() if value is not None}
     words = shlex.split(metadata["command"])[2:]
+    _warn_of_left_out(words, extra_ratings)
     if warm_start or (warm_start is None and "--warm-start" in words):
         options["warm_start"] = str(folder)
     switches = {"for_production": for_production, "allow_worse": allow_worse, "json": json}
@@ -78,6 +79,16 @@ def retrain(
     log.info(line)
     _train(arguments)
     return None
+
+
+def _warn_of_left_out(words: list[str], extra_ratings: str | None) -> None:
+    """Warn if the training before had further ratings that this one has not. words: its command."""
+    before = words[words.index("--extra-ratings") + 1] if "--extra-ratings" in words else None
+    if before is not None and extra_ratings not in (None, before):
+        log.warning(
+            "the ratings of %s, which the model was trained on, are left out for those of %s: give both by a folder or "
+            "a pattern of files", before, extra_ratings,
+        )  # fmt: skip
 
 
 def _train(arguments: list[str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from recsys_embed.config.answers import ServeConfig
-from recsys_embed.errors import DataError, SettingError
+from recsys_embed.errors import DataError
 
 if TYPE_CHECKING:
     from recsys_embed.serving.service import Service
@@ -28,18 +28,14 @@ _SHUTDOWN_GRACE_S = 10
 def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
     """Serve until a signal stops it. on_start: called with the address just before the service starts to answer.
 
-    Raises BundleError, UnknownId, DataError and SettingError before that.
+    Raises BundleError, UnknownId and DataError before that.
     """
-    try:
-        import uvicorn
+    import uvicorn
 
-        from recsys_embed.serving.app import create_app
-        from recsys_embed.serving.connections import BoundedProtocol
-        from recsys_embed.serving.service import Service
-    except ImportError as missing:
-        raise SettingError(
-            f"recsys serve needs the extra: pip install 'recsys-embed[serve]' ({missing.name} is not installed)"
-        ) from None
+    from recsys_embed.serving.app import create_app
+    from recsys_embed.serving.connections import BoundedProtocol
+    from recsys_embed.serving.service import Service
+
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
         listener = socket.create_server((config.host, config.port), family=family, backlog=2048)

@@ -105,7 +105,9 @@ def _from_zip(data: bytes, name: str, member: str | None) -> bytes:
                     f"({', '.join(tables)[:300]})"
                 )
             return archive.read(tables[0])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+    except NotImplementedError:
+        raise DataError(f"{name} is packed by a method that Python does not read: unpack it first") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError):
         raise DataError(
             f"{name} is not a complete zip archive: it may have been cut short; download it again"
         ) from None
