@@ -24,6 +24,11 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_make_parametrize_id(val, argname):
+    """Bytes name no test: a gzip file holds the second it was made in, and each worker would have its own tests."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def frame() -> pl.DataFrame:
     """31 ratings of 7 users and 11 items; ids are not rows: users are 101.., items are "i00"..."""
@@ -66,3 +71,20 @@ def copied_stores(tmp_path_factory):
     store._make = copy
     yield make
     store._make = make
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two models that differ."""
+    folder = tmp_path_factory.mktemp("models")
+    odd_model(folder / "one")
+    other = odd_model(folder / "two")
+    other.metadata["created"] = "another"
+    other.save(folder / "two")
+    return folder
+
+
+@pytest.fixture
+def both(models):
+    """The options of a service with two variants."""
+    return [f"a={models / 'one'}", f"b={models / 'two'}"]

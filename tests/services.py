@@ -102,3 +102,8 @@ def odd_model(folder: Path) -> Recommender:
 def listed(answer):
     """Return (item, score, rank) of a list, to be compared."""
     return [(e["item"], pytest.approx(e["score"], rel=1e-5), e["rank"]) for e in answer["items"]]
+
+
+def counts_of(client):
+    """What a service has counted of its variants, by name."""
+    return {entry["name"]: entry for entry in client.get("/variants")[1]["variants"]}
