@@ -1,12 +1,12 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from recsys_embed.data.checks import check_no_leakage, check_trainable
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.splits import split_leave_last, split_random, split_time
+from recsys_embed.data.splits import split_cold_items, split_leave_last, split_random, split_time
 from recsys_embed.errors import DataError, SettingError
 
 
@@ -82,10 +82,19 @@ def test_leakage_and_tiny_data_are_refused(ratings):
         check_trainable(ratings.take(ratings.item == 3))
 
 
-def test_random_is_by_user_and_then_by_the_numbers_that_were_drawn():
-    n = 600_000  # so many that the first bits of their numbers are the same for several
+def split_mix(position, stream):
+    """The number at a position of SplitMix64, in Python's integers."""
+    bits = (position * 0x9E3779B97F4A7C15 + stream) % 2**64
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB % 2**64
+    return bits ^ bits >> 31
+
+
+def test_random_is_by_user_and_then_by_the_numbers_of_the_pairs():
+    n = 80_000  # so many that the first bits of their numbers are the same for several
     ratings = Ratings.from_frame(pl.DataFrame({"user": np.arange(n) % 2, "item": np.arange(n)}))
-    random = np.random.default_rng(3).random(n)
+    stream = int(np.random.SeedSequence(3).generate_state(1, np.uint64)[0])
+    random = np.array([split_mix(pair, stream) >> 11 for pair in ((np.arange(n) % 2) * n + np.arange(n)).tolist()])
     split = split_random(ratings, 0.1, 0.2, 3)
     for user in range(2):
         rows = np.flatnonzero(ratings.user == user)
@@ -93,3 +102,21 @@ def test_random_is_by_user_and_then_by_the_numbers_that_were_drawn():
         for part, (begin, end) in ((split.test, (0, 0.2)), (split.valid, (0.2, 0.3))):
             expected = drawn[round(len(rows) * begin) : round(len(rows) * end)]
             assert np.array_equal(part.item[part.user == user], np.sort(ratings.item[expected]))
+
+
+@given(counts, st.sampled_from(["random", "cold", "time", "edges"]), st.integers(0, 5))
+def test_the_order_of_rows_decides_nothing(sizes, kind, seed):
+    frame = world(sizes, seed).frame()
+    shuffled = frame.sample(fraction=1, shuffle=True, seed=seed)
+
+    def split(rows):
+        ratings = Ratings.from_frame(rows, shared_ids=kind == "edges")
+        if kind == "time":
+            return split_time(ratings, 0.2, 0.2)
+        return (split_cold_items if kind == "cold" else split_random)(ratings, valid=0.2, test=0.2, seed=seed)
+
+    try:
+        parts = split(frame)
+    except (DataError, SettingError):
+        assume(False)
+    assert [part.pairs_digest() for part in parts] == [part.pairs_digest() for part in split(shuffled)]

@@ -9,8 +9,10 @@ import numpy as np
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.sorting import stable_argsort
+from recsys_embed.data.sorting import pair_keys, stable_argsort
 from recsys_embed.errors import DataError, SettingError
+
+_CHUNK = 1 << 15  # numbers that stay in a core's cache
 
 
 class Split(NamedTuple):
@@ -44,8 +46,27 @@ def _rank_within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
     return rank, count
 
 
+def _random_of_pairs(ratings: Ratings, seed: int) -> Rows:
+    """Return a random integer of 53 bits [rows] for each rating, which is its pair's wherever its row stands.
+
+    It is the number at the pair's position in the stream of SplitMix64 (Steele, Lea and Flood, 2014).
+    """
+    random = pair_keys(ratings.user, ratings.item, len(ratings.items))
+    stream = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    for start in range(0, len(random), _CHUNK):
+        bits = random[start : start + _CHUNK].view(np.uint64)
+        bits *= np.uint64(0x9E3779B97F4A7C15)
+        bits += stream
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            bits ^= bits >> np.uint64(shift)
+            bits *= np.uint64(factor)
+        bits ^= bits >> np.uint64(31)
+        bits >>= np.uint64(11)
+    return random
+
+
 def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
-    """Split the ratings of each user at random.
+    """Split the ratings of each user at random. The same ratings in another order of rows are split the same way.
 
     The parts get the whole number of ratings nearest to the given shares, and each user keeps at least one rating in
     train. For a graph, the edges are split as a whole, both directions together, and each node keeps at least one
@@ -57,7 +78,7 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
     if ratings.is_graph:
         return _split_edges(ratings, valid, test, seed)
     # Sort by user, then by a random number of 53 bits. Its upper 16 bits go with the user, so that two sorts do.
-    random = (np.random.default_rng(seed).random(len(ratings)) * 2.0**53).astype(np.int64)
+    random = _random_of_pairs(ratings, seed)
     order = stable_argsort((ratings.user << 16) + (random >> 37), stable_argsort(random & (2**37 - 1)))
     rank, count = _rank_within_user(ratings.user, order)
     n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
