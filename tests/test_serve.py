@@ -1,5 +1,6 @@
 """The service: it answers as the model does, keeps what it was told, refuses what is wrong, and swaps models."""
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -17,6 +18,8 @@ from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving import schema
+from recsys_embed.serving.metrics import Metrics
+from recsys_embed.serving.middleware import RequestMiddleware
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +214,23 @@ def test_too_long_is_said(model, tmp_path):
         status, answer = client.post("/events", {"events": [{"user": "a", "item": "plain"}]})
         assert status == 503 and "longer than 0.05 s" in answer["error"]
         assert client.get("/recommend?k=1")[0] == 200
+
+
+def test_an_answer_that_began_in_time_is_sent_whole_to_whoever_reads_slowly():
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.02)
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    async def send(message):
+        sent.append(message)
+
+    asked = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    config = ServeConfig(timeout=0.01)
+    asyncio.run(RequestMiddleware(app, config, Metrics(), frozenset(), {})(asked, None, send))
+    assert sent[-1]["body"] == b"whole"
 
 
 def test_unknown_ids_are_left_out_where_that_is_asked(model, service):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from functools import partial
+from itertools import chain, repeat
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ from recsys_embed.serving.exploration import exploration_for
 from recsys_embed.serving.middleware import FastPath, RequestMiddleware
 from recsys_embed.serving.pages import add_page_routes
 from recsys_embed.serving.service import Service
+from recsys_embed.serving.turns import grouped
 from recsys_embed.serving.variant_routes import add_variant_routes, metrics_of
 from recsys_embed.serving.variants import Chosen
 from recsys_embed.state.change_items import ItemValue
@@ -227,17 +229,15 @@ def _add_recommend_routes(app: FastAPI, service: Service) -> None:
         _check_batch(len(requests), service.config.max_batch, "requests")
         service.follow_values()
         chosen = [service.choose(r.user, r.session, r.variant, follow=False) for r in requests]
-        end = time.monotonic() + service.config.timeout
+        before = chain([b'{"answers":['], repeat(b","))
+        lists = [partial(_list_json, service, *each) for each in zip(before, chosen, requests, strict=False)]
+        chunks = [*await service.turns.run(lists), b"]}"]
+        length = {"content-length": str(sum(map(len, chunks)))}
+        return StreamingResponse(grouped(chunks), headers=length, media_type="application/json")
 
-        def recommend_all() -> list[dict[str, Any]]:
-            answers = []
-            for model, request in zip(chosen, requests, strict=True):
-                if time.monotonic() > end:  # the client has its 503 by now
-                    raise TimeoutError
-                answers.append(_list(service, model, request))
-            return answers
 
-        return _json({"answers": await service.run(recommend_all, expensive=True)})
+def _list_json(service: Service, before: bytes, chosen: Chosen, body: Any) -> bytes:
+    return before + to_json(_list(service, chosen, body), inf_nan_mode="null")
 
 
 def _knows(states: Sequence[FittedState], event: str) -> bool:

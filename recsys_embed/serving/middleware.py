@@ -93,7 +93,7 @@ class RequestMiddleware:
         if scope["method"] == "HEAD":  # as GET, whose body the server leaves out
             scope = {**scope, "method": "GET"}
         try:
-            async with asyncio.timeout(self.config.timeout):
+            async with asyncio.timeout(self.config.timeout) as exchange.limit:
                 fast_path = self.fast_paths.get((scope["method"], scope["path"]))
                 if fast_path is not None and (b"content-type", b"application/json") in scope["headers"]:
                     answer = await fast_path(await exchange.read_body())
@@ -108,6 +108,8 @@ class RequestMiddleware:
         except Exception:
             log.exception("a request for %s failed", scope["path"])
             return 500, "internal error; the service's log has the details"
+        finally:
+            exchange.limit = None
         return None
 
     @property
@@ -144,11 +146,13 @@ class RequestMiddleware:
 
 class _Exchange:
     """One request and its response. status: of the response, 0 until it starts. max_body: most bytes of the body.
-    cors: headers that are added to the response."""
+    cors: headers that are added to the response. limit: of the time until the response starts; how long sending takes
+    depends on who reads it."""
 
     def __init__(self, receive: Receive, send: Send, max_body: int, cors: Headers = ()) -> None:
         self._receive, self._send, self._bytes_left, self.status = receive, send, max_body, 0
         self.cors = cors
+        self.limit: asyncio.Timeout | None = None
         self._body: bytes | None = None
 
     async def read_body(self) -> bytes:
@@ -176,6 +180,8 @@ class _Exchange:
             if self._bytes_left < 0 and message["status"] != 413:
                 raise _TooLarge  # FastAPI turns whatever is raised while it reads into an invalid body
             self.status = message["status"]
+            if self.limit is not None and not self.limit.expired():
+                self.limit.reschedule(None)
             if self.cors:
                 message = {**message, "headers": [*message.get("headers", ()), *self.cors]}
         await self._send(message)

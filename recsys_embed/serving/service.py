@@ -27,6 +27,7 @@ from recsys_embed.serving.model_slot import ModelSlot
 from recsys_embed.serving.outcome_tables import delete_lists
 from recsys_embed.serving.reload import RetryBackoff
 from recsys_embed.serving.served_model import ServedModel
+from recsys_embed.serving.turns import Turns
 from recsys_embed.serving.variants import Chosen, Variants
 from recsys_embed.state.change_items import ItemValue, check_item_values
 
@@ -62,6 +63,7 @@ class Service:
         self._swapping = asyncio.Lock()
         # A pool for requests only, so that reloading never waits behind them.
         self._threads = ThreadPoolExecutor(_THREADS, "answers")
+        self.turns = Turns(self._threads)
         self._maps = Path(tempfile.mkdtemp(prefix="recsys-map-"))
         self._drawing: dict[str, subprocess.Popen[bytes]] = {}
 
