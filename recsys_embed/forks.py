@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -22,11 +23,14 @@ class _Fork:
     had_threads = lost_threads = False
 
 
+def _thread_names() -> Iterator[str]:
+    for task in _TASKS.iterdir() if _TASKS.exists() else ():  # only Linux forks by default
+        with suppress(OSError):  # a thread that has just ended
+            yield (task / "comm").read_text()
+
+
 def _before() -> None:
-    try:
-        names = [(task / "comm").read_text() for task in _TASKS.iterdir()]
-    except OSError:  # not Linux, where nothing is forked by default, or a thread that has just ended
-        names = []
+    names = _thread_names()
     _Fork.had_threads = _Fork.lost_threads or any(name.startswith("polars-") and name[7].isdigit() for name in names)
 
 
