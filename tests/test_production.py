@@ -13,7 +13,12 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import split_random
 from recsys_embed.errors import DataError
-from recsys_embed.evaluation.admission import compare_with_served, worse_than_popularity, worse_than_served
+from recsys_embed.evaluation.admission import (
+    compare_as_measured,
+    compare_with_served,
+    worse_than_popularity,
+    worse_than_served,
+)
 from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.recommender import Recommender
@@ -124,6 +129,19 @@ def test_a_model_is_compared_with_the_one_it_replaces():
     assert compare_with_served(good, early, train, test).users == same.users
 
 
+def test_models_for_production_are_compared_as_they_were_measured():
+    per_user = pl.DataFrame({"user_id": np.arange(40), "ndcg_at_10": np.linspace(0, 1, 40)})
+    served = BEST.replace(metadata={"test_digest": "a"}, per_user=per_user.sample(fraction=1, shuffle=True, seed=1))
+    worse = per_user.with_columns(pl.col("ndcg_at_10") * 0.5, pl.col("user_id").cast(pl.String))
+    found = compare_as_measured(BEST.replace(metadata={"test_digest": "a"}, per_user=worse), served)
+    assert found.mean == pytest.approx(-0.25) and found.users == 40
+    assert "clearly worse" in worse_than_served(found, "x")
+    for digest, table in (("b", worse), (None, worse), ("a", None), ("a", worse.head(19))):
+        assert compare_as_measured(BEST.replace(metadata={"test_digest": digest}, per_user=table), served) is None
+    unknown = BEST.replace(metadata={}, per_user=worse)
+    assert compare_as_measured(unknown, unknown) is None
+
+
 def test_what_is_clearly_worse_is_not_registered(tmp_path):
     RATINGS.frame().write_csv(tmp_path / "r.csv")
     common = ("train", "--dataset", "r.csv", "--register", "shop@champion", "--test-share", "0.3", "--no-map")
@@ -138,8 +156,12 @@ def test_what_is_clearly_worse_is_not_registered(tmp_path):
     assert not report["registration"]["registered"] and report["registration"]["comparison"]["mean"] < 0
     assert (tmp_path / report["model"] / "manifest.json").exists(), "it is saved all the same"
     assert version_of("models:/shop@champion", store) == "1"
+    production = recsys_here(*common, "--dim", "8", "--epochs", "30", "--lr", "0.05", "--for-production", cwd=tmp_path)
+    assert version_of("models:/shop@champion", store) == "2", production.stderr
+    refused = recsys_here(*common, *poor, "--for-production", "--json", cwd=tmp_path, code=6)
+    assert json.loads(refused.stdout)["registration"]["comparison"]["mean"] < 0, "it knows the test, and was measured"
     recsys_here(*common, *poor, "--allow-worse", cwd=tmp_path)
-    assert version_of("models:/shop@champion", store) == "2"
+    assert version_of("models:/shop@champion", store) == "3"
     start = recsys_here(
         "train", "--dataset", "r.csv", "--warm-start", "models:/shop/1", "--no-map", "--json", cwd=tmp_path
     )

@@ -13,12 +13,13 @@ from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import RecsysError
 from recsys_embed.evaluation.metrics import Values, hits, ndcg
-from recsys_embed.evaluation.significance import Difference, paired
+from recsys_embed.evaluation.significance import Difference, by_user, paired
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.update import update
 
 # Most users that two models are compared on, and the length of their lists.
 _USERS, _LENGTH = 5_000, 10
+_METRIC = "ndcg_at_10"
 # Fewer users than this say nothing.
 _MIN_USERS = 20
 
@@ -66,6 +67,20 @@ def compare_with_served(new: FittedState, served: FittedState, known: Ratings, t
     lists = _lists(new, users), _lists(served, rows[rows >= 0])
     served_lists = np.where(lists[1] >= 0, items[lists[1]], -1)
     return paired(_ndcg(lists[0], relevant, users), _ndcg(served_lists, relevant, users))
+
+
+def compare_as_measured(new: FittedState, served: FittedState) -> Difference | None:
+    """Return how much better the test lists of a new model were than those of a served one, each as it was measured.
+
+    It is for a served model that was fitted on everything afterwards, so that there is no test rating that it does not
+    know. Returns None where they were not measured on the same test ratings, or for too few users.
+    """
+    tables = new.per_user, served.per_user
+    same_test = new.metadata.get("test_digest") == served.metadata.get("test_digest") is not None
+    if not same_test or any(table is None or _METRIC not in table.columns for table in tables):
+        return None
+    ours, theirs = by_user(*tables, _METRIC)  # type: ignore[arg-type]
+    return paired(ours, theirs) if len(ours) >= _MIN_USERS else None
 
 
 def _known_items(state: FittedState, ratings: Ratings) -> Rows:

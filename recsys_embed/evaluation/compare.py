@@ -16,7 +16,7 @@ from recsys_embed.config.fields import NON_RESULT_SETTINGS
 from recsys_embed.config.renamed import with_current_names
 from recsys_embed.errors import BundleError, SettingError
 from recsys_embed.evaluation.metrics import Values
-from recsys_embed.evaluation.significance import Difference, paired
+from recsys_embed.evaluation.significance import Difference, by_user, paired
 from recsys_embed.state.folder import PER_USER
 from recsys_embed.storage.bundle import Bundle
 from recsys_embed.tracking.runs import is_run_id, read_run
@@ -116,13 +116,9 @@ def _compare_pair(run: Run, first: Run, metric: str) -> PairedComparison:
     if reason is not None:
         return PairedComparison(reason=reason)
     assert run.per_user is not None and first.per_user is not None
-    own, other = (
-        frame.select(pl.col("user_id").cast(pl.String), pl.col(metric)) for frame in (run.per_user, first.per_user)
-    )
-    joined = own.join(other, on="user_id", suffix="_first").sort("user_id")
-    if joined.is_empty():
+    ours, theirs = by_user(run.per_user, first.per_user, metric)
+    if not len(ours):
         return PairedComparison(reason="no user was tested in both")
-    ours, theirs = (joined[name].to_numpy() for name in (metric, f"{metric}_first"))
     return PairedComparison(paired(ours, theirs), np.asarray(ours - theirs))
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike
 
 from recsys_embed.errors import DataError
@@ -69,3 +70,13 @@ def _random_sign_means(difference: Values, times: int, seed: int) -> Values:
         sums += 2 * positive - block.sum()
     means: Values = sums / len(difference)
     return means
+
+
+def by_user(ours: pl.DataFrame, theirs: pl.DataFrame, metric: str) -> tuple[Values, Values]:
+    """Return a metric of two models [users], of the users in both tables, in the order of their ids as text.
+
+    ours, theirs: tables with columns `user_id` and the metric, as `Report.per_user`.
+    """
+    tables = [table.select(pl.col("user_id").cast(pl.String), pl.col(metric)) for table in (ours, theirs)]
+    joined = tables[0].join(tables[1], on="user_id", suffix="_other").sort("user_id")
+    return joined[metric].to_numpy(), joined[f"{metric}_other"].to_numpy()

@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 from recsys_embed.config.settings import RunConfig
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import RecsysError, TrainingError, UnknownId
-from recsys_embed.evaluation.admission import compare_with_served, worse_than_popularity, worse_than_served
+from recsys_embed.evaluation.admission import (
+    compare_as_measured,
+    compare_with_served,
+    worse_than_popularity,
+    worse_than_served,
+)
 from recsys_embed.experiment.fit_and_refit import Fit
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state
@@ -65,13 +70,13 @@ def admission_of(run: RunConfig, state: FittedState, fit: Fit, test: Ratings) ->
     except UnknownId:  # it is the first
         return Admission(reason)
     except RecsysError as error:
-        log.warning("%s cannot be compared with: %s", uri, error)
+        log.warning("not compared with %s: %s", uri, error)
         return Admission(reason)
     if served is None:
         return Admission(reason)
-    difference = compare_with_served(state, served, fit.rows, test)
+    difference = compare_with_served(state, served, fit.rows, test) or compare_as_measured(state, served)
     if difference is None:
-        log.info("%s cannot be compared with: too few users have test ratings that are new to it", uri)
+        log.warning("not compared with %s: too few users have test ratings that it was not fitted on", uri)
         return Admission(reason)
     log.info(
         "against %s, user by user: %+.4f [%+.4f, %+.4f] in NDCG@10 of %s users",
