@@ -21,6 +21,7 @@ from recsys_embed.recommender import Recommender
 from recsys_embed.rules.compile import RuleCache
 from recsys_embed.serving.event_store import EventStore
 from recsys_embed.serving.item_store import ItemStore
+from recsys_embed.serving.items_file import ItemsFile
 from recsys_embed.state.change_items import ItemValue, check_item_values, set_item_values
 
 ITEMS = 30
@@ -186,6 +187,19 @@ def test_the_command_line_changes_a_model_or_a_store(made, tmp_path):
              ("new.csv", "--events", "none.db"): 3, ("none.csv",): 3}  # fmt: skip
     for options, code in wrong.items():
         recsys_here(*command, *options, cwd=tmp_path, code=code)
+
+
+def test_todays_values_hold_for_the_lists_of_one_command(made, tmp_path):
+    made.metadata["settings"] = {"item_col": "Artikel-Nr"}
+    made.save(tmp_path / "m")
+    (tmp_path / "today.csv").write_text("box,Artikel-Nr,shelf\n1,7,here\n2,9,here\n")
+    command = ["recommend", "--anonymous", "--model", "m", "--where", "shelf == 'here'", "--json"]
+    said = recsys_here(*command, "--items", "today.csv", cwd=tmp_path)
+    assert {entry["item"] for entry in json.loads(said.stdout)["items"]} == {7, 9}
+    assert "shelf" not in Recommender.load(tmp_path / "m").table.columns, "the model stays as it is"
+    recsys_here("items", "update", "today.csv", "--model", "m", cwd=tmp_path)
+    assert Recommender.load(tmp_path / "m").table["shelf"][9] == "here"
+    assert ItemsFile(tmp_path / "today.csv", ItemStore(EventStore(tmp_path / "e.db")), "Artikel-Nr").read().table.height
 
 
 def test_described_items_are_added():

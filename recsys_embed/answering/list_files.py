@@ -75,7 +75,7 @@ def write_lists(
             facts = write(append, 0, total, now, lambda done: progress(done, total))
         return Written.of([facts], 1)
     form, per_part = output.format or "parquet", output.per_part or max(1, _ROWS_PER_PART // k)
-    request = {"kind": kind, **describe(), "format": form, "per_part": per_part, "recsys_embed": __version__}
+    request = {"kind": kind, **describe(), "format": form, "per_part": output.per_part, "recsys_embed": __version__}
     folder = PartFolder.open(Path(out), request, f".{form}", output.overwrite)
     new = folder.fill(
         total, per_part, lambda append, start, stop, tick: write(append, start, stop, folder.started, tick), progress

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys_embed.cli.loading import load
+from recsys_embed.cli.loading import load, read_item_values
 from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json
 from recsys_embed.cli.program import Program
@@ -46,7 +46,7 @@ def update(
     if (file is None) == (not item and not set_) or bool(item) != bool(set_):
         raise SettingError("name a file of items, or items and values: --item ID --set COLUMN=VALUE")
     recommender, folder = load(model)
-    values = _values_of_file(file) if file is not None else _values_of_options(item or [], set_ or [])
+    values = _values_of_file(file, recommender) if file is not None else _values_of_options(item or [], set_ or [])
     found = _store(recommender, values, Path(events)) if events else _save(recommender, values, folder)
     where = {"events": events} if events else {"model": str(folder)}
     if json:
@@ -74,11 +74,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _values_of_file(file: Path) -> list[ItemValue]:
-    from recsys_embed.sources.read import read_items
+def _values_of_file(file: Path, recommender: Recommender) -> list[ItemValue]:
     from recsys_embed.state.change_items import values_of_table
 
-    return values_of_table(read_items(file))
+    return values_of_table(read_item_values(file, recommender))
 
 
 def _save(recommender: Recommender, values: list[ItemValue], folder: Path) -> dict[str, int]:
@@ -86,7 +85,10 @@ def _save(recommender: Recommender, values: list[ItemValue], folder: Path) -> di
     from recsys_embed.state.change_items import add_described_values, check_item_values, set_item_values
 
     if not folder.is_dir():
-        raise SettingError(f"{folder} is not a folder that can be changed: name one with --model, or --events")
+        raise SettingError(
+            f"{folder} is not a folder that can be changed: name one with --model (recsys models lists them), or the "
+            "--events of a service; recsys recommend --items FILE takes today's values for lists"
+        )
     check_item_values(recommender.state, values)
     known = recommender.state.items
     changed = set_item_values(add_described_values(recommender.state, values), values)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from recsys_embed.recommender import Recommender
 
 
@@ -17,3 +19,10 @@ def load(model: str | None) -> tuple[Recommender, Path]:
 
     folder = Path(model) if model else newest_model_folder()
     return Recommender.load(resolve_folder(model) if model else folder), folder
+
+
+def read_item_values(file: Path, recommender: Recommender) -> pl.DataFrame:
+    """Read a table of items, whose ids are in the column that they had in training or in one with a usual name."""
+    from recsys_embed.sources.read import read_items
+
+    return read_items(file, likely=recommender.metadata.get("settings", {}).get("item_col"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recsys_embed.cli.loading import load
+from recsys_embed.cli.loading import load, read_item_values
 from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, OUT, RATINGS, K, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table, written_to
 from recsys_embed.config.answers import IndexName, ListShape, OnUnknown, OutputConfig, Rules
@@ -28,10 +28,14 @@ USERS = Annotated[
     str | None, typer.Option(help="File of users (with --out): ids and, if wanted, where, k and other columns.")
 ]
 
+ITEMS = Annotated[
+    Path | None, typer.Option("--items", help="Table of items as they are today (stock, prices), for these lists.")
+]
+
 # The options that --help shows; --help-all shows all.
 _FIRST = (
-    "user", "users", "all_users", "likes", "ratings", "k", "where", "per_group", "diversity", "exclude", "out", "model",
-    "json",
+    "user", "users", "all_users", "likes", "ratings", "k", "where", "per_group", "diversity", "exclude", "items", "out",
+    "model", "json",
 )  # fmt: skip
 
 
@@ -50,6 +54,7 @@ def recommend(
     k: K = 10,
     candidates: Annotated[str | None, typer.Option(help=f"Only these items: {_ITEMS_HELP}.")] = None,
     exclude: Annotated[str | None, typer.Option(help="None of these items.")] = None,
+    items: ITEMS = None,
     include_seen: Annotated[bool, typer.Option("--include-seen", help="Include items the user has rated.")] = False,
     hide_test: Annotated[
         bool, typer.Option("--hide-test", help="Leave out the user's held-out items as well.")
@@ -75,9 +80,7 @@ def recommend(
     _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
-    recommender, folder = load(model)
-    if index != "exact":
-        recommender.use_index(index)
+    recommender, folder = _load(model, items, index)
     from recsys_embed.answering.request import RecommendRequest
 
     request = RecommendRequest(
@@ -95,6 +98,15 @@ def recommend(
     who = None if users is None else _read_recipients(recommender, users, user_col, request)
     who = who if user is None else recommender.users.rows([user])
     return _recommend_many(recommender, folder, request, who, out, shape, output, json)
+
+
+def _load(model: str | None, items: Path | None, index: IndexName) -> tuple[Recommender, Path]:
+    recommender, folder = load(model)
+    if items is not None:
+        recommender.set_items(read_item_values(items, recommender))
+    if index != "exact":
+        recommender.use_index(index)
+    return recommender, folder
 
 
 def _check(

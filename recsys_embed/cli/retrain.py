@@ -12,6 +12,7 @@ from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo
 from recsys_embed.cli.program import Program
 from recsys_embed.cli.train import train
+from recsys_embed.config.addresses import several_locations
 from recsys_embed.errors import SettingError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def retrain(
     model: MODEL = None,
     dataset: Annotated[str | None, typer.Option(help="The ratings, if they are elsewhere now.")] = None,
     extra_ratings: Annotated[
-        str | None, typer.Option("--extra-ratings", help="More ratings, such as the events.db of recsys serve.")
+        str | None,
+        typer.Option("--extra-ratings", help="Files of more ratings, separated by ;, such as the service's events.db."),
     ] = None,
     warm_start: Annotated[
         bool | None,
@@ -83,11 +85,13 @@ def retrain(
 
 def _warn_of_left_out(words: list[str], extra_ratings: str | None) -> None:
     """Warn if the training before had further ratings that this one has not. words: its command."""
-    before = words[words.index("--extra-ratings") + 1] if "--extra-ratings" in words else None
-    if before is not None and extra_ratings not in (None, before):
+    before = several_locations(words[words.index("--extra-ratings") + 1]) if "--extra-ratings" in words else []
+    given = before if extra_ratings is None else several_locations(extra_ratings)
+    missing = sorted({*before} - {*given})
+    if missing:
         log.warning(
-            "the ratings of %s, which the model was trained on, are left out for those of %s: give both by a folder or "
-            "a pattern of files", before, extra_ratings,
+            "the ratings of %s, which the model was trained on, are left out: --extra-ratings %s has them too",
+            " and ".join(missing), shlex.quote(";".join([*missing, *given])),
         )  # fmt: skip
 
 

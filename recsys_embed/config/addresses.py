@@ -67,6 +67,20 @@ def without_secrets(text: str, address: str) -> str:
     return text
 
 
+def several_locations(text: str) -> list[str]:
+    """Return the files, folders and patterns that a text names, separated by ";", or the one address that it is.
+
+    Raises SettingError for an address among others.
+    """
+    if is_address(text):
+        return [text]
+    found = [location.strip() for location in text.split(";") if location.strip()]
+    address = next((location for location in found if is_address(location)), None)
+    if address is not None:
+        raise SettingError(f"the address {without_password(address)} must stand alone: only files are separated by ;")
+    return found
+
+
 def hide_passwords(config: Any, names: tuple[str, ...]) -> None:
     """Take the passwords out of those settings of a frozen config that are addresses."""
     for name in names:

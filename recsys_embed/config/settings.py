@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from recsys_embed.config.addresses import hide_passwords
+from recsys_embed.config.addresses import hide_passwords, several_locations
 from recsys_embed.config.fields import check, check_choices, flag, parse_names
 
 SplitName = Literal["random", "leave-last", "time", "cold-items"]
@@ -34,7 +34,9 @@ class DataConfig:
     query: Annotated[str | None, "SQL query whose rows are the data, if --dataset is a database"] = None
     valid: Annotated[str | None, "file of validation ratings, instead of a split"] = None
     test: Annotated[str | None, "file of test ratings, instead of a split"] = None
-    extra_ratings: Annotated[str | None, "file of more ratings, such as the events.db of recsys serve"] = None
+    extra_ratings: Annotated[
+        str | None, "files of more ratings, separated by ;, such as the events.db of recsys serve"
+    ] = None
     items: Annotated[str | None, "file with one row per item: its id, title, …"] = None
     columns: Annotated[str | None, "column names of a file without a header: user,item,rating,timestamp"] = None
     item_columns: Annotated[str | None, "column names of an --items file without a header: id,title,…"] = None
@@ -79,6 +81,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         hide_passwords(self, ("dataset", "valid", "test", "extra_ratings", "items"))
+        several_locations(self.extra_ratings or "")
         check_choices(self)
         check(0 < self.cold_share < 1, "cold_share", self.cold_share, "above 0 and below 1")
         files = self.split == "cold-items" and (self.valid or self.test)

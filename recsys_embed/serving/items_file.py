@@ -32,10 +32,13 @@ class ItemsTable(NamedTuple):
 
 
 class ItemsFile:
-    """A table of items in a file that others replace or write. store: knows which of its values are older."""
+    """A table of items in a file that others replace or write. store: knows which of its values are older.
 
-    def __init__(self, path: Path, store: ItemStore) -> None:
-        self.path, self.store = path, store
+    likely: the column of ids, if it is there; otherwise it has a usual name.
+    """
+
+    def __init__(self, path: Path, store: ItemStore, likely: str | None = None) -> None:
+        self.path, self.store, self.likely = path, store, likely
 
     def version(self) -> str:
         """Return a text that changes with the file; it is cheap. "": there is none."""
@@ -48,7 +51,7 @@ class ItemsFile:
     def read(self) -> ItemsTable:
         """Read the file. Raises DataError if it is no item table, or changes meanwhile."""
         before = self.version()
-        table = read_items(self.path)
+        table = read_items(self.path, likely=self.likely)
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
         if not before or before != self.version():
             raise DataError(f"{self.path} is being written")

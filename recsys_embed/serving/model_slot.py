@@ -60,6 +60,12 @@ class ModelSlot:
         self.served = ServedModel(*self._first, events, items, table)
 
     @property
+    def item_column(self) -> str | None:
+        """The column that the ids of items had in training, if it was named."""
+        name: str | None = self._first[0].metadata.get("settings", {}).get("item_col")
+        return name
+
+    @property
     def model(self) -> ServedModel:
         """The model that answers, with the values of items that any process has set."""
         self.served.follow_items()

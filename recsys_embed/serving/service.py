@@ -53,7 +53,9 @@ class Service:
         self.slots = [_slot(config, variant) for variant in config.variants or (None,)]
         self.events = EventStore(Path(config.events or "events.db"))
         self.items = ItemStore(self.events)
-        self.items_file = None if config.items is None else ItemsFile(Path(config.items), self.items)
+        self.items_file = None
+        if config.items is not None:
+            self.items_file = ItemsFile(Path(config.items), self.items, self.slots[0].item_column)
         # What is wrong with the file of items, or None.
         self.items_error: str | None = None
         self._start()

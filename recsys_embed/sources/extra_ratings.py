@@ -4,51 +4,103 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import polars as pl
 
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import find_columns
 from recsys_embed.data.event_types import says_no
-from recsys_embed.data.ids import RowLabel
+from recsys_embed.data.ids import FileRows, RowLabel
 from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.values import by_part_of_second, parse_times
+from recsys_embed.errors import DataError
 from recsys_embed.sources.serving_events import fill_likes
 from recsys_embed.sources.table import Table
 
 log = logging.getLogger("recsys_embed")
 
+_DAY = 86_400
+
 
 def append_ratings(
-    table: Table, more: Table, columns: dict[str, str], config: DataConfig, time_format: str | None = None
+    first: tuple[Table, str],
+    more: tuple[Table, str],
+    columns: dict[str, str],
+    config: DataConfig,
+    time_format: str | None = None,
 ) -> Table:
     """Return a table followed by further rows, whose columns have the same names or the usual ones.
 
-    columns: the column of each role in the table. Rows without a rating are likes, see `fill_likes`; those without a
-    weight weigh what others do on average; those without a type of event are targets. time_format: how dates of the
+    first, more: the tables, with the names of their files. columns: the column of each role in the first. Rows without
+    a rating are likes, see `fill_likes`; those without a weight weigh what others do on average; those without a type
+    of event are targets. Rows that the table has already, to the second, are taken once. time_format: how dates of the
     table are written; those of the further rows may be written in another way. Raises DataError.
     """
-    given = {role: name if name in more.frame.columns else None for role, name in columns.items()}
+    table, added = _labelled(*first), _labelled(*more)
+    given = {role: name if name in added.frame.columns else None for role, name in columns.items()}
     if not config.is_event_log:
         given["event"] = None  # so that what says no is not trained on
-    found = find_columns(more.frame, given)
-    table, more = _in_seconds(table, columns, time_format), _in_seconds(more, found, time_format)
+    try:
+        found = find_columns(added.frame, given)
+    except DataError as error:
+        raise DataError(f"{more[1]}: {error}") from None
+    table, added = _in_seconds(table, columns, time_format), _in_seconds(added, found, time_format)
     if not config.is_event_log and "event" in found:
-        more = more._replace(frame=_without_noes(more.frame, found["event"]))
-    added = more.frame.select(pl.col(found[role]).alias(name) for role, name in columns.items() if role in found)
+        added = _without_noes(added, found["event"])
+    frame = added.frame.select(pl.col(found[role]).alias(name) for role, name in columns.items() if role in found)
     if "event" in columns:
-        added = _with_types(added, table.frame, columns["event"], config)
+        frame = _with_types(frame, table.frame, columns["event"], config)
+    added = added._replace(frame=frame)
+    if "time" in found and "time" in columns:
+        added = _without_known(added, table, columns, more[1])
+    return _completed(_joined(table, added, columns), columns, found)
+
+
+def _labelled(table: Table, name: str) -> Table:
+    """Return a table whose messages name its file."""
+    word, first, files = table.row_label
+    return table._replace(row_label=RowLabel(word, first, files or (FileRows(name, table.frame.height, word, first),)))
+
+
+def _joined(table: Table, added: Table, columns: dict[str, str]) -> Table:
+    """Return the rows of both tables; ids are text if those of one are."""
+    frames, is_text = [table.frame, added.frame], table.is_text and added.is_text
     ids = [columns["user"], columns["item"]]
-    frames, is_text = [table.frame, added], table.is_text and more.is_text
-    if any(table.frame.schema[name] != added.schema[name] for name in ids):
+    if any(table.frame.schema[name] != added.frame.schema[name] for name in ids):
         frames, is_text = [frame.with_columns(pl.col(ids).cast(pl.String)) for frame in frames], True
-    frame = pl.concat(frames, how="diagonal_relaxed")
+    labels = table.row_label.files, added.row_label.files
+    label = RowLabel(files=labels[0] + labels[1]) if all(labels) else RowLabel()
+    return Table(pl.concat(frames, how="diagonal_relaxed"), is_text, label)
+
+
+def _completed(table: Table, columns: dict[str, str], found: dict[str, str]) -> Table:
+    """Return a table with values for the roles that further rows do not have. found: the roles that they have."""
     numbers = [columns[role] for role in ("rating", "weight") if role in columns and role not in found]
-    frame = frame.with_columns(pl.col(numbers).cast(pl.Float64, strict=False))
+    frame = table.frame.with_columns(pl.col(numbers).cast(pl.Float64, strict=False))
     if "weight" in columns and "weight" not in found:
         frame = frame.with_columns(pl.col(columns["weight"]).fill_null(pl.col(columns["weight"]).mean()))
     if "rating" in columns and "rating" not in found:
         frame = fill_likes(frame, columns["rating"])
-    return Table(frame, is_text, RowLabel())
+    return table._replace(frame=frame)
+
+
+def _without_known(added: Table, table: Table, columns: dict[str, str], name: str) -> Table:
+    """Return further rows without those that the table has, if times say more than the day: a file that has grown and
+    the file of the week hold the same events. name: of the further file."""
+    times = table.frame[columns["time"]]
+    if (times % _DAY == times.head(1) % _DAY).all():
+        return added
+    keys = [columns[role] for role in ("user", "item", "event", "time") if role in columns]
+    rows, others = (frame.select(pl.col(keys).cast(pl.String)) for frame in (added.frame, table.frame))
+    known = rows.with_row_index("row").join(others, on=keys, how="semi")["row"]
+    if not len(known):
+        return added
+    log.warning(
+        "%s of the %s rows of %s are there already, and are taken once", f"{len(known):,}", f"{rows.height:,}", name
+    )
+    is_new = np.ones(rows.height, bool)
+    is_new[known.to_numpy()] = False
+    return added._replace(frame=added.frame.filter(is_new), row_label=RowLabel())
 
 
 def _in_seconds(table: Table, columns: dict[str, str], time_format: str | None) -> Table:
@@ -59,17 +111,21 @@ def _in_seconds(table: Table, columns: dict[str, str], time_format: str | None) 
     form = settled_format(times, time_format)
     frame = table.frame.with_columns(parse_times(times, table.row_label, form).alias(times.name))
     order = by_part_of_second(times)
-    return table._replace(frame=frame if order is None else frame[order])
+    if order is None:
+        return table._replace(frame=frame)
+    return table._replace(frame=frame[order], row_label=RowLabel())
 
 
-def _without_noes(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+def _without_noes(table: Table, column: str) -> Table:
     """Return the rows of ratings that are no events which say no."""
+    frame = table.frame
     names = frame[column].cast(pl.String).unique().drop_nulls().to_list()
     noes = [name for name in names if says_no(name)]
     kept = frame.filter(pl.col(column).is_null() | ~pl.col(column).cast(pl.String).is_in(noes))
     if kept.height < frame.height:
         log.warning("%s events are not trained on: %s", f"{frame.height - kept.height:,}", ", ".join(sorted(noes)))
-    return kept
+        table = table._replace(frame=kept, row_label=RowLabel())
+    return table
 
 
 def _with_types(added: pl.DataFrame, frame: pl.DataFrame, column: str, config: DataConfig) -> pl.DataFrame:

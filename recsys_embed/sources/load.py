@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from recsys_embed.config.addresses import scheme, without_password
+from recsys_embed.config.addresses import scheme, several_locations, without_password
 from recsys_embed.config.fields import parse_names
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns, find_event_like_column
@@ -108,7 +108,8 @@ def _as_table(ratings: pl.DataFrame) -> Table:
 
 def _check_locations(dataset: str, config: DataConfig) -> None:
     """Raise SettingError where the settings contradict each other in where the data lie."""
-    given = [dataset, *filter(None, (config.valid, config.test, config.extra_ratings, config.items))]
+    given = [dataset, *filter(None, (config.valid, config.test, config.items))]
+    given += several_locations(config.extra_ratings or "")
     if given.count("-") > 1:
         raise SettingError("standard input (-) can be read once: give the other tables as files")
     if config.offline and (remote := next((g for g in given if is_remote(g) and scheme(g) != "file"), None)):
@@ -158,8 +159,9 @@ def names_in(table: Table, columns: dict[str, str], config: DataConfig) -> dict[
 def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the tables of held-out ratings, into Ratings over shared vocabularies."""
     table, columns = tables.ratings, tables.columns
-    if config.extra_ratings:
-        table = append_ratings(table, _read_ratings(config.extra_ratings, config), columns, config, tables.time_format)
+    for location in several_locations(config.extra_ratings or ""):
+        more = (_read_ratings(location, config), location)
+        table = append_ratings((table, config.dataset), more, columns, config, tables.time_format)
     table = _without_old(table, columns, config, tables.time_format)
     names: dict[str, str | None] = {**column_names(config), **columns}
     if config.is_event_log:
