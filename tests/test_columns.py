@@ -45,6 +45,8 @@ def world(*names):
         ("member", "track", None, "datetime"),
         ("uid", "game", "value", "DATE"),
         ("orders.customer", "orders.product", None, "orders.purchase_date"),
+        ("Kundennummer", "Artikel-Nr", "Bewertung", "Zeitpunkt"),
+        ("usuario", "producto", None, "fecha"),
     ],
 )
 def test_usual_names_are_found_and_said_in_one_line(names, caplog):

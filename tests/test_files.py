@@ -179,3 +179,15 @@ def test_blanks_around_a_field_are_none_of_it(tmp_path, blank):
 def test_quotes_in_a_header_can_be_named(tmp_path):
     (tmp_path / "r.csv").write_text('user,"the ""item"""\n1,5\n2,6\n')
     assert len(load_dataset(str(tmp_path / "r.csv"), item_col='the "item"').ratings) == 2
+
+
+@pytest.mark.parametrize("name", ["Bezeichnung", "Product Name", "title", "Titel", "NAME"])
+def test_titles_are_found_by_their_usual_names(tmp_path, name):
+    (tmp_path / "i.csv").write_text(f"sku;{name};Preis\na;Rad;3,5\n")
+    table = read_items(tmp_path / "i.csv")
+    assert table.columns == ["item_id", "title", "Preis"] and table["title"].to_list() == ["Rad"]
+
+
+def test_a_title_as_it_is_written_comes_before_one_in_other_letters(tmp_path):
+    (tmp_path / "i.csv").write_text("sku,Title,title\na,no,yes\n")
+    assert read_items(tmp_path / "i.csv")["title"].to_list() == ["yes"]

@@ -47,11 +47,11 @@ def test_the_guide_runs(tmp_path):
         "recommend",
         "recommend",
         "retrain",
-        "retrain",
+        "train",
     ]
     small = {
         "data make": ["--customers", "150", "--products", "60", "--weeks", "6"],
-        "train": ["--epochs", "6", "--no-map"],
+        "train": ["--epochs", "6", "--no-map", "--allow-worse"],
         "retrain": ["--allow-worse"],
     }
     for words in commands:

@@ -17,25 +17,26 @@ log = logging.getLogger("recsys_embed")
 _IDS = {
     "user": frozenset(
         "user visitor customer cust client account member reviewer buyer shopper subscriber player reader listener "
-        "viewer guest profile uid person".split()
+        "viewer guest profile uid person kunde kunden nutzer benutzer besucher cliente utilisateur usuario".split()
     ),
     "item": frozenset(
         "item product prod sku isbn asin parentasin movie film show series song track artist album article news book "
         "business restaurant venue place poi hotel game app video anime recipe beer wine course content listing "
-        "stockcode ean upc gtin iid".split()
+        "stockcode ean upc gtin iid artikel produkt produit producto articulo artículo".split()
     ),
 }
 _NAMES = {
     "rating": frozenset(
         "rating score stars star overall grade ratingvalue ratingscore reviewscore reviewrating reviewoverall "
-        "reviewstars userrating userscore bookrating movierating starrating".split()
+        "reviewstars userrating userscore bookrating movierating starrating bewertung sterne".split()
     ),
     "time": frozenset(
         "timestamp time date datetime ts eventtime eventtimestamp eventdate createdat created createdtime "
-        "unixreviewtime unixtime epoch timestampms timestampunix unixtimestamp".split()
+        "unixreviewtime unixtime epoch timestampms timestampunix unixtimestamp zeitpunkt zeitstempel zeit datum "
+        "bestelldatum kaufdatum horodatage fecha".split()
     ),
 }
-_ID_SUFFIX = re.compile(r"(?:(?:uu)?id|key|no|nr|number|code|1[03])$")
+_ID_SUFFIX = re.compile(r"(?:(?:uu)?id|key|no|nr|nummer|number|code|1[03])$")
 # Times of what a user did; others, of releases and births, are facts of items and users.
 _TIME_NAME = re.compile(
     r"(?:[a-z]+ed|bought|sent|seen|sold|paid)at$|(?:order|purchase|invoice|review|rating|visit|click|event|sale|"
@@ -44,7 +45,7 @@ _TIME_NAME = re.compile(
 # Amounts of what a user did: no opinions, but they may weigh.
 _AMOUNT = re.compile(
     r"^(?:playtime(?:forever|minutes|hours)?|hours(?:played)?|minutes|plays?|playcounts?|listens?|counts?|quantity|qty|"
-    r"amount|views|clicks|visits|times|duration|watchtime|weight)$"
+    r"amount|views|clicks|visits|times|duration|watchtime|weight|menge|anzahl|betrag|umsatz|preis|montant|cantidad)$"
 )
 
 _SAMPLE = 20_000  # rows that are looked at

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from recsys_embed.data.column_guess import normalized
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError, SettingError
@@ -162,10 +163,22 @@ def _read_parquet(data: bytes, name: str) -> pl.DataFrame:
 
 # Columns of an item table that are recognised under other names too.
 ITEM_NAMES = {
-    "title": ("title", "movie_title", "name"),
+    "title": (
+        "title", "movie_title", "name", "product_title", "product_name", "item_name", "titel", "bezeichnung",
+        "artikelbezeichnung", "produktname", "artikelname", "titre", "nom", "titulo", "título", "nombre",
+    ),
     "year": ("year", "release_year"),
     "genres": ("genres", "genre", "class", "categories"),
-}
+}  # fmt: skip
+
+
+def _named(columns: list[str], known: tuple[str, ...]) -> str | None:
+    """Return the column with one of the known names as it is, or else in other letters and with other separators."""
+    written = {normalized(column): column for column in reversed(columns)}
+    found = [name for name in known if name in columns] + [
+        written[normalized(name)] for name in known if normalized(name) in written
+    ]
+    return found[0] if found else None
 
 
 def read_items(
@@ -191,8 +204,8 @@ def read_items(
     frame = table.frame.drop("item_id", strict=False) if key != "item_id" else table.frame
     renames = {key: "item_id"}
     for role, known in ITEM_NAMES.items():
-        name = next((n for n in known if n in frame.columns and n != key), None)
-        if name:
+        name = _named([column for column in frame.columns if column != key], known)
+        if name is not None:
             renames[name] = role
     frame = frame.rename(renames)
     return frame.select("item_id", pl.exclude("item_id"))
