@@ -1,5 +1,6 @@
 """Programs that are ended or killed: the best model is kept, and nothing goes on in name only."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import pytest
 from worlds import recsys_here
 
 from recsys_embed.recommender import Recommender
+from recsys_embed.storage import lease as lease_module
 from recsys_embed.storage.lease import is_held, lease
 from recsys_embed.storage.model_folders import create_unique_folder, lease_file, remove_abandoned, reserved_folder
 from recsys_embed.tracking import mlflow_tracker
@@ -101,3 +103,20 @@ def test_what_cannot_be_locked_does_not_stop_a_training(tmp_path):
         assert not is_held(tmp_path / "file" / "x.lease")
     with lease(tmp_path / "x"), lease(tmp_path / "x"):
         assert is_held(tmp_path / "x")
+
+
+def test_whoever_ends_leaves_the_next_owner_its_lease(tmp_path, monkeypatch):
+    """The next owner comes as soon as it can: between the release and whatever is done after it."""
+    path, release = tmp_path / "x.lease", lease_module.FileLock.release
+    later = contextlib.ExitStack()
+
+    def release_and_be_followed(lock, *args, **kwargs):
+        monkeypatch.setattr(lease_module.FileLock, "release", release)
+        release(lock, *args, **kwargs)
+        later.enter_context(lease(path))
+
+    with later:
+        with lease(path):
+            monkeypatch.setattr(lease_module.FileLock, "release", release_and_be_followed)
+        assert is_held(path)
+    assert not path.exists()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 _CANNOT = (OSError, Timeout, NotImplementedError)
+_IS_WINDOWS = os.name == "nt"
 
 
 @contextlib.contextmanager
@@ -26,12 +28,19 @@ def lease(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before it is released, so that nobody takes it for one of a dead process; Windows needs it the other way.
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        # Before it is released, so that nobody takes it for one of a dead process, and no later: the file may be the
+        # next owner's by then. Windows deletes no file that is open, so it needs it the other way; there the next
+        # owner's is safe for the same reason.
+        if not _IS_WINDOWS:
+            _delete(path)
         lock.release()
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+        if _IS_WINDOWS:
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def is_held(path: Path) -> bool:
