@@ -109,6 +109,8 @@ def test_a_model_that_is_elsewhere_is_fetched_once(trained, monkeypatch, tmp_pat
     assert Recommender.load(found).recommend(7).equals(Recommender.load(want).recommend(7))
     (found / "mark").touch()
     assert model_folder("models:/shop/1", store)[0] == found and (found / "mark").exists()
+    fetched = found.parents[1]
+    assert fetched.parent.name == "mlflow" and fetched.stat().st_mode == fetched.parent.stat().st_mode
     assert [p.name for p in (tmp_path / "recsys-embed" / "mlflow").iterdir() if p.name.startswith(".")] == []
 
 

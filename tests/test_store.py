@@ -7,12 +7,16 @@ import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
+import polars as pl
 import pytest
 from worlds import small
 
-from recsys_embed import DataConfig, RunConfig
+from recsys_embed import DataConfig, Recommender, RunConfig
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.run import run_experiment
+from recsys_embed.exports.folder import Content, write_files
+from recsys_embed.storage.part_folder import PartFolder
+from recsys_embed.storage.table_files import write_table
 from recsys_embed.tracking import store
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.store import open_store, resolve_tracking_uri
@@ -67,6 +71,25 @@ def test_an_interrupted_making_leaves_nothing_behind(tmp_path, monkeypatch, copi
     with pytest.raises(KeyboardInterrupt):
         copied_stores(tmp_path / "mlflow.db")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_everything_new_has_the_mode_that_the_umask_gives(tmp_path, copied_stores, ratings, umask):
+    """Others of a team are to read them, or nobody is; nothing stays as private as `tempfile` makes it."""
+    before = os.umask(umask)
+    try:
+        copied_stores(tmp_path / "mlflow.db")
+        Recommender(*small("softmax", epochs=1)).fit(ratings).save(tmp_path / "model")
+        write_table(pl.DataFrame({"x": [1]}), tmp_path / "lists.parquet")
+        folder = PartFolder.open(tmp_path / "parts", {"kind": "lists"}, ".csv")
+        facts = {"rows": 1, "lists": 1, "without_list": []}
+        folder.fill(1, 1, lambda append, *_: append(pl.DataFrame({"x": [1]})) or facts, lambda *_: None)
+        write_files(tmp_path / "export", {"items.tsv": Content(lambda file: file.write(b"x"))}, "projector")
+    finally:
+        os.umask(before)
+    found = {path: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert len(found) > 10
+    assert found == {path: (0o777 if path.is_dir() else 0o666) & ~umask for path in found}
 
 
 def test_a_folder_is_no_store(tmp_path):

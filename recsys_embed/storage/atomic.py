@@ -1,13 +1,13 @@
-"""Atomic writes, and read errors that name the file."""
+"""Atomic writes, whose files and folders have the mode of any other new one, and read errors that name the file."""
 
 from __future__ import annotations
 
 import gzip
 import os
-import tempfile
+import secrets
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +31,30 @@ def wrap_read_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def make_hidden(path: Path, make: Callable[[Path], object]) -> Path:
+    """Make a file or a folder beside `path` that is to get its name when it is complete, and return it.
+
+    make: makes it, or raises FileExistsError. The functions of `tempfile` make what nobody else may read, and it would
+    stay so under its name; what is made like anything else has the mode that the umask gives.
+    """
+    while True:
+        hidden = path.parent / f".{path.name}-{secrets.token_hex(4)}"
+        with suppress(FileExistsError):
+            make(hidden)
+            return hidden
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to disk."""
+    # Some systems cannot open a folder; there the rename alone must do.
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file for writing, and rename it to `path` if no error is raised. Raises DataError.
@@ -38,17 +62,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     The file is flushed to disk before the rename, so `path` never holds a part of the content.
     """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        temporary = make_hidden(path, lambda hidden: hidden.touch(exist_ok=False))
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}") from None
-    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             yield file
             if not file.closed:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ import json
 import mmap
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
+from recsys_embed.storage.atomic import make_hidden, sync
 from recsys_embed.storage.safetensors_reader import read_arrays
 
 MANIFEST = "manifest.json"
@@ -56,7 +56,7 @@ class Bundle:
             _write_synced(folder / name, save({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
         for name, frame in self.frames.items():
             frame.write_parquet(folder / name)
-            _sync(folder / name)
+            sync(folder / name)
         for name, values in self.metadata.items():
             text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
             _write_synced(folder / name, text.encode())
@@ -64,7 +64,7 @@ class Bundle:
             _write_synced(folder / name, text.encode())
         files = {f.name: {"size": f.stat().st_size, "sha256": _digest(f)} for f in sorted(folder.iterdir())}
         _write_synced(folder / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1).encode() + b"\n")
-        _sync(folder)
+        sync(folder)
 
     @classmethod
     def read(
@@ -128,8 +128,7 @@ def temporary_sibling(folder: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        temporary.chmod(0o755)
+        temporary = make_hidden(folder, Path.mkdir)
         yield temporary
     except OSError as error:
         raise BundleError(f"the model could not be written to {folder}: {error.strerror or error}") from None
@@ -180,7 +179,7 @@ def _replace_folder(temporary: Path, folder: Path) -> None:
             old.rename(folder)
             raise
         shutil.rmtree(old, ignore_errors=True)
-    _sync(folder.parent)
+    sync(folder.parent)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -188,17 +187,6 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    """Flush a file or a folder to disk."""
-    # Some systems cannot open a folder; there the rename alone must do.
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _digest(path: Path) -> str:

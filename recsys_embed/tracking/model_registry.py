@@ -122,7 +122,10 @@ def _download(source: str, store: str) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        downloaded = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=store)
+        complete = Path(scratch) / "complete"  # the scratch folder itself is closed to others
+        complete.mkdir()
+        place = str(complete)
+        downloaded = mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place, tracking_uri=store)
         try:
             os.rename(downloaded, folder)
         except OSError:

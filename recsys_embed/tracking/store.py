@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.storage.atomic import make_hidden, sync
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 # MLflow makes a store by Alembic, which no two threads can use at once.
@@ -139,14 +140,14 @@ def _make(file: Path) -> None:
         client.search_experiments(max_results=1)
         with contextlib.suppress(AttributeError):  # Windows deletes no file that is open
             client._tracking_client.store.engine.dispose()
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
-        os.close(handle)
+        copy = make_hidden(file, lambda hidden: hidden.touch(exist_ok=False))
         try:
-            shutil.copyfile(complete, name)
+            shutil.copyfile(complete, copy)
+            sync(copy)
             with contextlib.suppress(FileExistsError):
-                _publish(Path(name), file)
+                _publish(copy, file)
         finally:
-            Path(name).unlink(missing_ok=True)
+            copy.unlink(missing_ok=True)
 
 
 def _publish(complete: Path, file: Path) -> None:
