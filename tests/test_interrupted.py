@@ -8,8 +8,10 @@ import signal
 import pytest
 from worlds import recsys_here
 
+from recsys_embed.errors import NotRegistered
 from recsys_embed.recommender import Recommender
 from recsys_embed.storage import lease as lease_module
+from recsys_embed.storage import model_folders
 from recsys_embed.storage.lease import is_held, lease
 from recsys_embed.storage.model_folders import create_unique_folder, lease_file, remove_abandoned, reserved_folder
 from recsys_embed.tracking import mlflow_tracker
@@ -35,6 +37,23 @@ def test_sigterm_keeps_the_best_model_so_far(tmp_path, monkeypatch, ctrl_c):
         signal.signal(signal.SIGINT, old)
     assert "interrupted in epoch" in done.stderr and signal.getsignal(signal.SIGTERM) is before
     assert len(Recommender.load(tmp_path / "m").recommend(1)) == 10
+
+
+@pytest.mark.parametrize(
+    "failure", [NotRegistered("it is worse"), OSError("the disk is full"), AssertionError("a bug")]
+)
+def test_why_a_program_failed_is_its_last_line_after_sigterm_too(tmp_path, monkeypatch, failure):
+    """Nobody would know that the model was not registered."""
+
+    def terminated(*_):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise failure
+
+    monkeypatch.setattr(model_folders, "list_model_folders", terminated)
+    done = recsys_here("models", cwd=tmp_path, code=143)
+    assert done.stderr.splitlines()[-1].endswith(f"rror: {failure}")
+    assert ("Traceback" in done.stderr) == isinstance(failure, AssertionError)
 
 
 def hold(parent, name, ready, claim):

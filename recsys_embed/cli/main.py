@@ -120,21 +120,30 @@ def main() -> None:
     # matrix product: a validation would halve the speed of the next epoch.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
+    with _terminate_like_ctrl_c() as terminated:
+        try:
+            code = _run()
+        except BaseException as error:
+            if not terminated:
+                raise
+            if not isinstance(error, SystemExit | KeyboardInterrupt):  # a bug, whose traceback is the reason
+                sys.excepthook(type(error), error, error.__traceback__)
+    sys.exit(128 + signal.SIGTERM if terminated else code)
+
+
+def _run() -> int:
+    """Run the program, say what is wrong with the input, and return the exit code."""
     try:
-        with _terminate_like_ctrl_c() as terminated:
-            try:
-                app()
-            finally:
-                if terminated:
-                    sys.exit(128 + signal.SIGTERM)
+        app()
     except RecsysError as error:
         print(f"error: {clean(error)}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:  # the reader of a pipe closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"error: {clean(error)}", file=sys.stderr)
-        sys.exit(3)
+        return 3
+    return 0
 
 
 if __name__ == "__main__":
