@@ -49,6 +49,11 @@ def test_new_items_get_their_share_of_the_places_and_the_others_keep_their_order
     assert len(found) >= 15
 
 
+def test_the_only_place_of_a_list_is_its_first(young):
+    assert not any(explored(young, f"{n}", share=0.5, user=3, k=1).explored for n in range(20))
+    assert {place for n in range(20) for place in explored(young, f"{n}", share=0.5, user=3, k=2).explored} == {1}
+
+
 def test_the_same_key_makes_the_same_list_and_another_one_another(young):
     one, again = (explored(young, "u 2026-12-02", user=3) for _ in range(2))
     assert one.entries() == again.entries() and one.explored

@@ -31,14 +31,14 @@ def explore(
     """Return a list's item rows and scores with new items in some places, and these places, ascending.
 
     ranked: rows and scores of the list as it is, best first. A new item takes the place of the last one and is put
-    anywhere but first; it is none that the rules or the exclusions forbid. It is drawn from the new items with the best
-    scores for the user; from all of them if nothing is known of the user or of the items. The number of places is the
-    share, rounded up or down by chance.
+    anywhere but first, so that a list of one stays as it is; it is none that the rules or the exclusions forbid. It is
+    drawn from the new items with the best scores for the user; from all of them if nothing is known of the user or of
+    the items. The number of places is the share, rounded up or down by chance.
     """
     rows, scores = ranked
     digest = hashlib.blake2b(exploration.key.encode(errors="surrogatepass"), digest_size=16).digest()
     random = np.random.default_rng(int.from_bytes(digest))
-    n_places = min(int(exploration.share * len(rows) + random.random()), max(len(rows) - 1, min(len(rows), 1)))
+    n_places = min(int(exploration.share * len(rows) + random.random()), max(len(rows) - 1, 0))
     if not n_places:
         return rows, scores, []
     is_new = state.item_counts <= exploration.max_ratings
@@ -53,7 +53,7 @@ def explore(
     if not len(new_rows):
         return rows, scores, []
     kept = len(rows) - len(new_rows)
-    places = np.sort(random.choice(np.arange(min(kept, 1), len(rows)), len(new_rows), replace=False))
+    places = np.sort(random.choice(np.arange(1, len(rows)), len(new_rows), replace=False))
     is_explored = np.zeros(len(rows), bool)
     is_explored[places] = True
     found_rows, found_scores = np.empty_like(rows), np.empty_like(scores)
