@@ -3,13 +3,17 @@
 import json
 import socket
 import sqlite3
+import tempfile
 import threading
 
 import pytest
 from services import serving, until
 
+from recsys_embed.config.answers import ServeConfig
+from recsys_embed.errors import DataError
 from recsys_embed.serving import connections
 from recsys_embed.serving.event_store import Event, EventStore
+from recsys_embed.serving.server import serve
 
 
 @pytest.fixture
@@ -215,3 +219,24 @@ def test_half_a_character_is_refused(served, values):
     body = json.dumps({"items": [{"item": "plain", "set": values}]}).encode()
     status, answer, _ = served[0].raw("PATCH", "/items", body, **{"content-type": "application/json"})
     assert status == 422 and "not valid Unicode" in json.loads(answer)["error"]
+
+
+def test_a_user_whose_items_are_unknown_gets_the_same_answer_whoever_asked_before(models, tmp_path):
+    with serving(models / "one", tmp_path / "events.db") as (client, _):
+        client.post("/events", {"events": [{"user": "ghost", "item": "no such item"}]})
+        for on_unknown, status in (("error", 404), ("skip", 200), ("error", 404)):
+            assert client.post("/recommend", {"user": "ghost", "on_unknown": on_unknown})[0] == status
+
+
+def test_a_start_that_fails_for_its_items_leaves_no_folder_behind(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "items.csv").write_text("stock\n1\n")
+    settings = {
+        "model": str(models / "one"),
+        "events": str(tmp_path / "e.db"),
+        "items": str(tmp_path / "items.csv"),
+        "port": 0,
+    }
+    with pytest.raises(DataError):
+        serve(ServeConfig(**settings), print)
+    assert not list(tmp_path.glob("recsys-map-*"))

@@ -17,7 +17,7 @@ from recsys_embed.answering.audience import audience_entries, similar_user_entri
 from recsys_embed.answering.explain import explain
 from recsys_embed.answering.items import SimilarBy, similar_entries
 from recsys_embed.answering.predict import predict_for
-from recsys_embed.answering.profile import UserProfile, profile_of
+from recsys_embed.answering.profile import ANONYMOUS, UserProfile, profile_of
 from recsys_embed.answering.recommend import recommend_to
 from recsys_embed.answering.request import Recommendations, RecommendRequest
 from recsys_embed.answering.titles import TitleSearch
@@ -118,6 +118,8 @@ class ServedModel:
         if cached is not None and cached[0] == last:
             return cached[1]
         profile = self._with_events(request)
+        if profile is ANONYMOUS:  # no event says anything: whether the user is unknown is for each request to say
+            return profile
         self._profiles[str(user)] = last, profile
         while len(self._profiles) > _PROFILE_CACHE_SIZE:
             self._profiles.popitem(last=False)

@@ -49,6 +49,7 @@ def serve(config: ServeConfig, on_start: Callable[[str], None]) -> None:
         # Loaded here too, so that an error shows once rather than in every worker again and again.
         service = Service(config)
         if service.items_error is not None:  # later, a broken file changes nothing; now it may be the wrong one
+            service.close()
             raise DataError(service.items_error)
         _warn_of_held_out(service)
         if config.workers == 1:
