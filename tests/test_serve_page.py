@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import polars as pl
 import pytest
-from services import serving
+from services import counts_of, serving
 from worlds import small, tastes
 
 from recsys_embed import Recommender
@@ -455,3 +455,11 @@ def test_a_token_is_asked_for_and_kept(desk, model, tmp_path):
         assert saved.value.suggested_filename == "map.html" and saved.value.path().read_text() == "drawn"
         assert asked[0]["authorization"] == f"Bearer {TOKEN}"
         tab.close()
+
+
+def test_who_looks_at_the_page_counts_for_no_variant(model, desk, tmp_path):
+    variants = [f"{name}={model[1]}" for name in "ab"]
+    with serving(None, tmp_path / "events.db", variant=variants) as (client, _):
+        with opened(desk, f"{client.url}/", link(user=str(BIG))) as tab:
+            assert listed(tab)
+        assert sum(found["lists"] for found in counts_of(client).values()) == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +12,12 @@ import typer
 
 from recsys_embed.cli.options import JSON
 from recsys_embed.cli.output import echo, print_json, print_table
-from recsys_embed.errors import DataError
+from recsys_embed.errors import DataError, UnknownId
 
 
 def variants(
     events: Annotated[Path, typer.Option(help="File of events of the service; it may run or not.")] = Path("events.db"),
-    ab_test: Annotated[str | None, typer.Option(help="Name of the A/B test. (default: the latest)")] = None,
+    ab_test: Annotated[str | None, typer.Option(help="Name of the A/B test. (default: the one served last)")] = None,
     json: JSON = False,
 ) -> None:
     """Compare the variants of recsys serve --variant: users, users with a target event, and which one is better.
@@ -36,20 +38,35 @@ def variants(
 
 def _read(path: Path, name: str | None) -> dict[str, Any]:
     from recsys_embed.serving.event_store import EventStore
+    from recsys_embed.serving.outcome_cleaning import in_steps
     from recsys_embed.serving.outcome_store import LAG_S, follow_events, read_counts
     from recsys_embed.serving.outcome_tables import create_tables, read_test
     from recsys_embed.serving.variant_report import report_of
 
-    if not path.exists():
-        raise DataError(f"there is no file {path}: --events names the one of a service")
-    store = EventStore(path)
     try:
-        create_tables(store.connection)
-        test = read_test(store.connection, name)
-        while follow_events(store.connection, test, LAG_S):
-            pass
-        return report_of(test, read_counts(store.connection, test))
+        _check(path)
+        store = EventStore(path)
+        try:
+            create_tables(store.connection)  # an earlier version has fewer
+            test = read_test(store.connection, name)
+            before = time.time() - LAG_S
+            in_steps(lambda: follow_events(store.connection, test, before))
+            return report_of(test, read_counts(store.connection, test))
+        finally:
+            store.close()
     except sqlite3.Error as error:
         raise DataError(f"{path} cannot be read ({error})") from None
-    finally:
-        store.close()
+
+
+def _check(path: Path) -> None:
+    """Raise UnknownId unless a file has the tables of a test; another file must not gain them."""
+    from recsys_embed.serving.outcome_tables import has_tables
+
+    if not path.exists():
+        raise DataError(f"there is no file {path}: --events names the one of a service")
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        if not has_tables(connection) or not connection.execute("SELECT 1 FROM ab_tests").fetchone():
+            raise UnknownId(
+                f"there is no A/B test in {path}: recsys serve --variant a=MODEL --variant b=MODEL --events {path} "
+                "starts one"
+            )

@@ -23,11 +23,13 @@ from recsys_embed.errors import BundleError, RecsysError, SettingError, UnknownI
 from recsys_embed.serving import responses, schema
 from recsys_embed.serving.event_store import Event
 from recsys_embed.serving.exploration import exploration_for
-from recsys_embed.serving.middleware import FastPath, RequestMiddleware
+from recsys_embed.serving.middleware import FastPath, RequestMiddleware, is_head
+from recsys_embed.serving.outcome_store import GivenList
 from recsys_embed.serving.pages import add_page_routes
+from recsys_embed.serving.responses import json_response as _json
 from recsys_embed.serving.service import Service
 from recsys_embed.serving.turns import grouped
-from recsys_embed.serving.variant_routes import add_variant_routes, metrics_of
+from recsys_embed.serving.variant_routes import VariantMetrics, add_variant_routes
 from recsys_embed.serving.variants import Chosen
 from recsys_embed.state.change_items import ItemValue
 from recsys_embed.state.fitted import FittedState
@@ -100,10 +102,6 @@ def _fast_recommend(service: Service) -> FastPath:
             return None
 
     return answer
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
 
 
 def _error(status: int, text: str) -> Response:
@@ -189,16 +187,21 @@ def _by_current_names(
     return {**fields, **{new: fields[name] for name, new in old_names.items() if fields[name] is not None}}
 
 
-async def _recommend(service: Service, body: Any) -> dict[str, Any]:
+async def _recommend(service: Service, body: Any, counts: bool = True) -> dict[str, Any]:
+    """Answer a request for a list. counts: it is going to be seen."""
     chosen = service.choose(body.user, body.session, body.variant)
-    return await service.run(lambda: _list(service, chosen, body), _is_expensive(body), body.user)
+    work = partial(_list, service, chosen, body)
+    answer, given = await service.run(work, _is_expensive(body), body.user)
+    if counts:  # here rather than in the work, whose answer may come too late
+        service.count([given])
+    return answer
 
 
-def _list(service: Service, chosen: Chosen, body: Any) -> dict[str, Any]:
+def _list(service: Service, chosen: Chosen, body: Any) -> tuple[dict[str, Any], GivenList | None]:
     answer = chosen.model.recommend(_recommend_request(body, service.config))
-    chosen.count(answer)
     facts = {"short": answer.shortfall, "from": answer.origin, **chosen.facts}
-    return {"user": chosen.model.user_id(body.user), "items": answer.entries(), **facts}
+    listed = {"user": chosen.model.user_id(body.user), "items": answer.entries(), **facts}
+    return listed, chosen.given(answer) if body.count else None
 
 
 def _add_recommend_routes(app: FastAPI, service: Service) -> None:
@@ -213,8 +216,8 @@ def _add_recommend_routes(app: FastAPI, service: Service) -> None:
     @app.get(
         "/recommend", response_model=responses.RecommendResponse, summary="The same, with the request in the address"
     )
-    async def recommend_by_query(query: Annotated[schema.RecommendQuery, Query()]) -> Response:
-        return _json(await _recommend(service, query))
+    async def recommend_by_query(request: Request, query: Annotated[schema.RecommendQuery, Query()]) -> Response:
+        return _json(await _recommend(service, query, counts=not is_head(request.scope)))
 
     @app.post(
         "/recommend/batch",
@@ -230,14 +233,21 @@ def _add_recommend_routes(app: FastAPI, service: Service) -> None:
         service.follow_values()
         chosen = [service.choose(r.user, r.session, r.variant, follow=False) for r in requests]
         before = chain([b'{"answers":['], repeat(b","))
-        lists = [partial(_list_json, service, *each) for each in zip(before, chosen, requests, strict=False)]
+        given: list[GivenList | None] = []
+        lists = [partial(_list_json, service, given, *each) for each in zip(before, chosen, requests, strict=False)]
         chunks = [*await service.turns.run(lists), b"]}"]
+        service.count(given)
         length = {"content-length": str(sum(map(len, chunks)))}
         return StreamingResponse(grouped(chunks), headers=length, media_type="application/json")
 
 
-def _list_json(service: Service, before: bytes, chosen: Chosen, body: Any) -> bytes:
-    return before + to_json(_list(service, chosen, body), inf_nan_mode="null")
+def _list_json(
+    service: Service, lists: list[GivenList | None], before: bytes, chosen: Chosen, body: schema.RecommendBody
+) -> bytes:
+    """Return a list as JSON, and add what is to be counted of it to lists."""
+    answer, given = _list(service, chosen, body)
+    lists.append(given)
+    return before + to_json(answer, inf_nan_mode="null")
 
 
 def _knows(states: Sequence[FittedState], event: str) -> bool:
@@ -350,6 +360,7 @@ def _add_lookup_routes(app: FastAPI, service: Service) -> None:
 
 def _add_status_routes(app: FastAPI, service: Service) -> None:
     """Add the routes for operators."""
+    variant_metrics = None if service.variants is None else VariantMetrics(service.variants.outcomes)
 
     @app.get("/health", response_model=responses.StatusResponse, summary="Whether the process is alive")
     async def health() -> Response:
@@ -373,6 +384,6 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         text, media_type = await asyncio.to_thread(service.metrics.text)
-        if service.variants is not None:
-            text += await asyncio.to_thread(metrics_of, service.variants)
+        if variant_metrics is not None:
+            text += await asyncio.to_thread(variant_metrics.text)
         return Response(text, media_type=media_type)

@@ -222,9 +222,13 @@ class EventStore:
             found[user] = (*(name for name in found.get(user, ()) if name != event), event)
         return found
 
-    def delete_of(self, user: str) -> int:
-        """Delete all events of a user for good, and return how many there were."""
+    def delete_of(self, user: str, first: Callable[[sqlite3.Connection, str], None] = lambda *_: None) -> int:
+        """Delete all events of a user for good, and return how many there were.
+
+        first: what else is done, in the same transaction, while they are still there.
+        """
         with self.transaction() as connection:
+            first(connection, user)
             count = connection.execute("DELETE FROM events WHERE user = ?", (user,)).rowcount
             if count:  # all processes that serve with the file see that
                 connection.execute(f"PRAGMA user_version = {self.deletions() + 1}")

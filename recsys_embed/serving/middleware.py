@@ -31,6 +31,8 @@ _PREFLIGHT = (
     (b"access-control-allow-headers", b"authorization, content-type"),
     (b"access-control-max-age", b"600"),
 )
+# The key of a scope that says so where GET stands for HEAD.
+_IS_HEAD = "recsys_embed.is_head"
 _LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
@@ -91,7 +93,7 @@ class RequestMiddleware:
     async def _answer(self, scope: Message, exchange: _Exchange) -> tuple[int, str] | None:
         """Let the application answer; return a status and a reason where it could not."""
         if scope["method"] == "HEAD":  # as GET, whose body the server leaves out
-            scope = {**scope, "method": "GET"}
+            scope = {**scope, "method": "GET", _IS_HEAD: True}
         try:
             async with asyncio.timeout(self.config.timeout) as exchange.limit:
                 fast_path = self.fast_paths.get((scope["method"], scope["path"]))
@@ -185,6 +187,11 @@ class _Exchange:
             if self.cors:
                 message = {**message, "headers": [*message.get("headers", ()), *self.cors]}
         await self._send(message)
+
+
+def is_head(scope: Message) -> bool:
+    """Return whether nobody sees the answer to a request but its headers."""
+    return _IS_HEAD in scope
 
 
 def _header(scope: Message, name: bytes) -> bytes:

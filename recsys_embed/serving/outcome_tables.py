@@ -13,7 +13,6 @@ from recsys_embed.config.fields import parse_names
 from recsys_embed.config.variants import Variant
 from recsys_embed.data.event_types import says_no
 from recsys_embed.errors import SettingError, UnknownId
-from recsys_embed.serving.event_store import EventStore
 from recsys_embed.state.fitted import FittedState
 
 log = logging.getLogger("recsys_embed")
@@ -36,9 +35,20 @@ CREATE TABLE IF NOT EXISTS ab_lists (
     items TEXT NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS ab_lists_of_user ON ab_lists (user, test, time);
+CREATE TABLE IF NOT EXISTS ab_runs (
+    run INTEGER PRIMARY KEY AUTOINCREMENT, test INTEGER NOT NULL, seq INTEGER NOT NULL
+) STRICT;
+INSERT INTO ab_runs (test, seq)
+SELECT test, 0 FROM ab_tests WHERE NOT EXISTS (SELECT 1 FROM ab_runs) ORDER BY started DESC LIMIT 1;
+CREATE TABLE IF NOT EXISTS ab_deletions (user TEXT PRIMARY KEY, time REAL NOT NULL) STRICT, WITHOUT ROWID;
 """
 _START = """
 INSERT INTO ab_tests (name, started, successes, variants, same_shares, seq) VALUES (?, ?, ?, ?, 1, ?)
+"""
+# Another process of the same service goes on with the same run.
+_RUN = """
+INSERT INTO ab_runs (test, seq) SELECT test, :seq FROM ab_tests
+WHERE name = :name AND test IS NOT (SELECT test FROM ab_runs ORDER BY run DESC LIMIT 1)
 """
 
 
@@ -102,28 +112,45 @@ class AbTest(NamedTuple):
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Add the tables to a file that lacks them."""
-    connection.executescript(_TABLES)
+    """Add the tables to a file that lacks them, within a transaction if there is one."""
+    for statement in _TABLES.split(";"):  # executescript would commit
+        connection.execute(statement)
 
 
 def has_tables(connection: sqlite3.Connection) -> bool:
-    """Return whether a file has the tables."""
-    found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('ab_tests', 'ab_lists')")
-    return bool(found.fetchone()[0] == 2)
+    """Return whether a file has the tables, as this version or an earlier one writes them."""
+    names = "('events', 'ab_tests', 'ab_counts', 'ab_users', 'ab_lists')"
+    found = connection.execute(f"SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN {names}")
+    return bool(found.fetchone()[0] == 5)
+
+
+def read_tests(connection: sqlite3.Connection) -> list[AbTest]:
+    """Return all tests, the one that was served last first."""
+    rows = connection.execute(
+        "SELECT test, name, started, successes, variants, same_shares FROM ab_tests "
+        "ORDER BY (SELECT max(run) FROM ab_runs WHERE ab_runs.test = ab_tests.test) DESC, started DESC"
+    )
+    return [
+        AbTest(
+            number,
+            name,
+            started,
+            Successes.load(successes),
+            tuple(Variant(*variant) for variant in json.loads(variants)),
+            bool(same_shares),
+        )
+        for number, name, started, successes, variants, same_shares in rows
+    ]
 
 
 def read_test(connection: sqlite3.Connection, name: str | None) -> AbTest:
-    """Return a test by its name, or the latest one. Raises UnknownId."""
-    rows = connection.execute(
-        "SELECT test, name, started, successes, variants, same_shares FROM ab_tests ORDER BY started DESC"
-    ).fetchall()
-    found = next((row for row in rows if name is None or row[1] == name), None)
+    """Return a test by its name, or the one that was served last. Raises UnknownId."""
+    tests = read_tests(connection)
+    found = next((test for test in tests if name is None or test.name == name), None)
     if found is None:
-        names = ", ".join(row[1] for row in rows) or "none"
+        names = ", ".join(test.name for test in tests) or "none"
         raise UnknownId(f"there is no A/B test {'' if name is None else repr(name) + ' '}in this file; it has {names}")
-    number, name, started, successes, variants, same_shares = found
-    parsed = tuple(Variant(*variant) for variant in json.loads(variants))
-    return AbTest(number, str(name), started, Successes.load(successes), parsed, bool(same_shares))
+    return found
 
 
 def start_test(
@@ -131,18 +158,19 @@ def start_test(
 ) -> AbTest:
     """Return a test, which begins where the file lacks it; otherwise what counts stays as it was.
 
+    Events from now on are those of this test, and of no other: a file has one test at a time, which is its last run.
     fixed: successes were given by the user. Raises SettingError if the test counts others.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         saved = json.dumps(variants)
         row = connection.execute("SELECT successes, variants FROM ab_tests WHERE name = ?", (name,)).fetchone()
+        (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
         if row is None:
-            (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
             connection.execute(_START, (name, time.time(), successes.save(), saved, seq))
         else:
             counted = Successes.load(row[0])
-            if fixed and counted.types != successes.types:
+            if fixed and set(counted.types or ()) != set(successes.types or ()):
                 raise SettingError(
                     f"the A/B test {name!r} counts these events: {counted.text}; to count others, begin another one "
                     "with --ab-test NAME"
@@ -151,6 +179,7 @@ def start_test(
             connection.execute(
                 "UPDATE ab_tests SET variants = ?, same_shares = same_shares AND ? WHERE name = ?", (saved, same, name)
             )
+        connection.execute(_RUN, {"name": name, "seq": seq})
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -160,11 +189,3 @@ def start_test(
 
 def _shares(variants: Sequence[Sequence[object]]) -> dict[object, object]:
     return {name: share for name, _, share in variants}
-
-
-def delete_lists(events: EventStore, user: str) -> None:
-    """Delete which lists a user got, of all tests; the sums stay. Raises DataError."""
-    with events.transaction() as connection:
-        if has_tables(connection):
-            connection.execute("DELETE FROM ab_lists WHERE user = ?", (user,))
-            connection.execute("DELETE FROM ab_users WHERE user = ? AND test IN (SELECT test FROM ab_tests)", (user,))

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
+from pydantic_core import to_json
 
 from recsys_embed.answering.request import ListOrigin
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """Return content as JSON; numbers that JSON lacks are null."""
+    return Response(to_json(content, inf_nan_mode="null"), status, media_type="application/json")
 
 
 class ItemRef(BaseModel):

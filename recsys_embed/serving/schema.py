@@ -76,6 +76,7 @@ class _RecommendFields(RulesFields):  # type: ignore[valid-type, misc]
         None, description="instead: a key of the visitor, such as a cookie, which always gets the same variant"
     )
     variant: _Variant = _VARIANT
+    count: bool = Field(True, description="false: the list counts for no variant, as nobody sees it but for a trial")
     likes: _Ids = Field([], description="ids of items that a new user likes; with user: likes lately")
     dislikes: _Ids = Field([], description="ids of items that the user dislikes")
     k: int = Field(10, ge=1, description="length of the list")

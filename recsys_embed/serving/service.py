@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ from recsys_embed.serving.item_store import ItemStore
 from recsys_embed.serving.items_file import ItemsFile, ItemsTable
 from recsys_embed.serving.metrics import Metrics
 from recsys_embed.serving.model_slot import ModelSlot
-from recsys_embed.serving.outcome_tables import delete_lists
+from recsys_embed.serving.outcome_store import GivenList, delete_outcomes
 from recsys_embed.serving.reload import RetryBackoff
 from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.turns import Turns
@@ -198,17 +198,19 @@ class Service:
                 slot.served = model
             self._items_backoff = RetryBackoff()
 
+    def count(self, lists: Iterable[GivenList | None]) -> None:
+        """Count lists that are about to be sent, but those that do not count."""
+        if self.variants is not None:
+            self.variants.outcomes.count_all(given for given in lists if given is not None)
+
     async def delete_user(self, user: Id) -> int:
-        """Delete the events of a user for good, and what they were given; return how many events there were."""
+        """Delete the events of a user for good, and what they were given; return how many events there were.
 
-        def delete() -> int:
-            removed = self.events.delete_of(str(user))
-            if self.variants is not None:
-                self.variants.outcomes.counts()  # writes what waits
-            delete_lists(self.events, str(user))
-            return removed
-
-        return await asyncio.to_thread(delete)
+        What came of their lists until now stays in the sums of the variants.
+        """
+        if self.variants is not None:
+            await asyncio.wrap_future(self.variants.outcomes.flush_soon())
+        return await asyncio.to_thread(self.events.delete_of, str(user), delete_outcomes)
 
     def map(self) -> Path | None:
         """Return the page with the model's map, or None while another process draws it, which takes seconds."""

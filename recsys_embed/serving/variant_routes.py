@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import Response
-from pydantic_core import to_json
 
-from recsys_embed.serving.responses import VariantsResponse
+from recsys_embed.errors import DataError
+from recsys_embed.serving.outcome_store import Counts, Outcomes
+from recsys_embed.serving.responses import VariantsResponse, json_response
 from recsys_embed.serving.service import Service
 from recsys_embed.serving.variant_report import report_of
-from recsys_embed.serving.variants import Variants
+
+log = logging.getLogger("recsys_embed")
 
 _HELP = {
     "users": "Users who got a list",
@@ -32,16 +35,33 @@ def add_variant_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/variants", response_model=VariantsResponse, summary="What came of the variants, and which is better")
     async def variants() -> Response:
-        counts = await asyncio.to_thread(outcomes.counts)
-        return Response(to_json(report_of(outcomes.test, counts)), media_type="application/json")
+        await asyncio.wrap_future(outcomes.flush_soon())  # a file that is locked holds up nobody else
+        counts = await asyncio.to_thread(outcomes.counts, flush=False)
+        return json_response(report_of(outcomes.test, counts))
 
 
-def metrics_of(variants: Variants) -> bytes:
-    """Return the counts of the variants as text for Prometheus; they are the same in every process."""
+class VariantMetrics:
+    """The counts of the variants for Prometheus; they are the same in every process."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes, self._failed = outcomes, False
+
+    def text(self) -> bytes:
+        """Return them as text; nothing while they cannot be read, which is logged once."""
+        try:
+            counts = self._outcomes.counts(flush=False)
+        except DataError as error:
+            if not self._failed:
+                log.warning("GET /metrics leaves the variants out: %s", error)
+            self._failed = True
+            return b""
+        self._failed = False
+        return _as_text(counts)
+
+
+def _as_text(counts: Mapping[str, Counts]) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily
-
-    counts = variants.outcomes.counts(flush=False)
 
     class Collector:
         def collect(self) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from recsys_embed.data.ids import Id
 from recsys_embed.errors import UnknownId
 from recsys_embed.serving.event_store import EventStore
 from recsys_embed.serving.model_slot import ModelSlot
-from recsys_embed.serving.outcome_store import Outcomes
+from recsys_embed.serving.outcome_store import GivenList, Outcomes
 from recsys_embed.serving.outcome_tables import successes_for
 from recsys_embed.serving.served_model import ServedModel
 
@@ -44,18 +44,18 @@ class Chosen:
     model: ServedModel
     variant: str | None = None
     user: str | None = None
-    outcomes: Outcomes | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What an answer says of the model."""
         return {"model": self.model.name} | ({} if self.variant is None else {"variant": self.variant})
 
-    def count(self, answer: Recommendations) -> None:
-        """Count a list that is given."""
-        if self.outcomes is not None and self.user is not None and self.variant is not None:
-            ids = self.model.state.item_ids
-            self.outcomes.count(self.user, self.variant, [str(ids[row]) for row in answer.rows.tolist()])
+    def given(self, answer: Recommendations) -> GivenList | None:
+        """Return what is to be counted of a list once it is sent, or None for one that does not count."""
+        if self.user is None or self.variant is None:
+            return None
+        ids = self.model.state.item_ids
+        return GivenList(self.user, self.variant, [str(ids[row]) for row in answer.rows.tolist()])
 
 
 class Variants:
@@ -84,7 +84,7 @@ class Variants:
         name = variant or (self.first if key is None else assign(self.ab_test, str(key), self.shares))
         slot = self.slots[name]
         model = slot.model if follow else slot.served
-        return Chosen(model, name, str(key), self.outcomes) if counts else Chosen(model, name)
+        return Chosen(model, name, str(key)) if counts else Chosen(model, name)
 
     def status(self) -> list[dict[str, Any]]:
         """Return which models answer."""

@@ -70,7 +70,8 @@ const diversity = () => state.diversity || (isAnonymous() ? "0.5" : "0");
 
 function listRequest() {
   const rules = { where: state.where || undefined, per_group: state.per_group || undefined, diversity: Number(diversity()), include_seen: state.seen === "1" || undefined };
-  return { ...userFields(), ...rules, k: state.k === "" ? 10 : Number(state.k), why: true };
+  // Whoever looks here is not the user: the list is not one of theirs in an A/B test.
+  return { ...userFields(), ...rules, k: state.k === "" ? 10 : Number(state.k), why: true, count: false };
 }
 
 async function updateList() {
