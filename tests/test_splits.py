@@ -105,12 +105,12 @@ def test_random_is_by_user_and_then_by_the_numbers_of_the_pairs():
 
 
 @given(counts, st.sampled_from(["random", "cold", "time", "edges"]), st.integers(0, 5))
-def test_the_order_of_rows_decides_nothing(sizes, kind, seed):
+def test_the_order_of_rows_decides_nothing_nor_do_items_without_ratings(sizes, kind, seed):
     frame = world(sizes, seed).frame()
     shuffled = frame.sample(fraction=1, shuffle=True, seed=seed)
 
-    def split(rows):
-        ratings = Ratings.from_frame(rows, shared_ids=kind == "edges")
+    def split(rows, others=()):
+        ratings = Ratings.from_frame(rows, shared_ids=kind == "edges").with_items(pl.Series(others, dtype=pl.Int64))
         if kind == "time":
             return split_time(ratings, 0.2, 0.2)
         return (split_cold_items if kind == "cold" else split_random)(ratings, valid=0.2, test=0.2, seed=seed)
@@ -119,4 +119,4 @@ def test_the_order_of_rows_decides_nothing(sizes, kind, seed):
         parts = split(frame)
     except (DataError, SettingError):
         assume(False)
-    assert [part.pairs_digest() for part in parts] == [part.pairs_digest() for part in split(shuffled)]
+    assert [part.pairs_digest() for part in parts] == [part.pairs_digest() for part in split(shuffled, [-1, 100])]

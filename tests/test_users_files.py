@@ -100,11 +100,11 @@ def test_a_line_may_be_an_id_and_no_id_loses_a_digit(tmp_path, text, ids):
 
 
 def test_no_column_or_two_are_one_clear_line(tmp_path):
-    (tmp_path / "users.csv").write_text("kunde,segment\n7,gold\n")
-    with pytest.raises(DataError, match="no column for the user among kunde, segment: name it with --user-col"):
+    (tmp_path / "users.csv").write_text("letter_to,segment\n7,gold\n")
+    with pytest.raises(DataError, match="no column for the user among letter_to, segment: name it with --user-col"):
         read_users(tmp_path / "users.csv")
-    assert read_users(tmp_path / "users.csv", "kunde").ids.to_list() == [7]
-    with pytest.raises(DataError, match="no column 'client' for the user; the columns are kunde, segment"):
+    assert read_users(tmp_path / "users.csv", "letter_to").ids.to_list() == [7]
+    with pytest.raises(DataError, match="no column 'client' for the user; the columns are letter_to, segment"):
         read_users(tmp_path / "users.csv", "client")
     with pytest.raises(DataError, match=r"'customer_id' or 'member_no'\? --user-col customer_id decides"):
         users_table(pl.DataFrame({"customer_id": [1], "member_no": [2]}))
@@ -210,12 +210,12 @@ def test_ids_of_text_keep_their_zeros(tmp_path):
 
 def test_the_command_line_takes_them(model, tmp_path):
     folder = str(model.save(tmp_path / "model"))
-    OWN.rename({"user": "kunde"}).write_csv(tmp_path / "users.csv")
-    command = ("recommend", "--users", "users.csv", "--user-col", "kunde", "--k", "3", "--model", folder)
+    OWN.rename({"user": "letter_to"}).write_csv(tmp_path / "users.csv")
+    command = ("recommend", "--users", "users.csv", "--user-col", "letter_to", "--k", "3", "--model", folder)
     done = recsys_here(*command, "--where", "year > 1950", "--out", "cli.parquet", "--json", cwd=tmp_path)
     rules = Rules(where="year > 1950")
     written = model.write_recommendations(tmp_path / "here.parquet", OWN, 3, rules=rules)
     assert json.loads(done.stdout)["lists"] == written.lists
     assert_frame_equal(pl.read_parquet(tmp_path / "cli.parquet"), pl.read_parquet(tmp_path / "here.parquet"))
     said = recsys_here(*command[:3], "--out", "x.csv", "--model", folder, cwd=tmp_path, code=3).stderr
-    assert said.startswith("error: no column for the user among kunde, where, k, email: name it with --user-col")
+    assert said.startswith("error: no column for the user among letter_to, where, k, email: name it with --user-col")

@@ -49,9 +49,11 @@ def _rank_within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
 def _random_of_pairs(ratings: Ratings, seed: int) -> Rows:
     """Return a random integer of 53 bits [rows] for each rating, which is its pair's wherever its row stands.
 
-    It is the number at the pair's position in the stream of SplitMix64 (Steele, Lea and Flood, 2014).
+    It is the number at the pair's position in the stream of SplitMix64 (Steele, Lea and Flood, 2014). Ids without
+    ratings, such as those of an item table, change no position.
     """
-    random = pair_keys(ratings.user, ratings.item, len(ratings.items))
+    users, items = (np.cumsum(np.bincount(rows) > 0) - 1 for rows in (ratings.user, ratings.item))
+    random = pair_keys(users[ratings.user], items[ratings.item], int(items[-1]) + 1)
     stream = np.random.SeedSequence(seed).generate_state(1, np.uint64)
     for start in range(0, len(random), _CHUNK):
         bits = random[start : start + _CHUNK].view(np.uint64)
