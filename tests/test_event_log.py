@@ -237,6 +237,10 @@ def test_a_training_from_a_file(tmp_path):
     assert 0 < json.loads(invoke("evaluate", *given))["metrics"]["rows"] <= purchases.height
     purchases.write_csv(tmp_path / "later.csv")
     assert json.loads(invoke("evaluate", *given))["metrics"]["rows"] > 0, "a file without views too"
+    again = SHOP.filter(pl.col("event") == "purchase")
+    pl.concat([again, again, purchases]).write_csv(tmp_path / "later.csv")
+    said = invoke("evaluate", *given)  # beside what it says of those it leaves out
+    assert json.loads(said[said.index("{") :])["metrics"]["rows"] > 0, "most purchases of a shop may be repeats"
     columns = ["--event-col", "event", "--target", "purchase"]
     assert "purchase" in json.loads(invoke("data", "check", "--dataset", str(file), *columns, "--json"))["events"]
     named = SHOP.rename({"event": "event_type"})

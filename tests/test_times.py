@@ -182,6 +182,9 @@ def test_a_date_and_a_time_of_day_are_one_time(caplog):
     assert Ratings.from_frame(renamed, time="bought,clock").time.tolist() == expected
     dates = base.with_columns(pl.col("date").str.to_date("%d.%m.%Y"), pl.col("time").str.to_time("%H:%M"))
     assert Ratings.from_frame(dates).time.tolist() == expected
+    for zone in ("Europe/Berlin", "America/Lima"):  # midnight there is another day in London
+        midnights = dates.with_columns(pl.col("date").cast(pl.Datetime("us")).dt.replace_time_zone(zone))
+        assert Ratings.from_frame(midnights).time.tolist() == expected
     log = event_log(base.with_columns(event=pl.lit("view")), DataConfig(event_col="event"))
     assert log.time.tolist() == times
     with pytest.raises(DataError, match="no column 'hour'"):

@@ -54,5 +54,5 @@ def _date_and_time(frame: pl.DataFrame) -> tuple[str, ...]:
 
 def _as_text(column: pl.Series) -> pl.Series:
     if isinstance(column.dtype, pl.Datetime):
-        column = column.cast(pl.Date)
+        column = column.dt.replace_time_zone(None).cast(pl.Date)  # the day of the clock on the wall
     return column.cast(pl.String).str.strip_chars()
