@@ -37,6 +37,13 @@ def test_a_week_that_the_grown_file_has_too_is_taken_once(files, caplog):
     assert "3 of the 3 rows of week.csv are there already" in caplog.text
 
 
+def test_a_rating_that_was_corrected_without_another_time_is_no_copy(files):
+    (files / "first.csv").write_text("user,item,rating,time\na,x,3,1600000001\na,y,2.0,1600000050\n")
+    (files / "more.csv").write_text("user,item,rating,time\na,x,5,1600000001\na,y,2,1600000050\n")
+    ratings = load_dataset("first.csv", extra_ratings="more.csv").ratings.frame()
+    assert ratings.sort("item_id")["rating"].to_list() == [5, 2]
+
+
 def test_on_days_alone_nothing_is_a_copy(files):
     for name in ("shop.csv", "week.csv"):
         days = pl.read_csv(files / name).with_columns(pl.col("time").str.slice(0, 10))

@@ -90,8 +90,15 @@ def _without_known(added: Table, table: Table, columns: dict[str, str], name: st
     times = table.frame[columns["time"]]
     if (times % _DAY == times.head(1) % _DAY).all():
         return added
-    keys = [columns[role] for role in ("user", "item", "event", "time") if role in columns]
-    rows, others = (frame.select(pl.col(keys).cast(pl.String)) for frame in (added.frame, table.frame))
+    keys = [
+        columns[role]
+        for role in ("user", "item", "event", "time", "rating")
+        if columns.get(role) in added.frame.columns
+    ]
+    # A rating that cannot be compared, such as "4,5", makes no copy: how pairs are merged decides then.
+    forms = {columns.get("time"): pl.Int64, columns.get("rating"): pl.Float64}
+    as_keys = [pl.col(name).cast(forms.get(name, pl.String), strict=False) for name in keys]
+    rows, others = (frame.select(as_keys) for frame in (added.frame, table.frame))
     known = rows.with_row_index("row").join(others, on=keys, how="semi")["row"]
     if not len(known):
         return added
