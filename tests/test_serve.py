@@ -1,11 +1,13 @@
 """The service: it answers as the model does, keeps what it was told, refuses what is wrong, and swaps models."""
 
 import asyncio
+import gc
 import hashlib
 import json
 import shutil
 import threading
 import urllib.parse
+import weakref
 from concurrent.futures import Future
 
 import polars as pl
@@ -264,7 +266,7 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
         threads = [threading.Thread(target=load) for _ in range(3)]
         for thread in threads:
             thread.start()
-        versions = [service.model.version]
+        versions, replaced = [service.model.version], weakref.ref(service.model.fitted)
         for target in (second, first, second):
             (tmp_path / "next").symlink_to(target)
             (tmp_path / "next").rename(current)
@@ -274,6 +276,7 @@ def test_models_are_swapped_under_load_and_back(model, tmp_path):
         for thread in threads:
             thread.join()
         assert set(statuses) == {200} and len(statuses) > 3
+        until(lambda: gc.collect() is not None and replaced() is None)  # nothing keeps it in memory
         assert versions[0] == versions[2] != versions[1] == versions[3]
         # A broken model does not answer, however it is broken: the one before goes on, and so do the looks.
         for name, spoil in BROKEN.items():

@@ -32,7 +32,10 @@ class ModelSlot:
         self.source = ModelSource(config.model if variant is None else variant.model, config.tracking_uri)
         self.backoff = RetryBackoff()
         self.served: ServedModel
-        self._first = self._load_first()
+        # Until the start: nothing may keep a model alive that another one has replaced.
+        self._first: tuple[FittedState, FoundModel] | None = self._load_first()
+        # The column that the ids of items had in training, if it was named.
+        self.item_column: str | None = self._first[0].metadata.get("settings", {}).get("item_col")
 
     def _load_first(self) -> tuple[FittedState, FoundModel]:
         """Load the model to start with: an older one where the newest is broken, or clearly worse than popularity."""
@@ -57,13 +60,9 @@ class ModelSlot:
     def start(self, events: EventStore, items: ItemStore, table: ItemsTable | None) -> None:
         """Let the model that was found first answer. Raises DataError for a table that does not fit it."""
         self._events, self._items = events, items
-        self.served = ServedModel(*self._first, events, items, table)
-
-    @property
-    def item_column(self) -> str | None:
-        """The column that the ids of items had in training, if it was named."""
-        name: str | None = self._first[0].metadata.get("settings", {}).get("item_col")
-        return name
+        first = self._first or (self.served.fitted, self.served.found)
+        self.served = ServedModel(*first, events, items, table)
+        self._first = None
 
     @property
     def model(self) -> ServedModel:
