@@ -1,59 +1,23 @@
 """The data doctor: what it finds in data that are broken on purpose, what it leaves alone, and what it repairs."""
 
-import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from worlds import recsys_here, small
+from spoilt import DAY, FILMS, RATINGS, changed, codes, events, found, in_form, plus
 
-from recsys_embed.config.settings import DataConfig, RunConfig
+from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.doctor import CODES, check, examine
-from recsys_embed.doctor.codes import SEVERITIES, chosen
+from recsys_embed.doctor.codes import chosen
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.experiment.run import run_experiment
 from recsys_embed.sources.load import load_dataset, read_tables
-from recsys_embed.sources.synthetic import generate
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data-check.md").read_text()
-RATINGS, FILMS = generate(users=200, items=60, ratings=4000)
-RATINGS = RATINGS.with_columns(pl.col("user_id").cast(pl.String), pl.col("item_id").cast(pl.String))
-DAY = 86_400
-
-
-def codes(findings):
-    return [f.code for f in findings]
-
-
-def found(frame, code, **settings):
-    """The finding of this code in a frame; none of it is an assertion error."""
-    findings = {f.code: f for f in check(frame, DataConfig(**settings))}
-    assert code in findings, sorted(findings)
-    return findings[code]
-
-
-def changed(column, rows, value, frame=RATINGS):
-    """The frame with another value in some rows of a column."""
-    values = frame[column].to_list()
-    for row in rows:
-        values[row] = value(values[row]) if callable(value) else value
-    return frame.with_columns(pl.Series(column, values, strict=False))
-
-
-def plus(*rows, frame=RATINGS):
-    return pl.concat([frame, pl.DataFrame(rows, schema=frame.schema, orient="row")])
-
-
-def in_form(form):
-    """The frame with times as a strptime format says."""
-    return RATINGS.with_columns(timestamp=pl.from_epoch("timestamp").dt.strftime(form))
-
 
 # What is found
 
@@ -224,14 +188,6 @@ def test_frames_of_pandas_and_data_sets_are_examined():
 # Events
 
 
-def events():
-    random = np.random.default_rng(0)
-    n = 3000
-    types = random.choice(["view", "cart", "purchase", "return"], n, p=[0.7, 0.15, 0.1, 0.05])
-    columns = {"user": random.integers(0, 90, n), "item": random.integers(0, 40, n), "kind": types}
-    return pl.DataFrame(columns | {"time": 1_600_000_000 + random.permutation(n) * 999})
-
-
 def test_a_log_that_no_option_names_is_pointed_out_at_every_door(tmp_path):
     finding = found(events(), "D601")
     assert finding.count == 4 and finding.examples[0].startswith("view (") and "--event-col kind" in finding.remedy
@@ -329,135 +285,6 @@ def test_previews_say_what_each_split_would_hold_out(world):
     # Every user for a short while: nobody of the newest rows is known.
     waves = RATINGS.with_columns(timestamp=1_600_000_000 + DAY * pl.col("user_id").cast(pl.Int64))
     assert world(waves).suits[0] == "leave-last"
-
-
-# The command
-
-
-def broken(folder):
-    frame = changed("rating", (1, 2), None)
-    frame = changed("timestamp", (9,), lambda t: t * 1000, frame)
-    frame = changed("user_id", (20,), lambda u: f"{u}.0", changed("user_id", (21,), "Zoe\u0308", frame))
-    pl.concat([frame, frame[[5]]]).write_csv(folder / "broken.csv")
-
-
-def run_check(folder, *args, code=0, dataset="broken.csv"):
-    return json.loads(recsys_here("data", "check", "--dataset", dataset, "--json", *args, cwd=folder, code=code).stdout)
-
-
-def test_the_command_ends_with_3_if_there_are_errors(tmp_path):
-    broken(tmp_path)
-    facts = run_check(tmp_path, code=3)
-    assert [f["code"] for f in facts["findings"]][:2] == ["D105", "D304"] and facts["ratings"] == 3998
-    ranks = [SEVERITIES.index(f["severity"]) for f in facts["findings"]]
-    assert ranks == sorted(ranks)
-    assert {"code", "severity", "count", "message", "examples", "remedy"} == set(facts["findings"][0])
-    assert [f["code"] for f in run_check(tmp_path, "--only", "D1,d304", code=3)["findings"]] == ["D105", "D304", "D101"]
-    assert run_check(tmp_path, "--ignore", "D105,D304")["findings"][0]["severity"] == "warning"
-    for option in ("--only", "--ignore"):
-        assert "D9" in recsys_here("data", "check", option, "D9", cwd=tmp_path, code=2).stderr
-    printed = recsys_here("data", "check", "--dataset", "broken.csv", cwd=tmp_path, code=3).stdout
-    assert "error D105: 2 rows have no rating that is a finite number, e.g. line 3: nothing" in printed
-    assert "2 errors, 2 warnings; docs/data-check.md explains each" in printed
-
-
-def test_what_is_fixed_is_clean_and_the_input_stays(tmp_path):
-    broken(tmp_path)
-    before = (tmp_path / "broken.csv").read_bytes()
-    for name in ("fixed.csv", "fixed.parquet"):
-        changes = run_check(tmp_path, "--fix", name)["fixed"]["changes"]
-        assert len(changes) == 4, changes
-        after = run_check(tmp_path, dataset=name)
-        assert not [f for f in after["findings"] if CODES[f["code"]].is_fixed] and after["ratings"] == 3998
-    assert (tmp_path / "broken.csv").read_bytes() == before
-    fixed = pl.read_parquet(tmp_path / "fixed.parquet")
-    assert fixed.equals(pl.read_csv(tmp_path / "fixed.csv", infer_schema=False).cast(fixed.schema))
-    assert fixed["timestamp"].cast(pl.Int64).max() < 2e9 and "Zo\u00eb" in fixed["user_id"].to_list()
-    (tmp_path / "here").mkdir()
-    for out in ("broken.csv", "here/../broken.csv", "fixed.txt"):
-        recsys_here("data", "check", "--dataset", "broken.csv", "--fix", out, cwd=tmp_path, code=2)
-    assert (tmp_path / "broken.csv").read_bytes() == before and not (tmp_path / "fixed.txt").exists()
-
-
-def test_a_fixed_training_file_has_no_row_of_the_test(tmp_path):
-    RATINGS[:3500].write_csv(tmp_path / "train.csv")
-    RATINGS[3490:].write_csv(tmp_path / "test.csv")
-    held_out = "--test", "test.csv"
-    assert run_check(tmp_path, *held_out, dataset="train.csv", code=3)["findings"][0]["code"] == "D701"
-    run_check(tmp_path, *held_out, "--fix", "fixed.csv", dataset="train.csv")
-    assert run_check(tmp_path, *held_out, dataset="fixed.csv")["ratings"] == 3490
-
-
-def test_clean_data_are_fixed_to_themselves(tmp_path):
-    RATINGS.write_parquet(tmp_path / "clean.parquet")
-    assert run_check(tmp_path, "--fix", "out.parquet", dataset="clean.parquet")["fixed"]["changes"] == []
-    assert pl.read_parquet(tmp_path / "out.parquet").equals(RATINGS)
-
-
-def test_events_that_happen_twice_without_a_time_are_kept(tmp_path):
-    log = events().drop("time")
-    pl.concat([log, log[[0]].with_columns(user=None)], how="vertical_relaxed").write_csv(tmp_path / "log.csv")
-    changes = run_check(tmp_path, "--event-col", "kind", "--fix", "out.csv", dataset="log.csv")["fixed"]["changes"]
-    assert changes == ["left out 1 row that cannot be read"]
-    assert pl.read_csv(tmp_path / "out.csv").equals(events().drop("time"))
-
-
-def test_what_happens_twice_on_a_day_is_kept(tmp_path):
-    day = events().with_columns(pl.from_epoch("time").dt.date().cast(pl.String))
-    twice = pl.concat([day, day[:5]])
-    twice.write_csv(tmp_path / "log.csv")
-    for options in (("--event-col", "kind"), ()):
-        found = run_check(tmp_path, *options, "--fix", "out.csv", dataset="log.csv")
-        assert "D101" not in {f["code"] for f in found["findings"]}
-        assert pl.read_csv(tmp_path / "out.csv").equals(twice)
-
-
-def test_another_type_of_event_is_no_copy_though_no_option_names_the_types(tmp_path):
-    at_once = pl.concat([events().with_columns(kind=pl.lit(kind)) for kind in ("view", "purchase")])
-    pl.concat([at_once, at_once[:1]]).write_csv(tmp_path / "log.csv")
-    found = run_check(tmp_path, "--fix", "out.csv", dataset="log.csv")
-    assert {f["code"]: f["count"] for f in found["findings"]}["D101"] == 1
-    assert pl.read_csv(tmp_path / "out.csv").equals(at_once.unique(maintain_order=True))
-
-
-def test_a_log_shows_what_each_type_brings(tmp_path):
-    events().write_csv(tmp_path / "log.csv")
-    options = "--event-col", "kind", "--target", "purchase"
-    table = run_check(tmp_path, *options, dataset="log.csv")["events"]
-    for name, facts in table.items():
-        rows = events().filter(pl.col("kind") == name)
-        assert (facts["events"], facts["pairs"]) == (rows.height, rows.unique(["user", "item"]).height)
-    assert table["return"]["says_no"] and table["purchase"]["is_target"] and not table["view"]["is_target"]
-    assert table["view"]["auto_tries"] == [1, 1, 1, 1, 1, 0] and table["return"]["auto_tries"] == [0] * 6
-    done = recsys_here("data", "check", "--dataset", "log.csv", *options, cwd=tmp_path)
-    assert "says no" in done.stdout and "not trained on" not in done.stderr, "it is said once"
-
-
-# In a training
-
-
-def test_a_training_says_the_worst_in_three_lines_and_records_all(tmp_path, caplog):
-    frame = changed("rating", range(5), 0.0)
-    frame = changed("timestamp", (9,), 4_000_000_000, changed("timestamp", (8,), 0, frame))
-    frame = plus(("anna", "7", 3, 1_600_000_000), ("Anna", "8", 3, 1_600_000_000), RATINGS.row(50), frame=frame)
-    data = Dataset(Ratings.from_frame(frame), None)
-    run = RunConfig(track=False, baselines=False, out=str(tmp_path / "m"))
-    with caplog.at_level("INFO"):
-        recommender, _ = run_experiment(DataConfig(), *small("softmax", epochs=1), run, dataset=data)
-    lines = [r.getMessage() for r in caplog.records if re.search(r"\bD\d{3}\b", r.getMessage())]
-    assert len(lines) == 3 and lines[0].startswith("D202: 5 ratings are 0 or below") and lines[1].startswith("D301")
-    assert lines[2] == "D302, D403, D103, D703 more: recsys data check shows all"
-    counts = {"D202": 5, "D301": 1, "D302": 1, "D403": 1, "D103": 1, "D703": 4002}
-    assert counts.items() <= recommender.metadata["findings"].items()
-
-
-def test_a_training_on_stars_learns_zeros_too(tmp_path, caplog):
-    data = Dataset(Ratings.from_frame(changed("rating", range(5), 0.0).drop("timestamp")), None)
-    run = RunConfig(track=False, baselines=False, out=str(tmp_path / "m"))
-    for loss, expected in (("mse", False), ("softmax", True)):
-        caplog.clear()
-        run_experiment(DataConfig(), *small(loss, epochs=1), replace(run, out=str(tmp_path / loss)), dataset=data)
-        assert ("D202" in caplog.text) == expected
 
 
 # Codes
