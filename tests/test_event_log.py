@@ -17,7 +17,7 @@ from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import time_cuts
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.evaluation.evaluate import evaluate
-from recsys_embed.experiment.choose_event_weights import choose_event_weights
+from recsys_embed.experiment.choose_event_weights import best_weights, choose_event_weights
 from recsys_embed.experiment.prepare import prepare
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.recommender import Recommender
@@ -209,6 +209,26 @@ def test_weights_are_chosen_by_how_well_targets_are_predicted(caplog):
     prepared = prepare(config, 0, ContentConfig(), dataset=Dataset(log.ratings(), None, log=log))
     assert {t.name: t.weight for t in prepared.dataset.log.types} == weights
     assert prepared.refit_rows is prepared.both
+
+
+def per_user(*values):
+    return pl.DataFrame({"user_id": range(len(values)), "ndcg_at_10": values})
+
+
+@pytest.mark.parametrize(
+    "measured, kept",
+    [
+        ([[0.1] * 40, [0.2] * 40, [0.2, 0.3] + [0.2] * 38], 1),  # the target alone is better for one user of forty
+        ([[0.1] * 40, [0.2] * 40, [0.4] * 40], 2),
+        ([[0.2] * 40, [0.1] * 40, [0.19] * 40], 0),
+        ([None, None, [0.2] * 40], 2),
+        ([[0.0] * 40, [0.0] * 40, None], 0),
+        ([None, None, None], 0),
+    ],
+)
+def test_types_are_left_uncounted_only_where_that_is_clearly_better(measured, kept):
+    tried = [{"view": 1.0, "purchase": 1.0}, {"view": 1.0, "purchase": 4.0}, {"view": 0.0, "purchase": 1.0}]
+    assert best_weights(tried, [None if values is None else per_user(*values) for values in measured]) == kept
 
 
 def invoke(*args):
