@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import polars as pl
 import pytest
@@ -46,9 +46,8 @@ def complete(tmp_path_factory):
 def test_processes_that_start_together_make_one_sound_store(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, context.Pool(2) as pool:
-        start = manager.Barrier(2)
-        assert all(pool.starmap(record, [(uri, start)] * 2))
+    with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
+        assert all(pool.map(record, [uri] * 2, [manager.Barrier(2)] * 2))
     assert n_runs(uri) == 2
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".db" or p.name.startswith(".")) == ["mlflow.db"]
 
