@@ -104,6 +104,13 @@ def test_amounts_are_no_ratings_and_the_line_says_what_they_may_be(caplog):
     assert "playtime is an amount, no rating: --weight-col playtime" in caplog.text
 
 
+def test_an_article_is_no_date():
+    frame = world("c1", "c2").with_columns(c2=pl.format("05-11-{}", pl.col("c2").hash() % 60 + 40))
+    assert find_columns(frame, ROLES) == {"user": "c1", "item": "c2"}
+    dates = world("c1", "c2", "c3").with_columns(c3=pl.format("0{}-11-19", pl.int_range(pl.len()) % 9 + 1))
+    assert find_columns(dates, ROLES) == {"user": "c1", "item": "c2", "time": "c3"}
+
+
 def test_what_is_no_number_is_no_rating_and_what_is_no_date_no_time():
     frame = world("user", "item", "score", "date").with_columns(score=pl.lit("good"), date=pl.lit("some day"))
     assert find_columns(frame, ROLES) == {"user": "user", "item": "item"}

@@ -96,6 +96,16 @@ def test_what_happens_twice_on_a_day_is_kept(tmp_path):
         assert pl.read_csv(tmp_path / "out.csv").equals(twice)
 
 
+def test_what_happens_twice_on_a_day_of_a_zone_is_kept(tmp_path):
+    day = events().with_columns(pl.from_epoch("time").dt.truncate("1d").dt.replace_time_zone("America/New_York"))
+    twice = pl.concat([day, day[:5]])
+    twice.write_parquet(tmp_path / "log.parquet")
+    for options in (("--event-col", "kind"), ()):
+        found = run_check(tmp_path, *options, "--fix", "out.parquet", dataset="log.parquet")
+        assert "D101" not in {f["code"] for f in found["findings"]}
+        assert pl.read_parquet(tmp_path / "out.parquet").equals(twice)
+
+
 def test_another_type_of_event_is_no_copy_though_no_option_names_the_types(tmp_path):
     at_once = pl.concat([events().with_columns(kind=pl.lit(kind)) for kind in ("view", "purchase")])
     pl.concat([at_once, at_once[:1]]).write_csv(tmp_path / "log.csv")

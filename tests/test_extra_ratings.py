@@ -1,5 +1,7 @@
 """Further ratings: they are appended once, and messages name their files."""
 
+import datetime
+
 import polars as pl
 import pytest
 
@@ -50,6 +52,29 @@ def test_on_days_alone_nothing_is_a_copy(files):
         days.write_csv(files / name)
     (files / "week.csv").write_text((files / "shop.csv").read_text())
     assert len(events_of(extra_ratings="week.csv")) == 6
+
+
+def test_local_midnights_are_days_through_summer_time(files):
+    """Times in UTC of a place's midnights differ by an hour, and are no moments."""
+    days = pl.Series("time", [datetime.datetime(2026, 3, 28), datetime.datetime(2026, 4, 3)])
+    log = pl.DataFrame({"user": ["a", "b"], "item": ["x", "y"], "event": ["view", "purchase"], "time": days})
+    log = log.with_columns(pl.col("time").dt.replace_time_zone("Europe/Berlin"))
+    log.write_parquet("shop.parquet")
+    assert len(events_of("shop.parquet", extra_ratings="shop.parquet")) == 4, "what is done twice on a day"
+    moments = log.with_columns(pl.col("time") + pl.Series([datetime.timedelta(hours=h) for h in (1, 2)]))
+    moments.write_parquet("shop.parquet")
+    assert len(events_of("shop.parquet", extra_ratings="shop.parquet")) == 2
+
+
+def test_times_that_are_seconds_by_now_are_not_read_again(files):
+    (files / "shop.csv").write_text("user,item,time\na,x,2101312359\nb,y,2102010000\n")
+    (files / "more.csv").write_text("user,item,time\nc,x,2021-01-31T22:32:39\n")  # in seconds 1612132359
+    data = load_dataset("shop.csv", time_format="%y%m%d%H%M", extra_ratings="more.csv", max_age="2d")
+    assert sorted(data.ratings.time.tolist()) == [1612132359, 1612137540, 1612137600]
+    log = pl.read_csv("shop.csv").with_columns(event=pl.lit("purchase"))
+    log.write_csv("log.csv")
+    events = load_dataset("log.csv", target="purchase", time_format="%y%m%d%H%M", extra_ratings="more.csv").log
+    assert sorted(events.time.tolist()) == [1612132359, 1612137540, 1612137600]
 
 
 def test_several_files_are_named_at_once_and_may_differ(files):

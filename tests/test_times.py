@@ -12,10 +12,11 @@ from worlds import event_log, recsys_here, small
 
 from recsys_embed import Ratings, Recommender
 from recsys_embed.config.settings import DataConfig
-from recsys_embed.data import time_formats
+from recsys_embed.data import date_texts, time_formats
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.time_formats import find_format, settled_format
-from recsys_embed.data.values import parse_times
+from recsys_embed.data.values import are_days, parse_times
+from recsys_embed.doctor import check
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.sources.load import load_dataset
 
@@ -25,7 +26,17 @@ DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%m.%d.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y",
     "%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%a, %d %b %Y", "%Y%m%d",
 )  # fmt: skip
-ENDINGS = ("", " %H:%M:%S", "T%H:%M:%S", " %I:%M:%S %p", ", %H:%M:%S", " %I:%M:%S%p", " %H:%M:%S.250", " %H:%M:%SZ")
+ENDINGS = (
+    "",
+    " %H:%M:%S",
+    ", %H:%M",
+    "T%H:%M:%S",
+    " %I:%M:%S %p",
+    ", %H:%M:%S",
+    " %I:%M:%S%p",
+    " %H:%M:%S.250",
+    " %H:%M:%SZ",
+)
 
 
 def seconds(column, time_format=None):
@@ -47,8 +58,8 @@ def frame(times, **columns):
 @pytest.mark.parametrize("form", DATES)
 def test_every_form_gives_the_same_seconds(form, ending):
     times = [NOON + 7919 * k for k in range(40)]
-    expected = times if ending else [t // DAY * DAY for t in times]
-    assert seconds(written(times, form + ending)) == expected
+    precision = (1 if "%S" in ending else 60) if ending else DAY
+    assert seconds(written(times, form + ending)) == [t // precision * precision for t in times]
 
 
 @pytest.mark.parametrize("form", ["%Y%m%d", "%Y%m%d%H%M%S", "%Y%m%d%H%M"])
@@ -112,6 +123,29 @@ def test_what_chooses_where_both_orders_fit(monkeypatch):
         assert find_format(pl.Series([text, "02/03/2020", text])).format == form
 
 
+def test_a_cell_that_is_no_date_leaves_the_question_open(caplog):
+    dates = ["03/04/2025", "soon", "05/06/2025", "01/02/2025"]
+    assert find_format(pl.Series(dates)).other == "%m/%d/%Y"
+    assert settled_format(pl.Series(["02/01/2025", "soon", "02/02/2025", "03/01/2025"])) == "%m/%d/%Y", "in order"
+    assert "since the rows are then in order" in caplog.text
+    for numbers in (["20250101", "soon", "20250102"], [20_250_101, None, 20_250_102]):
+        assert find_format(pl.Series(numbers)).format == "%Y%m%d", "no seconds of 1970"
+
+
+def test_a_year_of_two_digits_may_be_first():
+    found = find_format(pl.Series(["24/01/31"]))
+    assert found.format == "%y/%m/%d" and found.other == "%d/%m/%y", "in 2031 it is not"
+    assert found.question == "the day or the year first"
+    assert seconds(["24/01/31 10:00", "24/02/05 11:00"]) == seconds(["2024-01-31 10:00", "2024-02-05 11:00"])
+    days = [NOON - DAY * k for k in range(0, 1000, 7)]
+    for form in ("%y/%m/%d", "%d/%m/%y", "%m/%d/%y", "%y-%m-%d", "%y.%m.%d"):
+        found = find_format(written(days, form))
+        assert found == (form, None, ""), "that years are few says it without a word"
+    assert find_format(pl.Series(["19/01/05"])).other == "%y/%m/%d"
+    few = find_format(pl.Series(["19/05/05", "19/06/06"]))
+    assert few.format == "%y/%m/%d" and few.why == "since the times are then of fewer years"
+
+
 def test_zones_are_taken_off():
     same = ["2020-12-31T14:00:00+02:00", "2020-12-31T07:00:00-0500", "2020-12-31T12:00:00Z", "2020-12-31 12:00:00",
             "2020-12-31 17:30 +0530", "2020-12-31T12:00:00.000+00", "2020-12-31 12:00 UTC"]  # fmt: skip
@@ -119,6 +153,69 @@ def test_zones_are_taken_off():
         assert seconds(same[first:] + same[:first]) == [NOON] * len(same)
     assert seconds(["31/12/2020 14:00 +02:00", "31/12/2020 12:00"]) == [NOON, NOON]
     assert seconds(["Thu Dec 31 12:00:00 +0000 2020"]) == seconds(["31/Dec/2020:13:00:00 +0100"]) == [NOON]
+
+
+def test_usual_times_of_day_are_read_without_a_look_at_their_pieces(monkeypatch):
+    monkeypatch.setattr(date_texts, "_split_texts", None)  # which takes a hundred times as long
+    times = [NOON, NOON + 3600]
+    for ending in (" %H:%M", ", %H:%M", "T%H:%M:%S", ", %H:%M:%S", " %H:%M:%S.250", " %I:%M %p", ", %I:%M:%S %p"):
+        (dates,) = date_texts.read_in_each(written(times, "%d.%m.%Y" + ending), ("%d.%m.%Y",))
+        assert dates.dt.epoch("s").to_list() == times
+
+
+BERLIN = [datetime.datetime(2025, 3, 29) + datetime.timedelta(days=k) for k in range(4)]  # summer begins on the 30th
+
+
+def test_local_midnights_are_days_through_summer_time():
+    naive = pl.Series("time", BERLIN)
+    zoned = naive.dt.replace_time_zone("Europe/Berlin")
+    text = zoned.dt.to_string("%Y-%m-%d %H:%M:%S%:z")
+    for column in (naive, naive.dt.date(), zoned, text, zoned.dt.epoch("s")):
+        assert are_days(column, parse_times(column, RowLabel()))
+        assert are_days(column[:1], parse_times(column[:1], RowLabel()))
+    hours = naive + pl.Series([datetime.timedelta(hours=h) for h in (0, 1, 0, 1)])
+    for column in (hours.dt.replace_time_zone("America/Lima"), naive + pl.duration(minutes=pl.Series([0, 5, 0, 9]))):
+        column = column if isinstance(column, pl.Series) else pl.select(column).to_series()
+        assert not are_days(column, parse_times(column, RowLabel())), "moments"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        written([NOON], "%d.%m.%Y %H:%M:%S") + pl.Series([".75", ".25", ".500001"]),
+        written([NOON], "%Y-%m-%dT%H:%M:%S") + pl.Series([".75", ".25", ".5"]) + "Z",
+        pl.Series([NOON + 0.75, NOON + 0.25, NOON + 0.5]),
+        pl.Series([NOON + 0.75, NOON + 0.25, NOON + 0.5]).cast(pl.String),
+        pl.Series([NOON * 1000 + 750, NOON * 1000 + 250, NOON * 1000 + 500]),
+        pl.Series([NOON * 1000 + 750, NOON * 1000 + 250, NOON * 1000 + 500]).cast(pl.Datetime("ms")),
+    ],
+)
+def test_what_happened_within_a_second_keeps_its_order(column):
+    rows = pl.DataFrame({"user": ["a"] * 3, "item": ["x"] * 3, "rating": [3.0, 1.0, 2.0], "date": column})
+    for duplicates, value in (("last", 3), ("first", 1)):
+        ratings = Ratings.from_frame(rows, duplicates=duplicates)
+        assert ratings.value.tolist() == [value] and ratings.time.tolist() == [NOON]
+    log = event_log(rows.with_columns(event=pl.Series(["c", "a", "b"])), DataConfig(event_col="event", time_col="date"))
+    assert [log.types[n].name for n in log.event] == ["a", "b", "c"]
+
+
+DAYS_OF_TEXT = pl.Series("date", ["2025-01-02", "2025-01-01"])
+
+
+@pytest.mark.parametrize("dtype", [pl.Categorical, pl.Enum(sorted(DAYS_OF_TEXT)), pl.Binary], ids=str)
+def test_categories_and_bytes_are_text(dtype):
+    assert seconds(DAYS_OF_TEXT.cast(dtype)) == seconds(DAYS_OF_TEXT)
+    settled_format(DAYS_OF_TEXT.cast(dtype), "%d/%m/%Y")
+
+
+@pytest.mark.parametrize(
+    "times", [[[1], [2]], [{"a": 1}] * 2, [datetime.time(1)] * 2, [datetime.timedelta(1)] * 2, [b"\xff", b"1"]], ids=str
+)
+def test_what_holds_no_times_is_said_in_a_line(times):
+    with pytest.raises(DataError, match="column 'date' holds .*, and times are dates, numbers or text: .*--time-col"):
+        Ratings.from_frame(frame(times), time="date")
+    found = check(frame(times), DataConfig(time_col="date"))
+    assert "D106" in [f.code for f in found]
 
 
 def test_twelve_is_noon_and_midnight():
@@ -134,11 +231,11 @@ def test_what_is_no_time_is_refused(times):
 
 def test_errors_name_the_row_and_the_form_of_the_others():
     good = ["31/12/2020", "30/12/2020", "29/12/2020"]
-    with pytest.raises(DataError, match=r"'2020-12-31' is not written as the others, %d/%m/%Y, in row 4"):
+    with pytest.raises(DataError, match=r"'2020-12-31' is not written as the others, %d/%m/%Y, in row 4: write all"):
         seconds([*good, "2020-12-31"])
     with pytest.raises(DataError, match=r"'12/31/2020' is not written as the others, %d/%m/%Y, in row 4"):
         seconds([*good, "12/31/2020"])
-    with pytest.raises(DataError, match="time is missing in row 4"):
+    with pytest.raises(DataError, match="time is missing in row 4: fill it in"):
         seconds([*good, None])
     with pytest.raises(DataError, match="--time-format"):
         seconds(["soon", "later"])

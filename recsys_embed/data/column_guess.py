@@ -7,7 +7,8 @@ import re
 
 import polars as pl
 
-from recsys_embed.data.time_formats import ISO, find_format, read_dates
+from recsys_embed.data.date_texts import ISO, read_dates
+from recsys_embed.data.time_formats import are_plausible, find_format, plain_times
 from recsys_embed.errors import DataError
 
 log = logging.getLogger("recsys_embed")
@@ -118,7 +119,7 @@ def guess_by_content(frame: pl.DataFrame, taken: dict[str, str], missing: list[s
     """
     rest = [c for c in frame.columns if c not in taken.values() and normalized(c) and not is_amount(c)]
     sample = frame.select(rest).head(_SAMPLE)
-    times = [c for c in rest if _is_time(sample[c])]
+    times = [c for c in rest if _is_time(sample[c], named=False)]
     levels = [c for c in rest if c not in times and _is_number(sample[c]) and _is_small_range(sample[c])]
     ids = [c for c in rest if c not in (*times, *levels) and _is_id(sample[c])]
     sides: list[str] = [role for role in ("user", "item") if role in missing]
@@ -163,10 +164,14 @@ def _is_small_range(column: pl.Series) -> bool:
     return numbers.n_unique() <= _MAX_LEVELS and -10 <= low and high <= 100
 
 
-def _is_time(column: pl.Series) -> bool:
-    """Return whether a column holds dates, in any form, or numbers of seconds (milli-, …) since 1970 from 1990 on."""
+def _is_time(column: pl.Series, named: bool = True) -> bool:
+    """Return whether a column holds dates, in any form, or numbers of seconds (milli-, …) since 1970 from 1990 on.
+
+    named: its name says so too. Otherwise 05-11-42 may be an article, and years of two digits must be those of data.
+    """
+    column = plain_times(column)
     if column.dtype.is_temporal():
-        return column.dtype not in (pl.Time, pl.Duration)
+        return True
     numbers = _numbers(column)
     if numbers is not None:
         in_seconds = bool(len(numbers)) and bool(((numbers > 6e8) & (numbers < 5e18)).all())
@@ -174,7 +179,10 @@ def _is_time(column: pl.Series) -> bool:
     if column.dtype != pl.String:
         return False
     present = column.head(200).drop_nulls()
-    return bool(len(present)) and read_dates(present, find_format(present).format or ISO).null_count() == 0
+    form = find_format(present).format or ISO
+    if not len(present) or read_dates(present, form).null_count():
+        return False
+    return named or "%y" not in form or are_plausible(read_dates(column, form))
 
 
 def _is_id(column: pl.Series) -> bool:

@@ -19,7 +19,7 @@ from recsys_embed.data.sorting import pair_keys, stable_argsort
 from recsys_embed.data.splits import Split, check_span, split_leave_last, split_random, time_cuts
 from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.time_formats import settled_format
-from recsys_embed.data.values import by_part_of_second, parse_times
+from recsys_embed.data.values import read_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
@@ -79,10 +79,10 @@ class EventLog:
         log = cls(users, items, users.rows(ids[0]), items.rows(ids[1]), event.to_numpy(), types_of(found))
         if "time" not in names:
             return log
-        times = frame[names["time"]]
-        log = replace(log, time=parse_times(times, row_label, settled_format(times, time_format)).to_numpy())
-        in_time = by_part_of_second(times)  # so that events of one second keep their order
-        return log if in_time is None else log.take(in_time.to_numpy())
+        column = frame[names["time"]]
+        times = read_times(column, row_label, settled_format(column, time_format))
+        log = replace(log, time=times.seconds.to_numpy())
+        return log if times.order is None else log.take(times.order)
 
     def __len__(self) -> int:
         return len(self.user)

@@ -20,7 +20,7 @@ from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
 from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.user_items import UserItems
-from recsys_embed.data.values import by_part_of_second, parse_times, parse_values, parse_weights
+from recsys_embed.data.values import parse_values, parse_weights, read_times
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
@@ -105,9 +105,9 @@ class Ratings:
         ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
         users, items = vocabs or _build_vocabs(ids, shared_ids)
         rows = {"user": pl.Series(users.rows(ids[0])), "item": pl.Series(items.rows(ids[1]))}
-        table = pl.DataFrame({**rows, **_parse_columns(data, names, row_label, time_format)})
-        if "time" in names and (order := by_part_of_second(data[names["time"]])) is not None:
-            table = table[order]  # so that events of one second keep their order
+        columns, order = _parse_columns(data, names, row_label, time_format)
+        table = pl.DataFrame({**rows, **columns})
+        table = table if order is None else table[order]
         table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
         if shared_ids:
             table = _mirror_edges(table)
@@ -318,17 +318,21 @@ def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]
 
 def _parse_columns(
     data: pl.DataFrame, names: dict[str, str], row_label: RowLabel, time_format: str | None
-) -> dict[str, pl.Series]:
-    """Return the values and, if there are any, the times and weights of the rows. names: the column of each role."""
+) -> tuple[dict[str, pl.Series], Rows | None]:
+    """Return the values and, if there are any, the times and weights of the rows, and their order; see `Times`.
+
+    names: the column of each role.
+    """
     columns = {"value": pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True)}
     if "rating" in names:
         columns["value"] = parse_values(data[names["rating"]], row_label)
+    order = None
     if "time" in names:
         times = data[names["time"]]
-        columns["time"] = parse_times(times, row_label, settled_format(times, time_format))
+        columns["time"], order = read_times(times, row_label, settled_format(times, time_format))
     if "weight" in names:
         columns["weight"] = parse_weights(data[names["weight"]], row_label)
-    return columns
+    return columns, order
 
 
 def _orient_edges(table: pl.DataFrame) -> pl.DataFrame:

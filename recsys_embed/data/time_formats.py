@@ -1,7 +1,4 @@
-"""How times are written: which form of dates a column has, and dates of such forms as datetimes.
-
-A form is a strptime format. One of a date alone also reads a time of day, and a zone, after it.
-"""
+"""How times are written: which form of dates a column has. A form is a strptime format, see `date_texts`."""
 
 from __future__ import annotations
 
@@ -11,46 +8,67 @@ from typing import NamedTuple
 
 import polars as pl
 
-from recsys_embed.errors import SettingError
+from recsys_embed.data.date_texts import ISO, read_dates, read_in_each
 
 log = logging.getLogger("recsys_embed")
 
-# Days since 1899-12-30, as spreadsheets count; the number of those before 1970.
-EXCEL, _EXCEL_1970 = "excel", 25_569
-ISO = "%Y-%m-%d"
-# Forms in which the first two numbers may be a day and a month, or a month and a day.
-_PAIRS = [(f"%d{sep}%m{sep}{year}", f"%m{sep}%d{sep}{year}") for year in ("%Y", "%y") for sep in "/.-"]
-_OTHER_ORDER = dict(_PAIRS) | {second: first for first, second in _PAIRS}
+# Forms of three numbers that one text may have: the day, the month or a year of two digits first.
+_ORDERS = [
+    *((f"%d{sep}%m{sep}%Y", f"%m{sep}%d{sep}%Y") for sep in "/.-"),
+    *((f"%d{sep}%m{sep}%y", f"%m{sep}%d{sep}%y", f"%y{sep}%m{sep}%d") for sep in "/.-"),
+]
+_ORDERS_OF = {form: forms for forms in _ORDERS for form in forms}
 # Dates without separators, and how many digits they have.
 _COMPACT = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 FORMATS = (
-    ISO, "%Y/%m/%d", "%Y.%m.%d", *(form for pair in _PAIRS for form in pair),
+    ISO, "%Y/%m/%d", "%Y.%m.%d", *_ORDERS_OF,
     "%d %B %Y", "%d-%B-%Y", "%d/%B/%Y", "%d. %B %Y", "%d-%B-%y", "%d %B %y", "%B %d, %Y", "%B %d %Y", "%m %d, %Y",
     *_COMPACT.values(), "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a %b %d %H:%M:%S %z %Y", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
 
-_PIECES = (
-    r"^\s*(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?(?P<date>\S.*?)"
-    r"(?:(?:T|,?\s+)(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?"
-    r"\s*(?:(?P<half>[AaPp])\.?[Mm]\.?)?\s*(?P<zone>[Zz]|UTC|GMT|[+-]\d\d(?::?\d\d)?)?)?\s*$"
-)
-_TIME_OF_DAY = ("%H", "%I", "%k", "%l", "%M", "%S", "%T", "%R", "%r", "%X", "%c", "%s", "%+")
-_ENDINGS = ("", " %H:%M:%S", " %H:%M", " %I:%M %p", " %I:%M:%S %p")
-_SAMPLE, _YEARS = 500, (1900, 2200)
+_SAMPLE = 500
+# A reading whose times are of so many more years than those of another is not worth a word.
+_MANY_YEARS = 10
+_FIRST = {"%d": "day", "%m": "month", "%y": "year"}
 _DAY = datetime.timedelta(days=1)
 
 
 class Reading(NamedTuple):
     """The form of a column of times. format: None for numbers, ISO text and columns of dates. other: another order of
-    day and month that reads all rows too. why: what chose between the two."""
+    day, month and year that reads as many rows. why: what chose between the two."""
 
     format: str | None = None
     other: str | None = None
     why: str = ""
 
+    @property
+    def question(self) -> str:
+        """What the two orders leave open, in words."""
+        one, two = sorted((self.format or "", self.other or ""))
+        return f"the {_FIRST[one[:2]]} or the {_FIRST[two[:2]]} first"
+
+
+def plain_times(column: pl.Series) -> pl.Series:
+    """Return a column as dates with or without a time of day, numbers or text; null where it holds nothing that may be
+    a time, such as a list or a time of day alone."""
+    dtype = column.dtype
+    if dtype in (pl.Categorical, pl.Enum):
+        return column.cast(pl.String)
+    if dtype == pl.Binary:
+        try:
+            return column.cast(pl.String)
+        except pl.exceptions.PolarsError:  # no UTF-8
+            return _nothing(column)
+    return _nothing(column) if dtype.is_nested() or dtype in (pl.Object, pl.Time, pl.Duration) else column
+
+
+def _nothing(column: pl.Series) -> pl.Series:
+    return pl.Series(column.name, [None] * len(column), pl.String)
+
 
 def find_format(column: pl.Series, given: str | None = None) -> Reading:
     """Return how the times of a column are written, by its content; the given form where it reads a row."""
+    column = plain_times(column)
     if column.dtype.is_temporal() or not len(column):
         return Reading()
     sample = column.drop_nulls().head(_SAMPLE)
@@ -65,7 +83,7 @@ def find_format(column: pl.Series, given: str | None = None) -> Reading:
     best = max(FORMATS, key=lambda form: counts[form])
     if not counts[best]:
         return Reading(ISO)
-    return _ordered(column, best) if best in _OTHER_ORDER else Reading(best)
+    return _ordered(column, best) if best in _ORDERS_OF else Reading(best)
 
 
 def settled_format(column: pl.Series, given: str | None = None) -> str | None:
@@ -78,12 +96,12 @@ def settled_format(column: pl.Series, given: str | None = None) -> str | None:
         log.warning("times such as %s are not written as --time-format %s: read as %s", example, given, found.format)
     elif found.other is not None:
         log.warning(
-            "times such as %s may have the day or the month first: read as %s, %s (--time-format '%s' decides "
-            "otherwise)", example, found.format, found.why, found.other,
+            "times such as %s may have %s: read as %s, %s (--time-format '%s' decides otherwise)",
+            example, found.question, found.format, found.why, found.other,
         )  # fmt: skip
     elif found.format in _COMPACT.values():
         log.info("times such as %s are read as dates, %s, not as seconds since 1970", example, found.format)
-    elif found.format in _OTHER_ORDER:
+    elif found.format in _ORDERS_OF:
         log.info("times such as %s are read as %s (--time-format names another form)", example, found.format)
     return found.format
 
@@ -93,104 +111,44 @@ def reads(column: pl.Series, form: str) -> bool:
     return bool(read_dates(column, form).is_not_null().any())
 
 
-def read_dates(column: pl.Series, form: str) -> pl.Series:
-    """Return times of a form as Datetime("us") in UTC; null where they are not written so.
-
-    column: text or numbers. form: a strptime format, or "excel". Raises SettingError for what is no format.
-    """
-    if form == EXCEL:
-        days = column.cast(pl.Float64, strict=False)
-        days = pl.select(pl.when(days.is_between(1, 110_000)).then(days)).to_series()
-        return ((days - _EXCEL_1970) * 86_400e6).round().cast(pl.Int64).cast(pl.Datetime("us"))
-    if column.dtype != pl.String:
-        column = column.cast(pl.Int64, strict=False).cast(pl.String)
-    try:
-        return _read_text(column, form)
-    except (pl.exceptions.PolarsError, ValueError):
-        raise SettingError(f"time-format must be a strptime format, such as '%d/%m/%Y', got {form!r}") from None
-
-
-def _read_text(column: pl.Series, form: str) -> pl.Series:
-    if any(directive in form for directive in _TIME_OF_DAY):
-        dates = column.str.strip_chars().str.to_datetime(form, strict=False, time_unit="us")
-        dates = dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
-        return _of_usual_years(dates)
-    for dates in _read_plain(column, (form,)):
-        if dates.null_count() == column.null_count():
-            return dates
-    return _with_time_of_day(_split_texts(column), form)
-
-
-def _read_plain(column: pl.Series, forms: tuple[str, ...]) -> list[pl.Series]:
-    """Return times by each form, if the first of them has one with a time of day as most write it, else nothing.
-
-    This is several times as fast as to split texts.
-    """
-    first = column.head(_SAMPLE).drop_nulls().head(1)
-    for ending in _ENDINGS:
-        if any(len(first) and _as_dates(first, form + ending).null_count() == 0 for form in forms):
-            return [_as_dates(column, form + ending) for form in forms]
-    return []
-
-
-def _as_dates(column: pl.Series, form: str) -> pl.Series:
-    if "%H" in form or "%I" in form:
-        return _of_usual_years(column.str.to_datetime(form, strict=False, time_unit="us"))
-    return _of_usual_years(column.str.to_date(form, strict=False)).cast(pl.Datetime("us"))
-
-
-def _of_usual_years(dates: pl.Series) -> pl.Series:
-    """Return dates without those that misread a year, such as 25."""
-    return pl.select(pl.when(dates.dt.year().is_between(*_YEARS)).then(dates)).to_series()
-
-
-def _split_texts(column: pl.Series) -> pl.DataFrame:
-    """Return the pieces of texts: the date, and the time of day after it as microseconds; null where there is none."""
-    pieces = column.str.extract_groups(_PIECES).struct.unnest()
-    hour, minute, second = (pl.col(name).cast(pl.Int64) for name in ("hour", "minute", "second"))
-    half, zone = pl.col("half").str.to_lowercase(), pl.col("zone").str.replace(":", "", literal=True)
-    in_day = pl.when(half.is_null()).then(hour).otherwise(hour % 12 + 12 * (half == "p").cast(pl.Int64))
-    valid = (
-        (hour < 24) & (minute < 60) & (second.fill_null(0) <= 60) & (half.is_null() | hour.is_between(1, 12))
-    ).fill_null(True)
-    numbers = zone.str.extract(r"^[+-](\d+)$").str.pad_end(4, "0").cast(pl.Int64)
-    ahead = (numbers // 100 * 60 + numbers % 100) * pl.when(zone.str.starts_with("-")).then(-60).otherwise(60)
-    seconds = in_day * 3600 + minute * 60 + second.fill_null(0) - ahead.fill_null(0)
-    micros = pl.col("part").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64)
-    return pieces.select(
-        date=pl.when(valid).then(pl.col("date").str.replace(r"(?i)\bsept\b", "Sep")),
-        micros=seconds.fill_null(0) * 10**6 + micros.fill_null(0),
-    )
-
-
-def _with_time_of_day(pieces: pl.DataFrame, form: str) -> pl.Series:
-    days = _of_usual_years(pieces["date"].str.to_date(form, strict=False))
-    return days.cast(pl.Datetime("us")) + pieces["micros"].cast(pl.Duration("us"))
-
-
 def _ordered(column: pl.Series, form: str) -> Reading:
-    """Return the order of day and month in which most rows are dates; of two that are alike, the likelier one."""
-    pair = next(pair for pair in _PAIRS if form in pair)
-    dates = _read_plain(column, pair)
-    missing = [one.null_count() for one in dates]
-    if column.null_count() not in missing:
-        pieces = _split_texts(column)
-        dates = [_with_time_of_day(pieces, one) for one in pair]
-        missing = [one.null_count() for one in dates]
-    if missing[0] != missing[1] or missing[0] > column.null_count() or dates[0].equals(dates[1]):
-        return Reading(pair[int(missing[1] < missing[0])])
+    """Return the order of day, month and year in which most rows are dates; of those that are alike, the likeliest."""
+    orders = dict(zip(_ORDERS_OF[form], read_in_each(column, _ORDERS_OF[form]), strict=True))
+    fewest = min(dates.null_count() for dates in orders.values())
+    orders = {form: dates for form, dates in orders.items() if dates.null_count() == fewest}
+    # A cell that is no date says nothing of the others.
+    read = pl.DataFrame(orders).select(pl.all_horizontal(pl.all().is_not_null())).to_series()
+    orders = {form: dates.filter(read) for form, dates in orders.items()}
+    for form in list(orders)[1:]:
+        if any(orders[form].equals(dates) for other, dates in orders.items() if other != form):
+            del orders[form]
+    years = {form: _years(dates) for form, dates in orders.items()}
+    orders = {form: dates for form, dates in orders.items() if years[form] < min(years.values()) + _MANY_YEARS}
     tomorrow = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + _DAY
-    future = [bool((one > tomorrow).any()) for one in dates]
-    ascending = [one.is_sorted() or one.is_sorted(descending=True) for one in dates]
-    if future[0] != future[1]:
-        chosen, why = int(future[0]), "since no time is then in the future"
-    elif ascending[0] != ascending[1]:
-        chosen, why = int(ascending[1]), "since the rows are then in order"
-    elif column.head(_SAMPLE).str.contains(r"(?i)\d\s*[ap]\.?m").any():
-        chosen, why = 1, "since times with AM and PM mostly have the month first"
-    else:
-        chosen, why = 0, "since most of the world writes so"
-    return Reading(pair[chosen], pair[1 - chosen], why)
+    has_halves = bool(column.head(_SAMPLE).str.contains(r"(?i)\d\s*[ap]\.?m").any())
+    against: dict[str, dict[str, int]] = {  # the less, the likelier
+        "since no time is then in the future": {f: bool((dates > tomorrow).any()) for f, dates in orders.items()},
+        "since the times are then of fewer years": years,
+        "since the rows are then in order": {f: not _is_in_order(dates) for f, dates in orders.items()},
+        "since times with AM and PM mostly have the month first": {f: has_halves and f[:2] != "%m" for f in orders},
+        "since most of the world writes so": {f: n for n, f in enumerate(orders)},
+    }
+    found, other, why = list(orders), None, ""
+    for reason, number in against.items():
+        kept = [f for f in found if number[f] == min(number[f] for f in found)]
+        if len(kept) < len(found):
+            other, why = next(f for f in found if f not in kept), reason
+            found = kept
+    return Reading(found[0], other, why)
+
+
+def _is_in_order(dates: pl.Series) -> bool:
+    return dates.is_sorted() or dates.is_sorted(descending=True)
+
+
+def _years(dates: pl.Series) -> int:
+    """Return how many years lie between the first and the last date."""
+    return int(dates.dt.year().max() - dates.dt.year().min()) if len(dates) else 0  # type: ignore[operator, arg-type]
 
 
 def _compact_format(column: pl.Series, sample: pl.Series) -> str | None:
@@ -204,12 +162,17 @@ def _compact_format(column: pl.Series, sample: pl.Series) -> str | None:
     form = _COMPACT.get(len(str(int(last)))) if last == last and abs(last) < 1e15 else None  # type: ignore[arg-type, operator]
     if form is None or first < 1.99e7:  # type: ignore[operator]
         return None
-    dates = read_dates(column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False), form)
-    if dates.null_count() > column.null_count():
+    numbers = column.cast(pl.Float64, strict=False)
+    dates = read_dates(numbers.cast(pl.Int64, strict=False), form)
+    if dates.null_count() > numbers.null_count():  # text among them says nothing of the numbers
         return None
+    return form if are_plausible(dates) else None
+
+
+def are_plausible(dates: pl.Series) -> bool:
+    """Return whether dates are all from 1990 to a year from now, as those of data are."""
     next_year = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + 366 * _DAY
-    plausible = dates.drop_nulls().is_between(datetime.datetime(1990, 1, 1), next_year).all()
-    return form if plausible else None
+    return bool(dates.drop_nulls().is_between(datetime.datetime(1990, 1, 1), next_year).all())
 
 
 def other_forms(column: pl.Series, form: str | None) -> list[tuple[str, pl.Series]]:
@@ -217,6 +180,7 @@ def other_forms(column: pl.Series, form: str | None) -> list[tuple[str, pl.Serie
 
     column: of text. form: of most times, None for ISO. A row counts for the first form that reads it.
     """
+    column = plain_times(column)
     left = column.is_not_null() & read_dates(column, form or ISO).is_null()
     found = []
     for other in FORMATS:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import polars as pl
 
-from recsys_embed.data.ids import RowLabel, row_labels
-from recsys_embed.data.time_formats import ISO, find_format, read_dates
+from recsys_embed.data.date_texts import ISO, read_dates
+from recsys_embed.data.ids import RowLabel, Rows, row_labels
+from recsys_embed.data.sorting import stable_argsort
+from recsys_embed.data.time_formats import find_format, plain_times
 from recsys_embed.errors import DataError
 
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
 TIME_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
+_HOUR, _DAY = 3600, 86_400
 
 
 def parse_weights(column: pl.Series, row_label: RowLabel) -> pl.Series:
@@ -39,69 +44,117 @@ def parse_values(column: pl.Series, row_label: RowLabel, name: str = "rating") -
     return values
 
 
-def parse_times(column: pl.Series, row_label: RowLabel, time_format: str | None = None) -> pl.Series:
-    """Return times as Int64 seconds since 1970, from dates, numbers or text of either. Raises DataError.
+class Times(NamedTuple):
+    """A column of times. seconds: since 1970, Int64 [n]. order: the rows by time, where they say more than seconds do,
+    so that what happened within one second keeps its order; else None."""
+
+    seconds: pl.Series
+    order: Rows | None = None
+
+
+def read_times(column: pl.Series, row_label: RowLabel, time_format: str | None = None) -> Times:
+    """Return times from dates, numbers or text of either. Raises DataError.
 
     Numbers are seconds, or milli-, micro- or nanoseconds if they are too large for seconds (the year 5138), or dates
     (20251231). time_format: the form of dates, where the column has it; else the content tells, see `find_format`.
     """
+    given, column = column, plain_times(column)
     time_format = find_format(column, time_format).format
-    times = _times_as_given(column, time_format)
-    if times.null_count():
-        example, rows = column.filter(times.is_null())[0], row_labels(times.is_null(), row_label)
-        if example is None:
-            raise DataError(f"time is missing in {rows}")
-        if time_format is not None and times.null_count() < len(times):
-            raise DataError(f"time {example!r} is not written as the others, {time_format}, in {rows}")
-        raise DataError(
-            f"time {example!r} is neither seconds since 1970 nor a date in {rows}: --time-format '%d/%m/%Y' says how "
-            "dates are written"
+    values, per_second = _parsed(column, time_format)
+    if values.null_count():
+        raise _unreadable(given, values.is_null(), row_label, time_format)
+    if per_second == 1:
+        return Times(values)
+    seconds = values // per_second
+    return Times(seconds, stable_argsort(values.to_numpy()) if (values % per_second != 0).any() else None)
+
+
+def parse_times(column: pl.Series, row_label: RowLabel, time_format: str | None = None) -> pl.Series:
+    """Return times as Int64 seconds since 1970; see `read_times`."""
+    return read_times(column, row_label, time_format).seconds
+
+
+def _unreadable(column: pl.Series, broken: pl.Series, row_label: RowLabel, time_format: str | None) -> DataError:
+    """Return the error for times that are missing, or written in another way than the others. broken: a mask."""
+    rows, present = row_labels(broken, row_label), column.filter(broken).drop_nulls()
+    if not len(present):
+        return DataError(
+            f"time is missing in {rows}: fill it in, leave these rows out, or name another column with --time-col"
         )
-    return _in_seconds(times)
+    if len(present) == len(column) and plain_times(column).null_count():
+        kind = "bytes that are no text" if column.dtype == pl.Binary else column.dtype
+        return DataError(
+            f"column {column.name!r} holds {kind}, and times are dates, numbers or text: name another column with "
+            "--time-col, or a date and a time of day (date,time)"
+        )
+    example = present[0]
+    if time_format is not None and len(present) < len(column):
+        return DataError(
+            f"time {example!r} is not written as the others, {time_format}, in {rows}: write all times in one form, or "
+            "leave these rows out (recsys data check --fix does)"
+        )
+    return DataError(
+        f"time {example!r} is neither seconds since 1970 nor a date in {rows}: --time-format '%d/%m/%Y' says how "
+        "dates are written"
+    )
+
+
+def are_days(column: pl.Series, seconds: pl.Series) -> bool:
+    """Return whether times are dates rather than moments: all of one time of day by the clock on the wall.
+
+    column: as it was read. seconds: the same, since 1970. Without a zone, midnights of a place with summer time are an
+    hour apart.
+    """
+    if isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone:
+        return column.dt.replace_time_zone(None).dt.time().n_unique() <= 1
+    of_day = (seconds % _DAY).unique().sort()
+    return len(of_day) <= 1 or (len(of_day) == 2 and of_day[1] - of_day[0] in (_HOUR, _DAY - _HOUR))
 
 
 def times_as_given(column: pl.Series, time_format: str | None = None) -> pl.Series:
     """Return times as Int64 in the unit that they are given in, dates in seconds; null for what is neither.
 
-    time_format: see `parse_times`.
+    time_format: see `read_times`.
     """
-    return _times_as_given(column, find_format(column, time_format).format)
+    column = plain_times(column)
+    time_format = find_format(column, time_format).format
+    dates = _dates(column, time_format)
+    return _numbers(column).cast(pl.Int64, strict=False) if dates is None else dates.dt.epoch("s").cast(pl.Int64)
 
 
-def _times_as_given(column: pl.Series, time_format: str | None) -> pl.Series:
-    """Do the same for a form that is known; None: numbers, ISO text or a column of dates."""
+def _parsed(column: pl.Series, time_format: str | None) -> tuple[pl.Series, int]:
+    """Return times as Int64, null for what is none, and how many units of them a second has."""
+    dates = _dates(column, time_format)
+    if dates is not None:
+        return dates.dt.epoch("us").cast(pl.Int64), 10**6
+    numbers = _numbers(column)
+    times = numbers.cast(pl.Int64, strict=False)
+    per_second = units_per_second(times.drop_nulls())
+    if per_second == 1 and numbers.dtype.is_float() and (numbers % 1 != 0).any():
+        return (numbers * 1e6).floor().cast(pl.Int64, strict=False), 10**6
+    return times, per_second
+
+
+def _dates(column: pl.Series, time_format: str | None) -> pl.Series | None:
+    """Return a column of dates as Datetime, null for what is none; None for a column of numbers. time_format: None:
+    numbers, ISO text or a column of dates."""
     if time_format is not None:
-        return read_dates(column, time_format).dt.epoch("s").cast(pl.Int64)
+        return read_dates(column, time_format)
     if column.dtype.is_temporal():
-        return column.cast(pl.Datetime("ms")).dt.epoch("s").cast(pl.Int64)
-    times = column.cast(pl.Float64, strict=False) if column.dtype == pl.String else column
-    times = times.cast(pl.Int64, strict=False)
-    if column.dtype == pl.String and times.null_count() > len(column) / 2:
-        dates = column.str.to_datetime(strict=False, time_unit="ms", time_zone="UTC").dt.epoch("s")
-        if dates.null_count() > column.null_count():  # several zones, or forms of ISO: slower
-            dates = dates.fill_null(read_dates(column, ISO).dt.epoch("s"))
-        times = dates if dates.null_count() < times.null_count() else times
-    return times
-
-
-def by_part_of_second(column: pl.Series) -> pl.Series | None:
-    """Return the rows of a column of times by time, where it says more than seconds do; else None."""
-    if column.dtype.is_temporal() and column.dtype != pl.Date:
-        times = column.cast(pl.Datetime("us")).dt.epoch("us")
-        return times.arg_sort() if (times % 10**6 != 0).any() else None
-    times = column.cast(pl.Float64, strict=False)
-    if times.null_count():
+        return column.cast(pl.Datetime("us"))
+    if column.dtype != pl.String or _numbers(column).null_count() <= len(column) / 2:
         return None
-    return times.arg_sort() if units_per_second(times) > 1 else None
+    dates = column.str.to_datetime(strict=False, time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
+    if dates.null_count() > column.null_count():  # several zones, or forms of ISO: slower
+        dates = dates.fill_null(read_dates(column, ISO))
+    return dates if dates.null_count() < _numbers(column).null_count() else None
+
+
+def _numbers(column: pl.Series) -> pl.Series:
+    return column.cast(pl.Float64, strict=False) if column.dtype == pl.String else column
 
 
 def units_per_second(times: pl.Series) -> int:
     """Return how many units of a column of times a second has."""
     typical = abs(float(np.median(times.to_numpy()))) if len(times) else 0.0  # several times as fast as polars' median
     return next((number for limit, number in TIME_UNITS if typical > limit), 1)
-
-
-def _in_seconds(times: pl.Series) -> pl.Series:
-    """Return times in seconds, whatever part of a second they count."""
-    per_second = units_per_second(times)
-    return times if per_second == 1 else (times / per_second).floor().cast(pl.Int64)

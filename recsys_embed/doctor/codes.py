@@ -44,7 +44,7 @@ CODES: dict[str, Code] = {
     "D203": Code("note", "lists need no values; --loss mse would have nothing to learn"),
     "D204": Code("error", "look at --user-col and --item-col, and at what was left out before"),
     # Times
-    "D301": Code("warning", "correct the clock or the unit: --split time tests on the newest rows"),
+    "D301": Code("warning", "correct the clock, the unit or --time-format: --split time tests on the newest rows"),
     "D302": Code("warning", "write seconds since 1970 or dates: half-lives and windows are in days"),
     "D303": Code("note", "nothing: they are read so"),
     "D304": Code("error", "write all times in one unit; --fix writes seconds", is_fixed=True),

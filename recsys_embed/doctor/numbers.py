@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import polars as pl
 
+from recsys_embed.data.date_texts import EXCEL, ISO
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.time_formats import EXCEL, ISO, find_format, other_forms
+from recsys_embed.data.time_formats import find_format, other_forms, plain_times
 from recsys_embed.data.values import TIME_UNITS, times_as_given, units_per_second
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
@@ -104,9 +105,10 @@ def find_forms(column: pl.Series, time_format: str | None) -> Iterator[Finding]:
     if found.format not in (None, ISO):
         yield finding("D303", column.count(), f"times are written as {found.format}", example)
     if found.other is not None:
-        message = f"times may have the day or the month first; they are read as {found.format}, {found.why}"
+        message = f"times may have {found.question}; they are read as {found.format}, {found.why}"
         remedy = f"name the order: --time-format '{found.format}' or '{found.other}'"
         yield finding("D307", column.count(), message, column.drop_nulls().head(N_EXAMPLES).to_list(), remedy)
+    column = plain_times(column)
     if column.dtype == pl.String and times_as_given(column, found.format).null_count() > column.null_count():
         for form, rows in other_forms(column, found.format):
             message = f"{plural(int(rows.sum()), 'time')} written as {form}, not as the others"

@@ -60,7 +60,7 @@ def repaired(result: Examination, read: pl.DataFrame) -> tuple[pl.DataFrame, lis
             frame = frame.with_columns(new.alias(name))
             changes.append(f"rewrote {plural(n_changed, 'id')} in column {name}: no blanks, NFC, no .0")
     if any(f.code == "D101" for f in result.findings) or changes:
-        equal = columns_of_copies(result.columns, result.dataset)
+        equal = columns_of_copies(frame, result.columns, result.dataset)
         unique = frame if equal is None else frame.unique(list(equal.values()), keep="first", maintain_order=True)
         if unique.height < frame.height:
             changes.append(f"left out {plural(frame.height - unique.height, 'copy').replace('copys', 'copies')}")

@@ -11,10 +11,9 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, sorted_values
+from recsys_embed.data.values import are_days
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
-
-_DAY = 24 * 3600
 
 
 def pair_of(key: int, users: Vocab, items: Vocab) -> str:
@@ -39,7 +38,7 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
     table = pl.DataFrame({"key": keys})
     repeated = table["key"].is_duplicated()
     table, frame = table.filter(repeated), frame.filter(repeated)
-    equal = columns_of_copies(columns, dataset)
+    equal = columns_of_copies(frame, columns, dataset)
     names = {"rating": "value", "event": "event", "time": "time"}
     if equal is not None:
         table = table.with_columns(
@@ -56,13 +55,13 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
     yield from _of_ratings(table, distinct, users, items, policy)
 
 
-def columns_of_copies(columns: dict[str, str], dataset: Dataset) -> dict[str, str] | None:
+def columns_of_copies(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset) -> dict[str, str] | None:
     """Return the columns in which a row equals another if it is a copy of it, by role.
 
     None where a row that is there twice may have happened twice: without a rating, or a time finer than a day.
     """
     rows = dataset.ratings if dataset.log is None else dataset.log
-    is_exact = rows.time is not None and bool((rows.time % _DAY != rows.time[:1] % _DAY).any())
+    is_exact = rows.time is not None and not are_days(frame[columns["time"]], pl.Series(rows.time))
     if not is_exact and ("rating" not in columns or dataset.log is not None):
         return None
     found: dict[str, str] = {

@@ -12,14 +12,12 @@ from recsys_embed.data.columns import find_columns
 from recsys_embed.data.event_types import says_no
 from recsys_embed.data.ids import FileRows, RowLabel
 from recsys_embed.data.time_formats import settled_format
-from recsys_embed.data.values import by_part_of_second, parse_times
+from recsys_embed.data.values import are_days, read_times
 from recsys_embed.errors import DataError
 from recsys_embed.sources.serving_events import fill_likes
 from recsys_embed.sources.table import Table
 
 log = logging.getLogger("recsys_embed")
-
-_DAY = 86_400
 
 
 def append_ratings(
@@ -44,6 +42,7 @@ def append_ratings(
         found = find_columns(added.frame, given)
     except DataError as error:
         raise DataError(f"{more[1]}: {error}") from None
+    read = table.frame
     table, added = _in_seconds(table, columns, time_format), _in_seconds(added, found, time_format)
     if not config.is_event_log and "event" in found:
         added = _without_noes(added, found["event"])
@@ -51,7 +50,8 @@ def append_ratings(
     if "event" in columns:
         frame = _with_types(frame, table.frame, columns["event"], config)
     added = added._replace(frame=frame)
-    if "time" in found and "time" in columns:
+    # A file that has grown and the file of the week hold the same events; of the same day may be others too.
+    if "time" in found and (name := columns.get("time")) and not are_days(read[name], table.frame[name]):
         added = _without_known(added, table, columns, more[1])
     return _completed(_joined(table, added, columns), columns, found)
 
@@ -85,11 +85,7 @@ def _completed(table: Table, columns: dict[str, str], found: dict[str, str]) -> 
 
 
 def _without_known(added: Table, table: Table, columns: dict[str, str], name: str) -> Table:
-    """Return further rows without those that the table has, if times say more than the day: a file that has grown and
-    the file of the week hold the same events. name: of the further file."""
-    times = table.frame[columns["time"]]
-    if (times % _DAY == times.head(1) % _DAY).all():
-        return added
+    """Return further rows without those that the table has. name: of the further file."""
     keys = [
         columns[role]
         for role in ("user", "item", "event", "time", "rating")
@@ -115,9 +111,8 @@ def _in_seconds(table: Table, columns: dict[str, str], time_format: str | None) 
     if "time" not in columns or table.frame.is_empty():
         return table
     times = table.frame[columns["time"]]
-    form = settled_format(times, time_format)
-    frame = table.frame.with_columns(parse_times(times, table.row_label, form).alias(times.name))
-    order = by_part_of_second(times)
+    seconds, order = read_times(times, table.row_label, settled_format(times, time_format))
+    frame = table.frame.with_columns(seconds.alias(times.name))
     if order is None:
         return table._replace(frame=frame)
     return table._replace(frame=frame[order], row_label=RowLabel())

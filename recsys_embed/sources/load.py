@@ -158,20 +158,22 @@ def names_in(table: Table, columns: dict[str, str], config: DataConfig) -> dict[
 
 def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the tables of held-out ratings, into Ratings over shared vocabularies."""
-    table, columns = tables.ratings, tables.columns
+    table, columns, time_format = tables.ratings, tables.columns, tables.time_format
     for location in several_locations(config.extra_ratings or ""):
         more = (_read_ratings(location, config), location)
-        table = append_ratings((table, config.dataset), more, columns, config, tables.time_format)
-    table = _without_old(table, columns, config, tables.time_format)
+        table = append_ratings((table, config.dataset), more, columns, config, time_format)
+        time_format = None  # they are seconds now
+    table = _without_old(table, columns, config, time_format)
     names: dict[str, str | None] = {**column_names(config), **columns}
     if config.is_event_log:
         types_of = partial(event_types, config=config)
-        events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label, tables.time_format)
+        events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label, time_format)
         return Dataset(events.ratings(), tables.items, log=events, time_format=tables.time_format)
-    read, vocabs = [(table, names)], None
+    read, forms, vocabs = [(table, names)], [time_format], None
     for further in (tables.valid, tables.test):
         if further is not None:
             read.append((further, names_in(further, columns, config)))
+            forms.append(tables.time_format)
     if len(read) > 1 and config.shared_ids:
         vocabs = (_shared_vocab(read, "node", ("user", "item")),) * 2
     elif len(read) > 1:
@@ -187,9 +189,9 @@ def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
             vocabs=vocabs,
             from_text=t.is_text,
             row_label=t.row_label,
-            time_format=tables.time_format,
+            time_format=form,
         )
-        for t, named in read
+        for (t, named), form in zip(read, forms, strict=True)
     ]
     valid, test = ratings[1] if tables.valid is not None else None, ratings[-1] if tables.test is not None else None
     event_like = find_event_like_column(table.frame, columns.values())
