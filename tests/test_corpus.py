@@ -85,6 +85,17 @@ def test_a_text_without_ends_of_lines_is_cut_at_blanks(tmp_path, monkeypatch):
     assert max(len(" ".join(line)) for line in found) <= 128
 
 
+@pytest.mark.parametrize("block", range(4, 17))
+def test_a_text_without_blanks_is_cut_between_characters(tmp_path, monkeypatch, caplog, block):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(texts_module, "_BLOCK", block)
+    text = "漢é字a🙂かñ" * 9
+    (tmp_path / "line.txt").write_text(text, encoding="utf-8")
+    found = [line for lines in read_texts(tmp_path / "line.txt") for line in lines]
+    assert "".join(found) == text and len(found) > 1
+    assert "not UTF-8" not in caplog.text
+
+
 def test_a_long_text_is_passed_on_in_pieces_that_gensim_reads_whole():
     found = list(Corpus(["word " * 25_000]))
     assert [len(words) for words in found] == [10_000, 10_000, 5_000]

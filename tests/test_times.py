@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from worlds import event_log, recsys_here, small
 
 from recsys_embed import Ratings, Recommender
+from recsys_embed.cli import evaluate
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data import date_texts, time_formats
 from recsys_embed.data.ids import RowLabel
@@ -27,16 +28,8 @@ DATES = (
     "%m/%d/%y", "%d.%m.%y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%b %d, %Y", "%B %d, %Y", "%a, %d %b %Y", "%Y%m%d",
 )  # fmt: skip
 ENDINGS = (
-    "",
-    " %H:%M:%S",
-    ", %H:%M",
-    "T%H:%M:%S",
-    " %I:%M:%S %p",
-    ", %H:%M:%S",
-    " %I:%M:%S%p",
-    " %H:%M:%S.250",
-    " %H:%M:%SZ",
-)
+    "", " %H:%M:%S", ", %H:%M", "T%H:%M:%S", " %I:%M:%S %p", ", %H:%M:%S", " %I:%M:%S%p", " %H:%M:%S.250", " %H:%M:%SZ",
+)  # fmt: skip
 
 
 def seconds(column, time_format=None):
@@ -327,6 +320,33 @@ def test_later_tables_are_read_as_the_first_one(tmp_path):
     seconds_too.write_text(f"user,item,date\nu1,i1,{NOON + 9 * DAY}\n")
     data = DataConfig(dataset="", extra_ratings=str(seconds_too))
     assert load_dataset(tmp_path / "r.csv", data).ratings.time.max() == NOON + 9 * DAY
+
+
+@pytest.mark.parametrize("own", ["timestamp", "bought", "date,time"])
+def test_later_tables_may_have_one_column_of_times_or_two_others(tmp_path, monkeypatch, own):
+    monkeypatch.chdir(tmp_path)
+    times = [NOON - 3600 * k for k in range(40)]
+    base = frame(written(times, "%d.%m.%Y"), clock=written(times, "%H:%M")).rename({"date": "bought"})
+    base.write_csv("r.csv")
+    later = pl.DataFrame({"user": ["u1", "u2"], "item": ["i3", "i4"], "day": ["2021-02-03", "2021-02-04"]})
+    expected = seconds(["2021-02-03 10:00", "2021-02-04 10:00"])
+    if own == "date,time":
+        later = later.rename({"day": "date"}).with_columns(time=pl.lit("10:00"))
+    else:
+        later = later.rename({"day": own}).with_columns(pl.col(own) + " 10:00")
+    later.write_csv("later.csv")
+    first = {"time_col": "bought,clock"}
+    more = load_dataset("r.csv", extra_ratings="later.csv", **first)
+    assert set(expected) <= set(more.ratings.time.tolist())
+    assert load_dataset("r.csv", test="later.csv", **first).test.time.tolist() == expected
+    model, train = small("softmax", epochs=1)
+    recommender = Recommender(model, train).fit(load_dataset("r.csv", **first).ratings)
+    recommender.metadata.update(dataset="r.csv", settings={"dataset": "r.csv", "split": "time", **first})
+    measured = evaluate._test_ratings(recommender, None, "later.csv", False)[0].time.tolist()
+    assert measured and set(measured) <= set(expected)
+    recommender.update(later)
+    with pytest.raises(DataError, match="no column '(clock|bought)'"):
+        load_dataset("later.csv", **first)
 
 
 def test_the_model_keeps_the_form(tmp_path):

@@ -101,10 +101,10 @@ def _print_report(report: Report, cold: dict[str, Any] | None) -> None:
 
 def _load_trained_on(data: DataConfig, named: bool) -> Dataset:
     """Load the data of the training, or those that an option named. Raises DataError that says what to do."""
-    from recsys_embed.sources.load import load_dataset
+    from recsys_embed.sources.load import load_dataset, load_further
 
     try:
-        return load_dataset(data.dataset, data)
+        return (load_further if named else load_dataset)(data.dataset, data)
     except DataError as error:
         if named:
             raise
@@ -120,7 +120,7 @@ def _test_ratings(
     """Return the test ratings that the options name, by default those of the model's own split, and their source."""
     from recsys_embed.evaluation.evaluate import without_hidden
     from recsys_embed.evaluation.held_out import data_config_of, held_out_test
-    from recsys_embed.sources.load import load_dataset
+    from recsys_embed.sources.load import load_further
 
     data = dataclasses.replace(data_config_of(recommender), offline=offline)
     if "dataset" not in recommender.metadata and dataset is None and test is None:
@@ -131,7 +131,7 @@ def _test_ratings(
         # The item table is in the model; its file need not be where the training had it.
         of_training = ("valid", "test", "extra_ratings", "weight_col", "event_weights", "hide", "items", "item_columns")
         plain: dict[str, Any] = dict.fromkeys(of_training)
-        loaded = load_dataset(test, dataclasses.replace(data, dataset=test, **plain))
+        loaded = load_further(test, dataclasses.replace(data, dataset=test, **plain))
         ratings = (loaded.ratings if loaded.log is None else loaded.log.targets()).positives(data.min_rating)
         new = without_hidden(recommender, ratings)
         # Events repeat themselves. Of ratings, those that are mostly known are the training's own file.

@@ -12,12 +12,18 @@ _TIME_OF_DAY = r"^\s*\d{1,2}:\d\d"
 _SAMPLE = 500
 
 
-def with_joined_times(frame: pl.DataFrame, time_col: str | None = None) -> pl.DataFrame:
+def with_joined_times(frame: pl.DataFrame, time_col: str | None = None, further: bool = False) -> pl.DataFrame:
     """Return a frame in which a column of dates and one of times of day are one column of text, "date,time".
 
     time_col: the names of the two, with a comma between them; None: those that are called date and time, if they hold
-    these. A frame with another column of times stays as it is. Raises DataError for a name that is no column.
+    these. A frame with another column of times stays as it is. further: the names are those of an earlier table; this
+    one may have whole times in the first of them, or columns of usual names. Raises DataError for a name that is no
+    column.
     """
+    if further and time_col and not set(names := parse_names(time_col)) <= set(frame.columns):
+        if len(names) == 2 and names[0] in frame.columns:
+            return frame.rename({names[0]: time_col})
+        time_col = None
     if time_col is None:
         pair = _date_and_time(frame)
     elif "," not in time_col or time_col in frame.columns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -76,8 +76,15 @@ def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = 
     return build_dataset(read_tables(dataset, config), config)
 
 
-def read_tables(dataset: str, config: DataConfig) -> Tables:
-    """Read a data set as it is, see `load_dataset`. Raises DataError if it is unknown, missing, or without rows."""
+def load_further(dataset: str, config: DataConfig) -> Dataset:
+    """Load further data for a model: as `load_dataset` does, but their columns may be called as in the settings of the
+    training or as is usual."""
+    return build_dataset(read_tables(without_password(dataset), config, further=True), config)
+
+
+def read_tables(dataset: str, config: DataConfig, further: bool = False) -> Tables:
+    """Read a data set as it is, see `load_dataset`; further: see `load_further`. Raises DataError if it is unknown,
+    missing, or without rows."""
     _check_locations(dataset, config)
     name, _, sizes = dataset.partition(":")
     items = None
@@ -88,15 +95,19 @@ def read_tables(dataset: str, config: DataConfig) -> Tables:
         frame, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
         ratings = _as_table(frame)
     elif is_path(dataset):
-        ratings = _read_ratings(dataset, config, config.query)
+        ratings = _read_ratings(dataset, config, config.query, further)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
     if ratings.frame.is_empty():
         raise DataError("there are no ratings: the data has a header but no row")
-    columns = find_columns(ratings.frame, column_names(config))  # once: what is guessed is said once
+    given = column_names(config)
+    names = _names_there(ratings.frame, given) if further else given
+    columns = find_columns(ratings.frame, names)  # once: what is guessed is said once
     if config.items:
         items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
-    valid, test = (_read_ratings(location, config) if location else None for location in (config.valid, config.test))
+    valid, test = (
+        _read_ratings(location, config, further=True) if location else None for location in (config.valid, config.test)
+    )
     times = ratings.frame[columns["time"]] if "time" in columns else None
     time_format = config.time_format if times is None else settled_format(times, config.time_format)
     return Tables(ratings, columns, items, valid, test, time_format)
@@ -145,26 +156,30 @@ def _header_names(config: DataConfig) -> tuple[str, ...]:
     )
 
 
-def _read_ratings(location: str, config: DataConfig, query: str | None = None) -> Table:
+def _read_ratings(location: str, config: DataConfig, query: str | None = None, further: bool = False) -> Table:
     table = read_table(location, config.columns, _header_names(config), query)
-    return table._replace(frame=with_joined_times(table.frame, config.time_col))
+    return table._replace(frame=with_joined_times(table.frame, config.time_col, further))
 
 
 def names_in(table: Table, columns: dict[str, str], config: DataConfig) -> dict[str, str | None]:
-    """Return the names of the columns in a further table: those of the first one, or those that it has instead."""
-    known = {role: name for role, name in columns.items() if name in table.frame.columns}
-    return column_names(config) | known
+    """Return the names of the columns in a further table: those of the first one, or None for what it has instead."""
+    return _names_there(table.frame, column_names(config) | columns)
+
+
+def _names_there(frame: pl.DataFrame, names: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the names that a frame has a column of, and None in place of the others."""
+    return {role: name if name in frame.columns else None for role, name in names.items()}
 
 
 def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the tables of held-out ratings, into Ratings over shared vocabularies."""
     table, columns, time_format = tables.ratings, tables.columns, tables.time_format
     for location in several_locations(config.extra_ratings or ""):
-        more = (_read_ratings(location, config), location)
+        more = (_read_ratings(location, config, further=True), location)
         table = append_ratings((table, config.dataset), more, columns, config, time_format)
         time_format = None  # they are seconds now
     table = _without_old(table, columns, config, time_format)
-    names: dict[str, str | None] = {**column_names(config), **columns}
+    names = {role: columns.get(role) for role in column_names(config)}
     if config.is_event_log:
         types_of = partial(event_types, config=config)
         events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label, time_format)

@@ -56,7 +56,8 @@ def read_texts(location: str | Path, progress: Progress | None = None) -> Iterat
     """Yield the lines of plain text in blocks of some megabytes: a file, a folder, a pattern, or "-".
 
     The text is UTF-8 or UTF-16, and may be packed by gzip, bzip2, xz or Zstandard; lines that are not UTF-8 are read as
-    Windows-1252. Blank lines are left out, and lines of more than 4 MB are cut at a blank. Raises DataError.
+    Windows-1252. Blank lines are left out, and lines of more than 4 MB are cut at a blank, or where there is none
+    between two characters. Raises DataError.
     """
     location = str(location)
     if location == "-":
@@ -124,18 +125,28 @@ def _to_utf8(stream: Any, name: str) -> Iterator[bytes]:
 
 
 def _blocks(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield whole lines, many at a time; a line that is longer than a chunk is cut at a blank."""
+    """Yield whole lines, many at a time; one that is longer than a chunk is cut at a blank, or between characters."""
     unread = b""
     for chunk in chunks:
         block = unread + chunk.replace(b"\r", b"\n")
         cut = block.rfind(b"\n") + 1
         if not cut and len(block) > _BLOCK:
-            cut = max(block.rfind(b" "), block.rfind(b"\t")) + 1 or len(block)
+            cut = max(block.rfind(b" "), block.rfind(b"\t")) + 1 or _end_of_characters(block)
         unread = block[cut:]
         if cut:
             yield block[:cut]
     if unread:
         yield unread
+
+
+def _end_of_characters(block: bytes) -> int:
+    """Return where the last whole character of UTF-8 ends: some scripts have no blanks."""
+    for back in range(1, min(4, len(block)) + 1):
+        byte = block[-back]
+        if byte & 0xC0 != 0x80:  # not within a character
+            size = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(block) - back if size > back else len(block)
+    return len(block)
 
 
 def _decode_lines(block: bytes) -> tuple[list[str], int]:

@@ -70,7 +70,7 @@ def _ratings_of(state: FittedState, frame: pl.DataFrame) -> Ratings:
     """Return the ratings in a frame whose columns are called as in the training, or as is usual; of an event log for a
     model that was trained on one."""
     given = state.metadata.get("settings", {})
-    frame = with_joined_times(frame, given.get("time_col"))
+    frame = with_joined_times(frame, given.get("time_col"), further=True)
     time_format = given.get("time_format")
     roles = ("user", "item", "rating", "time", "weight", "event")
     columns = {role: name for role in roles if (name := given.get(f"{role}_col")) in frame.columns}
