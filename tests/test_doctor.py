@@ -154,6 +154,16 @@ def test_the_order_of_day_and_month_is_open_only_where_nothing_says_it():
     assert "%m/%d/%Y" in found(frame, "D307").remedy
 
 
+def test_the_option_counts_for_all_that_is_read_of_times(world):
+    frame = changed("timestamp", (7,), "04/13/2021", RATINGS.with_columns(timestamp=pl.lit("03/04/2021")))
+    assert "D106" not in codes(check(frame)), "by itself the column has the month first"
+    assert found(frame, "D106", time_format="%d/%m/%Y").count == 1
+    assert "of the test file" in finding_of(world(frame[8:], test=frame[:8], time_format="%d/%m/%Y"), "D106").message
+    compact = in_form("%d%m%Y%H%M").with_columns(pl.col("timestamp").cast(pl.Int64))
+    messages = [f.message for f in check(compact, DataConfig(time_format="%d%m%Y%H%M")) if f.code == "D303"]
+    assert messages == ["times are written as %d%m%Y%H%M"], "no milliseconds"
+
+
 def test_days_of_a_spreadsheet_are_guessed():
     frame = RATINGS.with_columns(timestamp=pl.col("timestamp") / DAY + 25_569)
     assert "--time-format excel" in found(frame, "D302").message

@@ -14,6 +14,7 @@ from recsys_embed import Ratings, Recommender
 from recsys_embed.cli import evaluate
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data import date_texts, time_formats
+from recsys_embed.data.event_types import saved
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.time_formats import find_format, settled_format
 from recsys_embed.data.values import are_days, parse_times
@@ -347,6 +348,30 @@ def test_later_tables_may_have_one_column_of_times_or_two_others(tmp_path, monke
     recommender.update(later)
     with pytest.raises(DataError, match="no column '(clock|bought)'"):
         load_dataset("later.csv", **first)
+
+
+def test_the_option_counts_wherever_times_are_read(tmp_path):
+    """Both orders fit all rows, and by themselves they would be read as %d/%m/%Y, since they are in order then."""
+    path = tmp_path / "log.csv"
+    times = pl.Series("date", [f"0{1 + k % 4}/0{1 + k // 4}/2025" for k in range(16)])  # 01/01, 02/01, …, 04/04
+    frame(times, event=["view", "buy"] * 8).write_csv(path)
+    expected = seconds(times, "%m/%d/%Y")
+    assert sorted(expected) == sorted(seconds(times)) and expected != seconds(times)
+    options = {"time_format": "%m/%d/%Y", "target": "buy"}
+    assert load_dataset(path, **options).log.time.tolist() == expected
+    recent = [t for t in expected if t >= max(expected) - 35 * DAY]
+    assert load_dataset(path, **options, max_age="35d").log.time.tolist() == recent
+
+
+def test_update_with_events_reads_as_in_the_training(caplog):
+    log = event_log(frame(written([NOON - DAY * k for k in range(40)], "%m/%d/%Y"), event=["view", "buy"] * 20),
+                    DataConfig(event_col="event", time_col="date"))  # fmt: skip
+    recommender = Recommender(*small("softmax", epochs=1)).fit(log.ratings())
+    recommender.metadata.update(settings={"time_format": "%m/%d/%Y"}, events=saved(log.types))
+    caplog.clear()
+    rows = {"user": ["u1", "new"], "item": ["i3", "i4"], "event": ["buy", "view"], "date": ["02/03/2021"] * 2}
+    recommender.update(pl.DataFrame(rows))
+    assert "may have the day" not in caplog.text
 
 
 def test_the_model_keeps_the_form(tmp_path):

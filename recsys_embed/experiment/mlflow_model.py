@@ -90,9 +90,7 @@ def _answer_users(
     state = recommender.state
     rows = recommender.users.rows([request.user for request in requests if request.user is not None])
     table = pl.concat(iter_recommendations(state, np.unique(rows), requests[0]))
-    origins = [
-        "personal" if known else "popular" if state.trend is None else "recent" for known in state.is_known(rows)
-    ]
+    origins = ["personal" if known else "recent" for known in state.is_known(rows)]  # all are known without a trend
     wanted = pl.DataFrame({"position": positions, "user_id": recommender.users.ids(rows), "from": origins})
     return _output_table(wanted.join(table, on="user_id", maintain_order="left_right"))
 
