@@ -383,7 +383,7 @@ def test_a_model_is_not_measured_on_what_it_was_fitted_on(world):
     stranger = Ratings.from_frame(pl.DataFrame({"user": [9999, 1], "item": [1, 99999], "rating": [1.0, 2.0]}))
     kept, unknown = align_to_model(recommender, stranger)
     assert (len(kept), unknown) == (0, 2)
-    with pytest.raises(DataError, match="no test rating of a user and an item that the model knows"):
+    with pytest.raises(DataError, match="such as user 1 and item 1; the test has user 9999 and item 1, …: give it the"):
         evaluate(recommender, stranger)
     part = Ratings.from_frame(test.frame().filter(pl.col("user_id") > 30))  # other vocabularies, other rows
     assert part.users != test.users

@@ -104,15 +104,28 @@ def evaluate(
     items are skipped and counted. For a model of "stars", the metrics include RMSE and MAE over the test rows. Raises
     DataError if the recommender was fitted on any of the rows.
     """
-    model = recommender.model
-    test, unknown = align_to_model(recommender, test)
+    model, given = recommender.model, test
+    test, unknown = align_to_model(recommender, given)
     if not len(test):
-        raise DataError("there is no test rating of a user and an item that the model knows")
+        raise no_known(recommender, given)
     report = rank_metrics(recommender.state.ranker, test, recommender.excluded, recommender.item_counts, ks, resamples)
     if not report.users:
-        raise DataError("no item of the test ratings has a training rating, so none could have been recommended")
+        raise DataError(
+            "no item of the test ratings has a training rating, so none could have been recommended: test it on items "
+            "that were rated in its training, or train with descriptions of items (--items, --text)"
+        )
     report = replace(report, n_skipped=report.n_skipped + unknown)
     return report if model.output != "stars" else with_rating_errors(report, model, test)
+
+
+def no_known(recommender: Recommender, test: Ratings) -> DataError:
+    """Return the error for test ratings of which none is of a user and an item that the model knows."""
+    message = "there is no test rating of a user and an item that the model knows"
+    if not len(test):
+        return DataError(f"{message}, since there is none: name others, or a split that holds some out")
+    known = f"user {recommender.users.series[0]!r} and item {recommender.items.series[0]!r}"
+    given = f"user {test.users.ids(test.user[:1])[0]!r} and item {test.items.ids(test.item[:1])[0]!r}"
+    return DataError(f"{message}, such as {known}; the test has {given}, …: give it the ids of the training")
 
 
 def with_rating_errors(report: Report, model: ScoringModel, test: Ratings) -> Report:

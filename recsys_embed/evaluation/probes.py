@@ -15,7 +15,7 @@ from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import DataError
 from recsys_embed.evaluation import metrics
-from recsys_embed.evaluation.evaluate import align_to_model
+from recsys_embed.evaluation.evaluate import align_to_model, no_known
 from recsys_embed.evaluation.slices import UNKNOWN, by_column
 from recsys_embed.recommender import Recommender
 from recsys_embed.tracking.store import without_autologging
@@ -103,10 +103,11 @@ def probe_links(recommender: Recommender, test: Ratings, resamples: int = 1000, 
     dot product without biases; not for an MLP scorer), "popularity" (training ratings), and the "interval" of model.
     Raises DataError if no test rating can be used, or if every user knows all items.
     """
-    test, _ = align_to_model(recommender, test)
+    given = test
+    test, _ = align_to_model(recommender, given)
     test = test.take(recommender.item_counts[test.item] > 0)
     if not len(test):
-        raise DataError("there is no test rating of a user and an item that the model knows")
+        raise no_known(recommender, given)
     known = known_items(recommender, test)
     n_unknown = (recommender.item_counts > 0).sum() - np.bincount(
         known.pairs_of(np.arange(len(recommender.users)))[0], minlength=len(recommender.users)
