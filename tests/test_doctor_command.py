@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import polars as pl
+import pytest
 from spoilt import RATINGS, changed, events, plus
 from worlds import recsys_here, small
 
@@ -13,7 +14,9 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.doctor import CODES
 from recsys_embed.doctor.codes import SEVERITIES
+from recsys_embed.errors import DataError
 from recsys_embed.experiment.run import run_experiment
+from recsys_embed.sources.load import load_dataset
 
 # The command
 
@@ -112,6 +115,52 @@ def test_another_type_of_event_is_no_copy_though_no_option_names_the_types(tmp_p
     found = run_check(tmp_path, "--fix", "out.csv", dataset="log.csv")
     assert {f["code"]: f["count"] for f in found["findings"]}["D101"] == 1
     assert pl.read_csv(tmp_path / "out.csv").equals(at_once.unique(maintain_order=True))
+
+
+def test_a_repair_says_how_many_purchases_it_leaves_out(tmp_path):
+    log = events()
+    buys, views = (log.filter(pl.col("kind") == kind)[:n] for kind, n in (("purchase", 3), ("view", 5)))
+    broken = pl.concat([buys[:1], views]).with_columns(user=None)
+    pl.concat([log, buys, views, broken], how="vertical_relaxed").write_csv(tmp_path / "log.csv")
+    options = "--event-col", "kind", "--fix", "out.csv"
+    changes = run_check(tmp_path, *options, "--target", "purchase", dataset="log.csv")["fixed"]["changes"]
+    assert changes == [
+        "left out 6 rows that cannot be read (1 of them purchase)", "left out 8 copies (3 of them purchase)",
+    ]  # fmt: skip
+    changes = run_check(tmp_path, "--fix", "out.csv", dataset="log.csv")["fixed"]["changes"]
+    assert changes == ["left out 6 rows that cannot be read", "left out 8 copies"], "no target, no word of it"
+
+
+LINES = ["user,item,rating,time", *(f"u{n % 20},i{n % 9},{1 + n % 5},{1_600_000_000 + n}" for n in range(60))]
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_lines_with_too_many_or_too_few_fields_are_named_and_the_rest_is_examined(tmp_path, quoted):
+    lines = [*LINES]
+    lines[4] = "u1,Alien, the return,5,1600000000"
+    lines[10] = "u1,i3,5"
+    lines[20] += ",more,and more"
+    lines[30] = lines[30].replace("u9", "")
+    if quoted:
+        lines[2] = '"u\n1","i, 1",3,1600000001'  # two lines, one row
+        lines[12] = '"u3","i5",4'
+    (tmp_path / "lines.csv").write_text("\n".join(lines) + "\n")
+    facts = run_check(tmp_path, dataset="lines.csv", code=3)
+    found = {f["code"]: f for f in facts["findings"]}
+    assert found["D112"]["count"] == 2 and found["D113"]["count"] == 1 + quoted
+    assert found["D112"]["examples"] == [f"line {5 + quoted}: 5 for 4", f"line {21 + quoted}: 6 for 4"]
+    assert found["D113"]["examples"][0] == f"line {11 + quoted}: 3 for 4"
+    if not quoted:  # otherwise a row has two lines, and messages count those before it once
+        assert "line 31 of " in found["D104"]["examples"][0], "the lines that are gone are counted"
+        assert "line 11 of " in found["D106"]["examples"][0]
+    assert facts["ratings"] == 60 - 2 - 1 - 1 - quoted
+    done = run_check(tmp_path, "--fix", "out.csv", dataset="lines.csv")
+    assert done["fixed"]["changes"][0] == "left out 2 lines with too many fields"
+    with pytest.raises(
+        DataError, match=rf"line {5 + quoted} has 5 fields, not 4: u1,Alien.*lines {21 + quoted} have.*--fix"
+    ):
+        load_dataset(tmp_path / "lines.csv")
+    assert len(load_dataset(tmp_path / "out.csv").ratings) == facts["ratings"]
 
 
 def test_a_log_shows_what_each_type_brings(tmp_path):

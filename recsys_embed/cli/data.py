@@ -119,13 +119,13 @@ def check(
     chosen((), only_codes, ignored)
     if fix:
         check_output(Path(fix), data)
-    tables = read_tables(data.dataset, data)
+    tables = read_tables(data.dataset, data, tolerant=True)
     result = examine(tables, data)
     findings = chosen(result.findings, only_codes, ignored)
     facts = facts_of(result, data)
     facts["findings"] = [asdict(f) for f in findings]
     if fix:
-        facts["fixed"] = {"out": fix, "changes": write_repaired(result, tables.ratings.frame, Path(fix))}
+        facts["fixed"] = {"out": fix, "changes": write_repaired(result, tables.ratings, Path(fix))}
     if json:
         print_json(facts)
     else:

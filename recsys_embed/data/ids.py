@@ -142,15 +142,22 @@ def _as_integers(ids: pl.Series, name: str) -> pl.Series:
     return ids
 
 
+def row_name(row: int, row_label: RowLabel) -> str:
+    """Name a row: "row 3", "line 3", or where they come from several files "line 3 of part-1.csv"."""
+    if not row_label.files:
+        return f"{row_label.word} {row + row_label.first}"
+    ends = list(accumulate(file.rows for file in row_label.files))
+    at = bisect_right(ends, row)
+    file = row_label.files[at]
+    return f"{file.word} {row - ends[at] + file.rows + file.first} of {file.name}"
+
+
 def row_labels(mask: pl.Series, row_label: RowLabel = RowLabel()) -> str:  # noqa: B008
     """Name the rows where the mask is true: "row 3", "lines 3, 9", "rows 1, 2, 3, 4, 5, … (812 in all)"; where they
     come from several files, "line 3 of part-1.csv"."""
     rows = mask.arg_true().to_numpy()
     more = f", … ({len(rows)} in all)" if len(rows) > 5 else ""
     if row_label.files:
-        ends = list(accumulate(file.rows for file in row_label.files))
-        places = [(row_label.files[n], row) for row in rows[:5].tolist() for n in [bisect_right(ends, row)]]
-        starts = {file: end - file.rows for file, end in zip(row_label.files, ends, strict=True)}
-        return ", ".join(f"{f.word} {row - starts[f] + f.first} of {f.name}" for f, row in places) + more
+        return ", ".join(row_name(row, row_label) for row in rows[:5].tolist()) + more
     word = row_label.word + "s" * (len(rows) != 1)
     return f"{word} {', '.join(map(str, rows[:5] + row_label.first))}{more}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import polars as pl
 
-from recsys_embed.data.ids import RowLabel
+from recsys_embed.data.ids import RowLabel, row_name
 from recsys_embed.data.values import times_as_given
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
+from recsys_embed.sources.odd_lines import OddLine
 
 # A column of which more than this share cannot be read is not what it was taken for.
 _MAX_BROKEN = 0.5
@@ -67,10 +69,23 @@ def readable_rows(
     return Readable(frame.filter(~dropped) if n_dropped else frame, columns, findings, n_dropped)
 
 
+def find_odd_lines(lines: Sequence[OddLine], source: str = "") -> Iterator[Finding]:
+    """Yield lines of a text with another number of fields than its first. source: see `readable_rows`."""
+    for code, what, is_longer in (("D112", "many", True), ("D113", "few", False)):
+        some = [line for line in lines if line.is_longer == is_longer]
+        if some:
+            several = len({line.name for line in lines}) > 1
+            examples = (
+                f"line {line.first}{f' of {line.name}' * several}: {line.fields} for {line.width}" for line in some
+            )
+            message = f"{plural(len(some), 'line')}{source} {'has' if len(some) == 1 else 'have'} too {what} fields"
+            yield finding(code, len(some), message, examples)
+
+
 def _example(column: pl.Series, row: int, row_label: RowLabel) -> str:
     value = column[row]
     text = "nothing" if value is None or str(value).strip() == "" else repr(value)
-    return f"{row_label.word} {row + row_label.first}: {text}"
+    return f"{row_name(row, row_label)}: {text}"
 
 
 def _is_blank(column: pl.Series) -> pl.Series:

@@ -20,7 +20,7 @@ from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.splits import Split
 from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.time_formats import find_format
-from recsys_embed.doctor.cells import readable_rows
+from recsys_embed.doctor.cells import find_odd_lines, readable_rows
 from recsys_embed.doctor.codes import Finding, chosen, finding
 from recsys_embed.doctor.ids import find_ids
 from recsys_embed.doctor.numbers import find_forms, find_time_like_column, find_times, find_units, find_values
@@ -85,7 +85,8 @@ def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Exa
     if is_log and "event" not in columns:
         raise DataError("there is no column of event types: name it with --event-col")
     main = readable_rows(frame, columns, tables.ratings.row_label, time_format=tables.time_format)
-    result = Examination(list(main.findings), frame=main.frame, columns=main.columns)
+    found = [*find_odd_lines(tables.ratings.odd_lines), *main.findings]
+    result = Examination(found, frame=main.frame, columns=main.columns)
     if "time" in columns:
         result.findings += find_forms(frame[columns["time"]], config.time_format)
     if "time" in main.columns:
@@ -107,7 +108,7 @@ def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Exa
             part = readable_rows(
                 table.frame, found_columns, table.row_label, f" of the {name} file", tables.time_format
             )
-            result.findings += part.findings
+            result.findings += [*find_odd_lines(table.odd_lines, f" of the {name} file"), *part.findings]
             held_out[name] = table._replace(frame=part.frame, row_label=RowLabel())
     assert result.frame is not None
     ratings = tables.ratings._replace(frame=result.frame, row_label=RowLabel())

@@ -38,6 +38,8 @@ CODES: dict[str, Code] = {
     "D109": Code("error", "write the ids as integers or text; --fix turns 12.0 into 12", is_fixed=True),
     "D110": Code("error", "look at the columns and options: recsys data check --help"),
     "D111": Code("note", "they are left out: nobody is their own neighbour"),
+    "D112": Code("error", "quote what holds a separator, or leave the lines out, as --fix does", is_fixed=True),
+    "D113": Code("warning", "complete the lines: what they lack is read as missing, in the last columns"),
     # Values
     "D201": Code("warning", "if these are codes or mistakes, leave the rows out or correct them"),
     "D202": Code("warning", "--min-rating 1 leaves out those below 1; --loss mse learns values"),

@@ -13,6 +13,7 @@ from recsys_embed.doctor.check import Examination
 from recsys_embed.doctor.codes import plural
 from recsys_embed.doctor.rows import columns_of_copies, shared_pairs
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.sources.table import Table
 from recsys_embed.storage.table_files import FORMATS, write_table
 
 _FLOAT_END = r"^(-?[0-9]+)\.0+$"
@@ -28,29 +29,59 @@ def check_output(out: Path, config: DataConfig) -> None:
             raise SettingError(f"--fix {out} is the file of --{name.replace('_', '-')}: name another one")
 
 
-def repaired(result: Examination, read: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+def repaired(result: Examination, table: Table) -> tuple[pl.DataFrame, list[str]]:
     """Return the table of the ratings without what `--fix` repairs, and what was changed.
 
-    read: the table as it was read. Columns that no option names stay as they are.
+    table: as it was read. Columns that no option names stay as they are.
     """
-    frame, changes = result.frame, []
-    if frame is None or result.dataset is None:
+    if result.frame is None or result.dataset is None:
         raise DataError("nothing can be made of the rows that can be read, so there is nothing to write")
-    if frame.height < read.height:
-        changes.append(f"left out {plural(read.height - frame.height, 'row')} that cannot be read")
-    gone = [name for name in read.columns if name not in frame.columns]
+    codes = {f.code for f in result.findings}
+    longer = sum(line.is_longer for line in table.odd_lines)
+    changes = [f"left out {plural(longer, 'line')} with too many fields"] if longer else []
+    frame = result.frame
+    changes += _left_out(result, table.frame, frame, "row", " that cannot be read")
+    gone = [name for name in table.frame.columns if name not in frame.columns]
     if gone:
         changes.append(f"left out column {', '.join(gone)}, which cannot be read")
-    ids = [result.columns["user"], result.columns["item"]]
-    if any(f.code == "D109" for f in result.findings):
-        changes.append("wrote float ids as integers or text")
-    if any(f.code == "D304" for f in result.findings):
-        changes.append("wrote all times in seconds")
+    changes += [text for code, text in _REWRITTEN.items() if code in codes]
     # Rows of the test file go first: they are found by ids as they were read.
-    frame, n_leaked = _without_test(result, frame)
-    if n_leaked:
-        changes.append(f"left out {plural(n_leaked, 'row')} that {'is' if n_leaked == 1 else 'are'} held out")
-    for name in ids:
+    before, frame = frame, _without_test(result, frame)
+    be = "is" if before.height - frame.height == 1 else "are"
+    changes += _left_out(result, before, frame, "row", f" that {be} held out")
+    frame, rewritten = _with_plain_ids(frame, [result.columns["user"], result.columns["item"]])
+    changes += rewritten
+    if "D101" in codes or changes:
+        equal = columns_of_copies(frame, result.columns, result.dataset)
+        unique = frame if equal is None else frame.unique(list(equal.values()), keep="first", maintain_order=True)
+        changes += _left_out(result, frame, unique, "copy", "")
+        frame = unique
+    return frame, changes
+
+
+# What is done to all cells of a column, by the code of the finding.
+_REWRITTEN = {"D109": "wrote float ids as integers or text", "D304": "wrote all times in seconds"}
+
+
+def _left_out(result: Examination, before: pl.DataFrame, after: pl.DataFrame, word: str, why: str) -> list[str]:
+    """Return what to say of rows that are left out, and how many of them lists are measured by."""
+    count = before.height - after.height
+    if not count:
+        return []
+    text = f"left out {plural(count, word).replace('copys', 'copies')}{why}"
+    log = None if result.dataset is None else result.dataset.log
+    targets = [] if log is None else [t.name for t in log.types if t.is_target]
+    if log is not None and any(t.weight > 0 and not t.is_target for t in log.types):
+        is_target = pl.col(result.columns["event"]).cast(pl.String).str.strip_chars().is_in(targets)
+        lost = before.select(is_target.sum()).item() - after.select(is_target.sum()).item()
+        text += f" ({lost:,} of them {' or '.join(targets)})"
+    return [text]
+
+
+def _with_plain_ids(frame: pl.DataFrame, columns: list[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Return a table with text ids without blanks around them, in NFC and without .0, and what was changed."""
+    changes = []
+    for name in columns:
         if frame[name].dtype.is_integer():
             continue
         old = frame[name].cast(pl.String)
@@ -59,34 +90,28 @@ def repaired(result: Examination, read: pl.DataFrame) -> tuple[pl.DataFrame, lis
         if n_changed:
             frame = frame.with_columns(new.alias(name))
             changes.append(f"rewrote {plural(n_changed, 'id')} in column {name}: no blanks, NFC, no .0")
-    if any(f.code == "D101" for f in result.findings) or changes:
-        equal = columns_of_copies(frame, result.columns, result.dataset)
-        unique = frame if equal is None else frame.unique(list(equal.values()), keep="first", maintain_order=True)
-        if unique.height < frame.height:
-            changes.append(f"left out {plural(frame.height - unique.height, 'copy').replace('copys', 'copies')}")
-            frame = unique
     return frame, changes
 
 
-def _without_test(result: Examination, frame: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+def _without_test(result: Examination, frame: pl.DataFrame) -> pl.DataFrame:
     """Return the rows whose user and item are in no file of held-out ratings."""
     dataset = result.dataset
     assert dataset is not None
     ratings = dataset.ratings
     shared = [shared_pairs(ratings, part) for part in (dataset.valid, dataset.test) if part is not None]
     if not any(len(keys) for keys in shared):
-        return frame, 0
+        return frame
     user, item = (
         vocab.rows(frame[result.columns[side]]) for vocab, side in ((ratings.users, "user"), (ratings.items, "item"))
     )
     left_out = pl.Series(pair_keys(user, item, len(ratings.items))).is_in(
         pl.concat([pl.Series(k) for k in shared]).implode()
     )
-    return frame.filter(~left_out), int(left_out.sum())
+    return frame.filter(~left_out)
 
 
-def write_repaired(result: Examination, read: pl.DataFrame, out: Path) -> list[str]:
+def write_repaired(result: Examination, table: Table, out: Path) -> list[str]:
     """Write the repaired table, see `repaired`, whole or not at all; return what was changed."""
-    frame, changes = repaired(result, read)
+    frame, changes = repaired(result, table)
     write_table(frame, out)
     return changes

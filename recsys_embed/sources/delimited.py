@@ -10,6 +10,7 @@ import polars as pl
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
 from recsys_embed.sources.dialect import DEFAULT_COLUMNS, Dialect, dialect_of, is_header, names_columns, strip_preamble
+from recsys_embed.sources.odd_lines import OddLine, label_without, line_numbers, odd_lines, without_lines
 from recsys_embed.sources.table import Table
 
 # The unit separator: nobody types it into a text file, so it can replace a separator of two characters.
@@ -41,6 +42,7 @@ def parse_text(
     known: tuple[str, ...] = (),
     expected: list[str] | None = None,
     only: str | None = None,
+    tolerant: bool = False,
 ) -> Parsed:
     """Read a table that is written as text, in UTF-8 or an encoding of one byte a character.
 
@@ -50,7 +52,7 @@ def parse_text(
         line is the header, unless it holds values: then the columns are user, item, rating, timestamp, and a note says
         so.
     known: column names that mark a first line as a header. expected: the columns of the file that this one continues.
-    only: see `read_table`.
+    only, tolerant: see `read_table`.
     Raises DataError, with the number of the line at fault where there is one.
     """
     data, skipped, excel = strip_preamble(data)
@@ -80,7 +82,7 @@ def parse_text(
     if names and len(names) != width:
         first = dialect.lines[0][:60]
         raise DataError(f"{name} has {width} columns ({first}), but --columns names {len(names)}")
-    frame, encoding_note = _read_csv(data, dialect, header, name, skipped)
+    frame, encoding_note, odd = _read_csv(data, dialect, header, name, skipped, tolerant)
     notes += encoding_note
     if names and len(names) != frame.width:  # an odd end of a line, which polars takes for two rows
         raise DataError(f"{name} cannot be read as a table: its lines have {frame.width} and {len(names)} fields")
@@ -90,9 +92,9 @@ def parse_text(
     filled = frame.filter(~pl.all_horizontal(pl.all().is_null()))
     # Line numbers are right only if all blank lines are at the end; otherwise messages count rows.
     lines_match = filled.height == frame.height or filled.equals(frame.head(filled.height))
-    row_label = RowLabel("line", 1 + header + skipped) if lines_match else RowLabel()
+    row_label = label_without(odd, name, filled.height, 1 + header + skipped) if lines_match else RowLabel()
     filled = _with_decimal_points(_without_empty_columns(filled), data, dialect.separator)
-    return Parsed(Table(filled, is_text=True, row_label=row_label), notes, filled.columns)
+    return Parsed(Table(filled, is_text=True, row_label=row_label, odd_lines=tuple(odd)), notes, filled.columns)
 
 
 def _with_single_blanks(data: bytes, dialect: Dialect) -> bytes:
@@ -140,8 +142,13 @@ def _has_item_lists(lines: list[str]) -> bool:
     return len(sizes) > 1 or max(sizes) > len(DEFAULT_COLUMNS)
 
 
-def _read_csv(data: bytes, dialect: Dialect, header: bool, path: str, skipped: int) -> tuple[pl.DataFrame, list[str]]:
-    """Read a table as text columns, as UTF-8 or else as Windows-1252; return it and notes. skipped: lines cut off."""
+def _read_csv(
+    data: bytes, dialect: Dialect, header: bool, path: str, skipped: int, tolerant: bool
+) -> tuple[pl.DataFrame, list[str], list[OddLine]]:
+    """Read a table as text columns; return it, notes, and lines with another number of fields if they are asked for.
+
+    skipped: lines cut off. tolerant: leave out lines with too many fields.
+    """
     separator = dialect.separator
     if len(separator) == 2:
         data, separator = data.replace(separator.encode(), _UNIT_SEPARATOR.encode()), _UNIT_SEPARATOR
@@ -152,16 +159,30 @@ def _read_csv(data: bytes, dialect: Dialect, header: bool, path: str, skipped: i
         "separator": separator, "has_header": header, "infer_schema": False, "quote_char": dialect.quote,
     }  # fmt: skip
     try:
+        frame, notes = _decoded_csv(data, options)
+    except pl.exceptions.PolarsError as error:
+        odd = odd_lines(data, separator, dialect.quote, path, skipped)
+        longer = [line for line in odd if line.is_longer]
+        if not (longer and tolerant):
+            raise _parse_error(data, longer, path, error, skipped) from None
+        try:
+            return *_decoded_csv(without_lines(data, longer, skipped), options), odd
+        except pl.exceptions.PolarsError as other:
+            raise _parse_error(data, [], path, other, skipped) from None
+    if tolerant and frame.width and frame.to_series(-1).null_count():
+        return frame, notes, odd_lines(data, separator, dialect.quote, path, skipped)
+    return frame, notes, []
+
+
+def _decoded_csv(data: bytes, options: dict[str, Any]) -> tuple[pl.DataFrame, list[str]]:
+    """Read a table as UTF-8 or else as Windows-1252; return it and notes. Raises PolarsError."""
+    try:
         return pl.read_csv(data, **options), []
     except pl.exceptions.PolarsError as error:
         if "utf-8" not in str(error):
-            raise _parse_error(data, separator, path, error, skipped) from None
-    try:
-        return pl.read_csv(one_byte_text(data).encode(), **options), [
-            "is not UTF-8; it was read as Windows-1252 (Latin-1)"
-        ]
-    except pl.exceptions.PolarsError as error:
-        raise _parse_error(data, separator, path, error, skipped) from None
+            raise
+    note = "is not UTF-8; it was read as Windows-1252 (Latin-1)"
+    return pl.read_csv(one_byte_text(data).encode(), **options), [note]
 
 
 def one_byte_text(data: bytes) -> str:
@@ -173,16 +194,17 @@ def one_byte_text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _parse_error(data: bytes, separator: str, path: str, error: Exception, skipped: int) -> DataError:
+def _parse_error(data: bytes, longer: list[OddLine], path: str, error: Exception, skipped: int) -> DataError:
     """Return an error that names the first line with too many fields, if there is one."""
-    lines = data.decode("latin-1").split("\n")
-    width = lines[0].count(separator)
-    for number, line in enumerate(lines, 1 + skipped):
-        if line.count(separator) > width and '"' not in line:
-            return DataError(
-                f"{path}: line {number} has {line.count(separator) + 1} fields, not {width + 1}: {line[:80]}"
-            )
-    return DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}")
+    if not longer:
+        return DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}")
+    first = longer[0]
+    text = data.split(b"\n")[first.first - 1 - skipped].decode("utf-8", "replace")[:80].replace(_UNIT_SEPARATOR, "::")
+    others = f" (lines {line_numbers(longer[1:])} have too many, too)" if len(longer) > 1 else ""
+    return DataError(
+        f"{path}: line {first.first} has {first.fields} fields, not {first.width}: {text}{others}; quote what holds a "
+        "separator, or leave such lines out, as recsys data check --fix OUT does"
+    )
 
 
 def _read_item_lists(data: bytes, path: str) -> pl.DataFrame:

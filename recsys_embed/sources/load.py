@@ -82,9 +82,11 @@ def load_further(dataset: str, config: DataConfig) -> Dataset:
     return build_dataset(read_tables(without_password(dataset), config, further=True), config)
 
 
-def read_tables(dataset: str, config: DataConfig, further: bool = False) -> Tables:
-    """Read a data set as it is, see `load_dataset`; further: see `load_further`. Raises DataError if it is unknown,
-    missing, or without rows."""
+def read_tables(dataset: str, config: DataConfig, further: bool = False, tolerant: bool = False) -> Tables:
+    """Read a data set as it is, see `load_dataset`.
+
+    further: see `load_further`. tolerant: see `read_table`. Raises DataError if it is unknown, missing or without rows.
+    """
     _check_locations(dataset, config)
     name, _, sizes = dataset.partition(":")
     items = None
@@ -95,7 +97,7 @@ def read_tables(dataset: str, config: DataConfig, further: bool = False) -> Tabl
         frame, items = DATASETS[dataset](data_dir(config.data_dir), config.offline)
         ratings = _as_table(frame)
     elif is_path(dataset):
-        ratings = _read_ratings(dataset, config, config.query, further)
+        ratings = _read_ratings(dataset, config, config.query, further, tolerant)
     else:
         raise DataError(f"there is no data set {dataset!r} and no such file; the names are {', '.join(DATASETS)}")
     if ratings.frame.is_empty():
@@ -106,7 +108,8 @@ def read_tables(dataset: str, config: DataConfig, further: bool = False) -> Tabl
     if config.items:
         items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
     valid, test = (
-        _read_ratings(location, config, further=True) if location else None for location in (config.valid, config.test)
+        _read_ratings(location, config, None, True, tolerant) if location else None
+        for location in (config.valid, config.test)
     )
     times = ratings.frame[columns["time"]] if "time" in columns else None
     time_format = config.time_format if times is None else settled_format(times, config.time_format)
@@ -156,8 +159,10 @@ def _header_names(config: DataConfig) -> tuple[str, ...]:
     )
 
 
-def _read_ratings(location: str, config: DataConfig, query: str | None = None, further: bool = False) -> Table:
-    table = read_table(location, config.columns, _header_names(config), query)
+def _read_ratings(
+    location: str, config: DataConfig, query: str | None = None, further: bool = False, tolerant: bool = False
+) -> Table:
+    table = read_table(location, config.columns, _header_names(config), query, tolerant=tolerant)
     return table._replace(frame=with_joined_times(table.frame, config.time_col, further))
 
 

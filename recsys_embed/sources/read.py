@@ -47,6 +47,7 @@ class _Reading(NamedTuple):
     known: tuple[str, ...]
     query: str | None = None
     only: str | None = None
+    tolerant: bool = False
     expected: list[str] | None = None
 
 
@@ -57,6 +58,7 @@ def read_table(
     known: tuple[str, ...] = (),
     query: str | None = None,
     only: str | None = None,
+    tolerant: bool = False,
 ) -> Table:
     """Read a table: a file, a folder or pattern of files with the same columns, "-" (standard input), or an address.
 
@@ -64,10 +66,10 @@ def read_table(
     gzip, bzip2, xz or Zstandard, or in a zip archive. See docs/data.md.
     columns: comma-separated names for a file without a header. known: column names that mark a first line as a header.
     query: of a database. only: what a single column is called whose first line is none of the known names, and so no
-        header.
+        header. tolerant: leave out lines of a text with too many fields, and say so in `Table.odd_lines`.
     Raises DataError, with the number of the line at fault where there is one.
     """
-    location, reading = str(location), _Reading(columns, known, query, only)
+    location, reading = str(location), _Reading(columns, known, query, only, tolerant)
     if is_database(location):
         return read_database(location, query)
     if location == "-":
@@ -137,7 +139,7 @@ def _parse(data: bytes, name: str, reading: _Reading) -> tuple[Table, list[str]]
     data, note = to_utf8(data, name)
     if looks_like_json(data):
         return read_json(data, name, reading.known), []
-    parsed = parse_text(data, name, reading.columns, reading.known, reading.expected, reading.only)
+    parsed = parse_text(data, name, reading.columns, reading.known, reading.expected, reading.only, reading.tolerant)
     return parsed.table, ([] if note is None else [note]) + parsed.notes
 
 

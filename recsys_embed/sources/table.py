@@ -9,17 +9,20 @@ import polars as pl
 
 from recsys_embed.data.ids import FileRows, RowLabel
 from recsys_embed.errors import DataError
+from recsys_embed.sources.odd_lines import OddLine
 
 
 class Table(NamedTuple):
     """A file as a frame.
 
-    is_text: all its columns are text. row_label: how messages number its rows.
+    is_text: all its columns are text. row_label: how messages number its rows. odd_lines: those with another number of
+    fields, where they were asked for; rows of those with too many are not in the frame.
     """
 
     frame: pl.DataFrame
     is_text: bool
     row_label: RowLabel
+    odd_lines: tuple[OddLine, ...] = ()
 
 
 def join_tables(tables: Sequence[Table], names: Sequence[str]) -> Table:
@@ -46,12 +49,12 @@ def join_tables(tables: Sequence[Table], names: Sequence[str]) -> Table:
         if len(kinds) > 1:
             (one, first), (two, second), *_ = kinds.items()
             raise DataError(f"column {column!r} holds {one} in {first}, but {two} in {second}")
-    labels = [table.row_label for table in tables]
-    files = tuple(
-        FileRows(name, frame.height, label.word, label.first)
-        for name, frame, label in zip(names, frames, labels, strict=True)
-    )
-    return Table(pl.concat(frames, how="vertical_relaxed"), is_text, RowLabel(files=files))
+    files: list[FileRows] = []
+    for name, frame, table in zip(names, frames, tables, strict=True):
+        label = table.row_label
+        files += label.files or (FileRows(name, frame.height, label.word, label.first),)
+    odd = tuple(line for table in tables for line in table.odd_lines)
+    return Table(pl.concat(frames, how="vertical_relaxed"), is_text, RowLabel(files=tuple(files)), odd)
 
 
 def _kind(dtype: pl.DataType) -> str:
