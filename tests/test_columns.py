@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from scipy.sparse import coo_array, csr_array, csr_matrix
 
-from recsys_embed.data.columns import find_columns
+from recsys_embed.data.columns import find_columns, find_event_like_column
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.errors import DataError
 
@@ -89,6 +89,34 @@ def test_two_that_would_do_are_named(names, message):
     with pytest.raises(DataError, match=message) as error:
         find_columns(pl.DataFrame(columns), ROLES)
     assert "\n" not in str(error.value)
+
+
+def test_all_that_is_open_is_said_at_once():
+    frame = world("customer", "sku", "stars", "bought_at").with_columns(client="customer", isbn="sku", score="stars")
+    with pytest.raises(DataError) as error:
+        find_columns(frame, ROLES)
+    assert str(error.value) == (
+        "which column holds the user: 'customer' or 'client'; the item: 'sku' or 'isbn'; "
+        "the rating: 'stars' or 'score'? --user-col customer --item-col sku --rating-col stars decide"
+    )
+    with pytest.raises(DataError, match="the item: 'c1' or 'c2' or 'c5'[?] --user-col c1 --item-col c2 decide$"):
+        find_columns(world("c1", "c2", "c3", "c4").with_columns(c5="c1"), ROLES)
+
+
+@pytest.mark.parametrize("name", ["price", "UnitPrice", "Gesamtpreis", "prix", "total", "Menge", "cost"])
+@pytest.mark.parametrize("event", ["Aktion", "ereignis_typ", "événement", "tipo de evento", "c9"])
+def test_amounts_and_types_of_events_are_no_ids(name, event):
+    frame = world("c1", "c2").with_columns(
+        pl.int_range(pl.len()).mod(37).alias(name), pl.Series(event, ["view", "purchase"] * 200)
+    )
+    assert find_columns(frame, ROLES) == {"user": "c1", "item": "c2"}
+    assert find_event_like_column(frame, ()) == event
+
+
+@pytest.mark.parametrize("name", ["Aktion", "Ereignis-Typ", "Événement", "TipoEvento", "event_type"])
+def test_a_log_finds_its_types_in_other_languages(name):
+    frame = world("user", "item").with_columns(pl.Series(name, ["Ansicht", "Kauf"] * 200))
+    assert find_columns(frame, {"user": None, "item": None, "event": None})["event"] == name
 
 
 def test_of_a_thing_and_its_id_the_id_is_taken():

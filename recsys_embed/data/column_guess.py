@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 
 import polars as pl
 
@@ -31,6 +32,11 @@ _NAMES = {
         "rating score stars star overall grade ratingvalue ratingscore reviewscore reviewrating reviewoverall "
         "reviewstars userrating userscore bookrating movierating starrating bewertung sterne".split()
     ),
+    "event": frozenset(
+        "event eventtype eventname action actiontype behavior behaviortype aktion aktionstyp aktionsart ereignis "
+        "ereignistyp ereignisart ereignisname evenement événement typeevenement typeévénement typedévénement evento "
+        "tipoevento tipodeevento accion acción tipoaccion tipodeaccion tipodeacción".split()
+    ),
     "time": frozenset(
         "timestamp time date datetime ts eventtime eventtimestamp eventdate createdat created createdtime "
         "unixreviewtime unixtime epoch timestampms timestampunix unixtimestamp zeitpunkt zeitstempel zeit datum "
@@ -46,7 +52,9 @@ _TIME_NAME = re.compile(
 # Amounts of what a user did: no opinions, but they may weigh.
 _AMOUNT = re.compile(
     r"^(?:playtime(?:forever|minutes|hours)?|hours(?:played)?|minutes|plays?|playcounts?|listens?|counts?|quantity|qty|"
-    r"amount|views|clicks|visits|times|duration|watchtime|weight|menge|anzahl|betrag|umsatz|preis|montant|cantidad)$"
+    r"amount|views|clicks|visits|times|duration|watchtime|weight|menge|anzahl|betrag|umsatz|montant|cantidad|quantite|"
+    r"quantité|(?:unit|total|sales?|net|gross|list)?(?:price|cost|revenue|total|discount|tax)|(?:einzel|gesamt|stück|"
+    r"stueck|netto|brutto)?preis|rabatt|prix(?:unitaire|total)?|precio(?:unitario|total)?|importe|descuento|remise)$"
 )
 
 _SAMPLE = 20_000  # rows that are looked at
@@ -82,58 +90,71 @@ def _stem(name: str) -> str:
 
 def is_usual(name: str) -> bool:
     """Return whether a name is usual for any role."""
-    return any(_is_usual(normalized(name), role) for role in (*_IDS, *_NAMES))
+    return any(_is_usual(normalized(name), role) for role in (*_IDS, "rating", "time"))
 
 
-def guess_by_name(data: pl.DataFrame | list[str], role: str) -> str | None:
-    """Return the column whose name is usual for a role, or None. Raises DataError if two would do.
+def is_event_name(name: str) -> bool:
+    """Return whether a name is usual for a column of types of events."""
+    return normalized(name) in _NAMES["event"]
+
+
+def guess_by_name(data: pl.DataFrame | list[str], role: str) -> list[str]:
+    """Return the columns whose names are usual for a role; if they are several, nothing says which it is.
 
     data: a frame, or names alone. Of a frame, only columns of numbers can be ratings, and only of times, times, both
         without gaps.
     """
     columns = data.columns if isinstance(data, pl.DataFrame) else data
     found = usual_columns(columns, role)
-    if isinstance(data, pl.DataFrame) and role in _NAMES:
+    if isinstance(data, pl.DataFrame) and role in ("rating", "time"):
         fits = _is_number if role == "rating" else _is_time
         found = [name for name in found if fits(data[name])]
         gaps = [name for name in found if data[name].null_count()]
         if gaps:
             log.info("column %s has missing values and is left out; %s uses it", gaps[0], _OPTIONS[role])
         found = [name for name in found if name not in gaps]
-    if len(found) > 1:
-        raise two_would_do(role, found)
-    return found[0] if found else None
+    return found
 
 
-def two_would_do(role: str, found: list[str]) -> DataError:
-    """Return the error for a role that several columns may have."""
-    names = " or ".join(repr(name[:40]) for name in found[:4])
-    return DataError(f"which column holds the {role}: {names}? {_OPTIONS[role]} {found[0]} decides")
+def undecided(candidates: dict[str, list[str]]) -> DataError:
+    """Return the error for roles that several columns may have. candidates: those of each."""
+    questions, options, named = [], [], set()
+    for role, columns in candidates.items():
+        questions.append(f"the {role}: {' or '.join(repr(name[:40]) for name in columns[:4])}")
+        name = next((name for name in columns if name not in named), columns[0])
+        named.add(name)
+        options.append(f"{_OPTIONS[role]} {name}")
+    return DataError(
+        f"which column holds {'; '.join(questions)}? {' '.join(options)} decide{'s' * (len(options) == 1)}"
+    )
 
 
-def guess_by_content(frame: pl.DataFrame, taken: dict[str, str], missing: list[str]) -> dict[str, str]:
-    """Return columns for users, items, ratings and times by what they hold, where their names say nothing.
+def guess_by_content(
+    frame: pl.DataFrame, taken: Iterable[str], missing: list[str]
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return columns for users, items, ratings and times by what they hold, where their names say nothing; and the
+    columns of the roles for which more would do than are needed.
 
-    taken: the columns that have a role. missing: the roles that need one, the users or the items among them. Users come
-    before items. Raises DataError where more columns than are needed would do; returns nothing where fewer do.
+    taken: the columns that hold something else. missing: the roles that need one, the users or the items among them.
+    Users come before items. Where fewer columns do than are needed, there is nothing.
     """
-    rest = [c for c in frame.columns if c not in taken.values() and normalized(c) and not is_amount(c)]
+    taken = set(taken)
+    rest = [c for c in frame.columns if c not in taken and normalized(c) and not is_amount(c)]
     sample = frame.select(rest).head(_SAMPLE)
     times = [c for c in rest if _is_time(sample[c], named=False)]
     levels = [c for c in rest if c not in times and _is_number(sample[c]) and _is_small_range(sample[c])]
     ids = [c for c in rest if c not in (*times, *levels) and _is_id(sample[c])]
     sides: list[str] = [role for role in ("user", "item") if role in missing]
     if len(ids) < len(sides):
-        return {}
-    if len(ids) > len(sides):
-        raise two_would_do(sides[0], ids)
-    found: dict[str, str] = dict(zip(sides, ids, strict=True))
+        return {}, {}
+    open_: dict[str, list[str]] = dict.fromkeys(sides, ids) if len(ids) > len(sides) else {}
+    found: dict[str, str] = {} if open_ else dict(zip(sides, ids, strict=True))
     for role, candidates in (("rating", levels), ("time", times)):
         if role in missing and len(candidates) > 1:
-            raise two_would_do(role, candidates)
-        if role in missing and candidates:
+            open_[role] = candidates
+        elif role in missing and candidates:
             found[role] = candidates[0]
-    return found
+    return found, open_
 
 
 def is_amount(name: str) -> bool:

@@ -13,8 +13,10 @@ from recsys_embed.data.column_guess import (
     guess_by_content,
     guess_by_name,
     is_amount,
+    is_event_name,
     is_usual,
     normalized,
+    undecided,
     usual_columns,
 )
 from recsys_embed.data.ids import uuid_text
@@ -38,7 +40,7 @@ _GUESSED = ("user", "item", "rating", "time")
 
 def is_usual_name(name: str) -> bool:
     """Return whether a name is one by which a column is recognised, canonical or not."""
-    return any(name in names for names in COLUMN_NAMES.values()) or is_usual(name)
+    return any(name in names for names in COLUMN_NAMES.values()) or is_usual(name) or is_event_name(name)
 
 
 def as_polars(frame: Any) -> pl.DataFrame:
@@ -101,33 +103,35 @@ def find_columns(data: pl.DataFrame | list[str], given: dict[str, str | None]) -
 
     data: a frame, or the names of its columns alone. given: the roles to look for, each with a column name or None.
     A guess is logged in one line. Roles without a column are left out. Raises DataError for a given name that is not
-    there, if no column holds the users or the items, and where two columns would do as well.
+    there, if no column holds the users or the items, and for all roles for which two columns would do as well.
     """
     columns = data.columns if isinstance(data, pl.DataFrame) else data
-    column_of_role: dict[str, str] = {}
-    guessed = []
-    for role, name in given.items():
-        if name is not None and name not in columns:
-            raise DataError(f"there is no column {name!r} for the {role}; the columns are {_format_names(columns)}")
-        name = name or next((n for n in COLUMN_NAMES[role] if n in columns), None)
-        if name is not None:
-            column_of_role[role] = name
+    column_of_role = _named_columns(columns, given)
+    guessed: list[str] = []
+    open_: dict[str, list[str]] = {}
     for role in [r for r in given if r not in column_of_role and r in _GUESSED]:
         rest = [c for c in columns if c not in column_of_role.values()]
         # A canonical name in other letters is no guess that another name could rival.
         canonical = [c for c in rest if normalized(c) in {normalized(n) for n in COLUMN_NAMES[role]}]
         if len(canonical) == 1 and role in ("user", "item"):
-            name = canonical[0]
+            found = canonical
         else:
-            name = guess_by_name(data.select(rest) if isinstance(data, pl.DataFrame) else rest, role)
-        if name is not None:
-            column_of_role[role] = name
+            found = guess_by_name(data.select(rest) if isinstance(data, pl.DataFrame) else rest, role)
+        if len(found) > 1:
+            open_[role] = found
+        elif found:
+            column_of_role[role] = found[0]
             guessed.append(role)
-    missing = [role for role in given if role not in column_of_role and role in _GUESSED]
+    missing = [role for role in given if role not in (*column_of_role, *open_) and role in _GUESSED]
     if isinstance(data, pl.DataFrame) and {"user", "item"} & set(missing):
-        found = guess_by_content(data, column_of_role, missing)
-        column_of_role |= found
-        guessed += found
+        taken = [*column_of_role.values(), *(name for names in open_.values() for name in names)]
+        event_like = find_event_like_column(data, taken)
+        by_content, open_by_content = guess_by_content(data, [*taken, event_like or ""], missing)
+        column_of_role |= by_content
+        guessed += by_content
+        open_ |= open_by_content
+    if open_:
+        raise undecided({role: open_[role] for role in given if role in open_})
     for role in ("user", "item"):
         if role in given and role not in column_of_role:
             raise DataError(
@@ -139,6 +143,20 @@ def find_columns(data: pl.DataFrame | list[str], given: dict[str, str | None]) -
     if guessed:
         _log_guess(column_of_role, columns, "rating" in given)
     return {role: column_of_role[role] for role in given if role in column_of_role}
+
+
+def _named_columns(columns: list[str], given: dict[str, str | None]) -> dict[str, str]:
+    """Return the columns that are given, or have a canonical name; see `find_columns`."""
+    found = {}
+    for role, name in given.items():
+        if name is not None and name not in columns:
+            raise DataError(f"there is no column {name!r} for the {role}; the columns are {_format_names(columns)}")
+        name = name or next((n for n in COLUMN_NAMES[role] if n in columns), None)
+        if name is None and role == "event":
+            name = next((n for n in columns if is_event_name(n)), None)
+        if name is not None:
+            found[role] = name
+    return found
 
 
 def _log_guess(column_of_role: dict[str, str], columns: list[str], with_ratings: bool) -> None:
@@ -154,7 +172,8 @@ def _log_guess(column_of_role: dict[str, str], columns: list[str], with_ratings:
 _USUAL_EVENTS = {
     "add_to_cart", "addtocart", "buy", "cart", "click", "dislike", "download", "fav", "favorite", "impression", "like",
     "listen", "order", "play", "purchase", "pv", "remove_from_cart", "share", "skip", "transaction", "view", "watch",
-    "wishlist",
+    "wishlist", "ansicht", "aufruf", "bestellung", "kauf", "klick", "merkzettel", "retoure", "warenkorb", "achat",
+    "clic", "commande", "panier", "vue", "carrito", "compra", "pedido", "vista",
 }  # fmt: skip
 # A column of event types has at most this many different values, and this many rows tell whether it may be one.
 _MAX_TYPES, _HEAD = 50, 10_000
@@ -172,6 +191,6 @@ def find_event_like_column(frame: pl.DataFrame, used: Iterable[str]) -> str | No
         if name in used or not has_types or not 2 <= head.n_unique() <= _MAX_TYPES:
             continue
         words = {str(word).strip().lower().replace(" ", "_").replace("-", "_") for word in head.unique().to_list()}
-        if name.lower() in COLUMN_NAMES["event"] or len(words & _USUAL_EVENTS) >= 2:
+        if is_event_name(name) or len(words & _USUAL_EVENTS) >= 2:
             return name
     return None

@@ -16,7 +16,10 @@ log = logging.getLogger("recsys_embed")
 # Types that say that an item is not wanted, and other types that say no. Neither is trained on unless it is given a
 # weight.
 _UNWANTED = {"dislike", "downvote", "hide", "not_interested", "thumbs_down"}
-_NEGATIVE = _UNWANTED | {"refund", "remove", "remove_from_cart", "return", "skip", "unfollow", "unlike"}
+_NEGATIVE = _UNWANTED | {
+    "refund", "remove", "remove_from_cart", "return", "skip", "unfollow", "unlike", "erstattung", "retoure", "rückgabe",
+    "storno", "remboursement", "retour", "devolucion", "devolución", "reembolso",
+}  # fmt: skip
 # What separates words in the name of a type.
 _WORD_ENDS = re.compile(r"[\s-]+")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from recsys_embed.data.column_guess import two_would_do, usual_columns
+from recsys_embed.data.column_guess import undecided, usual_columns
 from recsys_embed.data.columns import COLUMN_NAMES, as_polars
 from recsys_embed.data.ids import RowLabel, id_column, row_labels
 from recsys_embed.errors import DataError
@@ -78,7 +78,7 @@ def _user_column(columns: list[str], given: str | None) -> str:
     usual = usual_columns(columns, "user")
     found = next((name for name in _FIRST if name in columns), None)
     if found is None and len(usual) > 1:
-        raise two_would_do("user", usual)
+        raise undecided({"user": usual})
     found = found or next((name for name in (*usual, *_LAST) if name in columns), None)
     if found is None and len(columns) == 1:
         found = columns[0]
