@@ -1,4 +1,6 @@
+import contextlib
 import gzip
+import sqlite3
 
 import polars as pl
 import pytest
@@ -9,6 +11,7 @@ from recsys_embed.config.settings import DataConfig
 from recsys_embed.errors import DataError
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.sources.read import read_items, read_table
+from recsys_embed.storage.table_files import write_table
 
 ROWS = [("7", "a b", "4.5", "100"), ("7", "c", "3", "200"), ("8", "c", "1", "300")]
 FORMS = {
@@ -174,6 +177,20 @@ def test_blanks_around_a_field_are_none_of_it(tmp_path, blank):
     assert load_dataset(str(tmp_path / "r.csv")).ratings.items.series.to_list() == ["a", "b"]
     (tmp_path / "r.csv").write_text('user,item\n1,"a\n"\n2,b\n3,a\n')
     assert load_dataset(str(tmp_path / "r.csv")).ratings.items.series.to_list() == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.parquet", "r.db"])
+def test_an_id_is_the_same_whatever_it_is_read_from(tmp_path, name):
+    frame = pl.DataFrame({"user": [" ann", "ann", "bob\t"], "item": ["x ", "y", "\u00a0x"]})
+    if name == "r.db":
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as connection:
+            connection.execute("CREATE TABLE r (user TEXT, item TEXT)")
+            connection.executemany("INSERT INTO r VALUES (?, ?)", frame.rows())
+            connection.commit()
+    else:
+        write_table(frame, tmp_path / name)
+    ratings = load_dataset(str(tmp_path / name), query="r" if name == "r.db" else None).ratings
+    assert ratings.users.series.to_list() == ["ann", "bob"] and ratings.items.series.to_list() == ["x", "y"]
 
 
 def test_quotes_in_a_header_can_be_named(tmp_path):

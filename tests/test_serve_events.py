@@ -25,6 +25,7 @@ from recsys_embed.errors import DataError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving.event_store import Event, EventStore
 from recsys_embed.serving.trend_of_events import TrendOfEvents
+from recsys_embed.sources.load import load_dataset
 
 
 def kept_in(path):
@@ -50,6 +51,22 @@ def test_an_event_counts_from_the_next_answer_on(model, tmp_path):
     with serving(folder, events) as (client, _):
         again = [client.post("/recommend", {"user": u, "k": 50})[1] for u in (user, "new 🙂")]
         assert again == answers, "they are there after a restart"
+
+
+def test_blanks_around_an_id_are_no_part_of_it(model, tmp_path):
+    recommender, folder = model
+    user, item = recommender.users.series[0], recommender.items.series[0]
+    with serving(folder, tmp_path / "events.db") as (client, _):
+        body = [{"user": f" {user}\t", "item": f"{item} "}, {"user": " new\u00a0", "item": item}]
+        assert client.post("/events", {"events": body})[1]["unknown_items"] == 0
+        asked = [client.post("/recommend", {"user": who})[1]["user"] for who in (f" {user}", user)]
+        assert asked == [user, user]
+        assert client.post("/recommend", {"user": "new"})[1]["from"] == "session"
+        for missing in ("", " \n"):
+            status, answer = client.post("/events", {"events": [{"user": missing, "item": item}]})
+            assert status == 422 and "user" in json.dumps(answer)
+    kept = load_dataset(tmp_path / "events.db").ratings.users
+    assert sorted(map(str, kept.series)) == sorted([str(user), "new"])
 
 
 def test_the_last_word_on_an_item_counts(model, tmp_path):

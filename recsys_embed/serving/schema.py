@@ -21,16 +21,16 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-ItemId = Annotated[
-    Annotated[int, Field(strict=True)] | Annotated[str, StringConstraints(max_length=_MAX_ID_LENGTH)],
-    BeforeValidator(_not_bool),
+# Blanks around an id are no part of it, as in files.
+_TextId = Annotated[str, StringConstraints(max_length=_MAX_ID_LENGTH, strip_whitespace=True)]
+ItemId = Annotated[Annotated[int, Field(strict=True)] | _TextId, BeforeValidator(_not_bool)]
+_StoredId = Annotated[  # an id that is missing in a file stops a training
+    Annotated[int, Field(strict=True)] | Annotated[_TextId, StringConstraints(min_length=1)], BeforeValidator(_not_bool)
 ]
 Rating = Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]
 _Ids = Annotated[list[ItemId], Field(max_length=10_000)]
 _UrlIds = Annotated[list[ItemId], Field(max_length=100)]  # an address ends at 64 KB
-_Ratings = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=_MAX_ID_LENGTH)], Rating], Field(max_length=10_000)
-]
+_Ratings = Annotated[dict[_TextId, Rating], Field(max_length=10_000)]
 
 
 def _seconds(value: Any) -> Any:
@@ -197,8 +197,8 @@ class EventBody(_Strict):
     """A user rated or took an item."""
 
     model_config = _JSON
-    user: ItemId
-    item: ItemId
+    user: _StoredId
+    item: _StoredId
     rating: Rating | None = Field(None, description="the rating; without one, the user took the item: a like")
     event: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None,

@@ -11,7 +11,7 @@ import polars as pl
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
-from recsys_embed.sources.table import Table
+from recsys_embed.sources.table import Table, without_outer_blanks
 
 log = logging.getLogger("recsys_embed")
 
@@ -38,7 +38,8 @@ def read_json(data: bytes, name: str, known: tuple[str, ...] = ()) -> Table:
     if frame.height == 1 and any(dtype in (pl.List, pl.Struct) for dtype in frame.dtypes) and not is_list:
         raise DataError(f"{name} holds a single JSON object with {', '.join(frame.columns)[:80]}: {_FORMS}")
     lines_match = not is_list and data.count(b"\n") in (frame.height, frame.height - 1)
-    return Table(_without_objects(frame, name, known), False, RowLabel("line" if lines_match else "row"))
+    frame = without_outer_blanks(_without_objects(frame, name, known))
+    return Table(frame, False, RowLabel("line" if lines_match else "row"))
 
 
 def _without_objects(frame: pl.DataFrame, name: str, known: tuple[str, ...]) -> pl.DataFrame:

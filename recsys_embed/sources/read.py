@@ -22,7 +22,7 @@ from recsys_embed.sources.locations import archive_of, find_files, partition_col
 from recsys_embed.sources.remote import is_remote, read_remote
 from recsys_embed.sources.serving_events import is_event_store, read_events
 from recsys_embed.sources.sql import SQLITE_MAGIC, is_database, read_database, read_sqlite
-from recsys_embed.sources.table import Table, join_tables
+from recsys_embed.sources.table import Table, join_tables, without_outer_blanks
 from recsys_embed.storage.atomic import wrap_read_errors
 
 log = logging.getLogger("recsys_embed")
@@ -116,7 +116,7 @@ def _read_file(path: Path, reading: _Reading) -> tuple[Table, list[str]]:
         data = source.read_bytes() if not _is_sqlite(source) else SQLITE_MAGIC
     if data == SQLITE_MAGIC:
         if is_event_store(path) and not reading.query:
-            return Table(read_events(path), is_text=True, row_label=RowLabel()), []
+            return Table(without_outer_blanks(read_events(path)), is_text=True, row_label=RowLabel()), []
         return read_sqlite(path, reading.query or ""), []
     if reading.query:
         raise SettingError(f"--query goes with a database, and {path} is none")
@@ -144,7 +144,7 @@ def _parse(data: bytes, name: str, reading: _Reading) -> tuple[Table, list[str]]
 
 
 def _plain(frame: pl.DataFrame) -> Table:
-    return Table(frame, is_text=False, row_label=RowLabel())
+    return Table(without_outer_blanks(frame), is_text=False, row_label=RowLabel())
 
 
 def _standard_input() -> bytes:

@@ -15,7 +15,7 @@ from recsys_embed.config.addresses import scheme, with_password, without_secrets
 from recsys_embed.data.columns import from_arrow
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
-from recsys_embed.sources.table import Table
+from recsys_embed.sources.table import Table, without_outer_blanks
 
 # The first bytes of a SQLite file.
 SQLITE_MAGIC = b"SQLite format 3\x00"
@@ -68,7 +68,7 @@ def read_database(location: str, query: str | None = None) -> Table:
             path = Path("/", path)
         return read_sqlite(path, database.query)
     if kind in _POSTGRES:
-        return Table(_read_postgres(database), False, RowLabel())
+        return Table(without_outer_blanks(_read_postgres(database)), False, RowLabel())
     raise DataError(f"{kind} databases are not read directly: pipe a table, {_PIPES[kind]}")
 
 
@@ -91,7 +91,7 @@ def read_sqlite(path: Path, query: str) -> Table:
         cursor = connection.execute(_select(query))
         if cursor.description is None:
             raise DataError(f"--query must be a SELECT, got {query[:60]}")
-        return Table(_columns(cursor), False, RowLabel())
+        return Table(without_outer_blanks(_columns(cursor)), False, RowLabel())
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise DataError(f"{path}: the query fails: {error}") from None
     finally:

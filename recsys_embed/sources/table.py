@@ -25,6 +25,11 @@ class Table(NamedTuple):
     odd_lines: tuple[OddLine, ...] = ()
 
 
+def without_outer_blanks(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a table whose texts have no blanks around them, so that an id is the same whatever it is read from."""
+    return frame.with_columns(pl.selectors.string().str.strip_chars())
+
+
 def join_tables(tables: Sequence[Table], names: Sequence[str]) -> Table:
     """Return the rows of several tables, one after the other. names: those of their files, for messages.
 
