@@ -1,6 +1,7 @@
 """Word vectors are trained from plain text of any form and size, and unknown words get vectors from their n-grams."""
 
 import bz2
+import errno
 import gzip
 import io
 import json
@@ -15,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import recsys_here
 
-from recsys_embed.errors import DataError, UnknownId
+from recsys_embed.errors import DataError, SettingError, UnknownId
 from recsys_embed.sources import texts as texts_module
 from recsys_embed.sources.texts import read_texts, text_files
 from recsys_embed.words import corpus as corpus_module
 from recsys_embed.words.corpus import Corpus
 from recsys_embed.words.subwords import ngram_hash, ngrams
+from recsys_embed.words.tokens import split_labels
 from recsys_embed.words.training import train_words
 from recsys_embed.words.vectors import WordVectors
 
@@ -204,7 +206,50 @@ def test_texts_with_fasttexts_labels_are_classified(tmp_path):
     result = json.loads(recsys_here(*run, cwd=tmp_path).stdout)
     assert set(result["labels"]) == {"good", "short", "bad"} and result["texts"] == 24
     (tmp_path / "reviews.txt").write_text("no label\n")
-    assert "begins with __label__NAME" in recsys_here(*run, cwd=tmp_path, code=3).stderr
+    assert "has a __label__NAME" in recsys_here(*run, cwd=tmp_path, code=3).stderr
+
+
+def test_labels_are_labels_wherever_they_stand():
+    lines = ["__label__A two brothers", "two __label__b brothers __label__B", "__label__c", "no __label__ of__label__d"]
+    texts, labels = split_labels(pl.Series(lines), "f")
+    assert labels == [["a"], ["b"], ["c"], []]
+    assert [text.split() for text in texts] == [["two", "brothers"]] * 2 + [[], lines[3].split()]
+
+
+def test_an_error_of_the_callers_own_texts_stays_as_it_is():
+    def texts():
+        yield "a text"
+        raise TimeoutError("the database is gone")
+
+    with pytest.raises(TimeoutError, match="database"):
+        Corpus(texts())
+
+
+def test_a_full_temporary_folder_is_said(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    corpus = Corpus(["a"])
+    monkeypatch.setattr(type(corpus._file), "write", full)
+    with pytest.raises(DataError, match="cannot be kept in .* No space left on device; TMPDIR"):
+        Corpus(["a text"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"workers": 0}, "workers must be a whole number from 1 up, got 0"),
+        ({"dim": 0}, "dim must be a whole number from 1 up"),
+        ({"dim": 2.5}, "dim must be"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"min_count": -1}, "min_count must be"),
+        ({"seed": -1}, "seed must be a whole number from 0 up"),
+        ({"method": "glove"}, "method must be one of word2vec, fasttext, got 'glove'"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_read(option, message):
+    with pytest.raises(SettingError, match=message):
+        train_words(iter(lambda: 1 / 0, None), **option)
 
 
 class TestSubwords:

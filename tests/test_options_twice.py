@@ -64,6 +64,13 @@ def test_no_command_drops_a_value(path, command):
             command.parse_args(typer.Context(command), [option.opts[0], "1", option.opts[0], "2"])
 
 
+@pytest.mark.parametrize("command", ["train", "classify"])
+def test_two_files_of_texts_are_no_list_of_columns(command):
+    with pytest.raises(SettingError, match="--text is given 2 times .a.txt, b.txt."):
+        collected(["--text", "a.txt", "--text", "b.txt"], options_of("words", command))
+    assert collected(["--text", "title", "--text", "genres"], options_of("train")) == ["--text", "title,genres"]
+
+
 def test_the_program_says_so(tmp_path):
     done = recsys_here("recommend", "--user", "1", "--user", "2", cwd=tmp_path, code=2)
     assert "--user is given 2 times (1, 2): give it once" in done.stderr

@@ -55,6 +55,10 @@ def test_every_form_is_read_back(tmp_path, form, zipped, monkeypatch):
         (b"\xef\xbb\xbfa 1 2 3\nb 4 5 6\n", ["a", "b"]),
         (b". . . 1 2 3\nb 4 5 6\n", [". . .", "b"]),  # blanks in the first word
         (b"  1 2 3\nb 4 5 6\n", ["b"]),  # a first word of blanks
+        (b"2 3\na b 1 2 3\nc 4 5 6\n", ["a b", "c"]),  # and after a header
+        (b"a  1 2 3\nb  4 5 6\n", ["a", "b"]),  # two blanks after the word are none of it
+        (b"a\t1\t2\t3\nb\t4\t5\t6\n", ["a", "b"]),
+        (b"2\t3\na\t1 2 3\nb\t4 5 6\n", ["a", "b"]),
     ],
 )
 def test_the_first_line_may_be_odd(tmp_path, data, words):
@@ -111,6 +115,12 @@ def test_what_the_formats_own_files_hold_is_counted(tmp_path):
         (b"a 1 2\nb 1 x\n", "line 2"),
         (b"a 1 2\n\nb 1 nan\n", "line 3"),
         (b"a 1 2\nb 1 1e39\n", "line 2"),
+        (
+            b"2 3\nx 1,5 2,0 3,1\ny 1,5 2,0 3,1\n",
+            "line 2 is not a word and 3 numbers: 'x 1,5",
+        ),
+        (b"2 2\na 1 Inf\nb 1 2\n", "line 2 is not a word and 2 numbers"),
+        (b"a 1 1_0\nb 1 2\n", "line 1"),
         (b"hello\n", "line 1 is not a word and its numbers"),
         (b"3 2\na 1 2\nb 1 2", "should have 3 words but has 2: it was cut short"),
         ("a 1 2\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),

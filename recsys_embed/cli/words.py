@@ -157,7 +157,7 @@ def export(
 @app.command()
 @with_settings(old_names={"least": "min_count"})
 def train(
-    text: _TEXT,
+    corpus: _TEXT,
     column: _COLUMN = None,
     out: Annotated[Path, typer.Option(help="Output file: NAME.safetensors.")] = Path("words.safetensors"),
     method: Annotated[Literal["word2vec", "fasttext"], typer.Option(help="How to train them.")] = "word2vec",
@@ -178,7 +178,7 @@ def train(
 
     if out.suffix != ".safetensors":  # before the training rather than after
         raise SettingError(f"--out {out} must end in .safetensors")
-    texts = text if column is None else _texts(text, column, columns)[column]
+    texts = corpus if column is None else _texts(corpus, column, columns)[column]
     with progress_bar() as bar:
         vectors = train_words(texts, method, dim, epochs, min_count, seed, workers, bar.progress)
     vectors.save(out)
@@ -189,10 +189,10 @@ def train(
 
 @app.command()
 def classify(
-    text: _TEXT,
+    corpus: _TEXT,
     column: _COLUMN = None,
     labels: Annotated[
-        str, typer.Option(help="Column of labels, separated by | , or ; (plain text: lines begin with __label__NAME).")
+        str, typer.Option(help="Column of labels, separated by | , or ; (plain text: lines have a __label__NAME).")
     ] = "genres",
     label: Annotated[str | None, typer.Option(help="Learn only this label. (default: all, each independently)")] = None,
     vectors: Annotated[str | None, typer.Option(help="Word vectors to start from: a name or a file.")] = None,
@@ -215,7 +215,7 @@ def classify(
     from recsys_embed.tracking.progress import BarTracker
     from recsys_embed.training.text_classifier import TextClassifier
 
-    texts, tags = _labelled_texts(text, column, columns, labels)
+    texts, tags = _labelled_texts(corpus, column, columns, labels)
     chosen, rare = _choose_labels(tags, label, labels)
     order = np.random.default_rng(seed).permutation(len(texts))
     n_test = round(len(texts) * test_share)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -38,14 +39,10 @@ class Corpus:
         self.counts: Counter[str] = Counter()
         self._rarest = 1
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, "w+b")
-        try:
-            for batch in _batches(texts, progress):
-                self._add(batch)
+        for batch in _batches(texts, progress):  # errors of a caller's own texts are the caller's
+            self._add(batch)
+        with _says_where():
             self._file.flush()
-        except OSError as error:
-            raise DataError(
-                f"the words cannot be kept in {tempfile.gettempdir()}: {error.strerror}; TMPDIR names another folder"
-            ) from None
 
     def __iter__(self) -> Iterator[list[str]]:
         """Yield the words of each text; those of a very long one in pieces."""
@@ -65,7 +62,20 @@ class Corpus:
         while len(self.counts) > _MAX_COUNTED:
             self.counts = Counter({word: n for word, n in self.counts.items() if n > self._rarest})
             self._rarest += 1
-        self._file.write("".join(f"{line}\n" for line in words.list.join(" ")).encode())
+        lines = "".join(f"{line}\n" for line in words.list.join(" ")).encode()
+        with _says_where():
+            self._file.write(lines)
+
+
+@contextmanager
+def _says_where() -> Iterator[None]:
+    """Raise DataError where words cannot be written to the temporary folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"the words cannot be kept in {tempfile.gettempdir()}: {error.strerror}; TMPDIR names another folder"
+        ) from None
 
 
 def _batches(texts: Texts, progress: Progress | None) -> Iterator[pl.Series]:

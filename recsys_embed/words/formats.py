@@ -6,7 +6,7 @@ names the line:
 
 * "duplicate words": the first one is used;
 * "words with blanks": a line with more fields than a word and its numbers, as in GloVe's 840B (". . . 0.1 …"); the
-  word is all that comes before the numbers;
+  word is all that comes before the numbers, which one or more blanks or tabs separate;
 * "lines without a word": a vector whose word is blank, as in some fastText files; the line is skipped.
 """
 
@@ -49,6 +49,7 @@ class Read(NamedTuple):
 
 _CHUNK = 1 << 24  # bytes that are read and parsed at a time
 _MAX_WORD_BYTES = 10_000  # more than any word of any language has
+_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r")
 _FASTTEXT_MAGIC = (793_712_314).to_bytes(4, "little")
 
 
@@ -101,7 +102,7 @@ def _read_stream(stream: IO[bytes], path: Path) -> Read:
         count, dim = int(fields[0]), int(fields[1])
         if not 1 <= dim <= 65_536:
             raise DataError(f"{path}: the first line says {dim} numbers per word; from 1 to 65536 are expected")
-        if _is_text(rest):
+        if _is_text(rest, dim):
             found = _read_text(stream, rest, path, dim, first_line=2)
             n_lines = len(found.words) + found.notes.get("lines without a word", 0)
             if n_lines != count and not found.is_whole:
@@ -113,10 +114,14 @@ def _read_stream(stream: IO[bytes], path: Path) -> Read:
     return _read_text(stream, head, path, None, first_line=1)
 
 
-def _is_text(rest: bytes) -> bool:
-    """Return whether the first word is followed by numbers as text, rather than by word2vec's binary numbers."""
-    numbers = rest.lstrip(b"\n").split(b"\n", 1)[0].partition(b" ")[2]
-    return not numbers.strip(b"0123456789+-.eEinfaN \t\r")
+def _is_text(rest: bytes, dim: int) -> bool:
+    """Return whether numbers are written as text, rather than as word2vec's binary numbers. rest: what follows the
+    header, as far as it was read."""
+    fields = rest.lstrip(b"\n").split(b"\n", 1)[0].split()
+    if len(fields) > dim and _parse_numbers(fields[-dim:]):
+        return True
+    # A word may have blanks, and numbers may be written in some other way; but of binary ones many bytes are controls.
+    return len(rest) - len(rest.translate(None, _CONTROLS)) <= len(rest) / 100
 
 
 def _read_text(stream: IO[bytes], head: bytes, path: Path, dim: int | None, first_line: int) -> Read:
@@ -155,8 +160,8 @@ def _dim_of(block: bytes, path: Path) -> int:
 
     Raises DataError if there are none.
     """
-    line = block.split(b"\n", 1)[0].rstrip(b"\r ")
-    fields = line.split(b" ")
+    line = block.split(b"\n", 1)[0]
+    fields = ([b""] if line[:1] in (b" ", b"\t") else []) + line.split()
     if len(fields) > 1 and _parse_numbers(fields[1:]):
         return len(fields) - 1
     dim = next((n for n, field in enumerate(reversed(fields)) if not _parse_numbers([field])), 0)
@@ -168,7 +173,7 @@ def _dim_of(block: bytes, path: Path) -> int:
 
 def _parse(block: bytes, dim: int, path: Path, line_number: int, notes: dict[str, int]) -> tuple[pl.Series, Floats]:
     """Parse lines with polars if all are regular, else one by one. line_number: that of the first line in the file."""
-    block = block.replace(b"\r\n", b"\n")
+    block = block.replace(b"\r\n", b"\n").replace(b"\t", b" ")
     if b"\r" not in block:
         columns = {"word": pl.String, **{str(k): pl.Float32 for k in range(dim)}}
         line = block.split(b"\n", 1)[0]
@@ -201,11 +206,11 @@ def _parse_lines(
     """Parse lines one by one, and count in the notes those that are skipped or repaired."""
     words, vectors = [], []
     for number, line in enumerate(block.split(b"\n"), line_number):
-        fields = line.rstrip(b"\r ").split(b" ")
-        if not any(fields):
+        fields = line.split()
+        if not fields:
             continue
         word, numbers = b" ".join(fields[:-dim]), fields[-dim:]
-        if not word.strip() and len(fields) >= dim and _parse_numbers(numbers):
+        if len(fields) == dim and line[:1] == b" " and _parse_numbers(numbers):
             notes["lines without a word"] = notes.get("lines without a word", 0) + 1
             continue
         values = _parse_numbers(numbers) if len(fields) > dim else None
@@ -223,6 +228,8 @@ def _parse_lines(
 
 def _parse_numbers(fields: list[bytes]) -> list[float] | None:
     """Return the fields as numbers, or None if one is not a number or does not fit into 32 bits."""
+    if any(b"_" in f for f in fields):  # which Python reads in numbers, and no file has
+        return None
     try:
         values = [float(f) for f in fields]
     except ValueError:

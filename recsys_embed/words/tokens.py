@@ -50,18 +50,20 @@ def split_tags(column: pl.Series) -> pl.Series:
 
 
 def split_labels(lines: pl.Series, name: str) -> tuple[pl.Series, list[list[str]]]:
-    """Return texts without the labels before them, and the labels of each, lower-cased: fastText's form,
-    "__label__drama __label__war two brothers …".
+    """Return texts without the labels among them, and the labels of each, lower-cased: fastText's form,
+    "__label__drama __label__war two brothers …". As fastText does, every word of this form is taken for a label.
 
     name: of the file, for the message. Raises DataError if no line has a label.
     """
-    groups = lines.str.extract_groups(r"^((?:__label__\S+\s+)*)(.*)$").struct.unnest()
-    first, rest = groups.to_series(0), groups.to_series(1)
-    labels = (
-        first.str.to_lowercase().str.extract_all(r"__label__\S+").list.eval(pl.element().str.strip_prefix("__label__"))
+    words = (
+        lines.str.to_lowercase()
+        .str.extract_all(r"\S+")
+        .list.eval(pl.element().filter(pl.element().str.contains(r"^__label__.")))
     )
+    labels = words.list.eval(pl.element().str.strip_prefix("__label__")).list.unique(maintain_order=True)
     if not labels.list.len().sum():
-        raise DataError(f"no line of {name} begins with __label__NAME: label the lines, or name --column of a table")
+        raise DataError(f"no line of {name} has a __label__NAME: label the lines, or name --column of a table")
+    rest = lines.str.replace_all(r"(?:^|\s)__label__\S+", " ").str.strip_chars()
     return rest.alias("text"), labels.to_list()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -39,8 +39,14 @@ def train_words(
     temporary file. min_count: words that occur fewer times are dropped. workers: threads; with one, equal seeds give
     equal vectors, more are faster. The vectors of fastText come with those of n-grams, for words that were not in the
     texts. progress: called with what is read, in MB, and then with the words of all passes.
-    Raises SettingError without gensim, DataError if no word is left.
+    Raises SettingError for settings that cannot be and without gensim, DataError if no word is left.
     """
+    if method not in get_args(Method):
+        raise SettingError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    whole = {"dim": (dim, 1), "epochs": (epochs, 1), "min_count": (min_count, 1), "seed": (seed, 0)}
+    for name, (value, smallest) in (whole | {"workers": (workers, 1)}).items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < smallest:
+            raise SettingError(f"{name} must be a whole number from {smallest} up, got {value!r}")
     try:
         from gensim.models import FastText, Word2Vec
     except ImportError:
