@@ -117,17 +117,15 @@ def times_as_given(column: pl.Series, time_format: str | None = None) -> pl.Seri
     time_format: see `read_times`.
     """
     column = plain_times(column)
-    time_format = find_format(column, time_format).format
-    dates = _dates(column, time_format)
-    return _numbers(column).cast(pl.Int64, strict=False) if dates is None else dates.dt.epoch("s").cast(pl.Int64)
+    times = _dates_or_numbers(column, find_format(column, time_format).format)
+    return times.dt.epoch("s").cast(pl.Int64) if times.dtype.is_temporal() else times.cast(pl.Int64, strict=False)
 
 
 def _parsed(column: pl.Series, time_format: str | None) -> tuple[pl.Series, int]:
     """Return times as Int64, null for what is none, and how many units of them a second has."""
-    dates = _dates(column, time_format)
-    if dates is not None:
-        return dates.dt.epoch("us").cast(pl.Int64), 10**6
-    numbers = _numbers(column)
+    numbers = _dates_or_numbers(column, time_format)
+    if numbers.dtype.is_temporal():
+        return numbers.dt.epoch("us").cast(pl.Int64), 10**6
     times = numbers.cast(pl.Int64, strict=False)
     per_second = units_per_second(times.drop_nulls())
     if per_second == 1 and numbers.dtype.is_float() and (numbers % 1 != 0).any():
@@ -135,23 +133,22 @@ def _parsed(column: pl.Series, time_format: str | None) -> tuple[pl.Series, int]
     return times, per_second
 
 
-def _dates(column: pl.Series, time_format: str | None) -> pl.Series | None:
-    """Return a column of dates as Datetime, null for what is none; None for a column of numbers. time_format: None:
-    numbers, ISO text or a column of dates."""
+def _dates_or_numbers(column: pl.Series, time_format: str | None) -> pl.Series:
+    """Return times as Datetime or numbers, null for what is neither. time_format: None for numbers, ISO text and
+    columns of dates."""
     if time_format is not None:
         return read_dates(column, time_format)
     if column.dtype.is_temporal():
         return column.cast(pl.Datetime("us"))
-    if column.dtype != pl.String or _numbers(column).null_count() <= len(column) / 2:
-        return None
+    if column.dtype != pl.String:
+        return column
+    numbers = column.cast(pl.Float64, strict=False)
+    if numbers.null_count() <= len(column) / 2:
+        return numbers
     dates = column.str.to_datetime(strict=False, time_unit="us", time_zone="UTC").dt.replace_time_zone(None)
     if dates.null_count() > column.null_count():  # several zones, or forms of ISO: slower
         dates = dates.fill_null(read_dates(column, ISO))
-    return dates if dates.null_count() < _numbers(column).null_count() else None
-
-
-def _numbers(column: pl.Series) -> pl.Series:
-    return column.cast(pl.Float64, strict=False) if column.dtype == pl.String else column
+    return dates if dates.null_count() < numbers.null_count() else numbers
 
 
 def units_per_second(times: pl.Series) -> int:

@@ -203,7 +203,7 @@ def _parse_error(data: bytes, longer: list[OddLine], path: str, error: Exception
     others = f" (lines {line_numbers(longer[1:])} have too many, too)" if len(longer) > 1 else ""
     return DataError(
         f"{path}: line {first.first} has {first.fields} fields, not {first.width}: {text}{others}; quote what holds a "
-        "separator, or leave such lines out, as recsys data check --fix OUT does"
+        "separator, or leave such lines out, as recsys data check --fix OUT does with ratings"
     )
 
 
