@@ -148,8 +148,11 @@ def test_lines_with_too_many_or_too_few_fields_are_named_and_the_rest_is_examine
     facts = run_check(tmp_path, dataset="lines.csv", code=3)
     found = {f["code"]: f for f in facts["findings"]}
     assert found["D112"]["count"] == 2 and found["D113"]["count"] == 1 + quoted
-    assert found["D112"]["examples"] == [f"line {5 + quoted}: 5 for 4", f"line {21 + quoted}: 6 for 4"]
-    assert found["D113"]["examples"][0] == f"line {11 + quoted}: 3 for 4"
+    assert found["D112"]["examples"] == [
+        f"line {5 + quoted} of lines.csv: 5 for 4",
+        f"line {21 + quoted} of lines.csv: 6 for 4",
+    ]
+    assert found["D113"]["examples"][0] == f"line {11 + quoted} of lines.csv: 3 for 4"
     if not quoted:  # otherwise a row has two lines, and messages count those before it once
         assert "line 31 of " in found["D104"]["examples"][0], "the lines that are gone are counted"
         assert "line 11 of " in found["D106"]["examples"][0]

@@ -74,10 +74,7 @@ def find_odd_lines(lines: Sequence[OddLine], source: str = "") -> Iterator[Findi
     for code, what, is_longer in (("D112", "many", True), ("D113", "few", False)):
         some = [line for line in lines if line.is_longer == is_longer]
         if some:
-            several = len({line.name for line in lines}) > 1
-            examples = (
-                f"line {line.first}{f' of {line.name}' * several}: {line.fields} for {line.width}" for line in some
-            )
+            examples = (f"line {line.first} of {line.name}: {line.fields} for {line.width}" for line in some)
             message = f"{plural(len(some), 'line')}{source} {'has' if len(some) == 1 else 'have'} too {what} fields"
             yield finding(code, len(some), message, examples)
 
