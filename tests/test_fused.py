@@ -18,8 +18,9 @@ from recsys_embed.nets.losses import LOSSES, Scores
 from recsys_embed.nets.negative_sampling import KnownPositives
 from recsys_embed.nets.sparse_ops import sparse_lookup
 from recsys_embed.nets.two_tower import build_two_tower
-from recsys_embed.training import pairwise_step, trainer
+from recsys_embed.training import pairwise_step
 from recsys_embed.training.autograd_step import AutogradStep, Batch, dropout_mask
+from recsys_embed.training.batches import _split_randomly
 from recsys_embed.training.optim import Group, RowLazyAdam, coalesced
 from recsys_embed.training.pairwise_step import PairwiseStep
 from recsys_embed.training.trainer import fit, step_for
@@ -191,7 +192,7 @@ def test_dropout_leaves_out_its_share_and_scales_up_the_rest(share, dim):
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 1), (7, 7), (300, 7), (5000, 2)])
 def test_parts_are_even_random_and_ascending(n, steps):
-    drawn = [trainer._split_randomly(n, steps, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    drawn = [_split_randomly(n, steps, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
     for batches in drawn:
         assert torch.cat(list(batches)).sort().values.equal(torch.arange(n))
         assert len(batches) == steps and max(map(len, batches)) - min(map(len, batches)) <= 1

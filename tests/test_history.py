@@ -13,7 +13,7 @@ from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import SettingError
 from recsys_embed.nets.towers import HistoryTower, IdTower
 from recsys_embed.nets.two_tower import build_two_tower
-from recsys_embed.training.trainer import _batches, _columns
+from recsys_embed.training.batches import batch_drawer, columns_of
 
 SEEN = UserItems.of(np.array([0, 0, 0, 2, 3, 3, 5, 6, 6]), np.array([4, 1, 9, 1, 0, 10, 3, 2, 4]), USERS)
 
@@ -72,8 +72,8 @@ def test_the_checkerboard_is_learnt(loss, made):
 
 def test_a_step_takes_users_whole_and_an_epoch_takes_all(ratings):
     config = TrainConfig(batch_users=2)
-    columns = _columns(ratings, config, torch.device("cpu"))
-    draw = _batches(columns, config, torch.Generator().manual_seed(0))
+    columns = columns_of(ratings, config, torch.device("cpu"))
+    draw = batch_drawer(columns, config, torch.Generator().manual_seed(0))
     first, second = draw(), draw()
     assert len(first) == 4  # 7 users, 2 a step
     assert torch.cat(first).sort().values.tolist() == list(range(len(ratings)))
@@ -85,8 +85,8 @@ def test_a_step_takes_users_whole_and_an_epoch_takes_all(ratings):
 
 
 def test_batches_of_ratings_are_even(ratings):
-    columns = _columns(ratings, TrainConfig(), torch.device("cpu"))
-    sizes = [len(b) for b in _batches(columns, TrainConfig(batch_size=BATCH), torch.Generator().manual_seed(0))()]
+    columns = columns_of(ratings, TrainConfig(), torch.device("cpu"))
+    sizes = [len(b) for b in batch_drawer(columns, TrainConfig(batch_size=BATCH), torch.Generator().manual_seed(0))()]
     assert sum(sizes) == len(ratings) and max(sizes) - min(sizes) <= 1
 
 

@@ -151,13 +151,13 @@ def test_the_checkerboard_is_learnt_with_every_setting(given):
 
 
 def test_ratings_and_balance_weigh_a_positive(ratings):
-    from recsys_embed.training.trainer import _columns
+    from recsys_embed.training.batches import columns_of
 
     cpu = torch.device("cpu")
-    by_rating = _columns(ratings, small("softmax", sample_weight="rating", balance=0.0)[1], cpu).weight.numpy()
+    by_rating = columns_of(ratings, small("softmax", sample_weight="rating", balance=0.0)[1], cpu).weight.numpy()
     np.testing.assert_allclose(by_rating, ratings.value / ratings.value.mean(), rtol=1e-6)
     count = np.bincount(ratings.user)[ratings.user]
-    balanced = _columns(ratings, small("softmax", balance=1.0)[1], cpu).weight.numpy()
+    balanced = columns_of(ratings, small("softmax", balance=1.0)[1], cpu).weight.numpy()
     np.testing.assert_allclose(balanced * count, (balanced * count)[0], rtol=1e-5)
     assert balanced.mean() == pytest.approx(1.0, rel=1e-5)
 

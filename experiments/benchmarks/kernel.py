@@ -34,7 +34,8 @@ from recsys_embed.nets.losses import Objective
 from recsys_embed.nets.negative_sampling import KnownPositives
 from recsys_embed.nets.two_tower import build_two_tower
 from recsys_embed.training.autograd_step import AutogradStep
-from recsys_embed.training.trainer import _batches, _columns, step_for
+from recsys_embed.training.batches import batch_drawer, columns_of
+from recsys_embed.training.trainer import step_for
 
 Pass = Callable[[], int]
 
@@ -59,8 +60,8 @@ def ours(ratings: Ratings, loss: LossName, plain: bool = False, **given: object)
     kind = PlainStep if plain else step_for(model, configs[1])
     known = KnownPositives(ratings.seen(), size.items, torch.device("cpu"))
     step = kind(model, configs[1], known, torch.from_numpy(ratings.item_counts), generator)
-    columns = _columns(ratings, configs[1], torch.device("cpu"))
-    every = _batches(columns, configs[1], generator)
+    columns = columns_of(ratings, configs[1], torch.device("cpu"))
+    every = batch_drawer(columns, configs[1], generator)
     most = 12 if plain else 10**9  # what is slow is measured on fewer steps
 
     def epoch() -> int:

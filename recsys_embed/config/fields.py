@@ -35,6 +35,8 @@ NON_RESULT_SETTINGS = (
     "data_dir",
     "offline",
     "out",
+    "checkpoint_every",
+    "resume",
     "track",
     "map",
     "tracking_uri",

@@ -23,6 +23,7 @@ from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import ProgressOnly, Tracker
+from recsys_embed.training.checkpoints import Checkpoints
 from recsys_embed.training.fit import fit_state
 from recsys_embed.training.interface import TrainingResult
 from recsys_embed.training.trend import with_trend
@@ -53,11 +54,18 @@ class Fit(NamedTuple):
     again: Callable[[Ratings, Tracker], FittedState]
 
 
-def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start: FittedState | None = None) -> Fit:
+def fit_and_refit(
+    prepared: Prepared,
+    configs: Configs,
+    tracker: Tracker,
+    start: FittedState | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Fit:
     """Fit on train with early stopping, then refit on train and validation.
 
     The second fit trains the vectors of the first one on, or starts again for the best number of epochs where it is not
-    known that training on is as good. start: a state to warm-start both fits from.
+    known that training on is as good. start: a state to warm-start both fits from. checkpoints: where all fits
+    save their state.
     """
     (data, model, train, run, content), split = configs, prepared.split
     tracker.params(settings(*configs))
@@ -67,7 +75,8 @@ def fit_and_refit(prepared: Prepared, configs: Configs, tracker: Tracker, start:
     ) -> tuple[FittedState, TrainingResult]:
         return fit_state(
             rows, (updated(model, chosen), updated(train, chosen), content), prepared.dataset.items, held_out=held_out,
-            min_rating=data.min_rating, item_features=prepared.item_features, warm_start=start, **given,
+            min_rating=data.min_rating, item_features=prepared.item_features, warm_start=start,
+            checkpoints=checkpoints, **given,
         )  # fmt: skip
 
     valid, held_out = split.valid.positives(data.min_rating), split.valid.concat(split.test)

@@ -29,6 +29,7 @@ from recsys_embed.experiment.prepare import (
     start_torch,
 )
 from recsys_embed.experiment.production import admission_of, fit_on_everything, register
+from recsys_embed.experiment.resuming import checkpoints_of
 from recsys_embed.experiment.windows import Measured, measure_earlier, windows_report
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
@@ -39,6 +40,7 @@ from recsys_embed.storage.model_folders import check_writable, reserved_folder
 from recsys_embed.tracking.model_registry import is_model_uri, resolve_folder
 from recsys_embed.tracking.progress import progress_bar
 from recsys_embed.tracking.tracker import MultiTracker, ProgressOnly, Tracker
+from recsys_embed.training.checkpoints import Checkpoints
 from recsys_embed.training.warm_start import check_warm_start, inherited_settings_of
 
 log = logging.getLogger("recsys_embed")
@@ -77,10 +79,14 @@ def run_experiment(
     configs = Configs(data, model, train, run, content)
     facts |= _facts(prepared, configs) | {"findings": log_findings(dataset, data, split, train.loss)}
     check_values(model, train, data, split)
-    with _model_folder(configs) as folder, publish.tracker_of(folder, run, facts, device) as tracker:
+    with (
+        _model_folder(configs) as folder,
+        checkpoints_of(configs, folder.parent, facts["digest"]) as checkpoints,
+        publish.tracker_of(folder, run, facts, device) as tracker,
+    ):
         if run.register:
             tracker.check_register()
-        earlier, fit = _fit(prepared, configs, start, tracker, clock)
+        earlier, fit = _fit(prepared, configs, start, tracker, clock, checkpoints)
         facts["settings"] |= fit.result.chosen
         facts |= {"metrics": {"valid": fit.valid}, "device": device, "run_id": tracker.run_id}
         fit.state.metadata.update({**facts, "seconds": clock.seconds, "history": fit.result.history})
@@ -95,6 +101,8 @@ def run_experiment(
             with clock("production"):
                 state = fit_on_everything(fit, state, prepared.all_rows)
             save_state(state, folder)
+        if checkpoints is not None and fit.result.stopped != "interrupted":
+            checkpoints.remove()
         recommender = Recommender.of(state)
         recommender.training = fit.result
         publish.log_metrics(tracker, state.metadata)
@@ -107,15 +115,20 @@ def run_experiment(
 
 
 def _fit(
-    prepared: Prepared, configs: Configs, start: FittedState | None, tracker: Tracker, clock: Clock
+    prepared: Prepared,
+    configs: Configs,
+    start: FittedState | None,
+    tracker: Tracker,
+    clock: Clock,
+    checkpoints: Checkpoints | None,
 ) -> tuple[list[Measured], Fit]:
     """Fit with a progress bar; return what was measured in earlier windows, and the fit."""
     with progress_bar() as bar, clock("fit"):
         try:
-            earlier = measure_earlier(prepared, configs, ProgressOnly(bar))
-            return earlier, fit_and_refit(prepared, configs, MultiTracker(tracker, bar), start)
+            earlier = measure_earlier(prepared, configs, ProgressOnly(bar), checkpoints)
+            return earlier, fit_and_refit(prepared, configs, MultiTracker(tracker, bar), start, checkpoints)
         except KeyboardInterrupt:
-            log.warning("interrupted before the end of the first epoch: nothing was saved")
+            log.warning("interrupted before the end of the first epoch: no model was saved")
             raise
 
 

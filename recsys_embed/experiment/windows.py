@@ -14,6 +14,7 @@ from recsys_embed.evaluation.training_report import TrainingReport, training_rep
 from recsys_embed.experiment.fit_and_refit import Configs, fit_and_refit
 from recsys_embed.experiment.prepare import Prepared
 from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.training.checkpoints import Checkpoints
 
 log = logging.getLogger("recsys_embed")
 
@@ -24,13 +25,15 @@ _METRIC = "ndcg_at_10"
 Measured = tuple[str, TrainingReport]
 
 
-def measure_earlier(prepared: Prepared, configs: Configs, tracker: Tracker) -> list[Measured]:
+def measure_earlier(
+    prepared: Prepared, configs: Configs, tracker: Tracker, checkpoints: Checkpoints | None = None
+) -> list[Measured]:
     """Train and measure in all windows but the newest, the earliest first; their models are not kept."""
     reports = []
     for number in range(configs.data.windows - 1, 0, -1):
         of_window = prepared.window(number)
         log.info("window %d of %d: %s", configs.data.windows - number, configs.data.windows, _span(of_window))
-        fit = fit_and_refit(of_window, configs, tracker)
+        fit = fit_and_refit(of_window, configs, tracker, checkpoints=checkpoints)
         measured = training_report(
             fit.state, fit.rows, of_window.split, of_window.item_features, configs.data, configs.run
         )

@@ -34,12 +34,15 @@ def fit_embedding(request: FitRequest) -> TrainingResult:
     elif request.warm_start is not None:
         init = warm_start_initializer(request.warm_start, model, train, ratings, content.any)
     if train.method == "gibbs":
-        result = fit_gibbs(positives, model.dim or 1, train, request.tracker, request.validate, request.epochs)
+        result = fit_gibbs(
+            positives, model.dim or 1, train, request.tracker, request.validate, request.epochs, request.checkpoints
+        )
         return replace(result, device=train.device)
     history = positives.seen(), train.history_dropout
     sizes = len(ratings.users), len(ratings.items)
     net = build_two_tower(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.is_graph)
-    result = fit(net, positives, train, request.tracker, request.validate, request.monitor, request.epochs, init)
+    how = request.tracker, request.validate, request.monitor, request.epochs, init, request.checkpoints
+    result = fit(net, positives, train, *how)
     return replace(result, device=train.device)
 
 

@@ -21,6 +21,7 @@ from recsys_embed.models.registry import family
 from recsys_embed.state.content_model import ContentModel
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.training.checkpoints import Checkpoints
 from recsys_embed.training.interface import FitRequest, TrainingResult, Validate
 from recsys_embed.training.trend import DEFAULT_TREND, with_trend
 from recsys_embed.training.warm_start import warm_start_summary
@@ -48,8 +49,9 @@ def fit_state(
     item_features: ItemFeatures | None = None,
     warm_start: FittedState | None = None,
     initial: EmbeddingModel | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[FittedState, TrainingResult]:
-    """Train a model on ratings; see `Recommender.fit`. initial: see `FitRequest`.
+    """Train a model on ratings; see `Recommender.fit`. initial, checkpoints: see `FitRequest`.
 
     Raises DataError for ratings that cannot be learnt from, SettingError for settings that contradict each other.
     """
@@ -64,7 +66,7 @@ def fit_state(
     table = align_items(items, ratings.items)
     if content.any and item_features is None:
         item_features = encode_items(table, content)
-    how = tracker, validate, monitor, epochs, warm_start, initial
+    how = tracker, validate, monitor, epochs, warm_start, initial, checkpoints
     request = FitRequest(ratings, positives, model, train, content, item_features, *how)
     result = family(model.model_family or "embeddings").fit(request)
     # With a trend it matters who has a positive, see `FittedState.is_known`.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +20,7 @@ from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.training.checkpoints import Checkpoints, Saved
 from recsys_embed.training.interface import TrainingResult, Validate
 from recsys_embed.training.trainer import choose_device
 
@@ -56,6 +58,7 @@ def fit_gibbs(
     tracker: Tracker | None = None,
     validate: Validate | None = None,
     epochs: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Sample the posterior of a factorization of the ratings; return the mean of its predictions as plain vectors.
 
@@ -70,35 +73,49 @@ def fit_gibbs(
     models' predictions is one dot product of long vectors, of which `PosteriorMean` keeps the best `dim` directions.
     config: without None; `epochs` stops the sampling earlier, as in `trainer.fit`. validate: called after every epoch,
     and decides nothing: more samples are no worse except by chance, so the last model is the best one.
-    Ctrl-C keeps the mean so far.
+    checkpoints: see `trainer.fit`. Ctrl-C keeps the mean so far.
     """
     tracker = tracker or Tracker()
     last = epochs or config.epochs or 1
     generator = torch.Generator(torch.device(choose_device(config.device)[0])).manual_seed(config.seed)
-    start, history, stopped = time.perf_counter(), [], "epochs"
+    start, stopped = time.perf_counter(), "epochs"
+    history: list[dict[str, float]] = []
     scale = _Scale.of(ratings)
     chain, mean = _Chain.of(ratings, scale, dim, generator), PosteriorMean(_OVERSIZE * dim)
-    try:
-        for epoch in range(1, last + 1):
-            epoch_start = time.perf_counter()
-            models = chain.sweep()
-            # Until the burn-in is over, the latest sample replaces the mean, so that there always is a model.
-            if epoch <= math.floor(_BURN_IN * last) + 1:
-                mean = PosteriorMean(_OVERSIZE * dim)
-            mean.add(*models)
-            rate = len(ratings) / (time.perf_counter() - epoch_start)
-            metrics = {"loss": chain.loss * scale.unit**2, "samples_per_s": rate}
-            if validate:
-                metrics |= validate(scale.to_model(mean, dim))
-            history.append(metrics)
-            tracker.metrics(metrics, epoch)
-            note = f"loss {metrics['loss']:.4f}" + (f"  rmse {metrics['rmse']:.4f}" if "rmse" in metrics else "")
-            tracker.progress(epoch, last, note)
-    except KeyboardInterrupt:
-        if not history:
-            raise
-        stopped = "interrupted"
-        log.warning("interrupted in epoch %d: the mean of the samples so far is kept", len(history) + 1)
+    stage = None
+    if checkpoints is not None:
+        how = repr((config, dim, last, bool(validate)))
+        stage = checkpoints.stage("the sampling of embeddings", ratings.digest(), how)
+        if stage.saved is not None:
+            history = stage.saved.facts["history"]
+            mean.count = stage.saved.facts["count"]
+            chain.restore(mean, stage.saved)
+            start -= stage.saved.facts["seconds"]
+    with contextlib.nullcontext() if stage is None else stage.deferred():
+        try:
+            for epoch in range(len(history) + 1, last + 1):
+                epoch_start = time.perf_counter()
+                models = chain.sweep()
+                # Until the burn-in is over, the latest sample replaces the mean, so that there always is a model.
+                if epoch <= math.floor(_BURN_IN * last) + 1:
+                    mean = PosteriorMean(_OVERSIZE * dim)
+                mean.add(*models)
+                rate = len(ratings) / (time.perf_counter() - epoch_start)
+                metrics = {"loss": chain.loss * scale.unit**2, "samples_per_s": rate}
+                if validate:
+                    metrics |= validate(scale.to_model(mean, dim))
+                history.append(metrics)
+                tracker.metrics(metrics, epoch)
+                note = f"loss {metrics['loss']:.4f}" + (f"  rmse {metrics['rmse']:.4f}" if "rmse" in metrics else "")
+                tracker.progress(epoch, last, note)
+                if stage is not None and (stage.due or epoch == last):
+                    facts = {"history": history, "count": mean.count, "seconds": time.perf_counter() - start}
+                    stage.save(chain.arrays(mean), facts)
+        except KeyboardInterrupt:
+            if not history:
+                raise
+            stopped = "interrupted"
+            log.warning("interrupted in epoch %d: the mean of the samples so far is kept", len(history) + 1)
     return TrainingResult(scale.to_model(mean, dim), len(history), history, time.perf_counter() - start, stopped)
 
 
@@ -249,6 +266,10 @@ class _Side:
         return total
 
 
+# What of a side a sweep starts from.
+_STATE = ("sample", "mean", "noise", "history")
+
+
 class _Chain:
     """The state of the sampler: both sides, and the precision of a rating."""
 
@@ -265,6 +286,27 @@ class _Chain:
         users = _Side(ratings.user, ratings.item, value, sizes, dim, generator)
         items = _Side(ratings.item, ratings.user, value, sizes[::-1], dim, generator)
         return cls(users, items, generator)
+
+    def arrays(self, mean: PosteriorMean) -> dict[str, NDArray[Any]]:
+        """Return the state of the chain and of the mean of its samples."""
+        found = {
+            "generator": self.generator.get_state(),
+            "precision": torch.tensor([self.precision], dtype=torch.double),
+        }
+        for n, side in enumerate((self.users, self.items)):
+            found |= {f"{name}.{n}": getattr(side, name) for name in _STATE}
+            found |= {f"vectors.{n}": mean.vectors[n], f"bias.{n}": mean.bias[n]}
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
+    def restore(self, mean: PosteriorMean, saved: Saved) -> None:
+        """Restore what `arrays` returned."""
+        tensor = lambda name: torch.from_numpy(saved.arrays[name].copy()).to(self.generator.device)  # noqa: E731
+        self.generator.set_state(torch.from_numpy(saved.arrays["generator"].copy()))
+        self.precision = float(saved.arrays["precision"][0])
+        for n, side in enumerate((self.users, self.items)):
+            for name in _STATE:
+                setattr(side, name, tensor(f"{name}.{n}"))
+        mean.vectors, mean.bias = ([tensor(f"{name}.{n}") for n in range(2)] for name in ("vectors", "bias"))
 
     def sweep(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Sample everything once; return two models, each with one side's mean given the other side's sample.

@@ -28,6 +28,7 @@ from recsys_embed.models.neighbours import Neighbours
 from recsys_embed.retrieval.base import Mask
 from recsys_embed.retrieval.exact import BLOCK
 from recsys_embed.tracking.tracker import ProgressOnly
+from recsys_embed.training.checkpoints import below
 from recsys_embed.training.embedding import fit_embedding
 from recsys_embed.training.interface import TrainingResult, as_good, finite_metric
 
@@ -150,13 +151,11 @@ class _Candidates:
 
     def _ridge(self, power: float) -> tuple[Penalty, ItemWeights]:
         """Return the best penalty and its weights: that of the first ones, or one beside it."""
-        tracker = self.request.tracker
         ridge = LocalRidge(self.request.positives, self.most_neighbours, self._amounts())
         most = max(1, int(_MAX_WORK / max(ridge.work, 1.0))) if self.request.validate else 1
-        progress = None if tracker is None else partial(tracker.progress, unit="neighbours of item")
 
         def best_of(penalties: Sequence[Penalty]) -> tuple[float, Penalty, ItemWeights]:
-            fits = zip(penalties, ridge.fit(penalties, progress), strict=True)
+            fits = zip(penalties, self._fitted(ridge, penalties), strict=True)
             return max(((self._value_alone(w, power), p, w) for p, w in fits), key=itemgetter(0))
 
         first = self._with_given(PENALTIES)[:most]
@@ -165,6 +164,22 @@ class _Candidates:
         if beside:
             best = max(best, best_of(beside), key=itemgetter(0))
         return best[1:]
+
+    def _fitted(self, ridge: LocalRidge, penalties: Sequence[Penalty]) -> list[ItemWeights]:
+        """Return the weights under each penalty, from the checkpoint if there is one."""
+        tracker, checkpoints = self.request.tracker, self.request.checkpoints
+        progress = None if tracker is None else partial(tracker.progress, unit="neighbours of item")
+        if checkpoints is None:
+            return ridge.fit(penalties, progress)
+        inputs = self.request.positives.digest(), repr((penalties, self.most_neighbours, self.request.train))
+        stage = checkpoints.stage("the regressions of item neighbours", *inputs)
+        if stage.saved is None:
+            found = ridge.fit(penalties, progress)
+            arrays = {f"{n}.{name}": a for n, weights in enumerate(found) for name, a in vars(weights).items()}
+            stage.save(arrays, {}, done=True)
+            return found
+        parts = (below(stage.saved.arrays, f"{n}.") for n in range(len(penalties)))
+        return [ItemWeights(part["indptr"], part["target"], part["weight"]) for part in parts]
 
     def _with_given(self, penalties: Sequence[Penalty]) -> list[Penalty]:
         """Return the distinct penalties with the l2 and the share that were given."""

@@ -16,6 +16,7 @@ from recsys_embed.models.base import ScoringModel
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.tracking.tracker import Tracker
+from recsys_embed.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from recsys_embed.features.item_features import ItemFeatures
@@ -47,7 +48,8 @@ class FitRequest:
     ratings: all ratings; positives: those that the model learns from. item_features: the features of the items.
     validate: called after each epoch, if given; monitor: the metric that decides, and 1 if more is better or -1 if less
     is. epochs: stop earlier, on the same learning-rate curve. warm_start: a state to start from. initial: embeddings of
-    the same users and items to train on from, with fewer and smaller steps.
+    the same users and items to train on from, with fewer and smaller steps. checkpoints: where the training saves its
+    state.
     """
 
     ratings: Ratings
@@ -62,6 +64,7 @@ class FitRequest:
     epochs: int | None = None
     warm_start: FittedState | None = None
     initial: EmbeddingModel | None = None
+    checkpoints: Checkpoints | None = None
 
 
 @dataclass

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys_embed.kernels import available, triton_available
@@ -174,6 +176,26 @@ class RowLazyAdam:
                 log_decay=torch.zeros(column, device=table.device, dtype=torch.float64),
             )
         return self.state[table]
+
+    def state_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the state, by the position of the parameter, with the decay of the groups, to be copied or saved."""
+        arrays = {"log_decay": np.array([group.log_decay for group in self.groups])}
+        for n, table in enumerate(self._tables()):
+            if state := self.state.get(table):
+                arrays |= {f"{n}.{name}": value.cpu().numpy() for name, value in vars(state).items()}
+        return arrays
+
+    def load_state_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `state_arrays` returned."""
+        for group, log_decay in zip(self.groups, arrays["log_decay"].tolist(), strict=True):
+            group.log_decay = log_decay
+        for n, table in enumerate(self._tables()):
+            if f"{n}.mean" in arrays:
+                for name, value in vars(self._state(table)).items():
+                    value.copy_(torch.from_numpy(arrays[f"{n}.{name}"].copy()))
+
+    def _tables(self) -> list[nn.Parameter]:
+        return [table for group in self.groups for table in group.parameters]
 
     @torch.no_grad()
     def flush(self) -> None:

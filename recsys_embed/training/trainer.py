@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -20,11 +21,20 @@ from recsys_embed.kernels import available, triton_available
 from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.nets.losses import LOSSES
 from recsys_embed.nets.negative_sampling import KnownPositives
-from recsys_embed.nets.sparse_ops import expand_ranges
 from recsys_embed.nets.two_tower import TwoTowerModel
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.training.autograd_step import AutogradStep, Batch
+from recsys_embed.training.batches import batch_drawer, columns_of
+from recsys_embed.training.checkpoints import Checkpoints, Stage
 from recsys_embed.training.interface import TrainingResult, Validate, finite_metric
+from recsys_embed.training.snapshot import (
+    LoopState,
+    generator_arrays,
+    load_generators,
+    load_result,
+    result_arrays,
+    weights_digest,
+)
 
 log = logging.getLogger("recsys_embed")
 
@@ -38,6 +48,7 @@ def fit(
     monitor: tuple[str, int] = ("ndcg_at_10", 1),
     epochs: int | None = None,
     init: Callable[[TwoTowerModel], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Train a model on ratings and return it as plain arrays.
 
@@ -47,43 +58,47 @@ def fit(
         after `config.patience` epochs without a better one. monitor: the metric that decides, and +1 if more is better
         or -1 if less is.
     init: initializes the model, in place of random vectors and biases from the numbers of ratings.
+    checkpoints: where the state is saved from time to time, and which one to go on from.
     Ctrl-C stops the training and keeps the best model so far; before the end of the first epoch it is passed on.
     Raises TrainingError when the loss is not finite.
     """
     tracker = tracker or Tracker()
-    run = _set_up(model, ratings, config, init)
-    best: TrainingResult | None = None
-    history: list[dict[str, float]] = []
-    total = config.epochs or 1
-    clock, (name, sign), last = time.perf_counter(), monitor, epochs or total
-    stopped = "epochs"
-    try:
-        for epoch in range(1, last + 1):
-            curve = config.lr or 0.0, total, last
-            metrics = _train_epoch(run, epoch, curve, tracker, _note(history))
-            if not math.isfinite(metrics["loss"]):
-                raise _diverged(int(metrics["batch"]), metrics["loss"], epoch, config)
-            trained = run.to_arrays() if validate or epoch == last else None
-            if validate and trained:
-                metrics |= validate(trained)
-                finite_metric(metrics, name)
-            history.append(metrics)
-            tracker.metrics(metrics, epoch)
-            tracker.progress(epoch, last, _note(history))
-            if trained and (not validate or not best or sign * metrics[name] > sign * history[best.epochs - 1][name]):
-                best = TrainingResult(trained, epoch)
-            if validate and best and config.patience and epoch - best.epochs >= config.patience:
-                stopped = "patience"
-                break
-    except KeyboardInterrupt:
-        if not history:
-            raise
-        best = best or TrainingResult(run.to_arrays(), len(history))
-        stopped = "interrupted"
-        log.warning("interrupted in epoch %d: the model of epoch %d is kept", len(history) + 1, best.epochs)
-    assert best is not None
-    best.history, best.seconds, best.stopped = history, time.perf_counter() - clock, stopped
-    return best
+    last, (name, sign) = epochs or config.epochs or 1, monitor
+    run, state = _set_up(model, ratings, config, init), LoopState()
+    stage = None
+    if checkpoints is not None:
+        how = repr((config, monitor, last, bool(validate)))
+        stage = checkpoints.stage("the training of embeddings", ratings.digest(), weights_digest(model), how)
+        if stage.saved is not None and stage.saved.done:
+            return load_result(stage.saved.arrays, stage.saved.facts)
+        if stage.saved is not None:
+            state.restore(run.step, stage.saved)
+    state.begin()
+    with contextlib.nullcontext() if stage is None else stage.deferred():
+        try:
+            stopped = "epochs"
+            while state.epoch < last and stopped == "epochs":
+                metrics = _train_epoch(run, state, (config.lr or 0.0, config.epochs or 1, last), tracker, stage)
+                if not math.isfinite(metrics["loss"]):
+                    raise _diverged(int(metrics["batch"]), metrics["loss"], state.epoch + 1, config)
+                trained = run.to_arrays() if validate or state.epoch + 1 == last else None
+                if validate and trained:
+                    metrics |= validate(trained)
+                    finite_metric(metrics, name)
+                state.end_epoch(metrics, trained, lambda new, old: not validate or sign * new[name] > sign * old[name])
+                tracker.metrics(metrics, state.epoch)
+                tracker.progress(state.epoch, last, _note(state.history))
+                if validate and state.best and config.patience and state.epoch - state.best.epochs >= config.patience:
+                    stopped = "patience"
+            result = state.result(run.to_arrays, stopped)
+            if stage is not None:
+                stage.save(*result_arrays(result), done=True)
+        except KeyboardInterrupt:
+            if not state.history:
+                raise
+            result = state.result(run.to_arrays, "interrupted")
+            log.warning("interrupted in epoch %d: the model of epoch %d is kept", state.epoch + 1, result.epochs)
+    return result
 
 
 class _Run(NamedTuple):
@@ -111,7 +126,7 @@ def _set_up(
     if init is not None:
         init(model.cpu())
         model.to(device)
-    columns = _columns(ratings, config, device)
+    columns = columns_of(ratings, config, device)
     known = KnownPositives(replace(ratings, hidden=None).excluded(), len(ratings.items), device)
     sizes = len(ratings.users), len(ratings.items)
     counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
@@ -121,7 +136,7 @@ def _set_up(
         step.flush()
         return model.to_arrays((counts[0], counts[1]), objective.output, scale)
 
-    return _Run(step, columns, _batches(columns, config, generator), to_arrays)
+    return _Run(step, columns, batch_drawer(columns, config, generator), to_arrays)
 
 
 def step_for(model: TwoTowerModel, config: TrainConfig) -> type[AutogradStep]:
@@ -138,81 +153,47 @@ def step_for(model: TwoTowerModel, config: TrainConfig) -> type[AutogradStep]:
     return AutogradStep if kind.unsupported_reason(model, config) else kind
 
 
-def _train_epoch(run: _Run, epoch: int, curve: tuple[float, int, int], tracker: Tracker, note: str) -> dict[str, float]:
-    """Pass once over all ratings; return the mean loss and the ratings per second.
+def _train_epoch(
+    run: _Run, state: LoopState, curve: tuple[float, int, int], tracker: Tracker, stage: Stage | None
+) -> dict[str, float]:
+    """Pass over all ratings, or over those that are left of the epoch; return the mean loss and the ratings per second.
 
     curve: the initial learning rate, the epochs until it is zero, and the epochs of this training. If a loss is not
     finite, return the first such loss as "loss" and the number of its batch as "batch".
     """
     lr, total, last = curve
-    batches = run.draw_batches()
-    n = len(run.columns.user)
-    start = time.perf_counter()
-    losses = torch.zeros(len(batches), device=run.columns.user.device)
-    for number, rows in enumerate(batches):
-        done = epoch - 1 + number / len(batches)
+    note, start = _note(state.history), time.perf_counter()
+    batches = _drawn(run, state)
+    first = state.batch
+    if state.losses is None:
+        state.losses = torch.zeros(len(batches), device=run.columns.user.device)
+    for number in range(first, len(batches)):
+        done = state.epoch + number / len(batches)
         run.step.optimizer.lr = lr * 0.5 * (1 + math.cos(math.pi * done / total))
-        losses[number] = run.step.step_on_rows(run.columns, rows)
+        state.losses[number] = run.step.step_on_rows(run.columns, batches[number])
         if number % 64 == 0:
             tracker.progress(done, last, note)
-    values = losses.cpu()
+        if stage is not None and stage.due:
+            state.batch = number + 1
+            state.save(stage, run.step)
+    values = state.losses.cpu()
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         return {"loss": float(values[bad[0]]), "batch": float(bad[0]) + 1}
-    return {"loss": float(values.mean()), "samples_per_s": n / (time.perf_counter() - start)}
+    rows = sum(len(batch) for batch in batches[first:])
+    return {"loss": float(values.mean()), "samples_per_s": rows / (time.perf_counter() - start)}
 
 
-def _batches(columns: Batch, config: TrainConfig, generator: torch.Generator) -> Callable[[], Sequence[torch.Tensor]]:
-    """Return a function that draws the batches of an epoch: rows of random ratings, or all those of random users.
-
-    columns: ascending by user, and so are the rows of each batch, so that each user's ratings are together.
-    Batches have equal sizes, give or take one: Adam takes a full step whatever the gradient, so a small last batch
-    would add noise at full strength (it cost 3 % of NDCG@10 on ML-100K).
-    """
-    n, device = len(columns.user), columns.user.device
-    if not config.batch_users:
-        steps = max(1, round(n / (config.batch_size or n)))
-
-        if device.type == "cpu" and available("pairwise"):
-            return lambda: _split_randomly(n, steps, generator)
-        draw = lambda: torch.randperm(n, generator=generator, device=device)  # noqa: E731
-        return lambda: [batch.sort().values for batch in draw().tensor_split(steps)]
-    _, counts = columns.user.unique_consecutive(return_counts=True)
-    start = counts.cumsum(0) - counts
-    steps = max(1, round(len(counts) / config.batch_users))
-
-    def draw_users() -> list[torch.Tensor]:
-        drawn = torch.randperm(len(counts), generator=generator, device=device).tensor_split(steps)
-        return [expand_ranges(start[users], counts[users])[0] for users in (part.sort().values for part in drawn)]
-
-    return draw_users
-
-
-def _split_randomly(n: int, steps: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
-    """Split the rows 0 to n - 1 at random into this many batches, each ascending."""
-    from recsys_embed.kernels.pairwise import sort_within_batches
-
-    order = torch.randperm(n, generator=generator, dtype=torch.int32).numpy()
-    edges = np.cumsum([0, *(n // steps + (step < n % steps) for step in range(steps))])
-    rows = np.empty(n, np.int64)
-    sort_within_batches(order, edges, np.empty(n, np.int32), rows)
-    return torch.from_numpy(rows).tensor_split(steps)
-
-
-def _columns(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
-    """Return all ratings as columns on the device, ascending by user.
-
-    Weights are 1 on average; they depend on the weight of the row, and as the settings say on the rating and on how
-    many ratings its user has.
-    """
-    ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
-    amounts = ratings.amounts(config.sample_weight == "rating")
-    weight = np.ones(len(ratings)) if amounts is None else amounts
-    if config.balance:
-        weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance
-    weight = (weight / weight.mean()).astype(np.float32)
-    arrays = (ratings.user, ratings.item, ratings.value, weight)
-    return Batch(*(torch.tensor(a, device=device) for a in arrays))
+def _drawn(run: _Run, state: LoopState) -> Sequence[torch.Tensor]:
+    """Return the batches of the next epoch: drawn now, or again if a part of it is done."""
+    if not state.batch:
+        state.drawn = generator_arrays(run.step)
+        return run.draw_batches()
+    now = generator_arrays(run.step)
+    load_generators(run.step, state.drawn)
+    batches = run.draw_batches()
+    load_generators(run.step, now)
+    return batches
 
 
 def _initial_bias(counts: Rows, negatives: str) -> torch.Tensor:

@@ -1,0 +1,49 @@
+"""Where a training keeps its checkpoints, so that the same command finds them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from recsys_embed.config.fields import NON_RESULT_SETTINGS, settings
+from recsys_embed.errors import SettingError
+from recsys_embed.experiment.fit_and_refit import Configs
+from recsys_embed.storage.lease import is_held, lease
+from recsys_embed.training.checkpoints import Checkpoints
+from recsys_embed.version import __version__
+
+log = logging.getLogger("recsys_embed")
+
+# Minutes between checkpoints of a training that was resumed without saying so.
+_EVERY = 10.0
+
+
+@contextlib.contextmanager
+def checkpoints_of(configs: Configs, models: Path, digest: str) -> Iterator[Checkpoints | None]:
+    """Yield where a training saves its state, or None if it is not to.
+
+    models: the folder that the model's folder is in. digest: of the data. The name says which data and settings: the
+    same command, and no other, finds it again. Raises SettingError if that very training is running already.
+    """
+    run = configs.run
+    if run.checkpoint_every is None and not run.resume:
+        yield None
+        return
+    given = {name: value for name, value in settings(*configs).items() if name not in NON_RESULT_SETTINGS}
+    text = json.dumps([__version__, digest, given], sort_keys=True, default=str)
+    folder = models / f".checkpoints-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    lease_file = folder.with_name(f"{folder.name}.lease")
+    if is_held(lease_file):
+        raise SettingError(f"the same training is running already and writes the checkpoints in {folder}")
+    models.mkdir(parents=True, exist_ok=True)
+    with lease(lease_file):
+        if run.resume and not folder.is_dir():
+            log.info("there are no checkpoints of this training: it starts at the beginning")
+        elif folder.is_dir() and not run.resume:
+            log.warning("the checkpoints of an earlier, unfinished training are removed: --resume would go on with it")
+        every = _EVERY if run.checkpoint_every is None else run.checkpoint_every
+        yield Checkpoints(folder, 60 * every, run.resume)

@@ -1,0 +1,69 @@
+"""The ratings of a training on the device, and the batches in which they are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from recsys_embed.config.settings import TrainConfig
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.kernels import available
+from recsys_embed.nets.sparse_ops import expand_ranges
+from recsys_embed.training.autograd_step import Batch
+
+
+def batch_drawer(
+    columns: Batch, config: TrainConfig, generator: torch.Generator
+) -> Callable[[], Sequence[torch.Tensor]]:
+    """Return a function that draws the batches of an epoch: rows of random ratings, or all those of random users.
+
+    columns: ascending by user, and so are the rows of each batch, so that each user's ratings are together.
+    Batches have equal sizes, give or take one: Adam takes a full step whatever the gradient, so a small last batch
+    would add noise at full strength (it cost 3 % of NDCG@10 on ML-100K).
+    """
+    n, device = len(columns.user), columns.user.device
+    if not config.batch_users:
+        steps = max(1, round(n / (config.batch_size or n)))
+
+        if device.type == "cpu" and available("pairwise"):
+            return lambda: _split_randomly(n, steps, generator)
+        draw = lambda: torch.randperm(n, generator=generator, device=device)  # noqa: E731
+        return lambda: [batch.sort().values for batch in draw().tensor_split(steps)]
+    _, counts = columns.user.unique_consecutive(return_counts=True)
+    start = counts.cumsum(0) - counts
+    steps = max(1, round(len(counts) / config.batch_users))
+
+    def draw_users() -> list[torch.Tensor]:
+        drawn = torch.randperm(len(counts), generator=generator, device=device).tensor_split(steps)
+        return [expand_ranges(start[users], counts[users])[0] for users in (part.sort().values for part in drawn)]
+
+    return draw_users
+
+
+def _split_randomly(n: int, steps: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
+    """Split the rows 0 to n - 1 at random into this many batches, each ascending."""
+    from recsys_embed.kernels.pairwise import sort_within_batches
+
+    order = torch.randperm(n, generator=generator, dtype=torch.int32).numpy()
+    edges = np.cumsum([0, *(n // steps + (step < n % steps) for step in range(steps))])
+    rows = np.empty(n, np.int64)
+    sort_within_batches(order, edges, np.empty(n, np.int32), rows)
+    return torch.from_numpy(rows).tensor_split(steps)
+
+
+def columns_of(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
+    """Return all ratings as columns on the device, ascending by user.
+
+    Weights are 1 on average; they depend on the weight of the row, and as the settings say on the rating and on how
+    many ratings its user has.
+    """
+    ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
+    amounts = ratings.amounts(config.sample_weight == "rating")
+    weight = np.ones(len(ratings)) if amounts is None else amounts
+    if config.balance:
+        weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance
+    weight = (weight / weight.mean()).astype(np.float32)
+    arrays = (ratings.user, ratings.item, ratings.value, weight)
+    return Batch(*(torch.tensor(a, device=device) for a in arrays))
