@@ -360,12 +360,8 @@ class RunConfig:
         False
     )
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
-    checkpoint_every: Annotated[
-        float | None, "minutes between checkpoints of the training, in a hidden folder beside the model (default: none)"
-    ] = None
-    resume: Annotated[
-        bool, "go on from the checkpoints that the same command has left, if there are any, and write more"
-    ] = False
+    checkpoint_every: Annotated[float | None, "minutes between checkpoints, for --resume (default: none)"] = None
+    resume: Annotated[bool, "go on from the checkpoints that the same command has left, and write more"] = False
     track: Annotated[bool, "record the run in MLflow"] = True
     map: Annotated[bool | None, "log a map and projector files to MLflow (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
@@ -392,12 +388,8 @@ class RunConfig:
         minutes = self.checkpoint_every
         check(minutes is None or 0 <= minutes < math.inf, "checkpoint_every", minutes, "0 minutes or more")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
-        check(
-            not (self.preset and self.warm_start),
-            "preset",
-            "one with --warm-start",
-            "given alone: each brings settings",
-        )
+        both = bool(self.preset and self.warm_start)
+        check(not both, "preset", "one with --warm-start", "given alone: each brings settings")
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -64,8 +64,7 @@ def fit_and_refit(
     """Fit on train with early stopping, then refit on train and validation.
 
     The second fit trains the vectors of the first one on, or starts again for the best number of epochs where it is not
-    known that training on is as good. start: a state to warm-start both fits from. checkpoints: where all fits
-    save their state.
+    known that training on is as good. start: a state to warm-start both from. checkpoints: where all save their state.
     """
     (data, model, train, run, content), split = configs, prepared.split
     tracker.params(settings(*configs))
@@ -85,17 +84,10 @@ def fit_and_refit(
         return Fit(*only, split.train, None, lambda rows, bar: fit(rows, None, only[1].chosen, tracker=bar)[0])
     validate, (name, sign) = validation(split, data, train)
     first, result = fit(split.train, held_out, {}, validate=validate, monitor=(name, sign), tracker=tracker)
-    result.chosen |= (trend := choose_trend(first, split, data, model, train.seed))
-    if trend.get("half_life"):
-        first = with_trend(first, split.train.positives(data.min_rating), **trend)
-    first.metadata["settings"] |= trend
+    first = _choose_trend(first, result, split, configs)
     tracker.params({f"chosen_{name}": value for name, value in result.chosen.items()})
     report = evaluate_on(first, valid, run, split.valid).summary()
-    if result.history:  # a closed form has no epochs
-        log.info(
-            "best epoch %d of %d (%s): validation %s %.4f",
-            result.epochs, len(result.history), result.stopped, name, result.history[result.epochs - 1][name],
-        )  # fmt: skip
+    _log_best_epoch(result, name)
     how: dict[str, Any] = {"epochs": result.epochs}
     trains_on = start is None and not content.trains and can_train_on(first, result)
     if trains_on:
@@ -122,6 +114,23 @@ def fit_and_refit(
     refit.history, refit.chosen, refit.epochs = result.history, result.chosen, result.epochs
     state.metadata["epochs"] = result.epochs
     return Fit(state, refit, rows, report, fit_again)
+
+
+def _choose_trend(first: FittedState, result: TrainingResult, split: Split, configs: Configs) -> FittedState:
+    """Return the first fit with the trend that is best on validation data, which is noted among what was chosen."""
+    result.chosen |= (trend := choose_trend(first, split, configs.data, configs.model, configs.train.seed))
+    if trend.get("half_life"):
+        first = with_trend(first, split.train.positives(configs.data.min_rating), **trend)
+    first.metadata["settings"] |= trend
+    return first
+
+
+def _log_best_epoch(result: TrainingResult, metric: str) -> None:
+    if result.history:  # a closed form has no epochs
+        log.info(
+            "best epoch %d of %d (%s): validation %s %.4f",
+            result.epochs, len(result.history), result.stopped, metric, result.history[result.epochs - 1][metric],
+        )  # fmt: skip
 
 
 def _trained_vectors(first: FittedState) -> EmbeddingModel:

@@ -14,6 +14,7 @@ from recsys_embed.errors import SettingError
 from recsys_embed.experiment.fit_and_refit import Configs
 from recsys_embed.storage.lease import is_held, lease
 from recsys_embed.training.checkpoints import Checkpoints
+from recsys_embed.training.interface import TrainingResult
 from recsys_embed.version import __version__
 
 log = logging.getLogger("recsys_embed")
@@ -47,3 +48,9 @@ def checkpoints_of(configs: Configs, models: Path, digest: str) -> Iterator[Chec
             log.warning("the checkpoints of an earlier, unfinished training are removed: --resume would go on with it")
         every = _EVERY if run.checkpoint_every is None else run.checkpoint_every
         yield Checkpoints(folder, 60 * every, run.resume)
+
+
+def remove_checkpoints(checkpoints: Checkpoints | None, result: TrainingResult) -> None:
+    """Remove the checkpoints of a training whose model is saved, unless it was interrupted: it can be gone on with."""
+    if checkpoints is not None and result.stopped != "interrupted":
+        checkpoints.remove()

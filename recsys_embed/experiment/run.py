@@ -28,8 +28,8 @@ from recsys_embed.experiment.prepare import (
     size_of,
     start_torch,
 )
-from recsys_embed.experiment.production import admission_of, fit_on_everything, register
-from recsys_embed.experiment.resuming import checkpoints_of
+from recsys_embed.experiment.production import Admission, admission_of, fit_on_everything, register
+from recsys_embed.experiment.resuming import checkpoints_of, remove_checkpoints
 from recsys_embed.experiment.windows import Measured, measure_earlier, windows_report
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.movielens import TERMS
@@ -93,16 +93,8 @@ def run_experiment(
         if named := run.warm_start:
             fit.state.metadata["continued"]["model"] = named if is_model_uri(named) else Path(named).name
         save_state(fit.state, folder)  # before the evaluation, which may be long: nothing is lost if it is interrupted
-        with clock("evaluate"):
-            state, measured = _measure(fit, prepared, configs, earlier)
-        admission = admission_of(run, state, fit, split.test.positives(data.min_rating))
-        save_state(state, folder)
-        if run.for_production:
-            with clock("production"):
-                state = fit_on_everything(fit, state, prepared.all_rows)
-            save_state(state, folder)
-        if checkpoints is not None and fit.result.stopped != "interrupted":
-            checkpoints.remove()
+        state, measured, admission = _measure_and_save(fit, prepared, configs, earlier, folder, clock)
+        remove_checkpoints(checkpoints, fit.result)
         recommender = Recommender.of(state)
         recommender.training = fit.result
         publish.log_metrics(tracker, state.metadata)
@@ -130,6 +122,22 @@ def _fit(
         except KeyboardInterrupt:
             log.warning("interrupted before the end of the first epoch: no model was saved")
             raise
+
+
+def _measure_and_save(
+    fit: Fit, prepared: Prepared, configs: Configs, earlier: list[Measured], folder: Path, clock: Clock
+) -> tuple[FittedState, TrainingReport, Admission | None]:
+    """Measure and save a fit, and then, if it is wanted, the one for production; return what is saved last."""
+    run, test = configs.run, prepared.split.test.positives(configs.data.min_rating)
+    with clock("evaluate"):
+        state, measured = _measure(fit, prepared, configs, earlier)
+    admission = admission_of(run, state, fit, test)
+    save_state(state, folder)
+    if run.for_production:
+        with clock("production"):
+            state = fit_on_everything(fit, state, prepared.all_rows)
+        save_state(state, folder)
+    return state, measured, admission
 
 
 def _measure(

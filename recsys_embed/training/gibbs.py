@@ -78,19 +78,13 @@ def fit_gibbs(
     tracker = tracker or Tracker()
     last = epochs or config.epochs or 1
     generator = torch.Generator(torch.device(choose_device(config.device)[0])).manual_seed(config.seed)
-    start, stopped = time.perf_counter(), "epochs"
-    history: list[dict[str, float]] = []
-    scale = _Scale.of(ratings)
+    stopped, scale = "epochs", _Scale.of(ratings)
     chain, mean = _Chain.of(ratings, scale, dim, generator), PosteriorMean(_OVERSIZE * dim)
-    stage = None
+    stage, history, start = None, list[dict[str, float]](), time.perf_counter()
     if checkpoints is not None:
         how = repr((config, dim, last, bool(validate)))
         stage = checkpoints.stage("the sampling of embeddings", ratings.digest(), how)
-        if stage.saved is not None:
-            history = stage.saved.facts["history"]
-            mean.count = stage.saved.facts["count"]
-            chain.restore(mean, stage.saved)
-            start -= stage.saved.facts["seconds"]
+        history, start = chain.resumed(mean, stage.saved, start)
     with contextlib.nullcontext() if stage is None else stage.deferred():
         try:
             for epoch in range(len(history) + 1, last + 1):
@@ -298,15 +292,19 @@ class _Chain:
             found |= {f"vectors.{n}": mean.vectors[n], f"bias.{n}": mean.bias[n]}
         return {name: value.cpu().numpy() for name, value in found.items()}
 
-    def restore(self, mean: PosteriorMean, saved: Saved) -> None:
-        """Restore what `arrays` returned."""
+    def resumed(self, mean: PosteriorMean, saved: Saved | None, start: float) -> tuple[list[dict[str, float]], float]:
+        """Restore the chain and the mean; return the history, and when the training would have started."""
+        if saved is None:
+            return [], start
         tensor = lambda name: torch.from_numpy(saved.arrays[name].copy()).to(self.generator.device)  # noqa: E731
         self.generator.set_state(torch.from_numpy(saved.arrays["generator"].copy()))
         self.precision = float(saved.arrays["precision"][0])
         for n, side in enumerate((self.users, self.items)):
             for name in _STATE:
                 setattr(side, name, tensor(f"{name}.{n}"))
+        mean.count = saved.facts["count"]
         mean.vectors, mean.bias = ([tensor(f"{name}.{n}") for n in range(2)] for name in ("vectors", "bias"))
+        return saved.facts["history"], start - saved.facts["seconds"]
 
     def sweep(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Sample everything once; return two models, each with one side's mean given the other side's sample.

@@ -178,8 +178,8 @@ class _Candidates:
             arrays = {f"{n}.{name}": a for n, weights in enumerate(found) for name, a in vars(weights).items()}
             stage.save(arrays, {}, done=True)
             return found
-        parts = (below(stage.saved.arrays, f"{n}.") for n in range(len(penalties)))
-        return [ItemWeights(part["indptr"], part["target"], part["weight"]) for part in parts]
+        saved = (below(stage.saved.arrays, f"{n}.") for n in range(len(penalties)))
+        return [ItemWeights(a["indptr"], a["target"], a["weight"]) for a in saved]
 
     def _with_given(self, penalties: Sequence[Penalty]) -> list[Penalty]:
         """Return the distinct penalties with the l2 and the share that were given."""

@@ -40,7 +40,7 @@ class LoopState:
         """The number of epochs that are done."""
         return len(self.history)
 
-    def begin(self) -> None:
+    def start_clock(self) -> None:
         """Start the clock."""
         self._start = time.perf_counter() - self.seconds
 

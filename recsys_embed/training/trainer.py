@@ -73,7 +73,7 @@ def fit(
             return load_result(stage.saved.arrays, stage.saved.facts)
         if stage.saved is not None:
             state.restore(run.step, stage.saved)
-    state.begin()
+    state.start_clock()
     with contextlib.nullcontext() if stage is None else stage.deferred():
         try:
             stopped = "epochs"
