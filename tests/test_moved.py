@@ -6,7 +6,11 @@ import polars as pl
 import pytest
 from worlds import recsys_here
 
+from recsys_embed.errors import DataError
 from recsys_embed.sources.load import load_dataset
+from recsys_embed.tracking.mlflow_tracker import MLflowTracker
+from recsys_embed.tracking.model_registry import model_folder
+from recsys_embed.tracking.runs import read_run
 
 WORLD = load_dataset("synthetic:users=60,items=40,ratings=900")
 
@@ -42,14 +46,38 @@ def test_mlflows_models_and_runs_are_found_beside_their_store(moved):
     assert "not comparable" not in recsys_here("compare", run, "models/one", cwd=folder).stdout
 
 
-def test_missing_files_are_named(moved):
+@pytest.mark.parametrize("old_is_there", [False, True])
+def test_missing_files_are_named(moved, old_is_there):
+    """Not as a model of another package, or a training that did not finish; the folder that was their parent or not."""
     folder, run = moved
     (folder / "mlruns").rename(folder / "away")
+    if old_is_there:
+        (folder.parent / "old").mkdir()
     try:
         for command in (("recommend", "--anonymous", "--model", "models:/moved@champion"), ("compare", run, run)):
-            assert "old/mlruns/" in recsys_here(*command, cwd=folder, code=3).stderr
+            error = recsys_here(*command, cwd=folder, code=3).stderr
+            assert f"{folder.parent}/old/mlruns" in error and "put it back" in error
+            assert f"beside {folder}/mlflow.db" in error
     finally:
         (folder / "away").rename(folder / "mlruns")
+        if old_is_there:
+            (folder.parent / "old").rmdir()
+
+
+def test_a_missing_model_and_a_run_without_files_are_told_apart(moved):
+    folder, run = moved
+    store = f"sqlite:///{folder}/mlflow.db"
+    place, _ = model_folder("models:/moved@champion", store)
+    files = place.parents[1]
+    files.rename(folder / "away")
+    try:
+        with pytest.raises(DataError, match=f"MLflow keeps the files in {files}, and there is no such folder"):
+            model_folder("models:/moved@champion", store)
+    finally:
+        (folder / "away").rename(files)
+    with MLflowTracker(store, "x", {}) as tracker:
+        pass
+    assert read_run(tracker.run_id, ["model.json"], store) == (tracker.run_id, {})
 
 
 def test_a_bundle_is_enough_to_be_measured_on_new_ratings(moved):

@@ -15,6 +15,7 @@ from recsys_embed import DataConfig, Recommender, RunConfig
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.exports.folder import Content, write_files
+from recsys_embed.storage.atomic import publish_new
 from recsys_embed.storage.part_folder import PartFolder
 from recsys_embed.storage.table_files import write_table
 from recsys_embed.tracking import store
@@ -151,16 +152,16 @@ def test_whoever_is_late_keeps_the_store_that_is_there(tmp_path, monkeypatch):
     made = tmp_path / "made"
     made.write_bytes(b"mine")
     (tmp_path / "mlflow.db").write_bytes(b"theirs")
-    with pytest.raises(FileExistsError):
-        store._publish(made, tmp_path / "mlflow.db")
+    publish_new(made, tmp_path / "mlflow.db")
+    assert (tmp_path / "mlflow.db").read_bytes() == b"theirs"
 
     def no_links(*_):
         raise PermissionError
 
     monkeypatch.setattr("os.link", no_links)
-    store._publish(made, tmp_path / "mlflow.db")
+    publish_new(made, tmp_path / "mlflow.db")
     assert (tmp_path / "mlflow.db").read_bytes() == b"theirs"
-    store._publish(made, tmp_path / "other.db")
+    publish_new(made, tmp_path / "other.db")
     assert (tmp_path / "other.db").read_bytes() == b"mine"
 
 
@@ -197,3 +198,12 @@ def test_the_path_of_a_store_is_absolute(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert resolve_tracking_uri(None) == f"sqlite:///{tmp_path}/mlflow.db"
     assert resolve_tracking_uri("http://host/a") == "http://host/a"
+
+
+def test_what_a_store_tells_its_driver_reaches_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uri = resolve_tracking_uri("sqlite:///m.db?timeout=60")
+    assert uri == f"sqlite:///{tmp_path}/m.db?timeout=60" == resolve_tracking_uri(uri)
+    client = open_store(uri)
+    assert client._tracking_client.store.engine.url.query == {"timeout": "60"}
+    assert record(uri) and [file.name for file in tmp_path.glob("m.db*")] == ["m.db"]

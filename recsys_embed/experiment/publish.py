@@ -23,7 +23,6 @@ from recsys_embed.experiment import mlflow_model
 from recsys_embed.recommender import Recommender
 from recsys_embed.state.folder import PER_USER
 from recsys_embed.state.verdict import verdict
-from recsys_embed.storage.model_folders import lease_file
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker, lease_tag
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.version import __version__
@@ -35,11 +34,16 @@ _MAX_MAP_ITEMS = 2_000
 
 
 def tracker_of(
-    folder: Path, run: RunConfig | TuneConfig, facts: dict[str, Any], device: str, run_id: str | None = None
+    folder: Path,
+    lease: Path | None,
+    run: RunConfig | TuneConfig,
+    facts: dict[str, Any],
+    device: str,
+    run_id: str | None = None,
 ) -> Tracker:
     """Return the tracker that the settings ask for; its run is named like the model's (or study's) folder.
 
-    run_id: of an existing run to continue.
+    lease: the file of the lease that this process holds meanwhile, or None. run_id: of an existing run to continue.
     """
     if not run.track:
         return Tracker()
@@ -57,8 +61,8 @@ def tracker_of(
     commit = _git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    if lease_file(folder).exists():
-        tags |= lease_tag(lease_file(folder))
+    if lease is not None:
+        tags |= lease_tag(lease)
     default = short_name(facts["dataset"])
     return MLflowTracker(run.tracking_uri, run.experiment, tags, folder.name, run_id, default)
 

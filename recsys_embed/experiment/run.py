@@ -36,7 +36,7 @@ from recsys_embed.sources.movielens import TERMS
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.storage.json import jsonable
-from recsys_embed.storage.model_folders import check_writable, reserved_folder
+from recsys_embed.storage.model_folders import Reserved, check_writable, reserved_folder
 from recsys_embed.tracking.model_registry import is_model_uri, resolve_folder
 from recsys_embed.tracking.progress import progress_bar
 from recsys_embed.tracking.tracker import MultiTracker, ProgressOnly, Tracker
@@ -75,15 +75,15 @@ def run_experiment(
     model, train = resolve_settings(model, train, size_of(split), content.any, content.trains)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)
-    device = start_torch(train)
-    configs = Configs(data, model, train, run, content)
+    device, configs = start_torch(train), Configs(data, model, train, run, content)
     facts |= _facts(prepared, configs) | {"findings": log_findings(dataset, data, split, train.loss)}
     check_values(model, train, data, split)
     with (
-        _model_folder(configs) as folder,
-        checkpoints_of(configs, folder.parent, facts["digest"]) as checkpoints,
-        publish.tracker_of(folder, run, facts, device) as tracker,
+        _model_folder(configs) as reserved,
+        checkpoints_of(configs, reserved.folder.parent, facts["digest"]) as checkpoints,
+        publish.tracker_of(*reserved, run, facts, device) as tracker,
     ):
+        folder = reserved.folder
         if run.register:
             tracker.check_register()
         earlier, fit = _fit(prepared, configs, start, tracker, clock, checkpoints)
@@ -182,15 +182,15 @@ class Clock:
 
 
 @contextlib.contextmanager
-def _model_folder(configs: Configs) -> Iterator[Path]:
+def _model_folder(configs: Configs) -> Iterator[Reserved]:
     """Yield the model's folder, checked before the training. Without --out, a new folder is reserved for this run."""
     if configs.run.out:
         check_writable(Path(configs.run.out))
-        with reserved_folder(Path(configs.run.out)) as folder:
-            yield folder
+        with reserved_folder(Path(configs.run.out)) as reserved:
+            yield reserved
         return
     name, method = short_name(configs.data.dataset), configs.train.loss or configs.model.model_family
     name = name.split(".")[0] or "ratings"
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    with reserved_folder(Path("models") / f"{name}-{method}-{stamp}", unique=True) as folder:
-        yield folder
+    with reserved_folder(Path("models") / f"{name}-{method}-{stamp}", unique=True) as reserved:
+        yield reserved

@@ -78,7 +78,7 @@ def read_sqlite(path: Path, query: str) -> Table:
         raise DataError(f"there is no file {path}")
     connection = None
     try:
-        connection = sqlite3.connect(f"file:{path.absolute().as_posix()}?mode=ro", uri=True)
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         tables = [row[0] for row in connection.execute(_TABLES)]
         query = query or (tables[0] if len(tables) == 1 else "")
         if not query:

@@ -44,6 +44,17 @@ def make_hidden(path: Path, make: Callable[[Path], object]) -> Path:
             return hidden
 
 
+def publish_new(complete: Path, path: Path) -> None:
+    """Give a complete file its name, unless another process was faster: then that one's file stays."""
+    try:
+        os.link(complete, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without hard links
+        if not path.exists():
+            complete.replace(path)
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder to disk."""
     # Some systems cannot open a folder; there the rename alone must do.

@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recsys_embed.config.renamed import with_current_names
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.bundle import MANIFEST, read_manifest, temporary_sibling
-from recsys_embed.storage.lease import is_held, lease
+from recsys_embed.storage.lease import lease
 
 log = logging.getLogger("recsys_embed")
 
@@ -31,23 +31,35 @@ def check_writable(folder: Path) -> None:
         pass
 
 
+class Reserved(NamedTuple):
+    """A folder that a model is going to be written to. lease: the file of the lease on it that is held, or None."""
+
+    folder: Path
+    lease: Path | None
+
+
 @contextlib.contextmanager
-def reserved_folder(folder: Path, unique: bool = False) -> Iterator[Path]:
+def reserved_folder(folder: Path, unique: bool = False) -> Iterator[Reserved]:
     """Yield the folder that a model is going to be written to, under a lease; empty ones are removed in the end.
 
     unique: an empty folder is made under this name or, if it exists, with -2, -3, … appended, so that two processes
     never get the same. What processes that were killed have left beside it is removed.
     """
     remove_abandoned(folder.parent)
-    if unique:
-        folder = create_unique_folder(folder)
-    with lease(lease_file(folder)):
-        try:
-            yield folder
-        finally:
-            if unique:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()  # succeeds only if it is empty: nothing was saved
+    while True:
+        chosen = create_unique_folder(folder) if unique else folder
+        with lease(lease_file(chosen)) as held:
+            # Before it was held, another process may have taken the folder for an abandoned one, and a third have made
+            # it again.
+            if unique and (held is False or not chosen.is_dir()):
+                continue
+            try:
+                yield Reserved(chosen, lease_file(chosen) if held else None)
+            finally:
+                if unique:
+                    with contextlib.suppress(OSError):
+                        chosen.rmdir()  # succeeds only if it is empty: nothing was saved
+            return
 
 
 def lease_file(folder: Path) -> Path:
@@ -58,16 +70,15 @@ def lease_file(folder: Path) -> Path:
 def remove_abandoned(parent: Path) -> None:
     """Remove the folders without a model, and the unfinished ones, that killed processes have left in a folder."""
     for file in parent.glob(f".*{_LEASE}"):
-        if is_held(file):
-            continue
-        name = file.name[1 : -len(_LEASE)]
-        with contextlib.suppress(OSError):
-            (parent / name).rmdir()  # succeeds only if it is empty
-        for unfinished in parent.glob(f".{glob.escape(name)}-*"):
-            if _TEMPORARY.fullmatch(unfinished.name[len(name) + 1 :]):
-                shutil.rmtree(unfinished, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            file.unlink()
+        with lease(file, patience=0) as ours:  # which deletes the file, and nobody else has it meanwhile
+            if not ours:
+                continue
+            name = file.name[1 : -len(_LEASE)]
+            with contextlib.suppress(OSError):
+                (parent / name).rmdir()  # succeeds only if it is empty
+            for unfinished in parent.glob(f".{glob.escape(name)}-*"):
+                if _TEMPORARY.fullmatch(unfinished.name[len(name) + 1 :]):
+                    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def create_unique_folder(folder: Path) -> Path:

@@ -19,7 +19,7 @@ import polars as pl
 
 from recsys_embed.config.addresses import without_password
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.storage.lease import is_held
+from recsys_embed.storage.lease import is_held, named_place, place_of
 from recsys_embed.tracking.store import open_store, quiet_mlflow, reason, resolve_tracking_uri
 from recsys_embed.tracking.tracker import Stop, Tracker
 
@@ -32,13 +32,28 @@ _MAX_PARAM_LENGTH = 6000  # characters of a parameter's value
 P = ParamSpec("P")
 
 
-# The tag of a run that says by which file a process holds it: HOST PATH.
-_LEASE = "recsys_embed.lease"
+# The tags of a run that say by which file a process holds it, HOST PATH, and in which folder: `storage.lease`'s name.
+_LEASE, _PLACE = "recsys_embed.lease", "recsys_embed.lease_place"
 
 
 def lease_tag(path: Path) -> dict[str, str]:
-    """Return the tag of a run that a process holds by a lease, see `storage.lease`."""
-    return {_LEASE: f"{platform.node()} {path.absolute()}"}
+    """Return the tags of a run that this process holds by a lease, see `storage.lease`.
+
+    Without a name for its folder nobody could tell whether the process lives: then there are none.
+    """
+    place = named_place(path.absolute().parent)
+    return {} if place is None else {_LEASE: f"{platform.node()} {path.absolute()}", _PLACE: place}
+
+
+def _is_abandoned(tags: Mapping[str, str]) -> bool:
+    """Return whether the process that held a run is known to have ended: on this machine, and in the same folder.
+
+    A missing file alone says nothing: the folder may be another one, or not be mounted here.
+    """
+    host, _, name = tags.get(_LEASE, "").partition(" ")
+    path, place = Path(name), tags.get(_PLACE)
+    is_here = host == platform.node() and place is not None and place == place_of(path.parent)
+    return is_here and not is_held(path)
 
 
 def _safely(method: Callable[Concatenate[MLflowTracker, P], None]) -> Callable[Concatenate[MLflowTracker, P], None]:
@@ -96,6 +111,7 @@ class MLflowTracker(Tracker):
         if self._resumed_id:
             with contextlib.suppress(mlflow.MlflowException):
                 self.experiment_id = self.client.get_run(self._resumed_id).info.experiment_id
+                self._hold_again(self._resumed_id)
                 self.client.update_run(self._resumed_id, status="RUNNING")
                 self.run_id = self._resumed_id
                 return
@@ -106,13 +122,23 @@ class MLflowTracker(Tracker):
         self._end_abandoned()
         self.run_id = self.client.create_run(self.experiment_id, tags=self.tags, run_name=self.name).info.run_id
 
+    def _hold_again(self, run_id: str) -> None:
+        """Replace the lease of a run that is resumed, before it runs: by the old one it would be taken for dead."""
+        for name in (_LEASE, _PLACE):
+            with contextlib.suppress(self.mlflow.MlflowException):  # it has none
+                self.client.delete_tag(run_id, name)
+        for name in (_PLACE, _LEASE):
+            if name in self.tags:
+                self.client.set_tag(run_id, name, self.tags[name])
+
     def _end_abandoned(self) -> None:
         """End the runs whose processes were killed on this machine, which would be shown as running for ever."""
         with contextlib.suppress(Exception):  # it is not what the training is about
             experiments = [e.experiment_id for e in self.client.search_experiments()]
-            mine = f"attributes.status = 'RUNNING' and tags.`{_LEASE}` LIKE '{platform.node()} %'"
-            for run in self.client.search_runs(experiments, mine):
-                if not is_held(Path(run.data.tags[_LEASE].partition(" ")[2])):
+            held = f"attributes.status = 'RUNNING' and tags.`{_LEASE}` LIKE '%'"
+            for run in self.client.search_runs(experiments, held, max_results=10_000):
+                # One that has ended meanwhile gave its lease back after that, so its state is read after the lease's.
+                if _is_abandoned(run.data.tags) and self.client.get_run(run.info.run_id).info.status == "RUNNING":
                     self.client.set_terminated(run.info.run_id, "KILLED")
                     log.info("the run %s was left open by a process that was killed: ended", run.info.run_name)
 

@@ -12,7 +12,7 @@ from typing import Any
 from recsys_embed.errors import DataError, UnknownId
 from recsys_embed.sources.download import cache_dir
 from recsys_embed.tracking.runs import client_of
-from recsys_embed.tracking.store import local_files, resolve_tracking_uri
+from recsys_embed.tracking.store import local_files, missing_files, resolve_tracking_uri, sqlite_file
 
 _URI = re.compile(
     r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+|latest))|runs:/(?P<run>[0-9a-f]{32})/(?P<model>[^/]+)"
@@ -47,6 +47,8 @@ def model_folder(uri: str, tracking_uri: str | None = None) -> tuple[Path, str]:
         if source.startswith("models:/"):
             source = client.get_logged_model(source.removeprefix("models:/")).artifact_location
         folder = local_files(source, store) or _download(source, store)
+        if not folder.is_dir():
+            raise missing_files(folder, sqlite_file(store))
     folders = [manifest.parent for manifest in folder.glob("artifacts/*/manifest.json")]
     if len(folders) != 1:
         raise DataError(f"{uri} is not a model of recsys-embed: there is no model folder among its files")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_embed.errors import DataError, SettingError
-from recsys_embed.storage.atomic import make_hidden, sync
+from recsys_embed.storage.atomic import make_hidden, publish_new, sync
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 # MLflow makes a store by Alembic, which no two threads can use at once.
@@ -27,11 +27,11 @@ def resolve_tracking_uri(uri: str | None) -> str:
     """Return the tracking URI to use: the given one, $MLFLOW_TRACKING_URI, or mlflow.db in the current folder.
 
     The path of a SQLite file is made absolute: MLflow caches a connection per URI, and would keep using the old file
-    after a change of the current folder.
+    after a change of the current folder. What follows it (`?timeout=60`) is for the driver and stays.
     """
     store = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
     path = sqlite_file(store)
-    return store if path is None else f"sqlite:///{path.absolute().as_posix()}"
+    return store if path is None else f"sqlite:///{path.absolute().as_posix()}{''.join(store.partition('?')[1:])}"
 
 
 def sqlite_file(store: str) -> Path | None:
@@ -105,8 +105,9 @@ def without_autologging() -> Iterator[None]:
 def local_files(location: str, store: str) -> Path | None:
     """Return the folder of files that MLflow keeps on this machine, or None if it keeps them elsewhere.
 
-    location: a path or URI. Where a SQLite store was moved with the files beside it, they are found there. Raises
-    DataError, with the path, if they are not to be found.
+    location: a path or URI. Where a SQLite store was moved with the files beside it, they are found there. The folder
+    does not exist where its run recorded nothing, or its files were deleted. Raises DataError, with the path, if the
+    folder of all files is not to be found.
     """
     from mlflow.utils.file_utils import local_file_uri_to_path
 
@@ -116,15 +117,23 @@ def local_files(location: str, store: str) -> Path | None:
     folder, file = Path(local_file_uri_to_path(location)), sqlite_file(store)
     if folder.is_dir():
         return folder
-    for root in folder.parents:
-        if root.name not in ("mlruns", "mlartifacts"):
-            continue
-        beside = None if file is None else file.parent / root.name / folder.relative_to(root)
-        if beside is not None and beside.is_dir():
-            return beside
-        if root.parent.is_dir():  # nothing was recorded
-            return folder
-    raise DataError(f"MLflow keeps the files in {folder}, and there is no such folder: move it back, or train again")
+    root = next((parent for parent in folder.parents if parent.name in ("mlruns", "mlartifacts")), None)
+    roots = [] if root is None else [root]
+    if root is not None and file is not None:
+        roots.insert(0, file.parent / root.name)
+    for candidate in roots:
+        if candidate.is_dir():
+            assert root is not None
+            return candidate / folder.relative_to(root)
+    raise missing_files(root or folder, file)
+
+
+def missing_files(folder: Path, store: Path | None) -> DataError:
+    """Return the error for a folder of files that MLflow keeps, and that is not there. store: of SQLite, or None."""
+    where = "" if store is None else f" (or, as mlruns, beside {store})"
+    return DataError(
+        f"MLflow keeps the files in {folder}, and there is no such folder: put it back there{where}, or train again"
+    )
 
 
 def _make(file: Path) -> None:
@@ -144,21 +153,9 @@ def _make(file: Path) -> None:
         try:
             shutil.copyfile(complete, copy)
             sync(copy)
-            with contextlib.suppress(FileExistsError):
-                _publish(copy, file)
+            publish_new(copy, file)
         finally:
             copy.unlink(missing_ok=True)
-
-
-def _publish(complete: Path, file: Path) -> None:
-    """Give a complete file its name. Raises FileExistsError if another process was faster."""
-    try:
-        os.link(complete, file)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links
-        if not file.exists():
-            complete.replace(file)
 
 
 def _explained(error: Exception, file: Path) -> DataError:

@@ -76,10 +76,11 @@ def tune(
     facts = study_facts(prepared, objective, space)
     default_name = f"{short_name(data.dataset).split('.')[0] or 'ratings'}-{baseline.train.loss}"
     folder = choose_study(config.study, default_name, facts, USER_FOLDER)
-    with Study(folder, facts, space, values, objective.sign) as study, lease(lease_file(folder)):
+    with Study(folder, facts, space, values, objective.sign) as study, lease(lease_file(folder)) as held:
         run_facts = {name: facts[name] for name in ("dataset", "digest", "settings")}
         run_facts |= {"command": command_line} if command_line else {}
-        with publish.tracker_of(folder, config, run_facts, device, study.run_id) as tracker:
+        file = lease_file(folder) if held else None
+        with publish.tracker_of(folder, file, config, run_facts, device, study.run_id) as tracker:
             if tracker.run_id:
                 study.run_id = tracker.run_id
             for run_id in study.killed_runs:
