@@ -12,7 +12,7 @@ from pathlib import Path
 from recsys_embed.config.fields import NON_RESULT_SETTINGS, settings
 from recsys_embed.errors import SettingError
 from recsys_embed.experiment.fit_and_refit import Configs
-from recsys_embed.storage.lease import is_held, lease
+from recsys_embed.storage.lease import lease
 from recsys_embed.training.checkpoints import Checkpoints
 from recsys_embed.training.interface import TrainingResult
 from recsys_embed.version import __version__
@@ -38,10 +38,10 @@ def checkpoints_of(configs: Configs, models: Path, digest: str) -> Iterator[Chec
     text = json.dumps([__version__, digest, given], sort_keys=True, default=str)
     folder = models / f".checkpoints-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     lease_file = folder.with_name(f"{folder.name}.lease")
-    if is_held(lease_file):
-        raise SettingError(f"the same training is running already and writes the checkpoints in {folder}")
     models.mkdir(parents=True, exist_ok=True)
-    with lease(lease_file):
+    with lease(lease_file) as held:
+        if held is False:
+            raise SettingError(f"the same training is running already and writes the checkpoints in {folder}")
         if run.resume and not folder.is_dir():
             log.info("there are no checkpoints of this training: it starts at the beginning")
         elif folder.is_dir() and not run.resume:
