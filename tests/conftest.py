@@ -7,6 +7,9 @@ import shutil
 
 # Waiting threads must not spin: the suite would take many times longer beside another program.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# Beside other workers each has one core. (Tests of kernels on several threads set their number.)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import numpy as np

@@ -334,7 +334,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("command", [*COMMANDS, "data check"])
 def test_every_command_has_help(tmp_path, command):
-    assert "Usage" in recsys(*command.split(), "--help", cwd=tmp_path).stdout
+    assert "Usage" in recsys_here(*command.split(), "--help", cwd=tmp_path).stdout
 
 
 def test_data_can_be_listed_and_checked(tmp_path):

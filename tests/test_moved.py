@@ -65,7 +65,7 @@ def test_missing_files_are_named(moved, old_is_there):
 
 
 def test_a_missing_model_and_a_run_without_files_are_told_apart(moved):
-    folder, run = moved
+    folder, _ = moved
     store = f"sqlite:///{folder}/mlflow.db"
     place, _ = model_folder("models:/moved@champion", store)
     files = place.parents[1]
