@@ -5,9 +5,11 @@ A surface is a function of (world, Ask) that returns [(item id, score)]; another
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from services import Client, serving
@@ -194,7 +196,6 @@ def test_mlflows_mistakes_are_clear(world, row, message):
 ])  # fmt: skip
 def test_numbers_and_nulls_are_what_json_and_pandas_make_of_them(world, as_sent):
     """Through MLflow's schema, as its server and `pyfunc.predict` do."""
-    import pandas as pd
     from mlflow.models.utils import _enforce_schema
 
     frame = _enforce_schema(pd.DataFrame(as_sent), mlflow_model.signature().inputs)
@@ -232,12 +233,43 @@ def test_one_unknown_user_does_not_fail_the_others(world):
         ({"user_id": 2.0**54}, {}, "send ids as text"),
         ({"user_id": 7, "k": 2.5}, {}, "k must be a whole number"),
         ({"user_id": 7, "k": "many"}, {}, "k must be a whole number"),
+        ({"user_id": 7, "k": [1]}, {}, "k must be a whole number"),
+        ({"user_id": 7, "k": True}, {}, "k must be a whole number"),
+        ({"user_id": 7, "k": float("inf")}, {}, "k must be a whole number"),
+        ({"user_id": True}, {}, "user_id must be a text or a whole number, got True"),
+        ({"user_id": [7]}, {}, r"user_id must be a text or a whole number, got \[7\]"),
+        ({"user_id": {"a": 7}}, {}, "user_id must be a text or a whole number"),
+        ({"user_id": date(2020, 1, 1)}, {}, "user_id must be a text or a whole number"),
+        ({"user_id": b"7"}, {}, "user_id must be a text or a whole number"),
+        ({"likes": {"3": 1}}, {}, "likes must be items"),
+        ({"likes": [[3]]}, {}, "likes must be items"),
+        ({"ratings": {"3": 5}}, {}, 'ratings must be a text "ITEM=NUMBER'),
         ({"user_id": 7}, {"on_unknown": "guess"}, "on_unknown must be one of error, skip"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_mlflows_model(world, row, params, message):
     with pytest.raises(SettingError, match=message):
         mlflow_model.answer(world.model, [row], params)
+
+
+@pytest.mark.parametrize(
+    "missing", [None, float("nan"), np.float32("nan"), pd.NaT, pd.NA, np.datetime64("NaT")], ids=str
+)
+def test_a_missing_user_is_an_anonymous_one_in_mlflows_model(world, missing):
+    anonymous = mlflow_model.answer(world.model, [{"user_id": None}])
+    assert anonymous["user_id"].null_count() == anonymous.height == 10
+    assert mlflow_model.answer(world.model, [{"user_id": missing, "likes": missing, "k": missing}]).equals(anonymous)
+
+
+def test_items_may_come_as_an_array_of_a_column_of_lists(world):
+    want = mlflow_model.answer(world.model, [{"likes": "3;17"}])
+    assert mlflow_model.answer(world.model, [{"likes": np.array([3, 17])}]).equals(want)
+
+
+@pytest.mark.parametrize("given", [np.array([[7]]), 7, "7", [7], np.zeros((1, 1, 1)), {"user_id": [1, 2], "k": [1]}])
+def test_what_is_no_table_is_refused_by_mlflows_model(world, given):
+    with pytest.raises(SettingError, match="user_id, k, likes, dislikes, ratings"):
+        mlflow_model.answer(world.model, mlflow_model._rows(given))
 
 
 def test_mlflows_old_names_mean_the_new_ones(world):

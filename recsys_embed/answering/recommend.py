@@ -42,9 +42,19 @@ def recommend_to(state: FittedState, profile: UserProfile, request: RecommendReq
 def origin_of(state: FittedState, profile: UserProfile) -> ListOrigin:
     """Return what the lists of a user go by."""
     if profile.vector is None:
-        return "popular" if state.trend is None else "recent"
+        return popular_origin(state)
     known = profile.user >= 0 and bool(state.is_known(np.array([profile.user]))[0])
     return "personal" if known else "session"
+
+
+def origins_of(state: FittedState, users: Rows) -> list[ListOrigin]:
+    """Return what the lists of users of the model, by row, go by: `origin_of` without feedback."""
+    return ["personal" if known else popular_origin(state) for known in state.is_known(users)]
+
+
+def popular_origin(state: FittedState) -> ListOrigin:
+    """Return what the list of somebody of whom nothing is known goes by."""
+    return "popular" if state.trend is None else "recent"
 
 
 def compile_rules(

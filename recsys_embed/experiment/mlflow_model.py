@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from recsys_embed.answering.batch import iter_recommendations
-from recsys_embed.answering.recommend import recommend
+from recsys_embed.answering.recommend import origins_of, recommend
 from recsys_embed.answering.request import RecommendRequest
 from recsys_embed.answering.titles import split_names, split_ratings
 from recsys_embed.config.answers import OnUnknown, Rules
@@ -40,6 +40,7 @@ OLD_COLUMNS = {name: new for name, new in RENAMED.items() if new in COLUMNS}
 OLD_PARAMETERS = {
     name: new for name, new in RENAMED.items() if new in (*PARAMETERS, *(field.name for field in fields(Rules)))
 }
+_KINDS = {"ratings": 'a text "ITEM=NUMBER;…"', "likes": "items", "dislikes": "items"}
 _MLFLOW_TYPES = {str: "string", float: "double", int: "long", bool: "boolean"}
 _OUTPUT = {
     "user_id": pl.String, "item_id": pl.String, "title": pl.String, "score": pl.Float64, "rank": pl.Int64,
@@ -90,8 +91,8 @@ def _answer_users(
     state = recommender.state
     rows = recommender.users.rows([request.user for request in requests if request.user is not None])
     table = pl.concat(iter_recommendations(state, np.unique(rows), requests[0]))
-    origins = ["personal" if known else "recent" for known in state.is_known(rows)]  # all are known without a trend
-    wanted = pl.DataFrame({"position": positions, "user_id": recommender.users.ids(rows), "from": origins})
+    who = {"position": positions, "user_id": recommender.users.ids(rows), "from": origins_of(state, rows)}
+    wanted = pl.DataFrame(who)
     return _output_table(wanted.join(table, on="user_id", maintain_order="left_right"))
 
 
@@ -105,9 +106,7 @@ def _request(recommender: Recommender, row: Mapping[str, Any], shared: Mapping[s
     if not set(row) - {"k"} or unknown:  # MLflow drops columns that are not in the signature
         raise SettingError(f"the columns of the input are {', '.join(COLUMNS)}; at least one must say for whom")
     given = current_names({name: value for name, value in row.items() if not _is_missing(value)}, OLD_COLUMNS)
-    given = {
-        name: value if name == "k" or isinstance(value, list) else _text(name, value) for name, value in given.items()
-    }
+    given = {name: value if name == "k" else _cell(name, value) for name, value in given.items()}
     on_unknown, ratings = shared["on_unknown"], split_ratings(given.get("ratings", ""))
     rated = {_item_id(recommender, name, on_unknown): value for name, value in ratings.items()}
     return RecommendRequest(
@@ -120,20 +119,29 @@ def _request(recommender: Recommender, row: Mapping[str, Any], shared: Mapping[s
 
 
 def _length(k: Any) -> int:
-    whole = not isinstance(k, bool | str) and float(k).is_integer()
-    if not whole:
+    is_number = isinstance(k, int | float | np.integer | np.floating) and not isinstance(k, bool)
+    if not is_number or not float(k).is_integer():
         raise SettingError(f"k must be a whole number, got {k!r}")
     return int(k)
 
 
-def _text(name: str, value: Any) -> Any:
-    """Return what a column holds, numbers as text. Raises SettingError for one that is not what it was."""
+def _cell(name: str, value: Any) -> Any:
+    """Return what a column holds, numbers as text: a text, or a list of texts where the column may have several."""
+    if name in ("likes", "dislikes") and isinstance(value, list | tuple | np.ndarray):
+        return [_text(name, entry) for entry in value]
+    return _text(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    """Return a value as text. Raises SettingError for one that is not what it was, or can be no id."""
     if isinstance(value, float | np.floating):
         number = float(value)
         if abs(number) >= _EXACT:
             raise SettingError(f"{name} {number:.0f} is too large a number beside missing values: send ids as text")
         return str(int(number)) if number.is_integer() else str(number)
-    return str(value) if isinstance(value, int | np.integer) else value
+    if isinstance(value, int | np.integer | str) and not isinstance(value, bool):
+        return str(value)
+    raise SettingError(f"{name} must be {_KINDS.get(name, 'a text or a whole number')}, got {value!r:.80}")
 
 
 def _shared_options(recommender: Recommender, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +171,9 @@ def _shared_options(recommender: Recommender, params: Mapping[str, Any]) -> dict
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value) or type(value).__name__ == "NAType"
+    if isinstance(value, float | np.floating | np.datetime64 | np.timedelta64):
+        return bool(value != value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")  # pandas' own
 
 
 def _item_id(recommender: Recommender, name: str, on_unknown: OnUnknown) -> Id | None:
@@ -203,6 +213,20 @@ def signature() -> Any:
     )
 
 
+def _rows(given: Any) -> list[dict[str, Any]]:
+    """Return the rows of an input: a frame, or, where MLflow made none of it, what a frame can be made of."""
+    import pandas as pd
+
+    try:
+        frame = given if isinstance(given, pd.DataFrame) else pd.DataFrame(given)
+    except (ValueError, TypeError):
+        raise SettingError(
+            f"the input must be a table with columns of {', '.join(COLUMNS)}, got {given!r:.80}"
+        ) from None
+    # MLflow drops unknown columns: if none is left, the row says nothing.
+    return frame.to_dict("records") if len(frame.columns) else [{}]
+
+
 def set_mlflow_model() -> None:
     """Tell MLflow which object answers: `mlflow_entry`, of which every logged model has a copy, calls this."""
     import pandas as pd
@@ -221,10 +245,8 @@ def set_mlflow_model() -> None:
             self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
         ) -> pd.DataFrame:
             """Answer every row."""
-            # MLflow drops unknown columns: if none is left, the row says nothing.
-            rows = model_input.to_dict("records") if len(model_input.columns) else [{}]
             try:
-                table = answer(self.recommender, rows, params).to_pandas()
+                table = answer(self.recommender, _rows(model_input), params).to_pandas()
             except RecsysError as error:  # MLflow's server shows the messages of its own errors only
                 raise MlflowException.invalid_parameter_value(str(error)) from error
             users = table["user_id"].astype(object)
