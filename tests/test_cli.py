@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import shutil
 
 import polars as pl
 import pytest
 from worlds import recsys, recsys_here
 
 from recsys_embed.cli.loading import load
+from recsys_embed.cli.output import p_text
 from recsys_embed.config.settings import RunConfig
 from recsys_embed.errors import DataError, SettingError, UnknownId
 from recsys_embed.recommender import Recommender
@@ -164,6 +166,33 @@ def test_machines_get_the_stated_keys(trained):
     assert said["item"] == 1 and said["unit"] == "score"
     models = json.loads(recsys_here("models", "--json", cwd=folder).stdout)["models"]
     assert len(models) == 1 and models[0]["dataset"] == WORLD
+    assert models[0]["registered"] == ["shop 1 @champion"] and models[0]["production"] is False
+
+
+def test_an_alias_goes_back_to_an_earlier_version(trained, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(trained[0], work)
+    recsys_here("train", *FAST, "--register", "shop@champion", "--allow-worse", "--for-production", cwd=work)
+
+    def registered():
+        listed = json.loads(recsys_here("models", "--json", cwd=work).stdout)["models"]
+        return [(model["registered"], model["production"]) for model in listed]
+
+    assert registered() == [(["shop 2 @champion"], True), (["shop 1"], False)]
+    assert "is version 1, and was 2" in recsys_here("models", "--alias", "shop@champion=1", cwd=work).stdout
+    assert registered() == [(["shop 2"], True), (["shop 1 @champion"], False)]
+    recsys_here("models", "--alias", "shop@champion=9", cwd=work, code=4)
+    recsys_here("models", "--alias", "shop=9", cwd=work, code=2)
+    compared = recsys_here("compare", "models:/shop@champion", "models:/shop/1", cwd=work).stdout
+    assert "models:/shop@champion" in compared and "+0.0000" in compared
+    (work / "mlflow.db").write_text("broken")
+    assert [model["registered"] for model in json.loads(
+        recsys_here("models", "--json", cwd=work).stdout)["models"]] == [[], []]  # fmt: skip
+
+
+@pytest.mark.parametrize(("p", "text"), [(1 / 10_001, "p < 0.001"), (0.0005, "p 0.001"), (0.0494, "p 0.049")])
+def test_no_p_is_zero(p, text):
+    assert p_text(p) == text
 
 
 def test_lists_of_many_users_go_to_a_file(trained, tmp_path):

@@ -12,7 +12,7 @@ from worlds import recsys_here, small
 from recsys_embed import DataConfig, ModelConfig, RunConfig, TrainConfig, load_dataset
 from recsys_embed.config.fields import NON_RESULT_SETTINGS, command, settings
 from recsys_embed.config.settings import ContentConfig
-from recsys_embed.errors import BundleError, SettingError, UnknownId
+from recsys_embed.errors import BundleError, DataError, SettingError, UnknownId
 from recsys_embed.evaluation.compare import Run, compare
 from recsys_embed.evaluation.evaluate import rank_metrics
 from recsys_embed.experiment.run import run_experiment
@@ -161,6 +161,9 @@ def test_the_beginning_of_an_id_must_name_one_run(work, tmp_path, monkeypatch):
             database.execute("UPDATE OR IGNORE tags SET run_uuid = ? WHERE run_uuid = ?", (new, old))
     with pytest.raises(UnknownId, match="several runs' ids begin with abcdef0: abcdef01.*, abcdef02"):
         Run.read("abcdef0", store)
+    with pytest.raises(DataError, match="mlruns, and there is no such folder"):
+        Run.read("abcdef02", store)
+    (tmp_path / "mlruns").mkdir()
     with pytest.raises(BundleError, match="has no model.json"):
         Run.read("abcdef02", store)
     (tmp_path / "model.json").write_text("{")
@@ -198,7 +201,7 @@ def test_the_command_shows_runs_side_by_side(work, tmp_path):
     ("args", "code", "message"),
     [
         (("one",), 2, "two runs or more, got 1"),
-        (("one", "nowhere"), 5, "nowhere is neither a model folder nor a run id"),
+        (("one", "nowhere"), 5, "nowhere is neither a model folder, nor models:/NAME@ALIAS, nor a run id"),
         (("one", "abcde"), 5, "abcde is neither a model folder"),
         (("one", "abcdef"), 3, "there is no MLflow store /"),
         (("one", "two", "--out", "a.gif"), 2, "must end in .png, .svg or .pdf"),

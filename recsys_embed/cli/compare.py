@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        list[str], typer.Argument(help="Two or more model folders, or ids of MLflow runs (6 digits or more).")
+        list[str],
+        typer.Argument(help="Two or more model folders, models:/NAME@ALIAS, or ids of MLflow runs (6 digits or more)."),
     ],
     metric: Annotated[str, typer.Option(help="Test metric to compare the runs by.")] = "ndcg_at_10",
     out: Annotated[Path | None, typer.Option(help="Draw the comparison too: .png, .svg or .pdf.")] = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,17 +12,31 @@ import typer
 
 from recsys_embed.cli.options import JSON, STORE
 from recsys_embed.cli.output import echo, print_json, print_table
+from recsys_embed.errors import SettingError
+
+log = logging.getLogger("recsys_embed")
 
 
 def list_models(
     folder: Annotated[Path, typer.Option(help="Where the models are.")] = Path("models"),
+    alias: Annotated[
+        str | None, typer.Option(metavar="NAME@ALIAS=VERSION", help="Give the alias to a version, an earlier one say.")
+    ] = None,
+    uri: STORE = None,
     json: JSON = False,
 ) -> None:
-    """List the trained models of a folder, the newest first."""
+    """List the trained models of a folder, the newest first, with their versions and aliases in MLflow.
+
+    Example: recsys models --alias shop@champion=3
+    """
     from recsys_embed.storage.model_folders import list_model_folders
 
+    if alias is not None:
+        return _give_alias(alias, uri, json)
     models: list[dict[str, Any]] = []
-    for path, facts in list_model_folders(folder):
+    listed = list_model_folders(folder)
+    registered = _registered_as([facts for _, facts in listed], uri)
+    for path, facts in listed:
         settings, metrics = facts.get("settings", {}), facts.get("metrics", {})
         models.append(
             {
@@ -30,6 +46,8 @@ def list_models(
                 "loss": settings.get("loss"),
                 "dim": settings.get("dim"),
                 "ndcg_at_10": (metrics.get("test") or {}).get("ndcg_at_10"),
+                "production": "production" in facts,
+                "registered": registered.get(facts.get("run_id") or "", []),
             }
         )
     if json:
@@ -37,8 +55,42 @@ def list_models(
     if not models:
         return echo(f"there is no model in {folder}/ yet: recsys train makes one")
     names = list(models[0])
-    rows = [[f"{v:.4f}" if isinstance(v, float) else str(v or "")[:60] for v in m.values()] for m in models]
-    return print_table(names, rows, "dim ndcg_at_10")
+    return print_table(names, [[_cell(v) for v in m.values()] for m in models], "dim ndcg_at_10")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return ", ".join(value) if isinstance(value, list) else str(value or "")[:60]
+
+
+def _registered_as(models: list[dict[str, Any]], uri: str | None) -> dict[str, list[str]]:
+    """Return what models are registered as, by the id of their run; MLflow is asked only where one was to be."""
+    if not any(facts.get("settings", {}).get("register") for facts in models):
+        return {}
+    from recsys_embed.errors import DataError
+    from recsys_embed.tracking.model_registry import registered_runs
+
+    try:
+        return registered_runs(uri)
+    except DataError as error:
+        log.warning("versions and aliases are left out: %s", error)
+        return {}
+
+
+def _give_alias(wanted: str, uri: str | None, json: bool) -> None:
+    match = re.fullmatch(r"([^/:@]+)@([\w-]+)=(\d+)", wanted)
+    if match is None:
+        raise SettingError(f"--alias must be NAME@ALIAS=VERSION, such as shop@champion=3, got {wanted}")
+    from recsys_embed.tracking.model_registry import set_alias
+
+    name, alias, version = match.groups()
+    before = set_alias(name, alias, version, uri)
+    if json:
+        return print_json({"name": name, "alias": alias, "version": version, "before": before})
+    return echo(f"models:/{name}@{alias} is version {version}" + (f", and was {before}" if before else ""))
 
 
 def ui(

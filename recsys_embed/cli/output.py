@@ -43,6 +43,11 @@ def clean(text: object) -> str:
     return _CONTROL.sub(" ", str(text))
 
 
+def p_text(p: float) -> str:
+    """Return a p-value to three places: no p is 0."""
+    return "p < 0.001" if p < 0.0005 else f"p {p:.3f}"
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object."""
     print(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))

@@ -6,7 +6,7 @@ from typing import Any
 
 from recsys_embed.cli.evaluate_tables import print_cold
 from recsys_embed.cli.options import JSON, with_settings
-from recsys_embed.cli.output import TEST_METRICS, echo, print_json, print_table
+from recsys_embed.cli.output import TEST_METRICS, echo, p_text, print_json, print_table
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
 from recsys_embed.errors import NotRegistered
 from recsys_embed.state.verdict import counted, verdict
@@ -104,7 +104,7 @@ def _print_verdict(metrics: dict[str, Any], family: str) -> None:
     if found is None:
         return
     span = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
-    echo(f"against {found.label}, user by user: {span} in {found.metric}, p {found.p:.3f}")
+    echo(f"against {found.label}, user by user: {span} in {found.metric}, {p_text(found.p)}")
     advice = "" if found.baseline == family else _ADVICE.get(found.baseline, "")
     if found.baseline == "ease" and family == "embeddings":
         advice = "try --model-family auto"
@@ -141,7 +141,7 @@ def _print_windows(metrics: dict[str, Any]) -> None:
     echo(f"ndcg_at_10 in {len(windows['each'])} windows")
     print_table(["test window", "users", *names], lines, " ".join(("users", *names)))
     for name, found in windows["differences"].items():
-        span = f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], p {found['p']:.3f}"
+        span = f"{found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], {p_text(found['p'])}"
         echo(f"in all windows against {name}, user by user: {span}")
 
 

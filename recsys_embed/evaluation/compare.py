@@ -14,11 +14,13 @@ import polars as pl
 
 from recsys_embed.config.fields import NON_RESULT_SETTINGS
 from recsys_embed.config.renamed import with_current_names
+from recsys_embed.config.settings import AUTO
 from recsys_embed.errors import BundleError, SettingError
 from recsys_embed.evaluation.metrics import Values
 from recsys_embed.evaluation.significance import Difference, by_user, paired
 from recsys_embed.state.folder import PER_USER
 from recsys_embed.storage.bundle import Bundle
+from recsys_embed.tracking.model_registry import is_model_uri, resolve_folder
 from recsys_embed.tracking.runs import is_run_id, read_run
 
 _METADATA = "model.json"
@@ -36,12 +38,12 @@ class Run:
 
     @classmethod
     def read(cls, name: str, uri: str | None = None) -> Run:
-        """Read a model folder, or an MLflow run by its id or the first 6 or more digits of it.
+        """Read a model folder, a model in MLflow by its URI, or a run by its id or the first 6 or more digits of it.
 
-        Raises BundleError, and UnknownId and DataError as `tracking.runs.read_run` does.
+        Raises BundleError, and UnknownId and DataError as `resolve_folder` and `tracking.runs.read_run` do.
         """
-        if Path(name).is_dir():
-            bundle = Bundle.read(Path(name), only=(_METADATA, PER_USER))
+        if Path(name).is_dir() or is_model_uri(name):
+            bundle = Bundle.read(resolve_folder(name, uri), only=(_METADATA, PER_USER))
             metadata, per_user = bundle.metadata.get(_METADATA), bundle.frames.get(PER_USER)
         elif is_run_id(name):
             name, files = read_run(name, (_METADATA, PER_USER), uri)
@@ -51,7 +53,10 @@ class Run:
             except (ValueError, pl.exceptions.PolarsError):
                 raise BundleError(f"run {name}: its {_METADATA} or {PER_USER} is broken") from None
         else:
-            raise BundleError(f"{name} is neither a model folder nor a run id (6 to 32 of the digits 0-9 and a-f)")
+            raise BundleError(
+                f"{name} is neither a model folder, nor models:/NAME@ALIAS, nor a run id (6 to 32 of the digits 0-9 "
+                "and a-f)"
+            )
         if metadata is None or "settings" not in metadata:
             raise BundleError(f"{name} has no {_METADATA} with settings: its training did not finish")
         return cls(name, with_current_names(metadata), per_user)
@@ -60,6 +65,10 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """All settings, including those chosen by the recipe."""
         settings: dict[str, Any] = self.metadata["settings"]
+        types = self.metadata.get("events")
+        if types and settings.get("event_weights") == AUTO:  # which it chose
+            weights = ",".join(f"{name}={saved['weight']:g}" for name, saved in types.items())
+            return settings | {"event_weights": f"{AUTO}: {weights}"}
         return settings
 
     @property

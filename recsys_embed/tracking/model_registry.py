@@ -60,6 +60,34 @@ def resolve_folder(model: str, tracking_uri: str | None = None) -> Path:
     return model_folder(model, tracking_uri)[0] if is_model_uri(model) else Path(model)
 
 
+def registered_runs(tracking_uri: str | None = None) -> dict[str, list[str]]:
+    """Return what the model of each run is registered as, by the run's id: "NAME VERSION", and "@ALIAS" for each alias.
+
+    Raises DataError if the store cannot be read.
+    """
+    found: dict[str, list[str]] = {}
+    with client_of(resolve_tracking_uri(tracking_uri)) as client:
+        for model in client.search_registered_models():
+            aliases = model.aliases or {}
+            for version in client.search_model_versions(f"name = '{model.name}'"):
+                held = sorted(f"@{alias}" for alias, number in aliases.items() if str(number) == str(version.version))
+                found.setdefault(version.run_id, []).append(" ".join((f"{model.name} {version.version}", *held)))
+    return found
+
+
+def set_alias(name: str, alias: str, version: str, tracking_uri: str | None = None) -> str | None:
+    """Give an alias to a version of a registered model, and return the version that had it, or None.
+
+    Raises UnknownId if there is no such version, DataError if the store cannot be read.
+    """
+    with client_of(resolve_tracking_uri(tracking_uri)) as client:
+        _resolve(client, f"models:/{name}/{version}")
+        aliases = client.get_registered_model(name).aliases or {}
+        client.set_registered_model_alias(name, alias, version)
+    before = aliases.get(alias)
+    return None if before is None else str(before)
+
+
 def _resolve(client: Any, uri: str) -> tuple[str, str]:
     """Return the version and the source of a model: "models:/ID" for a logged model, or the location of its files."""
     from mlflow.exceptions import MlflowException
