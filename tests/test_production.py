@@ -22,6 +22,7 @@ from recsys_embed.evaluation.admission import (
 from recsys_embed.evaluation.evaluate import evaluate, rank_metrics
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.recommender import Recommender
+from recsys_embed.reports.write import report_html
 from recsys_embed.tracking.model_registry import version_of
 
 RATINGS, _, _ = tastes(users=60)
@@ -50,6 +51,22 @@ def test_a_model_for_production_knows_everything_and_was_measured_before(tmp_pat
     assert "then fitted on all" in loaded.card()
     with pytest.raises(DataError, match="was fitted on"):
         evaluate(made, split_random(RATINGS, 0.1, 0.1, 3)[2])
+
+
+def test_its_report_groups_by_what_was_known_when_it_was_measured(tmp_path):
+    file = tmp_path / "r.csv"
+    RATINGS.frame().write_csv(file)
+
+    def sections(name, **given):
+        settings = RunConfig(track=False, out=str(tmp_path / name), resamples=0, **given)
+        model, train = small("softmax", epochs=8, dim=6, batch_users=16)
+        run_experiment(replace(DATA, dataset=str(file)), model, train, settings)
+        found = report_html(Recommender.load(tmp_path / name), "r").split("<section")
+        return {part[:30]: part for part in found if 'id="fails"' in part or 'id="better"' in part}
+
+    measured, production = sections("m"), sections("p", for_production=True)
+    assert len(measured) == 2 and "Lists with a hit" in str(measured) and "Bestsellers and rare" in str(measured)
+    assert production == measured
 
 
 def test_held_out_files_are_part_of_everything(tmp_path):

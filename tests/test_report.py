@@ -69,7 +69,7 @@ def test_what_the_verdict_section_says_is_in_the_metrics(model, page):
 def test_it_measures_the_groups_as_the_training_did(model):
     data, missing = facts.load_data(model, False)
     assert not missing
-    groups, metrics = facts.groups_of(model, data), model.metadata["metrics"]
+    groups, metrics = facts.groups_of(model, data.test), model.metadata["metrics"]
     for rows, whole in ((groups.by_activity, metrics["test"]), (groups.popularity, metrics["baselines"]["popularity"])):
         users = sum(row["users"] for row in rows)
         assert users == metrics["test"]["users"]

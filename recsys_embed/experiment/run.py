@@ -7,7 +7,7 @@ import datetime
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from recsys_embed.experiment.production import Admission, admission_of, fit_on_e
 from recsys_embed.experiment.resuming import checkpoints_of, remove_checkpoints
 from recsys_embed.experiment.windows import Measured, measure_earlier, windows_report
 from recsys_embed.recommender import Recommender
+from recsys_embed.reports.facts import groups_of
 from recsys_embed.sources.movielens import TERMS
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state, save_state
@@ -135,6 +136,7 @@ def _measure_and_save(
     save_state(state, folder)
     if run.for_production:
         with clock("production"):
+            state.metadata["groups"] = asdict(groups_of(Recommender.of(state), test if len(test) else None))
             state = fit_on_everything(fit, state, prepared.all_rows)
         save_state(state, folder)
     return state, measured, admission

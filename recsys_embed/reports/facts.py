@@ -133,16 +133,19 @@ def lists_of(state: FittedState) -> Lists:
     return Lists(len(users), found["coverage"], int(found["half"]), (len(most), ratings, places))
 
 
-def groups_of(recommender: Recommender, data: Data | None) -> Groups:
+def groups_of(recommender: Recommender, test: Ratings | None) -> Groups:
     """Measure users by their number of ratings, and items by theirs, as far as that is possible.
 
-    With the data, model and popularity are ranked anew for as many users as `lists_of` takes. Without, what the model
-    folder has of each user is grouped.
+    test: the test positives in the rows of the model. With them, model and popularity are ranked anew for as many users
+    as `lists_of` takes. Without, what the model folder has of each user is grouped. A model for production has learnt
+    from the test since it was measured, so its folder has the groups.
     """
     state = recommender.state
-    if data is None or data.test is None:
+    if "production" in state.metadata:
+        return Groups(**state.metadata.get("groups", {}))
+    if test is None:
         return Groups() if state.per_user is None else Groups(_by_activity(state, state.per_user))
-    test = data.test.of_random_users(_USERS)
+    test = test.of_random_users(_USERS)
     counts = state.item_counts
     own, popular = (
         rank_metrics(ranker, test, state.excluded, counts, (K,))

@@ -52,11 +52,12 @@ def report_html(recommender: Recommender, name: str = "", images: Path | None = 
     pictures = Pictures(state, images)
     log.info("reading the data of the training")
     data, missing = load_data(recommender, offline)
+    test = None if data is None else data.test
     log.info("ranking for users of all groups")
     chapters = [
         ("better", "Is it better than something simple?", quality.verdict_section(state, terms)),
         ("data", "What the data are", sections.data_section(state, data, missing, terms)),
-        ("fails", "For whom it fails", quality.failures_section(state, groups_of(recommender, data), terms)),
+        ("fails", "For whom it fails", quality.failures_section(state, groups_of(recommender, test), terms)),
         ("worst", "What a list does at worst", quality.worst_section(state, lists_of(state), terms)),
         ("examples", "Example lists", sections.examples_section(state, examples(state, data), pictures, terms)),
         ("trends", "What rises now", sections.trend_section(state, terms)),
