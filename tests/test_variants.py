@@ -56,6 +56,13 @@ def test_a_model_and_variants_exclude_each_other():
             ServeConfig(explore_new=share)
 
 
+def test_two_names_of_one_model_are_said(models, tmp_path, caplog):
+    given = [f"a={models / 'one'}", f"b={models / 'two'}", f"c={models / 'one'}"]
+    with serving(None, tmp_path / "events.db", variant=given):
+        said = [line for line in caplog.messages if "same model" in line]
+    assert said == ["variants a and c are the same model: no test can show a difference"]
+
+
 # Who gets which
 
 

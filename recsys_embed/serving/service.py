@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import shutil
@@ -61,6 +62,7 @@ class Service:
         self._start()
         # Which slot answers whom, and what came of it; None: there are no variants.
         self.variants = None if not config.variants else Variants(config, self.slots, self.events)
+        self._warn_of_same_models()
         self._items_backoff = RetryBackoff()
         self._swapping = asyncio.Lock()
         # A pool for requests only, so that reloading never waits behind them.
@@ -81,6 +83,14 @@ class Service:
             log.warning("the items stay those of the model: %s", error)
             for slot in self.slots:
                 slot.start(self.events, self.items, None)
+
+    def _warn_of_same_models(self) -> None:
+        """Warn where variants have one model: their test cannot tell them apart."""
+        named = zip(self.config.variants, self.slots, strict=False)  # without variants there is one slot
+        for (one, ours), (other, theirs) in itertools.combinations(named, 2):
+            if ours.served.fitted.metadata == theirs.served.fitted.metadata:
+                names = one.name, other.name
+                log.warning("variants %s and %s are the same model: no test can show a difference", *names)
 
     def follow_values(self) -> None:
         """Take in the values of items that any process has set, in all models."""
