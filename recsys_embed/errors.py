@@ -20,12 +20,8 @@ class DataError(RecsysError, ValueError):
 
 
 class UnknownId(RecsysError, LookupError):
-    """A user, item, title or run is unknown, or a title or the prefix of an id matches more than one.
+    """A user, item, title or run is unknown, or a title or the prefix of an id matches more than one."""
 
-    public: the message for whoever asks a service, if it must say less: ids of users are nobody else's business.
-    """
-
-    public: str | None = None
     exit_code = 4
 
 

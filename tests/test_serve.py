@@ -17,7 +17,7 @@ from worlds import small
 
 from recsys_embed.config.answers import ServeConfig
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.errors import DataError, SettingError, UnknownId
+from recsys_embed.errors import DataError, SettingError
 from recsys_embed.recommender import Recommender
 from recsys_embed.serving import schema
 from recsys_embed.serving.metrics import Metrics
@@ -129,19 +129,6 @@ def test_reasons_are_those_of_the_recommender(model, service):
         status, said = service.post("/explain", {**ask, "item": "🎬"})
         assert status == 200 and said == {**json.loads(json.dumps(found.summary())), "model": str(folder)}
     assert service.post("/explain", {"user": user, "item": "nothing"})[0] == 404
-
-
-def test_an_error_names_no_other_user(service, model):
-    """On the command line it does: whoever has the model has its users."""
-    typo = "user 1/éx"
-    with pytest.raises(UnknownId, match="e.g. user"):
-        model[0].recommend(typo)
-    for path in ("/recommend?", "/predict?item=plain&", "/history?", "/similar?by=users&"):
-        _, said = service.get(path + urllib.parse.urlencode({"user": typo}))
-        assert "/é" not in str(said).replace(typo, "")
-    assert service.get("/recommend?" + urllib.parse.urlencode({"user": typo}))[1] == {
-        "error": f"user {typo} is not known"
-    }
 
 
 @pytest.mark.parametrize(

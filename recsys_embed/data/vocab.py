@@ -152,10 +152,7 @@ class Vocab:
     def unknown(self, id_: object) -> UnknownId:
         """Build the error for an unknown id; its message suggests similar ids."""
         similar = ", ".join(_shorten(i) for i in self.nearest(id_))
-        message = f"{self.name} {_shorten(id_)} is not known"
-        error = UnknownId(f"{message}; {len(self):,} {self.name}s are, e.g. {similar}")
-        error.public = message if self.name == "user" else None
-        return error
+        return UnknownId(f"{self.name} {_shorten(id_)} is not known; {len(self):,} {self.name}s are, e.g. {similar}")
 
     def nearest(self, id_: object, n: int = 3) -> list[Id]:
         """Return the n ids of the vocabulary that are most similar to an unknown one, by number or by spelling."""

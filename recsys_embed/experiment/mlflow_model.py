@@ -248,7 +248,7 @@ def set_mlflow_model() -> None:
             try:
                 table = answer(self.recommender, _rows(model_input), params).to_pandas()
             except RecsysError as error:  # MLflow's server shows the messages of its own errors only
-                raise MlflowException.invalid_parameter_value(getattr(error, "public", None) or str(error)) from error
+                raise MlflowException.invalid_parameter_value(str(error)) from error
             users = table["user_id"].astype(object)
             return table.assign(user_id=users.where(users.notna(), None))  # JSON has no NaN
 

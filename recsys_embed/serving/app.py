@@ -112,8 +112,7 @@ def _error(status: int, text: str) -> Response:
 def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RecsysError)
     async def handle_recsys_error(_: Request, error: RecsysError) -> Response:
-        text = getattr(error, "public", None) or str(error)
-        return _error(next((status for kind, status in _STATUS if isinstance(error, kind)), 503), text)
+        return _error(next((status for kind, status in _STATUS if isinstance(error, kind)), 503), str(error))
 
     @app.exception_handler(Exception)
     async def handle_bug(_: Request, error: Exception) -> Response:
