@@ -9,11 +9,16 @@ import pytest
 from worlds import ITEMS, USERS, small
 
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
-from recsys_embed.errors import DataError, SettingError
+from recsys_embed.errors import BundleError, DataError, SettingError
 from recsys_embed.experiment import run as experiment
+from recsys_embed.experiment.fit_and_refit import Configs
+from recsys_embed.experiment.prepare import prepare
+from recsys_embed.experiment.resuming import checkpoints_of
 from recsys_embed.experiment.run import run_experiment
 from recsys_embed.models.local_ridge import LocalRidge
 from recsys_embed.nets.two_tower import build_two_tower
+from recsys_embed.sources.load import load_dataset
+from recsys_embed.storage.bundle import Bundle
 from recsys_embed.storage.lease import lease
 from recsys_embed.tracking.tracker import Tracker
 from recsys_embed.training import gibbs
@@ -96,11 +101,10 @@ def test_it_ends_as_if_it_had_never_been_killed(ratings, kind, tmp_path, monkeyp
     history = [[{k: v for k, v in m.items() if k not in ("samples_per_s", "rmse")} for m in r.history]
                for r in (found, expected)]  # fmt: skip
     assert history[0] == history[1]
-    monkeypatch.undo()
-    if kind != "gibbs":
-        monkeypatch.setattr(AutogradStep, "__init__", lambda *_: pytest.fail("what has ended is not done again"))
-        with pytest.raises(pytest.fail.Exception):
-            train(ratings, kind)
+    for kind_of_step in (AutogradStep, PairwiseStep, SoftmaxStep):
+        monkeypatch.setattr(kind_of_step, "step_on_rows", lambda *_: pytest.fail("what has ended is not done again"))
+    monkeypatch.setattr(gibbs._Chain, "sweep", lambda *_: pytest.fail("what has ended is not done again"))
+    assert bits(train(ratings, kind, Checkpoints(tmp_path / "c", 0, True)).model) == bits(expected.model)
 
 
 def test_ctrl_c_within_a_step_waits_for_a_whole_state(ratings, tmp_path, monkeypatch):
@@ -122,6 +126,7 @@ def test_ctrl_c_within_a_step_waits_for_a_whole_state(ratings, tmp_path, monkeyp
     try:
         found = train(ratings, "softmax", Checkpoints(tmp_path, 1e9))
         assert found.stopped == "interrupted" and came == [signal.SIGTERM] and len(steps) == 9
+        assert states(tmp_path) == ["001-000001"], "there was none before"
         assert signal.getsignal(signal.SIGTERM) is end, "the handlers are put back"
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -155,6 +160,17 @@ def test_the_last_two_states_are_kept_and_a_broken_one_is_passed_over(ratings, t
     assert bits(found.model) == bits(fit(build_two_tower(model, USERS, ITEMS), ratings, config, None, validate).model)
 
 
+def test_a_full_disk_ends_no_training(ratings, tmp_path, caplog, monkeypatch):
+    expected = train(ratings, "softmax")
+
+    def full(*_):
+        raise BundleError("no space left")
+
+    monkeypatch.setattr(Bundle, "write", full)
+    assert bits(train(ratings, "softmax", Checkpoints(tmp_path, 0)).model) == bits(expected.model)
+    assert "no checkpoint was written, and the training goes on: no space left" in caplog.text
+
+
 def test_other_data_is_not_gone_on_with(ratings, tmp_path):
     train(ratings, "softmax", Checkpoints(tmp_path, 0))
     with pytest.raises(DataError, match="without --resume"):
@@ -184,6 +200,26 @@ def test_a_whole_training_goes_on_wherever_it_was_killed(tmp_path, monkeypatch):
     assert kills >= 2 and answers(found).equals(answers(expected))
     assert found.metadata["metrics"]["test"] == expected.metadata["metrics"]["test"]
     assert [p.name for p in (tmp_path / "b").iterdir()] == ["m"], "nothing is left"
+
+
+@pytest.mark.parametrize("other", ["items", "test", "dim"])
+def test_a_training_of_anything_else_starts_at_the_beginning(tmp_path, other):
+    """Of other descriptions or test ratings too: what was chosen, and what items are like, may differ."""
+    frame = load_dataset(DATA.dataset).ratings.frame()
+    frame[:-60].write_csv(tmp_path / "r.csv")
+
+    def folders(dim=4, rows=60, text="b"):
+        frame[-rows:].write_csv(tmp_path / "test.csv")
+        (tmp_path / "items.csv").write_text(f"item_id,title\n1,a\n2,{text}\n")
+        data = DataConfig(str(tmp_path / "r.csv"), items=str(tmp_path / "items.csv"), test=str(tmp_path / "test.csv"))
+        run = RunConfig(out=str(tmp_path / "m"), track=False, checkpoint_every=1.0)
+        prepared = prepare(data, 0, ContentConfig())
+        configs = Configs(data, ModelConfig(dim=dim), TrainConfig(), run, ContentConfig())
+        with checkpoints_of(configs, prepared, tmp_path) as checkpoints:
+            return checkpoints.folder
+
+    changed = {"items": {"text": "c"}, "test": {"rows": 50}, "dim": {"dim": 5}}[other]
+    assert folders() == folders() != folders(**changed)
 
 
 def test_what_is_interrupted_is_kept_and_says_how_to_go_on(tmp_path, monkeypatch, caplog):

@@ -309,3 +309,14 @@ def test_runs_fitted_on_other_rows_ranked_other_items(work):
 def test_colours_are_forced_on_a_whole_command(work):
     forced = recsys_here("recommend", "--user", "7", "--model", "one", cwd=work[0], FORCE_COLOR="1", NO_COLOR="").stdout
     assert forced.count("\x1b[1m") == 1
+
+
+def test_chosen_weights_of_events_are_a_setting_that_differs():
+    def run(name, **weights):
+        types = {event: {"weight": weight, "is_target": True, "hides": True} for event, weight in weights.items()}
+        return Run(name, {"settings": {"event_weights": "auto"}, "events": types}, None)
+
+    runs = [run("a", view=1.0, purchase=1.32), run("b", view=0.0, purchase=1.0)]
+    assert runs[0].settings["event_weights"] == "auto: view=1,purchase=1.32"
+    assert compare(runs).differing_settings == ["event_weights"]
+    assert not compare([runs[0], runs[0]]).differing_settings

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 
+import polars as pl
 import pytest
 from services import ODD, counts_of, serving, until
 from worlds import recsys_here
@@ -12,6 +13,7 @@ from worlds import recsys_here
 from recsys_embed.config.answers import ServeConfig
 from recsys_embed.config.variants import Variant, parse_variants
 from recsys_embed.errors import BundleError, SettingError
+from recsys_embed.recommender import Recommender
 from recsys_embed.serving.variants import assign
 
 USERS = [f"user {n}/é" for n in range(9)]
@@ -57,7 +59,9 @@ def test_a_model_and_variants_exclude_each_other():
 
 
 def test_two_names_of_one_model_are_said(models, tmp_path, caplog):
-    given = [f"a={models / 'one'}", f"b={models / 'two'}", f"c={models / 'one'}"]
+    other = Recommender.load(models / "one").set_items(pl.DataFrame({"item_id": [ODD[0]], "title": ["another"]}))
+    other.save(tmp_path / "other")
+    given = [f"a={models / 'one'}", f"b={tmp_path / 'other'}", f"c={models / 'one'}"]
     with serving(None, tmp_path / "events.db", variant=given):
         said = [line for line in caplog.messages if "same model" in line]
     assert said == ["variants a and c are the same model: no test can show a difference"]

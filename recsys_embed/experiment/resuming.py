@@ -12,6 +12,8 @@ from pathlib import Path
 from recsys_embed.config.fields import NON_RESULT_SETTINGS, settings
 from recsys_embed.errors import SettingError
 from recsys_embed.experiment.fit_and_refit import Configs
+from recsys_embed.experiment.prepare import Prepared
+from recsys_embed.storage.digest import frame_digest
 from recsys_embed.storage.lease import lease
 from recsys_embed.training.checkpoints import Checkpoints
 from recsys_embed.training.interface import TrainingResult
@@ -24,18 +26,20 @@ _EVERY = 10.0
 
 
 @contextlib.contextmanager
-def checkpoints_of(configs: Configs, models: Path, digest: str) -> Iterator[Checkpoints | None]:
+def checkpoints_of(configs: Configs, prepared: Prepared, models: Path) -> Iterator[Checkpoints | None]:
     """Yield where a training saves its state, or None if it is not to.
 
-    models: the folder that the model's folder is in. digest: of the data. The name says which data and settings: the
-    same command, and no other, finds it again. Raises SettingError if that very training is running already.
+    models: the folder that the model's folder is in. The name says which data and settings: the same command, and no
+    other, finds it again. Raises SettingError if that very training is running already.
     """
     run = configs.run
     if run.checkpoint_every is None and not run.resume:
         yield None
         return
     given = {name: value for name, value in settings(*configs).items() if name not in NON_RESULT_SETTINGS}
-    text = json.dumps([__version__, digest, given], sort_keys=True, default=str)
+    items = prepared.dataset.items
+    data = [part.digest() for part in prepared.split] + ([] if items is None else [frame_digest(items)])
+    text = json.dumps([__version__, data, given], sort_keys=True, default=str)
     folder = models / f".checkpoints-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     lease_file = folder.with_name(f"{folder.name}.lease")
     models.mkdir(parents=True, exist_ok=True)

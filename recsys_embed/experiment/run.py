@@ -81,7 +81,7 @@ def run_experiment(
     check_values(model, train, data, split)
     with (
         _model_folder(configs) as reserved,
-        checkpoints_of(configs, reserved.folder.parent, facts["digest"]) as checkpoints,
+        checkpoints_of(configs, prepared, reserved.folder.parent) as checkpoints,
         publish.tracker_of(*reserved, run, facts, device) as tracker,
     ):
         folder = reserved.folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import logging
 import os
 import shutil
@@ -31,6 +30,7 @@ from recsys_embed.serving.served_model import ServedModel
 from recsys_embed.serving.turns import Turns
 from recsys_embed.serving.variants import Chosen, Variants
 from recsys_embed.state.change_items import ItemValue, check_item_values
+from recsys_embed.state.digest import state_digest
 
 log = logging.getLogger("recsys_embed")
 
@@ -86,10 +86,11 @@ class Service:
 
     def _warn_of_same_models(self) -> None:
         """Warn where variants have one model: their test cannot tell them apart."""
-        named = zip(self.config.variants, self.slots, strict=False)  # without variants there is one slot
-        for (one, ours), (other, theirs) in itertools.combinations(named, 2):
-            if ours.served.fitted.metadata == theirs.served.fitted.metadata:
-                names = one.name, other.name
+        found: dict[str, str] = {}
+        for variant, slot in zip(self.config.variants, self.slots, strict=False):  # without variants there is one slot
+            first = found.setdefault(state_digest(slot.served.fitted), variant.name)
+            if first != variant.name:
+                names = first, variant.name
                 log.warning("variants %s and %s are the same model: no test can show a difference", *names)
 
     def follow_values(self) -> None:

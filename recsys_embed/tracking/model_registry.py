@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +69,21 @@ def registered_runs(tracking_uri: str | None = None) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     with client_of(resolve_tracking_uri(tracking_uri)) as client:
-        for model in client.search_registered_models():
+        for model in _all_pages(client.search_registered_models):
             aliases = model.aliases or {}
-            for version in client.search_model_versions(f"name = '{model.name}'"):
+            for version in _all_pages(partial(client.search_model_versions, f"name = '{model.name}'")):
                 held = sorted(f"@{alias}" for alias, number in aliases.items() if str(number) == str(version.version))
                 found.setdefault(version.run_id, []).append(" ".join((f"{model.name} {version.version}", *held)))
     return found
+
+
+def _all_pages(search: Callable[..., Any]) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
 
 
 def set_alias(name: str, alias: str, version: str, tracking_uri: str | None = None) -> str | None:

@@ -93,14 +93,21 @@ class Stage:
         return bool(self._came) or time.monotonic() - self._written >= self._checkpoints.seconds
 
     def save(self, arrays: Arrays, facts: Mapping[str, Any], done: bool = False) -> None:
-        """Save a state. Raises KeyboardInterrupt afterwards if the program was told to end, see `deferred`."""
+        """Save a state, or warn where none can be written.
+
+        Raises KeyboardInterrupt afterwards if the program was told to end, see `deferred`.
+        """
         states = self._states()
         version = "done" if done else f"{1 + max((n for n, _ in states), default=0):06}"
         text = json.dumps({"key": self._key, "done": done, "facts": facts})
         bundle = Bundle(arrays={_ARRAYS: arrays}, texts={_FACTS: text})
-        bundle.write(self._checkpoints.folder / f"{self._name}-{version}")
-        for _, old in sorted(states)[: None if done else -self._checkpoints._KEPT + 1 or None]:
-            shutil.rmtree(old, ignore_errors=True)
+        try:
+            bundle.write(self._checkpoints.folder / f"{self._name}-{version}")
+        except BundleError as error:  # a full disk, say: hours of training are worth more
+            log.warning("no checkpoint was written, and the training goes on: %s", error)
+        else:
+            for _, old in sorted(states)[: None if done else -self._checkpoints._KEPT + 1 or None]:
+                shutil.rmtree(old, ignore_errors=True)
         self._written = time.monotonic()
         if self._came:
             handler = self._before[self._came]  # which may have more to do than to raise
