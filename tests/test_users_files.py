@@ -219,3 +219,38 @@ def test_the_command_line_takes_them(model, tmp_path):
     assert_frame_equal(pl.read_parquet(tmp_path / "cli.parquet"), pl.read_parquet(tmp_path / "here.parquet"))
     said = recsys_here(*command[:3], "--out", "x.csv", "--model", folder, cwd=tmp_path, code=3).stderr
     assert said.startswith("error: no column for the user among letter_to, where, k, email: name it with --user-col")
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_strangers_get_what_an_anonymous_user_gets(model, tmp_path, rules):
+    shape, options = {"rules": RULES[rules]}, {"on_unknown": "popular"}
+    frame = pl.DataFrame({"user": [9, 4242, 3, 4242, -5], "where": [None, "year >= 1980", None, None, None]})
+    written = model.write_recommendations(f"{tmp_path}/out/", frame, 3, per_part=2, **shape, **options)
+    found = pl.read_parquet(tmp_path / "out" / "*.parquet")
+    assert found["user_id"].dtype == pl.Int64 and written.lists == 4
+    own = Rules(**vars(RULES[rules]) | {"where": f"({RULES[rules].where or 'year > 0'}) and year >= 1980"})
+    for user, expected in {
+        9: model.recommend(9, 3, **shape).drop("user_id"),
+        4242: model.recommend_for([], 3, rules=own),  # the first of the two rows counts
+        3: model.recommend(3, 3, **shape).drop("user_id"),
+        -5: model.recommend_for([], 3, **shape),
+    }.items():
+        assert_frame_equal(found.filter(user_id=user).drop("user_id"), expected)
+    assert found["user_id"].unique(maintain_order=True).to_list() == [9, 4242, 3, -5]
+    again = model.write_recommendations(f"{tmp_path}/out/", frame, 3, per_part=2, **shape, **options)
+    assert again.new_files == 0
+    with pytest.raises(SettingError, match="the users are others"):
+        other = frame.with_columns(user=pl.Series([9, 4243, 3, 4243, -5]))
+        model.write_recommendations(f"{tmp_path}/out/", other, 3, per_part=2, **shape, **options)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [(["9", "new-1"], ["9", "new-1"]), (["9", "007"], ["9", "007"]), (["9", "4242"], [9, 4242]), (["new"], ["new"])],
+)
+def test_ids_of_strangers_stay_what_they_are(model, tmp_path, ids, expected, caplog):
+    for shape in ("wide", "json"):
+        out = tmp_path / f"{shape}.parquet"
+        written = model.write_recommendations(out, ids, 2, shape=shape, hide_test=True, on_unknown="popular")
+        assert pl.read_parquet(out)["user_id"].to_list() == expected and written.lists == len(ids)
+    assert f"1 of {len(ids)} users are unknown: their lists hold what is popular" in caplog.text

@@ -33,7 +33,7 @@ def iter_recommendations(state: FittedState, users: Rows, request: RecommendRequ
 
     request: the length of the lists and what they may hold; the user that it names is ignored.
     """
-    return (frame for _, frame in _iter_blocks(state, Recipients.alike(users, request)))
+    return (frame for _, frame in _iter_blocks(state, Recipients.alike(state, users, request)))
 
 
 def _iter_blocks(state: FittedState, users: Recipients) -> Iterator[tuple[Recipients, pl.DataFrame]]:
@@ -45,35 +45,35 @@ def _iter_blocks(state: FittedState, users: Recipients) -> Iterator[tuple[Recipi
     for start in range(0, max(1, len(users)), step):
         block = users.slice(start, start + step)
         scores, rows = _rank_users(state, block, excluded)
-        yield block, as_table(state, scores, rows, user_id=state.users.ids(block.rows))
+        yield block, as_table(state, scores, rows, user_id=block.ids)
 
 
 def _rank_users(state: FittedState, users: Recipients, excluded: UserItems) -> tuple[Floats, Rows]:
     """Return the lists of users: scores and item rows, both [n, k'], padded with row -1."""
-    groups = np.unique(users.group).tolist() or [0]
-    if len(groups) == 1:
-        return _rank_alike(state, users.rows, users.requests[groups[0]], excluded)
-    shape = len(users), min(len(state.items), max(users.requests[group].k for group in groups))
+    known = users.rows >= 0
+    known[known] = state.is_known(users.rows[known])
+    kind = 2 * users.group + known  # users of a kind are ranked together
+    kinds = np.unique(kind).tolist() or [1]
+    if len(kinds) == 1:
+        return _rank_alike(state, users.rows, users.requests[kinds[0] // 2], excluded, kinds[0] % 2 == 1)
+    shape = len(users), min(len(state.items), max(users.requests[one // 2].k for one in kinds))
     scores, rows = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
-    for group in groups:
-        at = np.flatnonzero(users.group == group)
-        found = _rank_alike(state, users.rows[at], users.requests[group], excluded)
+    for one in kinds:
+        at = np.flatnonzero(kind == one)
+        found = _rank_alike(state, users.rows[at], users.requests[one // 2], excluded, one % 2 == 1)
         width = found[1].shape[1]
         scores[at, :width], rows[at, :width] = found
     return scores, rows
 
 
-def _rank_alike(state: FittedState, users: Rows, request: RecommendRequest, excluded: UserItems) -> tuple[Floats, Rows]:
-    """Return the lists of users, by row, that answer the same request."""
+def _rank_alike(
+    state: FittedState, users: Rows, request: RecommendRequest, excluded: UserItems, known: bool
+) -> tuple[Floats, Rows]:
+    """Return the lists of users, by row, that answer the same request. known: whether anything is known of them."""
     rules = compile_rules(state, request.rules, request.candidates, request.exclude)
-    queries = state.model.queries(users)
-    scores, rows = rank_block(index_for(state, rules), queries, request.k, rules, excluded.pairs_of(users))
-    unknown = np.flatnonzero(~state.is_known(users))
-    if len(unknown):
-        others, ones = users[unknown], np.ones((len(unknown), 1), np.float32)
-        popular = rank_block(popularity_index_for(state, rules), ones, request.k, rules, excluded.pairs_of(others))
-        scores[unknown], rows[unknown] = popular
-    return scores, rows
+    index = index_for(state, rules) if known else popularity_index_for(state, rules)
+    queries = state.model.queries(users) if known else np.ones((len(users), 1), np.float32)
+    return rank_block(index, queries, request.k, rules, excluded.pairs_of(users))
 
 
 @needs_threads("lists for many users")
@@ -97,11 +97,11 @@ def write_recommendations(
     all. Raises SettingError for a folder of other lists.
     """
     if not isinstance(users, Recipients):
-        users = Recipients.alike(np.arange(len(state.users)) if users is None else users, request)
+        users = Recipients.alike(state, np.arange(len(state.users)) if users is None else users, request)
     check_k(request.k)
 
     def describe() -> dict[str, Any]:
-        who = users.describe(state)
+        who = users.describe()
         return {
             **describe_request(state, request),
             "shape": shape,
@@ -113,7 +113,7 @@ def write_recommendations(
         some, done = users.slice(start, stop).at(moment), 0
         facts: Facts = {"users": len(some), "rows": 0, "lists": 0, "held_out": 0, "without_list": []}
         for block, frame in _iter_blocks(state, some):
-            ids = state.users.ids(block.rows)
+            ids = block.ids
             append(SHAPES[shape](frame, ids.rename("user_id").to_frame().hstack(block.columns), users.k))
             listed = frame["user_id"].unique()
             facts["without_list"] += ids.filter(~ids.is_in(listed.implode())).to_list()
@@ -131,7 +131,7 @@ def _with_held_out(state: FittedState, frame: pl.DataFrame) -> int:
     """Return how many users have an item in their list that was held out from the training."""
     if not len(state.held_out):
         return 0
-    users, items = state.users.rows(frame["user_id"]), state.items.rows(frame["item_id"])
+    users, items = state.users.rows(frame["user_id"], missing="negative"), state.items.rows(frame["item_id"])
     return len(np.unique(users[state.held_out.contains(users, items)]))
 
 

@@ -1,4 +1,4 @@
-"""Recipients: the users of the model whom a file of lists is for, and what each list may hold."""
+"""Recipients: the users whom a file of lists is for, and what each list may hold."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ _NONE, _NOTHING = pl.DataFrame(), pl.DataFrame({"where": [None], "k": [None]}, {
 
 @dataclass(frozen=True, eq=False)
 class Recipients:
-    """The users whom lists are for, by row, int64 [n], each once.
+    """The users whom lists are for, each once, by id [n] and by row, int64 [n]: -1 for strangers.
 
-    requests: what lists may hold; the users that they name are ignored. group [n]: which of the requests a user's list
-    answers. columns [n, c]: what is written beside a user's list. own [requests, 2]: what the users of a request ask
-    for themselves (`where`, `k`), null for nothing.
+    Strangers get what is popular. requests: what lists may hold; the users that they name are ignored. group [n]: which
+    of the requests a user's list answers. columns [n, c]: what is written beside a user's list. own [requests, 2]: what
+    the users of a request ask for themselves (`where`, `k`), null for nothing.
     """
 
+    ids: pl.Series
     rows: Rows
     requests: Sequence[RecommendRequest]
     group: Rows
@@ -50,9 +51,9 @@ class Recipients:
     own: pl.DataFrame
 
     @classmethod
-    def alike(cls, rows: Rows, request: RecommendRequest) -> Recipients:
-        """Return users whose lists may all hold the same."""
-        return cls(rows, [request], np.zeros(len(rows), np.int64), _NONE, _NOTHING)
+    def alike(cls, state: FittedState, rows: Rows, request: RecommendRequest) -> Recipients:
+        """Return users of the model whose lists may all hold the same."""
+        return cls(state.users.ids(rows), rows, [request], np.zeros(len(rows), np.int64), _NONE, _NOTHING)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +66,8 @@ class Recipients:
     def slice(self, start: int, stop: int) -> Recipients:
         """Return some of the users, in their order."""
         columns = self.columns[start:stop] if self.columns.width else self.columns
-        return replace(self, rows=self.rows[start:stop], group=self.group[start:stop], columns=columns)
+        ids, rows, group = self.ids[start:stop], self.rows[start:stop], self.group[start:stop]
+        return replace(self, ids=ids, rows=rows, group=group, columns=columns)
 
     def at(self, moment: str) -> Recipients:
         """Return them with a date for `today` and `now` where they have none, so that all lists are of one moment."""
@@ -75,9 +77,9 @@ class Recipients:
         ]
         return replace(self, requests=requests)
 
-    def describe(self, state: FittedState) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return who they are, and what differs among them, as JSON values."""
-        frame = pl.DataFrame({"user_id": state.users.ids(self.rows)}).hstack(self.own[self.group])
+        frame = pl.DataFrame({"user_id": self.ids}).hstack(self.own[self.group])
         frame = frame.hstack(self.columns.rename(lambda name: f"column {name}").get_columns())
         return {"count": len(self), "sha256": frame_digest(frame)}
 
@@ -117,18 +119,21 @@ def find_recipients(state: FittedState, users: Any, request: RecommendRequest) -
 def recipients_of(state: FittedState, users: UsersTable, request: RecommendRequest) -> Recipients:
     """Return the users in a table, each once, with the request changed by what their own row says.
 
-    A condition of a user holds beside that of the request. A user's first row counts. Raises UnknownId, unless the
-    request skips unknown users, and DataError for a condition that does not fit the items.
+    A condition of a user holds beside that of the request. A user's first row counts. Unknown users are
+    strangers, left out, or an UnknownId, by the request's on_unknown. Raises DataError for a condition that does not
+    fit the items.
     """
     check_k(request.k)
     rows = state.users.rows(users.ids, missing="raise" if request.on_unknown == "error" else "negative")
-    n_unknown = int((rows < 0).sum())
+    ids = _ids_in_lists(state, users.ids, rows)
+    at = ids.arg_unique().sort().to_numpy()
+    n_unknown, strangers = int((rows < 0).sum()), request.on_unknown == "popular"
     if n_unknown:
-        log.warning("%s of %s users are unknown: left out", f"{n_unknown:,}", f"{len(rows):,}")
-    at = np.sort(np.unique(rows, return_index=True)[1])
-    at = at[rows[at] >= 0]
-    if n_again := len(rows) - n_unknown - len(at):
+        what = "their lists hold what is popular" if strangers else "left out"
+        log.warning("%s of %s users are unknown: %s", f"{n_unknown:,}", f"{len(rows):,}", what)
+    if n_again := len(rows) - len(at):
         log.warning("rows of users who came before are left out: %s", f"{n_again:,}")
+    at = at if strangers else at[rows[at] >= 0]
     clashing = [name for name in users.columns.columns if _OF_LISTS.fullmatch(name)]
     if clashing:
         names = ", ".join(clashing)
@@ -136,14 +141,26 @@ def recipients_of(state: FittedState, users: UsersTable, request: RecommendReque
     own = pl.DataFrame({"where": users.where, "k": users.k})
     groups = own[at].unique(maintain_order=True).with_row_index("group")
     if not len(groups):
-        return Recipients.alike(rows[at], request)
+        return Recipients.alike(state, rows[at], request)
     group = own[at].join(groups, on=["where", "k"], how="left", nulls_equal=True, maintain_order="left")["group"]
     requests = [_own_request(state, request, where, k, users) for where, k in groups.select("where", "k").iter_rows()]
     columns = users.columns.drop(clashing)
     return Recipients(
-        rows[at], requests, group.cast(pl.Int64).to_numpy(), columns[at] if columns.width else _NONE,
+        ids[at], rows[at], requests, group.cast(pl.Int64).to_numpy(), columns[at] if columns.width else _NONE,
         groups.drop("group"),
     )  # fmt: skip
+
+
+def _ids_in_lists(state: FittedState, ids: pl.Series, rows: Rows) -> pl.Series:
+    """Return the ids of users, by row, as the model has them, and the `ids` of strangers; all as text if one must."""
+    known = state.users.ids(np.maximum(rows, 0))
+    if known.dtype != pl.String and ids.dtype == pl.String:
+        numbers = ids.cast(known.dtype, strict=False)
+        if ((numbers.cast(pl.String) != ids).fill_null(value=True) & pl.Series(rows < 0)).any():
+            known = known.cast(pl.String)
+        else:
+            ids = numbers
+    return known.zip_with(pl.Series(rows >= 0), ids.cast(known.dtype)).alias("user_id")
 
 
 def _own_request(

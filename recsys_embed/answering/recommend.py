@@ -20,7 +20,7 @@ from recsys_embed.state.fitted import FittedState
 
 def recommend(state: FittedState, request: RecommendRequest) -> Recommendations:
     """Answer a request. Raises UnknownId and SettingError."""
-    if request.on_unknown == "skip":
+    if request.on_unknown != "error":
         request = request.without_unknown(state)
     profile = profile_of(state, request.user, request.likes, request.dislikes, request.ratings)
     return recommend_to(state, profile, request)

@@ -35,7 +35,8 @@ class RecommendRequest:
     k: length of the list. candidates: item ids to choose from; None for all. exclude: item ids to leave out.
     include_seen: allow items of the user's history. hide_test: leave out their held-out items. explain: add to each
     item the items of the user's history nearest to it. on_unknown: whether unknown ids are an "error", or "skip" to
-    ignore them; an unknown user is then treated as a new one. exploration: which places new items get; None: those that
+    ignore them; an unknown user is then treated as a new one. "popular" differs for files of lists only: unknown users
+    have a list there, that of an anonymous user. exploration: which places new items get; None: those that
     their scores bring.
     """
 

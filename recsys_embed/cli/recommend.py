@@ -63,7 +63,11 @@ def recommend(
         IndexName, typer.Option(help="approximate: faster for very many items and users; prints its recall.")
     ] = "exact",
     on_unknown: Annotated[
-        OnUnknown, typer.Option("--on-unknown", help="skip: leave out unknown users and items.")
+        OnUnknown,
+        typer.Option(
+            "--on-unknown",
+            help="skip: leave out unknown users and items; popular: give unknown users what is popular.",
+        ),
     ] = "error",
     out: OUT = None,
     shape: Annotated[

@@ -16,7 +16,7 @@ from recsys_embed.errors import SettingError
 ProjectionName = Literal["auto", "pca", "tsne", "umap"]
 IndexName = Literal["exact", "approximate"]
 ListShape = Literal["long", "wide", "json"]
-OnUnknown = Literal["error", "skip"]
+OnUnknown = Literal["error", "skip", "popular"]
 TableFormat = Literal["parquet", "csv", "jsonl"]
 _ORIGIN = re.compile(r"https?://[^\s/*?#@\\]+")
 

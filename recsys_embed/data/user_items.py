@@ -46,8 +46,8 @@ class UserItems:
         return np.diff(self.indptr)
 
     def pairs_of(self, users: Rows) -> tuple[Rows, Rows]:
-        """Return (position in `users`, item) for every item of the given users, both int64 [n]."""
-        count = self.count[users]
+        """Return (position in `users`, item) for every item of the given users, both int64 [n]; -1 has none."""
+        count = np.where(users < 0, 0, self.count[users])
         shift = self.indptr[users] - (np.cumsum(count) - count)
         at = np.repeat(shift, count)
         at += np.arange(len(at))

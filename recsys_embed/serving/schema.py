@@ -86,7 +86,7 @@ class _RecommendFields(RulesFields):  # type: ignore[valid-type, misc]
     include_seen: bool = Field(False, description="include the user's own items")
     hide_test: bool = Field(False, description="leave out the user's held-out items as well")
     on_unknown: OnUnknown = Field(
-        "error", description="skip: leave out unknown ids; an unknown user is then a new user"
+        "error", description="skip or popular: leave out unknown ids; an unknown user is then a new user"
     )
     among: _Ids | None = _old_name("candidates")
     min_ratings: int | None = _old_name("min_support")

@@ -100,7 +100,7 @@ class ServedModel:
 
     def recommend(self, request: RecommendRequest) -> Recommendations:
         """Answer a request. Raises UnknownId and SettingError."""
-        if request.on_unknown == "skip":  # a user who is unknown to the model may have events
+        if request.on_unknown != "error":  # a user who is unknown to the model may have events
             request = replace(request.without_unknown(self.state), user=request.user)
         return recommend_to(self.state, self.profile(request), request)
 
@@ -109,7 +109,7 @@ class ServedModel:
         state, user = self.state, request.user
         last = None if user is None else self.events.last_seq(str(user))
         if last is None:
-            if request.on_unknown == "skip" and user not in state.users:
+            if request.on_unknown != "error" and user not in state.users:
                 user = None
             return profile_of(state, user, request.likes, request.dislikes, request.ratings)
         if request.likes or request.dislikes or request.ratings:
