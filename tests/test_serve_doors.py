@@ -93,6 +93,16 @@ def test_the_examples_of_the_docs_run_as_they_are(model, tmp_path, kind):
         assert body["items"][0]["item"] in service.model.state.items
 
 
+def test_who_has_no_token_reads_of_no_user(tmp_path):
+    frame = pl.DataFrame({"user": [90_701, 90_701, 90_702], "item": [801, 803, 803]})
+    folder = Recommender(*small("softmax", epochs=1)).fit(Ratings.from_frame(frame)).save(tmp_path / "m")
+    for token, names in ((None, True), ("a long secret", False)):
+        with serving(folder, tmp_path / "events.db", token=token) as (client, _):
+            for path in ("/docs", "/openapi.json", "/ready", "/health", "/"):
+                status, page = client.raw("GET", path)[:2]
+                assert status == 200 and (b"9070" in page) == (names and path in ("/docs", "/openapi.json")), path
+
+
 def test_an_answer_says_what_it_goes_by(model, tmp_path):
     user = model[0].users.series[0]
     with serving(model[1], tmp_path / "events.db") as (client, _):

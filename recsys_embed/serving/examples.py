@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
 from recsys_embed.serving.served_model import ServedModel
 
 
-def examples_of(model: ServedModel) -> dict[tuple[str, str], Any]:
-    """Return the parameters or the body of an example by (method, path), with a user and popular items of the model."""
+def examples_of(model: ServedModel, name_user: bool = True) -> dict[tuple[str, str], Any]:
+    """Return the parameters or the body of an example by (method, path), with a user and popular items of the model.
+
+    name_user: False puts a placeholder in place of the id: whoever has no token may read the examples too.
+    """
     state = model.state
     popular = (-state.item_counts).argsort(kind="stable")[:3].tolist()
     items = [state.item_ids[row] for row in popular]
     first, last = items[0], items[-1]
-    user = state.users.ids([int(state.seen.count.argmax())])[0] if len(state.users) else None
+    user = state.users.ids([int(state.seen.count.argmax())])[0] if name_user and len(state.users) else "USER"
     event = {"user": user, "item": first, "id": "order 7"}
     return {
         ("POST", "/recommend"): {"user": user, "k": 10},
@@ -33,9 +37,9 @@ def examples_of(model: ServedModel) -> dict[tuple[str, str], Any]:
     }
 
 
-def with_examples(document: dict[str, Any], model: ServedModel) -> dict[str, Any]:
-    """Return an OpenAPI document whose bodies have the examples of a model."""
-    document, examples = deepcopy(document), examples_of(model)
+def with_examples(document: dict[str, Any], examples: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    """Return an OpenAPI document whose parameters and bodies have these examples; see `examples_of`."""
+    document = deepcopy(document)
     schemas = document["components"]["schemas"]
     for path, methods in document["paths"].items():
         for method, route in methods.items():

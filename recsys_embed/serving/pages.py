@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
@@ -25,6 +26,9 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     """Add the page, the API's documentation, and the map."""
     page_files = {file.name: file for file in (files("recsys_embed.serving") / "page").iterdir()}
 
+    def examples() -> dict[tuple[str, str], Any]:
+        return examples_of(service.model, name_user=service.config.secret is None)
+
     def page_file(name: str) -> Response:
         headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
         media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
@@ -43,12 +47,12 @@ def add_page_routes(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
         headers = {"content-security-policy": _POLICY, "x-content-type-options": "nosniff"}
-        base, examples = str(request.base_url).rstrip("/"), examples_of(service.model)
-        return HTMLResponse(docs_page(app.openapi(), base, examples), headers=headers)
+        base = str(request.base_url).rstrip("/")
+        return HTMLResponse(docs_page(app.openapi(), base, examples()), headers=headers)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
-        return Response(to_json(with_examples(app.openapi(), service.model)), media_type="application/json")
+        return Response(to_json(with_examples(app.openapi(), examples())), media_type="application/json")
 
     @app.get("/map", include_in_schema=False)
     async def map_() -> Response:
