@@ -208,3 +208,29 @@ def test_titles_are_found_by_their_usual_names(tmp_path, name):
 def test_a_title_as_it_is_written_comes_before_one_in_other_letters(tmp_path):
     (tmp_path / "i.csv").write_text("sku,Title,title\na,no,yes\n")
     assert read_items(tmp_path / "i.csv")["title"].to_list() == ["yes"]
+
+
+def test_numbers_in_an_item_table_of_text_are_numbers_and_codes_are_not(tmp_path):
+    """Whole numbers stay whole; one value that is no number, or begins with zeros, keeps the column as text."""
+    columns = {
+        "item": ["1", "2", "3"],
+        "title": ["1984", "2001", "300"],
+        "price": ["17.50", "n/a", "3"],
+        "stock": ["0", " 12", ""],
+        "ean": ["0012", "4006", "4007"],
+        "size": ["38", "39", "XL"],
+        "much": ["inf", "1", "2"],
+        "day": ["2024-07-14", "2024-07-15", "2024-07-16"],
+        "note": ["", "-", "none"],
+    }
+    pl.DataFrame(columns).write_csv(tmp_path / "items.csv")
+    (tmp_path / "r.csv").write_text("user,item\na,1\na,2\nb,3\nb,1\n")
+    items = load_dataset(str(tmp_path / "r.csv"), items=str(tmp_path / "items.csv")).items
+    assert items["price"].to_list() == [17.5, None, 3.0]
+    assert items["stock"].to_list() == [0, 12, None] and items.schema["stock"] == pl.Int64
+    for name in ("title", "ean", "size", "much", "day"):
+        assert items[name].to_list() == columns[name], name
+    typed = pl.DataFrame({"item": [1, 2, 3], "size": ["38", "39", "40"]})  # whoever writes Parquet means its types
+    typed.write_parquet(tmp_path / "items.parquet")
+    items = load_dataset(str(tmp_path / "r.csv"), items=str(tmp_path / "items.parquet")).items
+    assert items["size"].to_list() == ["38", "39", "40"]

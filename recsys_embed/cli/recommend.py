@@ -32,6 +32,11 @@ ITEMS = Annotated[
     Path | None, typer.Option("--items", help="Table of items as they are today (stock, prices), for these lists.")
 ]
 
+ON_UNKNOWN = Annotated[
+    OnUnknown,
+    typer.Option(help="skip: leave out unknown users and items; popular: give unknown users what is popular."),
+]
+
 # The options that --help shows; --help-all shows all.
 _FIRST = (
     "user", "users", "all_users", "likes", "ratings", "k", "where", "per_group", "diversity", "exclude", "items", "out",
@@ -62,13 +67,7 @@ def recommend(
     index: Annotated[
         IndexName, typer.Option(help="approximate: faster for very many items and users; prints its recall.")
     ] = "exact",
-    on_unknown: Annotated[
-        OnUnknown,
-        typer.Option(
-            "--on-unknown",
-            help="skip: leave out unknown users and items; popular: give unknown users what is popular.",
-        ),
-    ] = "error",
+    on_unknown: ON_UNKNOWN = "error",
     out: OUT = None,
     shape: Annotated[
         ListShape, typer.Option(help="Of --out: a row for each item; for each user, with k columns; or with JSON.")

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("recsys_embed")
 
+# Texts that mark a missing value.
+MISSING_MARKS = ("", "n/a", "na", "none", "null", "nan", "-")
+# A code such as a postcode or an article's number, whose zeros count.
+_CODE = r"^[+-]?0\d"
+
 
 def align_items(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.DataFrame:
     """Return an item table with one row per item, in the order of the vocabulary.
@@ -42,6 +47,30 @@ def align_items(items: pl.DataFrame | pd.DataFrame | None, vocab: Vocab) -> pl.D
     title = pl.col("title").cast(pl.String)
     blank = title.is_null() | (title.str.strip_chars() == "")
     return table.with_columns(title=pl.when(blank).then(id_text).otherwise(title)).drop("ratings", strict=False)
+
+
+def with_numbers(items: pl.DataFrame) -> pl.DataFrame:
+    """Return a table whose columns of text that hold nothing but numbers are numbers, all whole or all floats.
+
+    Ids and titles stay text, and so do columns in which a value begins with zeros: 007 is a code.
+    """
+    return items.with_columns(
+        _as_numbers(items[name])
+        for name, dtype in items.schema.items()
+        if dtype == pl.String and name not in ("item_id", "title")
+    )
+
+
+def _as_numbers(column: pl.Series) -> pl.Series:
+    text = column.str.strip_chars()
+    missing = text.is_null() | text.str.to_lowercase().is_in(MISSING_MARKS)
+    if missing.all() or text.str.contains(_CODE).any():
+        return column
+    for dtype in (pl.Int64, pl.Float64):
+        numbers = text.cast(dtype, strict=False)
+        if ((numbers.is_not_null() & numbers.is_finite()) | missing).all():
+            return numbers.set(missing, None)
+    return column
 
 
 def new_item_rows(table: pl.DataFrame, known: Vocab, known_table: pl.DataFrame) -> tuple[Vocab, pl.DataFrame]:

@@ -106,7 +106,7 @@ def read_tables(dataset: str, config: DataConfig, further: bool = False, toleran
     names = _names_there(ratings.frame, given) if further else given
     columns = find_columns(ratings.frame, names)  # once: what is guessed is said once
     if config.items:
-        items = read_items(config.items, config.item_columns, config.item_col, likely=columns["item"])
+        items = read_items(config.items, config.item_columns, config.item_col, columns["item"], numbers=True)
     valid, test = (
         _read_ratings(location, config, None, True, tolerant) if location else None
         for location in (config.valid, config.test)

@@ -12,6 +12,7 @@ import polars as pl
 from recsys_embed.data.column_guess import normalized
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
+from recsys_embed.data.item_table import with_numbers
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.forks import needs_threads
 from recsys_embed.sources.compressed import unpack
@@ -184,12 +185,17 @@ def _named(columns: list[str], known: tuple[str, ...]) -> str | None:
 
 
 def read_items(
-    location: str | Path, columns: str | None = None, id_column: str | None = None, likely: str | None = None
+    location: str | Path,
+    columns: str | None = None,
+    id_column: str | None = None,
+    likely: str | None = None,
+    numbers: bool = False,
 ) -> pl.DataFrame:
     """Read an item table: `item_id` as in the file (text, or a Parquet integer), then its other columns.
 
     columns: comma-separated names for a file without a header. id_column: the name of the id column, if unusual.
-    likely: the name of the ratings' column of items, which is the id column if it is there.
+    likely: the name of the ratings' column of items, which is the id column if it is there. numbers: see
+    `with_numbers`, for a file that is all text.
     The columns title, year and genres are recognised under their usual names (`ITEM_NAMES`) and renamed to these.
     Raises DataError.
     """
@@ -209,5 +215,5 @@ def read_items(
         name = _named([column for column in frame.columns if column != key], known)
         if name is not None:
             renames[name] = role
-    frame = frame.rename(renames)
+    frame = with_numbers(frame.rename(renames)) if numbers and table.is_text else frame.rename(renames)
     return frame.select("item_id", pl.exclude("item_id"))

@@ -6,12 +6,10 @@ from typing import Literal
 
 import polars as pl
 
+from recsys_embed.data.item_table import MISSING_MARKS
 from recsys_embed.errors import DataError
 
 Kind = Literal["words", "tags", "number"]
-
-# Texts that mark a missing value.
-_MISSING = ("", "n/a", "na", "none", "null", "nan", "-")
 
 
 def split_words(column: pl.Series) -> pl.Series:
@@ -45,7 +43,7 @@ def split_tags(column: pl.Series) -> pl.Series:
         entries = entries.str.replace_all(r"[,;]", "|").str.split("|")
     clean = pl.element().str.to_lowercase().str.replace_all(r"\([^)]*\)", "").str.strip_chars()
     entries = entries.list.eval(clean).list.drop_nulls()
-    tags = entries.list.eval(pl.element().filter(~pl.element().is_in(_MISSING))).list.unique(maintain_order=True)
+    tags = entries.list.eval(pl.element().filter(~pl.element().is_in(MISSING_MARKS))).list.unique(maintain_order=True)
     return column.alias(name).to_frame().select(tags).to_series()
 
 
@@ -115,7 +113,7 @@ def infer_kind(column: pl.Series) -> Kind:
     """
     present = _plain_column(column).drop_nulls()
     if present.dtype == pl.String:
-        present = present.filter(~present.str.strip_chars().str.to_lowercase().is_in(_MISSING))
+        present = present.filter(~present.str.strip_chars().str.to_lowercase().is_in(MISSING_MARKS))
     if not len(present) or column.name == "title":
         return "words"
     if present.dtype != pl.List and parse_numbers(present).is_not_null().sum() >= 0.95 * len(present):
