@@ -13,7 +13,7 @@ from recsys_embed.state.verdict import counted, verdict
 
 # The options that --help shows; --help-all shows all.
 _FIRST = (
-    "items", "min_rating", "split", "model_family", "loss", "dim", "text", "warm_start",
+    "items", "min_rating", "split", "event_weights", "target", "loss", "dim", "text",
     "out", "json",
 )  # fmt: skip
 
