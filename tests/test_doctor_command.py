@@ -1,7 +1,11 @@
 """The data doctor on the command line and in a training: what it says, and what it repairs."""
 
+import contextlib
 import json
+import os
 import re
+import sqlite3
+import zipfile
 from dataclasses import replace
 
 import polars as pl
@@ -64,6 +68,49 @@ def test_what_is_fixed_is_clean_and_the_input_stays(tmp_path):
     for out in ("broken.csv", "here/../broken.csv", "fixed.txt"):
         recsys_here("data", "check", "--dataset", "broken.csv", "--fix", out, cwd=tmp_path, code=2)
     assert (tmp_path / "broken.csv").read_bytes() == before and not (tmp_path / "fixed.txt").exists()
+
+
+READ = {
+    "the ratings": (["--dataset", "r.csv"], "r.csv"),
+    "a part of a folder": (["--dataset", "parts"], "parts/one.csv"),
+    "a part of a pattern": (["--dataset", "parts/o*.csv"], "parts/one.csv"),
+    "an address": (["--dataset", "file://{}/r.csv"], "r.csv"),
+    "a database": (["--dataset", "sqlite:///{}/shop.csv#orders"], "shop.csv"),
+    "a member of an archive": (["--dataset", "z.zip/r.csv"], "z.zip"),
+    "further ratings": (["--dataset", "r.csv", "--extra-ratings", "parts/one.csv"], "parts/one.csv"),
+    "the second of them": (["--dataset", "r.csv", "--extra-ratings", "r2.csv; parts/one.csv"], "parts/one.csv"),
+    "items": (["--dataset", "r.csv", "--items", "items.csv"], "items.csv"),
+    "test ratings": (["--dataset", "r.csv", "--test", "t.csv"], "t.csv"),
+    "validation ratings": (["--dataset", "r.csv", "--valid", "t.csv"], "t.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("spelled", ["as it is", "the long way", "a link", "another name"])
+def test_nothing_that_is_read_is_written_over(tmp_path, name, spelled):
+    (tmp_path / "parts").mkdir()
+    for file in ("r.csv", "r2.csv", "t.csv", "parts/one.csv"):
+        RATINGS[:200].write_csv(tmp_path / file)
+    pl.DataFrame({"item_id": ["a"], "title": ["A"]}).write_csv(tmp_path / "items.csv")
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.csv")) as shop:
+        shop.execute("CREATE TABLE orders (user_id, item_id)")
+        shop.commit()
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(tmp_path / "r.csv", "r.csv")
+    options, read = READ[name]
+    out = tmp_path / read
+    if spelled == "a link" or read == "z.zip":  # what is written must end in .csv
+        (out := tmp_path / "link.csv").symlink_to(tmp_path / read)
+    elif spelled == "the long way":
+        out = tmp_path / "parts" / ".." / read
+    elif spelled == "another name":
+        os.link(tmp_path / read, out := tmp_path / "other.csv")
+    before = (tmp_path / read).read_bytes()
+    said = recsys_here(
+        "data", "check", *(o.format(tmp_path) for o in options), "--fix", str(out), cwd=tmp_path, code=2
+    ).stderr
+    assert said.count("\n") == 1 and "name another file" in said and options[-2 if len(options) > 2 else 0] in said
+    assert (tmp_path / read).read_bytes() == before and (not out.is_symlink() or out.samefile(tmp_path / read))
 
 
 def test_a_fixed_training_file_has_no_row_of_the_test(tmp_path):

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
+from recsys_embed.config.addresses import several_locations
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.sorting import pair_keys
 from recsys_embed.doctor.check import Examination
 from recsys_embed.doctor.codes import plural
 from recsys_embed.doctor.rows import columns_of_copies, shared_pairs
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.sources import movielens
+from recsys_embed.sources.download import data_dir
+from recsys_embed.sources.locations import is_path
+from recsys_embed.sources.read import files_of
 from recsys_embed.sources.table import Table
 from recsys_embed.storage.table_files import FORMATS, write_table
 
@@ -20,13 +26,34 @@ _FLOAT_END = r"^(-?[0-9]+)\.0+$"
 
 
 def check_output(out: Path, config: DataConfig) -> None:
-    """Raise SettingError for a file that is one of the inputs, or whose suffix says no format."""
+    """Raise SettingError for a file that is one of those that are read, however it is spelled, or whose suffix says no
+    format."""
     if out.suffix not in FORMATS:
         raise SettingError(f"{out} must end in one of {', '.join(FORMATS)}")
-    for name in ("dataset", "valid", "test", "items", "extra_ratings"):
-        given = getattr(config, name)
-        if given and out.exists() and os.path.exists(given) and os.path.samefile(out, given):
-            raise SettingError(f"--fix {out} is the file of --{name.replace('_', '-')}: name another one")
+    if not out.exists():
+        return
+    for option, file in _files_read(config):
+        if file.exists() and os.path.samefile(out, file):
+            raise SettingError(f"--fix {out} is {_spelling(out, file)}which --{option} reads: name another file")
+
+
+def _spelling(out: Path, file: Path) -> str:
+    return "the file " if os.path.normpath(out) == os.path.normpath(file) else f"the file {file}, "
+
+
+def _files_read(config: DataConfig) -> Iterator[tuple[str, Path]]:
+    """Yield the files of this machine that are read, each with the option that names it."""
+    if config.dataset in movielens.SOURCES or config.dataset == "movielens":
+        name = "movielens-100k" if config.dataset == "movielens" else config.dataset
+        folder = movielens.find_local(name, data_dir(config.data_dir))
+        yield from (("dataset", file) for file in (() if folder is None else folder.iterdir()))
+    elif is_path(config.dataset):
+        yield from (("dataset", file) for file in files_of(config.dataset))
+    for option in ("valid", "test", "items"):
+        location = getattr(config, option)
+        yield from ((option, file) for file in (files_of(location) if location else ()))
+    for location in several_locations(config.extra_ratings or ""):
+        yield from (("extra-ratings", file) for file in files_of(location))
 
 
 def repaired(result: Examination, table: Table) -> tuple[pl.DataFrame, list[str]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import polars as pl
 
+from recsys_embed.config.addresses import scheme
 from recsys_embed.data.column_guess import normalized
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
@@ -22,7 +25,7 @@ from recsys_embed.sources.json_table import looks_like_json, read_json
 from recsys_embed.sources.locations import archive_of, find_files, partition_columns
 from recsys_embed.sources.remote import is_remote, read_remote
 from recsys_embed.sources.serving_events import is_event_store, read_events
-from recsys_embed.sources.sql import SQLITE_MAGIC, is_database, read_database, read_sqlite
+from recsys_embed.sources.sql import SQLITE_MAGIC, is_database, read_database, read_sqlite, sqlite_path
 from recsys_embed.sources.table import Table, join_tables, without_outer_blanks
 from recsys_embed.storage.atomic import wrap_read_errors
 
@@ -80,6 +83,21 @@ def read_table(
         name = location.partition("#")[0]
         return _parse(unpack(found, name), name, reading)[0] if isinstance(found, bytes) else _plain(found)
     return _read_files(location, reading)
+
+
+def files_of(location: str) -> list[Path]:
+    """Return the files of this machine that a location is read from; none for standard input and what lies elsewhere.
+
+    Raises DataError where a folder or a pattern has none.
+    """
+    kind = scheme(location)
+    if kind.partition("+")[0] == "sqlite":
+        return [sqlite_path(location)]
+    if kind == "file":
+        return [Path(unquote(re.sub(r"^file://(?:localhost(?=/))?", "", location, flags=re.IGNORECASE)))]
+    if kind or location == "-":
+        return []
+    return [(archive_of(file) or (file,))[0] for file in find_files(location)]
 
 
 def _read_files(location: str, reading: _Reading) -> Table:

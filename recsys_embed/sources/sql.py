@@ -63,13 +63,18 @@ def read_database(location: str, query: str | None = None) -> Table:
     database = database._replace(query=query or unquote(database.query))
     kind = scheme(location).partition("+")[0]
     if kind == "sqlite":
-        path = Path(unquote(_SQLITE.sub("", database.address).partition("?")[0]))
-        if not path.exists() and Path("/", path).is_file():  # the address of an absolute path has four slashes
-            path = Path("/", path)
-        return read_sqlite(path, database.query)
+        return read_sqlite(sqlite_path(database.address), database.query)
     if kind in _POSTGRES:
         return Table(without_outer_blanks(_read_postgres(database)), False, RowLabel())
     raise DataError(f"{kind} databases are not read directly: pipe a table, {_PIPES[kind]}")
+
+
+def sqlite_path(address: str) -> Path:
+    """Return the file of the address of an SQLite database."""
+    path = Path(unquote(_SQLITE.sub("", address.partition("#")[0]).partition("?")[0]))
+    if not path.exists() and Path("/", path).is_file():  # the address of an absolute path has four slashes
+        return Path("/", path)
+    return path
 
 
 def read_sqlite(path: Path, query: str) -> Table:
