@@ -213,6 +213,45 @@ def test_lines_with_too_many_or_too_few_fields_are_named_and_the_rest_is_examine
     assert len(load_dataset(tmp_path / "out.csv").ratings) == facts["ratings"]
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_ragged_lines_of_items_and_further_ratings_are_named_with_their_file_and_the_rest_is_examined(tmp_path, ending):
+    ragged = [*LINES]
+    ragged[4] = "u1,Alien, the return,5,1600000000"
+    ragged[10] = "u1,i3,5"
+    items = ["item_id,title,genres", *(f"i{n},Title,Drama" for n in range(9))]
+    items[2] = "i1,Alien, the return,Horror"
+    items[5] = "i4,Short"
+    for name, lines in (("r.csv", LINES), ("more.csv", ragged), ("items.csv", items), ("test.csv", ragged[:13])):
+        (tmp_path / name).write_bytes((ending.join(lines) + ending).encode())
+    options = {"items.csv": "--items", "more.csv": "--extra-ratings", "test.csv": "--test"}
+    for name, option in options.items():
+        facts = run_check(tmp_path, option, name, dataset="r.csv", code=3)
+        found = {f["code"]: f for f in facts["findings"]}
+        first, second = (3, 6) if name == "items.csv" else (5, 11)
+        width = 3 if name == "items.csv" else 4
+        assert found["D112"]["examples"] == [f"line {first} of {name}: {width + 1} for {width}"]
+        assert found["D113"]["examples"] == [f"line {second} of {name}: {width - 1} for {width}"]
+        assert "--fix" not in found["D112"]["remedy"] and "D110" not in found and facts["ratings"] > 0
+        if name != "items.csv":
+            assert found["D106"]["count"] == 1 and "line 11" in found["D106"]["examples"][0]
+    found = {f["code"]: f for f in run_check(tmp_path, "--items", "items.csv", dataset="r.csv", code=3)["findings"]}
+    assert found["D504"]["count"] == 1, "the other items are there"
+    with pytest.raises(DataError, match=r"more\.csv: line 5 has 5 fields"):
+        load_dataset(tmp_path / "r.csv", extra_ratings=str(tmp_path / "more.csv"))
+
+
+def test_what_cannot_be_read_of_further_ratings_is_examined_as_the_ratings_are(tmp_path):
+    (tmp_path / "r.csv").write_text("\n".join(LINES) + "\n")
+    more = [LINES[0], "u1,i1,5,1600000100", "u1,i2,great,1600000200", ",i2,3,1600000200"]
+    (tmp_path / "more.csv").write_text("\n".join(more) + "\n")
+    facts = run_check(tmp_path, "--extra-ratings", "more.csv", dataset="r.csv", code=3)
+    found = {f["code"]: f["message"] for f in facts["findings"]}
+    assert "1 row of more.csv has no rating" in found["D105"] and "1 row of more.csv has no user id" in found["D104"]
+    (tmp_path / "more.csv").write_text("a,b\nx,1\n")
+    found = run_check(tmp_path, "--extra-ratings", "more.csv", dataset="r.csv", code=3)["findings"]
+    assert [f["code"] for f in found if f["severity"] == "error"] == ["D110"]
+
+
 def test_a_log_shows_what_each_type_brings(tmp_path):
     events().write_csv(tmp_path / "log.csv")
     options = "--event-col", "kind", "--target", "purchase"

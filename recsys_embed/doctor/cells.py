@@ -69,6 +69,13 @@ def readable_rows(
     return Readable(frame.filter(~dropped) if n_dropped else frame, columns, findings, n_dropped)
 
 
+# What to do about lines of a file that `--fix` does not write.
+_OTHER_FILE = {
+    "D112": "quote what holds a separator, or take the lines out of that file: they are left out here",
+    "D113": None,
+}
+
+
 def find_odd_lines(lines: Sequence[OddLine], source: str = "") -> Iterator[Finding]:
     """Yield lines of a text with another number of fields than its first. source: see `readable_rows`."""
     for code, what, is_longer in (("D112", "many", True), ("D113", "few", False)):
@@ -76,7 +83,7 @@ def find_odd_lines(lines: Sequence[OddLine], source: str = "") -> Iterator[Findi
         if some:
             examples = (f"line {line.first} of {line.name}: {line.fields} for {line.width}" for line in some)
             message = f"{plural(len(some), 'line')}{source} {'has' if len(some) == 1 else 'have'} too {what} fields"
-            yield finding(code, len(some), message, examples)
+            yield finding(code, len(some), message, examples, _OTHER_FILE[code] if source else None)
 
 
 def _example(column: pl.Series, row: int, row_label: RowLabel) -> str:

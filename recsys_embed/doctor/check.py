@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from recsys_embed.doctor.splits import Preview, find_split_problems, preview, pr
 from recsys_embed.doctor.types import find_events, unknown_types
 from recsys_embed.doctor.usage import find_item_table, find_single, find_superhuman
 from recsys_embed.errors import DataError
+from recsys_embed.sources.extra_ratings import find_further_columns
 from recsys_embed.sources.load import Tables, build_dataset, column_names, names_in
 from recsys_embed.sources.table import Table
 
@@ -110,9 +111,12 @@ def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Exa
             )
             result.findings += [*find_odd_lines(table.odd_lines, f" of the {name} file"), *part.findings]
             held_out[name] = table._replace(frame=part.frame, row_label=RowLabel())
+    result.findings += find_odd_lines(tables.item_lines, f" of {config.items}")
+    extra, found = _readable_extra(tables, main.columns, config)
+    result.findings += found
     assert result.frame is not None
     ratings = tables.ratings._replace(frame=result.frame, row_label=RowLabel())
-    built = tables._replace(ratings=ratings, columns=main.columns, **held_out)
+    built = tables._replace(ratings=ratings, columns=main.columns, extra=extra, **held_out)
     try:
         with _without_warnings():
             result.dataset = build_dataset(built, _named(config, main.columns))
@@ -122,6 +126,32 @@ def examine(tables: Tables, config: DataConfig, now: float | None = None) -> Exa
         return result
     _examine_dataset(result, config, now or time.time())
     return result
+
+
+def _readable_extra(
+    tables: Tables, columns: dict[str, str], config: DataConfig
+) -> tuple[tuple[tuple[Table, str], ...] | None, list[Finding]]:
+    """Return the rows of further ratings that can be read, and what is wrong with the others.
+
+    columns: those of the ratings that can be read. A row without a type of event is a target, and no mistake. What has
+    no columns of users and items stays as it is: nothing can be made of it.
+    """
+    if tables.extra is None:
+        return None, []
+    extra: list[tuple[Table, str]] = []
+    findings: list[Finding] = []
+    for table, name in tables.extra:
+        source, frame = f" of {name}", table.frame
+        findings += find_odd_lines(table.odd_lines, source)
+        with _without_warnings(), suppress(DataError):
+            named = find_further_columns(frame, name, columns, config)
+            named.pop("event", None)
+            part = readable_rows(frame, named, table.row_label, source, tables.time_format)
+            findings += part.findings
+            if part.n_dropped or part.frame.width < frame.width:
+                table = table._replace(frame=part.frame, row_label=RowLabel())
+        extra.append((table, name))
+    return tuple(extra), findings
 
 
 def _examine_dataset(result: Examination, config: DataConfig, now: float) -> None:

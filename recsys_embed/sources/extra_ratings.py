@@ -35,13 +35,7 @@ def append_ratings(
     table are written; those of the further rows may be written in another way. Raises DataError.
     """
     table, added = _labelled(*first), _labelled(*more)
-    given = {role: name if name in added.frame.columns else None for role, name in columns.items()}
-    if not config.is_event_log:
-        given["event"] = None  # so that what says no is not trained on
-    try:
-        found = find_columns(added.frame, given)
-    except DataError as error:
-        raise DataError(f"{more[1]}: {error}") from None
+    found = find_further_columns(added.frame, more[1], columns, config)
     read = table.frame
     table, added = _in_seconds(table, columns, time_format), _in_seconds(added, found, time_format)
     if not config.is_event_log and "event" in found:
@@ -54,6 +48,18 @@ def append_ratings(
     if "time" in found and (name := columns.get("time")) and not are_days(read[name], table.frame[name]):
         added = _without_known(added, table, columns, more[1])
     return _completed(_joined(table, added, columns), columns, found)
+
+
+def find_further_columns(frame: pl.DataFrame, name: str, columns: dict[str, str], config: DataConfig) -> dict[str, str]:
+    """Return the column of each role in a frame of further ratings. name: of its file. columns: those of the first
+    table."""
+    given = {role: column if column in frame.columns else None for role, column in columns.items()}
+    if not config.is_event_log:
+        given["event"] = None  # so that what says no is not trained on
+    try:
+        return find_columns(frame, given)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
 
 
 def _labelled(table: Table, name: str) -> Table:

@@ -19,6 +19,7 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import RowLabel, as_text, id_column
+from recsys_embed.data.item_table import with_numbers
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.time_formats import settled_format
@@ -30,7 +31,8 @@ from recsys_embed.sources import movielens, synthetic
 from recsys_embed.sources.download import data_dir
 from recsys_embed.sources.extra_ratings import append_ratings
 from recsys_embed.sources.locations import is_path
-from recsys_embed.sources.read import read_items, read_table
+from recsys_embed.sources.odd_lines import OddLine
+from recsys_embed.sources.read import read_item_table, read_table
 from recsys_embed.sources.remote import is_remote
 from recsys_embed.sources.table import Table
 
@@ -51,7 +53,8 @@ class Tables(NamedTuple):
     """What a data set is read into, before ids and values are parsed.
 
     columns: the column of each role in `ratings`. valid, test: tables of held-out ratings. time_format: how dates are
-    written; None: numbers or ISO.
+    written; None: numbers or ISO. item_lines: odd lines of the item table, see `Table`. extra: further ratings with the
+    names of their files; None: they are still to be read.
     """
 
     ratings: Table
@@ -60,6 +63,8 @@ class Tables(NamedTuple):
     valid: Table | None = None
     test: Table | None = None
     time_format: str | None = None
+    item_lines: tuple[OddLine, ...] = ()
+    extra: tuple[tuple[Table, str], ...] | None = None
 
 
 @needs_threads("reading data")
@@ -90,6 +95,7 @@ def read_tables(dataset: str, config: DataConfig, further: bool = False, toleran
     _check_locations(dataset, config)
     name, _, sizes = dataset.partition(":")
     items = None
+    item_lines: tuple[OddLine, ...] = ()
     if name == "synthetic" and sizes:
         frame, items = synthetic.generate(**_parse_sizes(sizes))
         ratings = _as_table(frame)
@@ -106,14 +112,24 @@ def read_tables(dataset: str, config: DataConfig, further: bool = False, toleran
     names = _names_there(ratings.frame, given) if further else given
     columns = find_columns(ratings.frame, names)  # once: what is guessed is said once
     if config.items:
-        items = read_items(config.items, config.item_columns, config.item_col, columns["item"], numbers=True)
+        table = read_item_table(config.items, config.item_columns, config.item_col, columns["item"], tolerant)
+        items, item_lines = with_numbers(table.frame) if table.is_text else table.frame, table.odd_lines
     valid, test = (
         _read_ratings(location, config, None, True, tolerant) if location else None
         for location in (config.valid, config.test)
     )
     times = ratings.frame[columns["time"]] if "time" in columns else None
     time_format = config.time_format if times is None else settled_format(times, config.time_format)
-    return Tables(ratings, columns, items, valid, test, time_format)
+    extra = read_extra(config, tolerant) if tolerant else None
+    return Tables(ratings, columns, items, valid, test, time_format, item_lines, extra)
+
+
+def read_extra(config: DataConfig, tolerant: bool = False) -> tuple[tuple[Table, str], ...]:
+    """Read the further ratings that the settings name; return the tables with the names of their files."""
+    return tuple(
+        (_read_ratings(location, config, further=True, tolerant=tolerant), location)
+        for location in several_locations(config.extra_ratings or "")
+    )
 
 
 def _as_table(ratings: pl.DataFrame) -> Table:
@@ -179,8 +195,7 @@ def _names_there(frame: pl.DataFrame, names: Mapping[str, str | None]) -> dict[s
 def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
     """Turn a table of ratings, and the tables of held-out ratings, into Ratings over shared vocabularies."""
     table, columns, time_format = tables.ratings, tables.columns, tables.time_format
-    for location in several_locations(config.extra_ratings or ""):
-        more = (_read_ratings(location, config, further=True), location)
+    for more in read_extra(config) if tables.extra is None else tables.extra:
         table = append_ratings((table, config.dataset), more, columns, config, time_format)
         time_format = None  # they are seconds now
     table = _without_old(table, columns, config, time_format)

@@ -15,7 +15,6 @@ from recsys_embed.config.addresses import scheme
 from recsys_embed.data.column_guess import normalized
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
-from recsys_embed.data.item_table import with_numbers
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.forks import needs_threads
 from recsys_embed.sources.compressed import unpack
@@ -203,22 +202,29 @@ def _named(columns: list[str], known: tuple[str, ...]) -> str | None:
 
 
 def read_items(
+    location: str | Path, columns: str | None = None, id_column: str | None = None, likely: str | None = None
+) -> pl.DataFrame:
+    """Return the frame of `read_item_table`."""
+    return read_item_table(location, columns, id_column, likely).frame
+
+
+def read_item_table(
     location: str | Path,
     columns: str | None = None,
     id_column: str | None = None,
     likely: str | None = None,
-    numbers: bool = False,
-) -> pl.DataFrame:
+    tolerant: bool = False,
+) -> Table:
     """Read an item table: `item_id` as in the file (text, or a Parquet integer), then its other columns.
 
     columns: comma-separated names for a file without a header. id_column: the name of the id column, if unusual.
-    likely: the name of the ratings' column of items, which is the id column if it is there. numbers: see
-    `with_numbers`, for a file that is all text.
+    likely: the name of the ratings' column of items, which is the id column if it is there.
+    tolerant: see `read_table`.
     The columns title, year and genres are recognised under their usual names (`ITEM_NAMES`) and renamed to these.
     Raises DataError.
     """
     names = (*COLUMN_NAMES["item"], "id", "asin")
-    table = read_table(location, columns, names)
+    table = read_table(location, columns, names, tolerant=tolerant)
     key = id_column or next((n for n in (likely, *names) if n is not None and n in table.frame.columns), None)
     if key is None and len(usual := usual_columns(table.frame.columns, "item")) == 1:
         key = usual[0]
@@ -233,5 +239,5 @@ def read_items(
         name = _named([column for column in frame.columns if column != key], known)
         if name is not None:
             renames[name] = role
-    frame = with_numbers(frame.rename(renames)) if numbers and table.is_text else frame.rename(renames)
-    return frame.select("item_id", pl.exclude("item_id"))
+    frame = frame.rename(renames)
+    return table._replace(frame=frame.select("item_id", pl.exclude("item_id")))
