@@ -200,9 +200,8 @@ def test_lines_with_too_many_or_too_few_fields_are_named_and_the_rest_is_examine
         f"line {21 + quoted} of lines.csv: 6 for 4",
     ]
     assert found["D113"]["examples"][0] == f"line {11 + quoted} of lines.csv: 3 for 4"
-    if not quoted:  # otherwise a row has two lines, and messages count those before it once
-        assert "line 31 of " in found["D104"]["examples"][0], "the lines that are gone are counted"
-        assert "line 11 of " in found["D106"]["examples"][0]
+    assert f"line {31 + quoted}: " in found["D104"]["examples"][0], "the lines that are gone are counted"
+    assert f"line {11 + quoted}: " in found["D106"]["examples"][0]
     assert facts["ratings"] == 60 - 2 - 1 - 1 - quoted
     done = run_check(tmp_path, "--fix", "out.csv", dataset="lines.csv")
     assert done["fixed"]["changes"][0] == "left out 2 lines with too many fields"

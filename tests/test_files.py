@@ -95,7 +95,7 @@ def test_a_table_without_a_header_says_what_it_was_taken_for(tmp_path, caplog):
         (b"user,item\n1\n", "item id is missing in line 2"),
         (b'[{"user": 1}]', "no column for the item"),
         (b"PK\x03\x04 and so on", "not a complete zip archive"),
-        (b"user,item,rating\n1,2,3\n\n1,3,bad\n", "'bad' is not a number in row 2"),
+        (b"user,item,rating\n1,2,3\n\n1,3,bad\n", "'bad' is not a number in line 4"),
         (b"user\x00,item\n", "is not text"),
     ],
 )
@@ -103,6 +103,32 @@ def test_broken_files_say_where(tmp_path, text, message):
     (tmp_path / "r.csv").write_bytes(text)
     with pytest.raises(DataError, match=message):
         load_dataset(str(tmp_path / "r.csv"))
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("files", [1, 2])
+@given(
+    before=st.lists(
+        st.sampled_from(["", "   ", "\t ", "1,2,3", '1,"2",3', '"a\nb","c\n\n\nd",4', '"x,""y",3,4']), max_size=9
+    ),
+    after=st.lists(st.sampled_from(["", "  ", "5,6,7"]), max_size=3),
+)
+def test_a_line_has_the_number_that_an_editor_gives_it(tmp_path_factory, files, ending, before, after):
+    folder = tmp_path_factory.mktemp("lines")
+    text = "\n".join(["", "user,item,rating", "9,9,5", *before, "9,8,bad", *after])
+    (folder / "r.csv").write_bytes(text.replace("\n", ending).encode())
+    wanted = next(number for number, line in enumerate(text.split("\n"), 1) if "bad" in line)
+    place = rf"line {wanted}\b"
+    if files == 2:
+        (folder / "a.csv").write_bytes(b"user,item,rating\n\n1,2,3\n")
+        place += ".*r.csv"
+    with pytest.raises(DataError, match=f"'bad' is not a number in {place}"):
+        load_dataset(str(folder if files == 2 else folder / "r.csv"))
+
+
+def test_blank_lines_are_no_rows(tmp_path):
+    (tmp_path / "r.csv").write_bytes(b"user,item\r\n1,2\r\n   \r\n\t\r\n\r\n3,4\r\n  \r\n")
+    assert read_table(tmp_path / "r.csv").frame.rows() == [("1", "2"), ("3", "4")]
 
 
 def test_missing_files_and_cut_archives(tmp_path):

@@ -35,23 +35,26 @@ _INTEGER_AS_FLOAT = r"^-?[0-9]+\.0+$"
 
 
 class FileRows(NamedTuple):
-    """The rows that a table has of one of its files: their number, and how messages number them."""
+    """The rows that a table has of one of its files: their number, and how messages number them, see `RowLabel`."""
 
     name: str
     rows: int
     word: str
     first: int
+    lines: Rows | None = None
 
 
 class RowLabel(NamedTuple):
     """How messages number rows: "row" from 1 for a frame, "line" from 2 for a file with a header.
 
-    files: those that the rows come from, one after the other, if they are several.
+    files: those that the rows come from, one after the other, if they are several. lines [n]: the number of each row,
+    where they do not go up by one.
     """
 
     word: str = "row"
     first: int = 1
     files: tuple[FileRows, ...] = ()
+    lines: Rows | None = None
 
 
 def id_column(
@@ -145,11 +148,15 @@ def _as_integers(ids: pl.Series, name: str) -> pl.Series:
 def row_name(row: int, row_label: RowLabel) -> str:
     """Name a row: "row 3", "line 3", or where they come from several files "line 3 of part-1.csv"."""
     if not row_label.files:
-        return f"{row_label.word} {row + row_label.first}"
+        return f"{row_label.word} {_number(row, row_label)}"
     ends = list(accumulate(file.rows for file in row_label.files))
     at = bisect_right(ends, row)
     file = row_label.files[at]
-    return f"{file.word} {row - ends[at] + file.rows + file.first} of {file.name}"
+    return f"{file.word} {_number(row - ends[at] + file.rows, file)} of {file.name}"
+
+
+def _number(row: int, label: RowLabel | FileRows) -> int:
+    return row + label.first if label.lines is None else int(label.lines[row])
 
 
 def row_labels(mask: pl.Series, row_label: RowLabel = RowLabel()) -> str:  # noqa: B008
@@ -160,4 +167,4 @@ def row_labels(mask: pl.Series, row_label: RowLabel = RowLabel()) -> str:  # noq
     if row_label.files:
         return ", ".join(row_name(row, row_label) for row in rows[:5].tolist()) + more
     word = row_label.word + "s" * (len(rows) != 1)
-    return f"{word} {', '.join(map(str, rows[:5] + row_label.first))}{more}"
+    return f"{word} {', '.join(str(_number(row, row_label)) for row in rows[:5].tolist())}{more}"

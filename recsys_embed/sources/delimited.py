@@ -10,7 +10,7 @@ import polars as pl
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
 from recsys_embed.sources.dialect import DEFAULT_COLUMNS, Dialect, dialect_of, is_header, names_columns, strip_preamble
-from recsys_embed.sources.odd_lines import OddLine, label_without, line_numbers, odd_lines, without_lines
+from recsys_embed.sources.odd_lines import OddLine, label_of, line_numbers, odd_lines, without_lines
 from recsys_embed.sources.table import Table
 
 # The unit separator: nobody types it into a text file, so it can replace a separator of two characters.
@@ -89,11 +89,9 @@ def parse_text(
     frame.columns = _unique_names(names or [_clean_name(c) for c in frame.columns], name)
     if not data.isascii() or any(c in data for c in _PADDING if c != dialect.separator.encode()):
         frame = frame.with_columns(pl.all().str.strip_chars())
-    filled = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-    # Line numbers are right only if all blank lines are at the end; otherwise messages count rows.
-    lines_match = filled.height == frame.height or filled.equals(frame.head(filled.height))
-    row_label = label_without(odd, name, filled.height, 1 + header + skipped) if lines_match else RowLabel()
-    filled = _with_decimal_points(_without_empty_columns(filled), data, dialect.separator)
+    is_blank = _blank_lines(frame)
+    row_label = label_of(data, dialect.quote, odd, header, skipped, is_blank)
+    filled = _with_decimal_points(_without_empty_columns(frame.filter(~is_blank)), data, dialect.separator)
     return Parsed(Table(filled, is_text=True, row_label=row_label, odd_lines=tuple(odd)), notes, filled.columns)
 
 
@@ -102,6 +100,13 @@ def _with_single_blanks(data: bytes, dialect: Dialect) -> bytes:
     if not any(re.search(r"[ \t]{2}|\t|^ | $", line) for line in dialect.lines):
         return data
     return re.sub(rb"(?m)^ | (?=\r?$)", b"", re.sub(rb"[ \t]+", b" ", data))
+
+
+def _blank_lines(frame: pl.DataFrame) -> pl.Series:
+    """Return which rows have nothing but blanks, in the first column."""
+    first, *others = frame.get_columns()
+    nothing_else = pl.all_horizontal(True, *(column.is_null() for column in others))
+    return pl.select((first.is_null() | (first == "")) & nothing_else).to_series()
 
 
 def _clean_name(name: str) -> str:

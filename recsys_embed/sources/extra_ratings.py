@@ -64,8 +64,9 @@ def find_further_columns(frame: pl.DataFrame, name: str, columns: dict[str, str]
 
 def _labelled(table: Table, name: str) -> Table:
     """Return a table whose messages name its file."""
-    word, first, files = table.row_label
-    return table._replace(row_label=RowLabel(word, first, files or (FileRows(name, table.frame.height, word, first),)))
+    word, first, files, lines = table.row_label
+    files = files or (FileRows(name, table.frame.height, word, first, lines),)
+    return table._replace(row_label=RowLabel(word, first, files))
 
 
 def _joined(table: Table, added: Table, columns: dict[str, str]) -> Table:

@@ -7,9 +7,10 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from recsys_embed.data.ids import FileRows, RowLabel
+from recsys_embed.data.ids import RowLabel, Rows
 
 
 class OddLine(NamedTuple):
@@ -52,7 +53,7 @@ def _quoted_rows(text: str, separator: str, quote: str) -> Iterator[tuple[int, i
     before = 0
     try:
         for row in reader:
-            if row:
+            if len(row) > 1 or any(field.strip() for field in row):
                 yield before + 1, reader.line_num, len(row)
             before = reader.line_num
     except csv.Error:  # a field that never ends
@@ -70,12 +71,34 @@ def line_numbers(lines: Sequence[OddLine]) -> str:
     return ", ".join(str(line.first) for line in lines[:5]) + ", …" * (len(lines) > 5)
 
 
-def label_without(lines: Sequence[OddLine], name: str, rows: int, first: int) -> RowLabel:
-    """Return how messages number the rows of a file without the lines that are too long. rows: those that are left.
-    first: the line of the first one."""
-    files: list[FileRows] = []
-    start = first
-    for line in (line for line in lines if line.is_longer):
-        files.append(FileRows(name, line.first - start, "line", start))
-        rows, start = rows - files[-1].rows, line.last + 1
-    return RowLabel("line", first, (*files, FileRows(name, rows, "line", start)) if files else ())
+def label_of(
+    data: bytes, quote: str | None, lines: Sequence[OddLine], header: bool, skipped: int, is_blank: pl.Series
+) -> RowLabel:
+    """Return how messages number the rows of a text, so that an editor finds them: by the line that each begins on.
+
+    lines: those that are left out, among others. skipped: lines that were cut off before the text. is_blank: which of
+    the rows that were read are blank lines, and so none.
+    """
+    first = 1 + header + skipped
+    kept = np.flatnonzero(~is_blank.to_numpy())
+    n_lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    if not lines and n_lines == len(is_blank) + header and (not len(kept) or kept[-1] == len(kept) - 1):
+        return RowLabel("line", first)
+    starts = _first_lines(data, quote)
+    gone = [line.first - skipped for line in lines if line.is_longer]
+    starts = starts[~np.isin(starts, gone)][int(header) :]
+    if len(starts) != len(is_blank):  # quotes that the reader takes in another way
+        return RowLabel()
+    return RowLabel("line", first, lines=starts[kept] + skipped)
+
+
+def _first_lines(data: bytes, quote: str | None) -> Rows:
+    """Return the line, from 1, on which each row of a text begins; a quoted field may have several [n]."""
+    characters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    if quote is None:
+        return np.arange(1, len(ends) + 1)
+    is_end = np.searchsorted(np.flatnonzero(characters == ord(quote)), ends) % 2 == 0
+    return np.append(1, np.flatnonzero(is_end)[:-1] + 2)
