@@ -61,6 +61,23 @@ def test_latin_1_is_read_and_said(tmp_path, caplog):
     assert "Latin-1" in caplog.text
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("letters", [True, False], ids=["in the rows too", "in the header alone"])
+def test_names_of_columns_are_read_as_the_rows_are(tmp_path, caplog, encoding, letters):
+    caplog.set_level("INFO")
+    rows = ["Käufer;Menge;Straße", f"{'ä' if letters else 'a'};1;x", "7;2;y"]
+    (tmp_path / "r.csv").write_bytes("\r\n".join(rows).encode(encoding))
+    ratings = load_dataset(str(tmp_path / "r.csv"), user_col="Käufer", item_col="Straße", rating_col="Menge").ratings
+    assert set(ratings.users.ids([0, 1])) == {"ä" if letters else "a", "7"}
+    assert sorted(ratings.value.tolist()) == [1, 2]
+    assert caplog.text.count("it was read as Windows-1252") == (encoding == "cp1252")
+
+
+def test_a_header_of_letters_alone_is_known_by_the_names_that_options_give(tmp_path):
+    (tmp_path / "r.csv").write_bytes("Größe,Straße\nx,x\nx,y\ny,x\n".encode())
+    assert len(load_dataset(str(tmp_path / "r.csv"), user_col="Größe", item_col="Straße").ratings) == 3
+
+
 def test_a_latin_1_letter_ends_no_line(tmp_path):
     (tmp_path / "movies.dat").write_bytes(b"1::\x85 film::Drama\n2::Plain::Comedy\n")
     assert read_items(tmp_path / "movies.dat", "id,title,genres").height == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Any, NamedTuple
 
@@ -9,7 +10,15 @@ import polars as pl
 
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
-from recsys_embed.sources.dialect import DEFAULT_COLUMNS, Dialect, dialect_of, is_header, names_columns, strip_preamble
+from recsys_embed.sources.dialect import (
+    DEFAULT_COLUMNS,
+    HEAD,
+    Dialect,
+    dialect_of,
+    is_header,
+    names_columns,
+    strip_preamble,
+)
 from recsys_embed.sources.odd_lines import OddLine, label_of, line_numbers, odd_lines, without_lines
 from recsys_embed.sources.table import Table
 
@@ -21,6 +30,8 @@ _TYPE_SUFFIX = re.compile(r":(?:token|float)(?:_seq)?$")
 
 # Characters that may surround a field in ASCII data without belonging to it.
 _PADDING = (b" ", b"\t", b"\v", b"\f", b"\r", b'"')
+
+_ONE_BYTE = "is not UTF-8; it was read as Windows-1252 (Latin-1)"
 
 _DECIMAL_COMMA = r"^\s*[+-]?\d+,\d+\s*$"
 _DECIMAL_OR_WHOLE = r"^\s*(?:[+-]?\d+(?:,\d+)?)?\s*$"
@@ -55,6 +66,7 @@ def parse_text(
     only, tolerant: see `read_table`.
     Raises DataError, with the number of the line at fault where there is one.
     """
+    data, notes = _head_in_utf8(data)
     data, skipped, excel = strip_preamble(data)
     names = [n.strip() for n in columns.split(",")] if columns else None
     dialect = dialect_of(data, excel)
@@ -67,7 +79,7 @@ def parse_text(
         data, text = _with_single_blanks(data, dialect), dialect.lines
         if not names and _has_item_lists(text) and not is_header(dialect, ("user", "item")):
             return Parsed(Table(_read_item_lists(data, name), True, RowLabel()), [], ["user", "item"])
-    notes, header = [], names is None and is_header(dialect, (*known, *(expected or ())))
+    header = names is None and is_header(dialect, (*known, *(expected or ())))
     if names is None and expected and not set(dialect.fields) & set(expected):
         header, names = False, expected if len(dialect.fields) == len(expected) else None
     if not header and names is None:
@@ -179,6 +191,18 @@ def _read_csv(
     return frame, notes, []
 
 
+def _head_in_utf8(data: bytes) -> tuple[bytes, list[str]]:
+    """Return a text as UTF-8 if its beginning, which holds the names of the columns, is not; and notes.
+
+    What comes later is found out while it is read.
+    """
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data[:HEAD], final=len(data) <= HEAD)
+    except UnicodeDecodeError:
+        return one_byte_text(data).encode(), [_ONE_BYTE]
+    return data, []
+
+
 def _decoded_csv(data: bytes, options: dict[str, Any]) -> tuple[pl.DataFrame, list[str]]:
     """Read a table as UTF-8 or else as Windows-1252; return it and notes. Raises PolarsError."""
     try:
@@ -186,8 +210,7 @@ def _decoded_csv(data: bytes, options: dict[str, Any]) -> tuple[pl.DataFrame, li
     except pl.exceptions.PolarsError as error:
         if "utf-8" not in str(error):
             raise
-    note = "is not UTF-8; it was read as Windows-1252 (Latin-1)"
-    return pl.read_csv(one_byte_text(data).encode(), **options), [note]
+    return pl.read_csv(one_byte_text(data).encode(), **options), [_ONE_BYTE]
 
 
 def one_byte_text(data: bytes) -> str:

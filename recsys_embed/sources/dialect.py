@@ -18,7 +18,7 @@ _SEPARATORS = ("::", "\t", ",", ";", "|")
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:[.,]\d+)?|\d*\.\d+)(?:[eE][+-]?\d+)?")
 _DATE = re.compile(r"(?:\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})(?:[T ]\d\d?:\d\d.*)?")
-_HEAD = 65_536  # bytes that tell the dialect
+HEAD = 65_536  # bytes that tell the dialect
 _MAX_LINES = 500
 
 # The columns that a table without a header is assumed to have.
@@ -82,7 +82,7 @@ def to_utf8(data: bytes, name: str) -> tuple[bytes, str | None]:
     data = data.removeprefix(b"\xef\xbb\xbf")
     if b"\x00" in data[:4096]:
         raise DataError(f"{name} is not text: CSV, TSV, `::`, JSON, Parquet or SQLite, or one of them packed is needed")
-    if b"\r" in data[:_HEAD] and b"\n" not in data[:_HEAD]:  # as Macs once wrote
+    if b"\r" in data[:HEAD] and b"\n" not in data[:HEAD]:  # as Macs once wrote
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data, note
 
@@ -113,9 +113,9 @@ def strip_preamble(data: bytes) -> tuple[bytes, int, str | None]:
 
 def dialect_of(data: bytes, separator: str | None = None) -> Dialect | None:
     """Return the dialect of a text, or None if it is empty. separator: if it is known."""
-    text = data[:_HEAD].decode("latin-1").replace("\r\n", "\n")
+    text = data[:HEAD].decode("utf-8", "replace").replace("\r\n", "\n")
     lines = text.split("\n")
-    lines = [line for line in (lines[:-1] if len(data) > _HEAD and len(lines) > 1 else lines) if line.strip()]
+    lines = [line for line in (lines[:-1] if len(data) > HEAD and len(lines) > 1 else lines) if line.strip()]
     lines = lines[:_MAX_LINES]
     if not lines:
         return None
