@@ -122,6 +122,46 @@ def test_broken_files_say_where(tmp_path, text, message):
         load_dataset(str(tmp_path / "r.csv"))
 
 
+PLAIN = [
+    # As they are written, as they are read, and whether it is said that nothing tells.
+    (["1.271,91", "12,5", "3"], [1271.91, 12.5, 3], False),
+    (["1,271.91", "12.5", "3"], [1271.91, 12.5, 3], False),
+    (["1.271", "12,50"], [1271, 12.5], False),
+    (["1,271", "12.50"], [1271, 12.5], False),
+    (["1.271.000,5", "-1.271", ""], [1271000.5, -1271, None], False),
+    (["1.271.000", "3"], [1271000, 3], False),
+    (["1,271,000", "3"], [1271000, 3], False),
+    (["0.125", "1.271"], [0.125, 1.271], False),
+    (["1.271", "950"], [1.271, 950], True),
+    (["12,5", "12.5"], ["12,5", "12.5"], False),
+    (["1.271,91", "twelve"], ["1.271,91", "twelve"], False),
+]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "::"])
+@pytest.mark.parametrize(("written", "read", "is_open"), PLAIN)
+def test_thousands_and_decimals_are_told_apart_by_the_whole_column(tmp_path, caplog, separator, written, read, is_open):
+    caplog.set_level("INFO")
+    quote = "" if separator == "::" else '"'
+    rows = [["user", "item", "price"], *(["a", "x", f"{quote}{value}{quote}"] for value in written)]
+    (tmp_path / "r.csv").write_text("\n".join(map(separator.join, rows)) + "\n")
+    column = read_table(tmp_path / "r.csv").frame["price"]
+    assert [None if v in (None, "") else type(w)(v) for v, w in zip(column, read, strict=True)] == read
+    assert ("which may be 1271 or 1.271: read as 1.271" in caplog.text) == is_open
+
+
+def test_a_comma_that_nothing_explains_is_said_and_lists_and_articles_stay(tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "semicolons.csv").write_text("user;item;price\na;302.758;1,271\nb;402.873;950\n")
+    frame = read_table(tmp_path / "semicolons.csv").frame
+    assert frame["price"].to_list() == ["1.271", "950"] and "1,271 in column 'price'" in caplog.text
+    assert frame["item"].to_list() == ["302.758", "402.873"] and "302" not in caplog.text
+    caplog.clear()
+    (tmp_path / "commas.csv").write_text('user,price,code,related\na,"1,271",302.758.100,"101,102,103"\n')
+    frame = read_table(tmp_path / "commas.csv").frame
+    assert frame.row(0) == ("a", "1,271", "302.758.100", "101,102,103") and "left as text" in caplog.text
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 @pytest.mark.parametrize("files", [1, 2])
 @given(

@@ -19,6 +19,7 @@ from recsys_embed.sources.dialect import (
     names_columns,
     strip_preamble,
 )
+from recsys_embed.sources.number_texts import with_plain_numbers
 from recsys_embed.sources.odd_lines import OddLine, label_of, line_numbers, odd_lines, without_lines
 from recsys_embed.sources.table import Table
 
@@ -32,10 +33,6 @@ _TYPE_SUFFIX = re.compile(r":(?:token|float)(?:_seq)?$")
 _PADDING = (b" ", b"\t", b"\v", b"\f", b"\r", b'"')
 
 _ONE_BYTE = "is not UTF-8; it was read as Windows-1252 (Latin-1)"
-
-_DECIMAL_COMMA = r"^\s*[+-]?\d+,\d+\s*$"
-_DECIMAL_OR_WHOLE = r"^\s*(?:[+-]?\d+(?:,\d+)?)?\s*$"
-_THOUSANDS = r"^\s*[+-]?\d{1,3}(?:,\d{3})*\s*$"
 
 
 class Parsed(NamedTuple):
@@ -92,8 +89,7 @@ def parse_text(
     if names and len(names) + 1 == width and not dialect.fields[-1]:
         names = [*names, ""]
     if names and len(names) != width:
-        first = dialect.lines[0][:60]
-        raise DataError(f"{name} has {width} columns ({first}), but --columns names {len(names)}")
+        raise DataError(f"{name} has {width} columns ({dialect.lines[0][:60]}), but --columns names {len(names)}")
     frame, encoding_note, odd = _read_csv(data, dialect, header, name, skipped, tolerant)
     notes += encoding_note
     if names and len(names) != frame.width:  # an odd end of a line, which polars takes for two rows
@@ -103,8 +99,11 @@ def parse_text(
         frame = frame.with_columns(pl.all().str.strip_chars())
     is_blank = _blank_lines(frame)
     row_label = label_of(data, dialect.quote, odd, header, skipped, is_blank)
-    filled = _with_decimal_points(_without_empty_columns(frame.filter(~is_blank)), data, dialect.separator)
-    return Parsed(Table(filled, is_text=True, row_label=row_label, odd_lines=tuple(odd)), notes, filled.columns)
+    filled = _without_empty_columns(frame.filter(~is_blank))
+    has_commas = b"," in data and (dialect.separator != "," or b'"' in data)
+    filled, of_numbers = with_plain_numbers(filled, dialect.separator, has_commas)
+    table = Table(filled, is_text=True, row_label=row_label, odd_lines=tuple(odd))
+    return Parsed(table, notes + of_numbers, filled.columns)
 
 
 def _with_single_blanks(data: bytes, dialect: Dialect) -> bytes:
@@ -135,22 +134,6 @@ def _without_empty_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Return a frame without the columns that trailing separators make: without a name and without a value."""
     blank = [c for c in frame.columns if re.fullmatch(r"(?:_duplicated_\d+)?", c)]
     return frame.drop([c for c in blank if frame[c].null_count() == frame.height])
-
-
-def _with_decimal_points(frame: pl.DataFrame, data: bytes, separator: str) -> pl.DataFrame:
-    """Return a frame in which numbers that all have decimal commas have points."""
-    if b"," not in data or (separator == "," and b'"' not in data):
-        return frame
-    for column in frame.columns:
-        values = frame[column]
-        some = values.filter(values.str.contains(",", literal=True))
-        if not len(some) or not some.str.contains(_DECIMAL_COMMA).all():
-            continue
-        if separator == "," and some.str.contains(_THOUSANDS).all():
-            continue  # "1,234" may be a thousand
-        if values.drop_nulls().str.contains(_DECIMAL_OR_WHOLE).all():
-            frame = frame.with_columns(pl.col(column).str.replace(",", ".", literal=True))
-    return frame
 
 
 def _has_item_lists(lines: list[str]) -> bool:
