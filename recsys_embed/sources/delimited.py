@@ -102,8 +102,7 @@ def parse_text(
     filled = _without_empty_columns(frame.filter(~is_blank))
     has_commas = b"," in data and (dialect.separator != "," or b'"' in data)
     filled, of_numbers = with_plain_numbers(filled, dialect.separator, has_commas)
-    table = Table(filled, is_text=True, row_label=row_label, odd_lines=tuple(odd))
-    return Parsed(table, notes + of_numbers, filled.columns)
+    return Parsed(Table(filled, True, row_label, tuple(odd)), notes + of_numbers, filled.columns)
 
 
 def _with_single_blanks(data: bytes, dialect: Dialect) -> bytes:
