@@ -42,7 +42,7 @@ def test_the_command_ends_with_3_if_there_are_errors(tmp_path):
     assert [f["code"] for f in facts["findings"]][:2] == ["D105", "D304"] and facts["ratings"] == 3998
     ranks = [SEVERITIES.index(f["severity"]) for f in facts["findings"]]
     assert ranks == sorted(ranks)
-    assert {"code", "severity", "count", "message", "examples", "remedy"} == set(facts["findings"][0])
+    assert {"code", "severity", "count", "message", "examples", "remedy", "is_fixed"} == set(facts["findings"][0])
     assert [f["code"] for f in run_check(tmp_path, "--only", "D1,d304", code=3)["findings"]] == ["D105", "D304", "D101"]
     assert run_check(tmp_path, "--ignore", "D105,D304")["findings"][0]["severity"] == "warning"
     for option in ("--only", "--ignore"):
@@ -111,6 +111,47 @@ def test_nothing_that_is_read_is_written_over(tmp_path, name, spelled):
     ).stderr
     assert said.count("\n") == 1 and "name another file" in said and options[-2 if len(options) > 2 else 0] in said
     assert (tmp_path / read).read_bytes() == before and (not out.is_symlink() or out.samefile(tmp_path / read))
+
+
+MIXED = ["user,item,rating,time", *(f"u{n % 20},i{n % 9},{1 + n % 5},{1 + n % 28:02d}/03/2021" for n in range(60))]
+
+
+def test_rows_that_fit_both_orders_are_counted_and_no_repair_hides_them(tmp_path):
+    lines = [*MIXED, "u1,i8,5,03/25/2021", "u2,i8,5,03/26/2021"]
+    (tmp_path / "mixed.csv").write_text("\n".join(lines) + "\n")
+    both = sum(int(line.split(",")[3][:2]) <= 12 and line.split(",")[3][:2] != "03" for line in MIXED[1:])
+    found = {f["code"]: f for f in run_check(tmp_path, dataset="mixed.csv", code=3)["findings"]}
+    assert f"2 times written as %m/%d/%Y, not as the others; {both} more fit both orders" in found["D308"]["message"]
+    assert not found["D308"]["is_fixed"] and found["D106"]["is_fixed"]
+    fix = "data", "check", "mixed.csv", "--fix", "out.csv"
+    done = recsys_here(*fix, cwd=tmp_path, code=3)
+    assert done.stderr.splitlines()[-1].startswith("error: out.csv is written, and errors remain")
+    assert "D308" in done.stderr.splitlines()[-1] and "D106" not in done.stderr.splitlines()[-1]
+    assert pl.read_csv(tmp_path / "out.csv").height == 60
+    assert run_check(tmp_path, "--fix", "out.csv2.csv", dataset="mixed.csv", code=3)["fixed"]["remaining"] == ["D308"]
+    recsys_here(*fix, "--time-format", "%d/%m/%Y", cwd=tmp_path)
+    named = run_check(tmp_path, "--time-format", "%d/%m/%Y", "--fix", "out.csv", dataset="mixed.csv")
+    assert named["fixed"]["remaining"] == [], "the option says what those mean that fit both"
+
+
+def test_the_exit_code_of_a_repair_is_that_of_the_file_it_writes(tmp_path):
+    broken = ["user,item,rating", *(f"u{n},i{n % 3},{'bad' if n else 5}" for n in range(5))]
+    broken += [f"u0,i{n},4" for n in range(1, 9)]
+    (tmp_path / "r.csv").write_text("\n".join(broken) + "\n")
+    facts = run_check(tmp_path, "--fix", "out.csv", dataset="r.csv", code=3)
+    assert facts["fixed"]["remaining"] == ["D204"], "who is left is one user alone"
+    (tmp_path / "items.csv").write_text("item_id,title\ni0,A, B\ni1,C\n")
+    (tmp_path / "clean.csv").write_text("\n".join(LINES) + "\n")
+    facts = run_check(tmp_path, "--items", "items.csv", "--fix", "out.csv", dataset="clean.csv", code=3)
+    assert facts["fixed"]["remaining"] == ["D112"] and not facts["findings"][0]["is_fixed"]
+    shared = [*LINES[:9], "u1,i2,3,1600000900"]
+    (tmp_path / "held.csv").write_text("\n".join(shared) + "\n")
+    facts = run_check(tmp_path, "--test", "held.csv", "--fix", "out.csv", dataset="clean.csv")
+    assert facts["findings"][0]["code"] == "D701" and facts["findings"][0]["is_fixed"]
+    both = run_check(
+        tmp_path, "--test", "held.csv", "--valid", "held.csv", "--fix", "o.csv", dataset="clean.csv", code=3
+    )
+    assert [f["is_fixed"] for f in both["findings"] if f["code"] == "D701"].count(False) == 1
 
 
 def test_a_fixed_training_file_has_no_row_of_the_test(tmp_path):

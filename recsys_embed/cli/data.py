@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,10 @@ from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table
 from recsys_embed.cli.program import Program
 from recsys_embed.config.settings import DataConfig
-from recsys_embed.errors import SettingError
+from recsys_embed.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from recsys_embed.doctor.codes import Finding
 
 app = Program(no_args_is_help=True, help="List, fetch and check data sets.")
 _DIR = Annotated[str | None, typer.Option("--data-dir", help="Folder of downloads.")]
@@ -107,12 +110,13 @@ def check(
 ) -> None:
     """Examine a data set before a training: what is in it, what is wrong with it, and which split suits.
 
-    Errors, such as rows that cannot be read, end with exit code 3. docs/data-check.md explains each finding.
+    Errors, such as rows that cannot be read, end with exit code 3; with --fix, those that remain. docs/data-check.md
+    explains each finding.
     """
-    from recsys_embed.doctor.check import examine
-    from recsys_embed.doctor.codes import CODES, chosen
+    from recsys_embed.doctor.check import errors_of, examine
+    from recsys_embed.doctor.codes import chosen
     from recsys_embed.doctor.facts import facts_of
-    from recsys_embed.doctor.repair import check_output, write_repaired
+    from recsys_embed.doctor.repair import check_output, remaining_errors, write_repaired
     from recsys_embed.sources.load import read_tables
 
     only_codes, ignored = DataConfig.names_of(only), DataConfig.names_of(ignore)
@@ -124,11 +128,17 @@ def check(
     findings = chosen(result.findings, only_codes, ignored)
     facts = facts_of(result, data)
     facts["findings"] = [asdict(f) for f in findings]
+    remaining: list[Finding] = []
     if fix:
-        facts["fixed"] = {"out": fix, "changes": write_repaired(result, tables.ratings, Path(fix))}
+        changes = write_repaired(result, tables.ratings, Path(fix))
+        remaining = remaining_errors(findings, chosen(errors_of(Path(fix), data, result.columns), only_codes, ignored))
+        facts["fixed"] = {"out": fix, "changes": changes, "remaining": [f.code for f in remaining]}
     if json:
         print_json(facts)
     else:
         print_examination(facts, findings)
-    if any(f.severity == "error" and not (fix and CODES[f.code].is_fixed) for f in findings):
+    if remaining:
+        words = "; ".join(f"{f.code}, {f.message}" for f in remaining)
+        raise DataError(f"{fix} is written, and errors remain that --fix does not repair: {words}")
+    if not fix and any(f.severity == "error" for f in findings):
         raise typer.Exit(3)

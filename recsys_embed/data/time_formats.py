@@ -175,6 +175,11 @@ def are_plausible(dates: pl.Series) -> bool:
     return bool(dates.drop_nulls().is_between(datetime.datetime(1990, 1, 1), next_year).all())
 
 
+def orders_like(form: str | None) -> tuple[str, ...]:
+    """Return the forms that differ from one in the order of day, month and year alone, with it; none for others."""
+    return _ORDERS_OF.get(form or "", ())
+
+
 def other_forms(column: pl.Series, form: str | None) -> list[tuple[str, pl.Series]]:
     """Return the forms of those times that are not written as most are, each with its rows as a mask.
 

@@ -41,7 +41,7 @@ def readable_rows(
     """
     findings: list[Finding] = []
     for side in ("user", "item"):
-        frame, found = _with_readable_ids(frame, columns[side], side)
+        frame, found = _with_readable_ids(frame, columns[side], side, source)
         findings += found
     columns, dropped = dict(columns), pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for code, role, what in _ROLES:
@@ -64,16 +64,9 @@ def readable_rows(
                 remedy += ", or the types of an event log with --event-col"
         else:
             dropped |= broken
-        findings.append(finding(code, count, message, examples, remedy))
+        findings.append(finding(code, count, message, examples, remedy, is_fixed=not source))
     n_dropped = int(dropped.sum())
     return Readable(frame.filter(~dropped) if n_dropped else frame, columns, findings, n_dropped)
-
-
-# What to do about lines of a file that `--fix` does not write.
-_OTHER_FILE = {
-    "D112": "quote what holds a separator, or take the lines out of that file: they are left out here",
-    "D113": None,
-}
 
 
 def find_odd_lines(lines: Sequence[OddLine], source: str = "") -> Iterator[Finding]:
@@ -83,7 +76,7 @@ def find_odd_lines(lines: Sequence[OddLine], source: str = "") -> Iterator[Findi
         if some:
             examples = (f"line {line.first} of {line.name}: {line.fields} for {line.width}" for line in some)
             message = f"{plural(len(some), 'line')}{source} {'has' if len(some) == 1 else 'have'} too {what} fields"
-            yield finding(code, len(some), message, examples, _OTHER_FILE[code] if source else None)
+            yield finding(code, len(some), message, examples, is_fixed=not source)
 
 
 def _example(column: pl.Series, row: int, row_label: RowLabel) -> str:
@@ -118,17 +111,17 @@ _BROKEN = {
 }  # fmt: skip
 
 
-def _with_readable_ids(frame: pl.DataFrame, name: str, side: str) -> tuple[pl.DataFrame, list[Finding]]:
+def _with_readable_ids(frame: pl.DataFrame, name: str, side: str, source: str) -> tuple[pl.DataFrame, list[Finding]]:
     """Return a table with a column of ids as integers or text, and what was wrong with it."""
     column = frame[name]
     if column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum):
         return frame, []
     examples = column.drop_nulls().unique(maintain_order=True).head(N_EXAMPLES).to_list()
-    message = f"the {side} ids are {column.dtype}, not integers or text"
+    message = f"the {side} ids{source} are {column.dtype}, not integers or text"
     if column.dtype.is_float():
         column = pl.select(pl.when(column.is_finite()).then(column)).to_series()  # NaN is a missing id
         whole = ((column % 1 == 0) & (column.abs() < _EXACT)).all()
         ids = column.cast(pl.Int64) if whole else column.cast(pl.String)
     else:
         ids = column.cast(pl.String, strict=False)
-    return frame.with_columns(ids.alias(name)), [finding("D109", frame.height, message, examples)]
+    return frame.with_columns(ids.alias(name)), [finding("D109", frame.height, message, examples, is_fixed=not source)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from recsys_embed.doctor.types import find_events, unknown_types
 from recsys_embed.doctor.usage import find_item_table, find_single, find_superhuman
 from recsys_embed.errors import DataError
 from recsys_embed.sources.extra_ratings import find_further_columns
-from recsys_embed.sources.load import Tables, build_dataset, column_names, names_in
+from recsys_embed.sources.load import Tables, build_dataset, column_names, names_in, read_tables
 from recsys_embed.sources.table import Table
 
 if TYPE_CHECKING:
@@ -184,11 +185,12 @@ def _find_in(dataset: Dataset, config: DataConfig, frame: pl.DataFrame | None, n
     ratings = dataset.ratings
     rows = ratings if dataset.log is None else dataset.log
     user_counts = np.bincount(ratings.user, minlength=len(ratings.users))
+    is_alone = dataset.valid is None and dataset.test is None and config.extra_ratings is None
     sides = [(ratings.users, user_counts), (ratings.items, ratings.item_counts)]
     for vocab, counts in sides[: 1 + (not ratings.is_graph)]:
         if (counts > 0).sum() < 2:
             yield finding("D204", 1, f"there is one {vocab.name} alone: {vocab.ids([int(counts.argmax())])[0]}")
-        yield from find_ids(vocab, counts)
+        yield from find_ids(vocab, counts, is_fixed=is_alone)
         yield from find_single(vocab, counts)
     if dataset.log is None:
         yield from find_values(ratings, config.min_rating)
@@ -213,6 +215,17 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(keep)
+
+
+def errors_of(out: Path, config: DataConfig, columns: dict[str, str]) -> list[Finding]:
+    """Return the errors that a repaired file still has. columns: its column of each role."""
+    alone = replace(config, dataset=str(out), query=None, columns=None, items=None, extra_ratings=None)
+    try:
+        with _without_warnings():
+            found = examine(read_tables(str(out), _named(alone, columns), tolerant=True), _named(alone, columns))
+    except DataError as error:
+        return [finding("D110", 1, str(error))]
+    return [f for f in found.findings if f.severity == "error"]
 
 
 def _named(config: DataConfig, columns: dict[str, str]) -> DataConfig:

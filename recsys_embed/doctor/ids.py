@@ -25,8 +25,9 @@ _PLACEHOLDERS = (
 _FLOAT = r"^-?[0-9]+\.0+$"
 
 
-def find_ids(vocab: Vocab, counts: Rows) -> Iterator[Finding]:
-    """Yield ids of users or items that look like others, or like none. counts: the rows of each, [n]."""
+def find_ids(vocab: Vocab, counts: Rows, is_fixed: bool = True) -> Iterator[Finding]:
+    """Yield ids of users or items that look like others, or like none. counts: the rows of each, [n]. is_fixed: whether
+    all ids are of the ratings that `--fix` writes."""
     yield from _find_placeholders(vocab, counts)
     if not vocab.is_text:
         return
@@ -35,7 +36,11 @@ def find_ids(vocab: Vocab, counts: Rows) -> Iterator[Finding]:
     if floats:
         some = vocab.series.filter(vocab.series.str.contains(_FLOAT)).head(N_EXAMPLES).to_list()
         yield finding(
-            "D405", floats, f"{plural(floats, f'{vocab.name} id')} look{'s' * (floats == 1)} like floats", some
+            "D405",
+            floats,
+            f"{plural(floats, f'{vocab.name} id')} look{'s' * (floats == 1)} like floats",
+            some,
+            is_fixed=is_fixed,
         )
     for code, what, form in _FORMS:
         formed = table.with_columns(form)
@@ -44,7 +49,7 @@ def find_ids(vocab: Vocab, counts: Rows) -> Iterator[Finding]:
             groups = formed.filter(_ID.is_duplicated()).group_by("key", maintain_order=True).agg("id").head(N_EXAMPLES)
             examples = [", ".join(repr(id_) for id_ in ids[:3]) for ids in groups["id"].to_list()]
             message = f"{plural(more, f'{vocab.name} id')} differ{'s' * (more == 1)} from another by {what} alone"
-            yield finding(code, more, message, examples)
+            yield finding(code, more, message, examples, is_fixed=is_fixed)
         table = formed.unique("key", keep="first", maintain_order=True)
 
 

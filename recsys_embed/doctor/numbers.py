@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import polars as pl
 
-from recsys_embed.data.date_texts import EXCEL, ISO
+from recsys_embed.data.date_texts import EXCEL, ISO, read_dates
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.time_formats import find_format, other_forms, plain_times
+from recsys_embed.data.time_formats import find_format, orders_like, other_forms, plain_times
 from recsys_embed.data.values import TIME_UNITS, times_as_given, units_per_second
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
@@ -105,14 +105,39 @@ def find_forms(column: pl.Series, time_format: str | None) -> Iterator[Finding]:
     if found.format not in (None, ISO):
         yield finding("D303", column.count(), f"times are written as {found.format}", example)
     if found.other is not None:
-        message = f"times may have {found.question}; they are read as {found.format}, {found.why}"
+        message = f"times may have {found.question}{_both_ways(column, found.format, found.other)}; they are read as "
+        message += f"{found.format}, {found.why}"
         remedy = f"name the order: --time-format '{found.format}' or '{found.other}'"
         yield finding("D307", column.count(), message, column.drop_nulls().head(N_EXAMPLES).to_list(), remedy)
     column = plain_times(column)
     if column.dtype == pl.String and times_as_given(column, found.format).null_count() > column.null_count():
         for form, rows in other_forms(column, found.format):
             message = f"{plural(int(rows.sum()), 'time')} written as {form}, not as the others"
-            yield finding("D308", int(rows.sum()), message, column.filter(rows).head(N_EXAMPLES).to_list())
+            both = 0
+            advice = None
+            if time_format is None and form in orders_like(found.format):
+                both = _fit_both(column, found.format or ISO, form)
+            if both:
+                fit = "more fits" if both == 1 else "more fit"
+                message += f"; {both:,} {fit} both orders, {found.format} and {form}, and nothing tells which is meant"
+                advice = "write all times in one form, or name the one that is meant with --time-format; "
+                advice += f"--fix leaves out the former, and keeps the latter as {found.format}"
+            examples = column.filter(rows).head(N_EXAMPLES).to_list()
+            yield finding("D308", int(rows.sum()), message, examples, advice, is_fixed=not both)
+
+
+def _fit_both(column: pl.Series, form: str, other: str) -> int:
+    """Return how many times two forms read, as different ones."""
+    one, two = (read_dates(column, f) for f in (form, other))
+    return int((one != two).fill_null(False).sum())
+
+
+def _both_ways(column: pl.Series, form: str | None, other: str) -> str:
+    """Return in words how many rows the order makes a difference to."""
+    if form is None:
+        return ""
+    count = _fit_both(plain_times(column), form, other)
+    return f", and {count:,} of {plural(column.count(), 'row')} are of another day then"
 
 
 def find_units(column: pl.Series, time_format: str | None = None) -> tuple[list[Finding], pl.Series | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -12,7 +12,7 @@ from recsys_embed.config.addresses import several_locations
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.sorting import pair_keys
 from recsys_embed.doctor.check import Examination
-from recsys_embed.doctor.codes import plural
+from recsys_embed.doctor.codes import Finding, plural
 from recsys_embed.doctor.rows import columns_of_copies, shared_pairs
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.sources import movielens
@@ -135,6 +135,13 @@ def _without_test(result: Examination, frame: pl.DataFrame) -> pl.DataFrame:
         pl.concat([pl.Series(k) for k in shared]).implode()
     )
     return frame.filter(~left_out)
+
+
+def remaining_errors(found: Iterable[Finding], left: Iterable[Finding]) -> list[Finding]:
+    """Return the errors that a repair leaves. found: what was found before it. left: in the file that was written."""
+    remaining = [f for f in found if f.severity == "error" and not f.is_fixed]
+    codes = {f.code for f in remaining}
+    return remaining + [f for f in left if f.severity == "error" and f.code not in codes]
 
 
 def write_repaired(result: Examination, table: Table, out: Path) -> list[str]:

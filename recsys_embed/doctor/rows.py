@@ -160,7 +160,7 @@ def find_leaks(dataset: Dataset) -> Iterator[Finding]:
             if len(shared):
                 examples = [pair_of(key, part.users, part.items) for key in shared[:N_EXAMPLES].tolist()]
                 message = f"{plural(len(shared), 'pair')} of {other_name} {_be(len(shared))} in {name} too"
-                yield finding("D701", len(shared), message, examples)
+                yield finding("D701", len(shared), message, examples, is_fixed=not n)
 
 
 def _be(count: int) -> str:
