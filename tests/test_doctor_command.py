@@ -187,6 +187,30 @@ def test_what_happens_twice_on_a_day_is_kept(tmp_path):
         assert pl.read_csv(tmp_path / "out.csv").equals(twice)
 
 
+@pytest.mark.parametrize("seconds", [60, 3600, 1])
+@pytest.mark.parametrize("is_log", [True, False])
+@pytest.mark.parametrize("text", [True, False])
+def test_what_happens_twice_in_a_minute_is_kept_and_in_a_second_is_a_copy(tmp_path, seconds, is_log, text):
+    log = events().with_columns(pl.col("time") // seconds * seconds).unique(maintain_order=True)
+    log = log.with_columns(pl.from_epoch("time").dt.strftime("%d.%m.%Y %H:%M:%S")) if text else log
+    twice = pl.concat([log, log[:7]])
+    twice.write_csv(tmp_path / "log.csv")
+    options = ("--event-col", "kind") if is_log else ()
+    facts = run_check(tmp_path, *options, "--fix", "out.csv", dataset="log.csv")
+    found = {f["code"]: f for f in reversed(facts["findings"])}
+    if seconds == 1:
+        assert found["D101"]["count"] == 7 and pl.read_csv(tmp_path / "out.csv").equals(log)
+    else:
+        assert "D101" not in found and pl.read_csv(tmp_path / "out.csv").equals(twice)
+        unit = "minutes" if seconds == 60 else "hours"
+        said = [f for f in facts["findings"] if f["code"] == "D103" and f"of {unit}" in f["message"]]
+        assert [f["count"] for f in said] == [7] and "may have happened again" in said[0]["message"]
+    rated = twice.with_columns(rating=pl.lit(3) + pl.col("item") % 3).drop("kind")
+    rated.write_csv(tmp_path / "rated.csv")
+    copies = {f["code"]: f["count"] for f in run_check(tmp_path, dataset="rated.csv")["findings"]}
+    assert copies["D101"] >= 7, "a rating is given once"
+
+
 def test_what_happens_twice_on_a_day_of_a_zone_is_kept(tmp_path):
     day = events().with_columns(pl.from_epoch("time").dt.truncate("1d").dt.replace_time_zone("America/New_York"))
     twice = pl.concat([day, day[:5]])

@@ -15,7 +15,7 @@ from recsys_embed.errors import DataError
 
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
 TIME_UNITS = ((1e17, 10**9), (1e14, 10**6), (1e11, 10**3))
-_HOUR, _DAY = 3600, 86_400
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 
 
 def parse_weights(column: pl.Series, row_label: RowLabel) -> pl.Series:
@@ -109,6 +109,15 @@ def are_days(column: pl.Series, seconds: pl.Series) -> bool:
         return column.dt.replace_time_zone(None).dt.time().n_unique() <= 1
     of_day = (seconds % _DAY).unique().sort()
     return len(of_day) <= 1 or (len(of_day) == 2 and of_day[1] - of_day[0] in (_HOUR, _DAY - _HOUR))
+
+
+def coarseness(column: pl.Series, seconds: pl.Series) -> str | None:
+    """Return the unit of times that have no seconds, "minutes", "hours" or "days"; None of those that have. See
+    `are_days`."""
+    if are_days(column, seconds):
+        return "days"
+    units = (("hours", _HOUR), ("minutes", _MINUTE))
+    return next((unit for unit, number in units if len(seconds) and (seconds % number == 0).all()), None)
 
 
 def times_as_given(column: pl.Series, time_format: str | None = None) -> pl.Series:

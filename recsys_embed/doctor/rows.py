@@ -11,7 +11,7 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.sorting import pair_keys, sorted_values
-from recsys_embed.data.values import are_days
+from recsys_embed.data.values import coarseness
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.doctor.codes import N_EXAMPLES, Finding, finding, plural
 
@@ -46,6 +46,8 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
             for role, name in names.items()
             if role in equal
         )
+    if equal is None:
+        yield from _perhaps_again(frame, columns, dataset)
     distinct = table.unique()
     copies = table.height - distinct.height
     if dataset.log is not None:
@@ -58,17 +60,36 @@ def find_repeats(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset,
 def columns_of_copies(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset) -> dict[str, str] | None:
     """Return the columns in which a row equals another if it is a copy of it, by role.
 
-    None where a row that is there twice may have happened twice: without a rating, or a time finer than a day.
+    None where a row that is there twice may have happened twice: without a rating, or a time to the second.
     """
     rows = dataset.ratings if dataset.log is None else dataset.log
-    is_exact = rows.time is not None and not are_days(frame[columns["time"]], pl.Series(rows.time))
+    is_exact = rows.time is not None and coarseness(frame[columns["time"]], pl.Series(rows.time)) is None
     if not is_exact and ("rating" not in columns or dataset.log is not None):
         return None
+    return _columns_of_equal(columns, dataset)
+
+
+def _columns_of_equal(columns: dict[str, str], dataset: Dataset) -> dict[str, str]:
     found: dict[str, str] = {
         role: columns[role] for role in ("user", "item", "rating", "event", "time") if role in columns
     }
     # Another type of event is another event, also where no option names the types.
     return found if dataset.event_like_column is None else {"event": dataset.event_like_column} | found
+
+
+def _perhaps_again(frame: pl.DataFrame, columns: dict[str, str], dataset: Dataset) -> Iterator[Finding]:
+    """Yield rows that equal another, but happened perhaps twice, as their times have no seconds. frame: rows of users
+    and items that come again."""
+    rows = dataset.ratings if dataset.log is None else dataset.log
+    if rows.time is None:
+        return
+    unit = coarseness(frame[columns["time"]], pl.Series(rows.time))
+    equal = list(_columns_of_equal(columns, dataset).values())
+    count = frame.height - frame.select(equal).n_unique()
+    if count:
+        message = f"{plural(count, 'row')} {'is' if count == 1 else 'are'} like another to the last cell that counts; "
+        message += f"the times are of {unit}, so each may have happened again: nothing tells, and --fix keeps them"
+        yield finding("D103", count, message, remedy="write times with seconds, and what is there twice is a copy")
 
 
 def _of_ratings(
