@@ -347,6 +347,39 @@ def test_a_training_says_the_worst_in_three_lines_and_records_all(tmp_path, capl
     assert counts.items() <= recommender.metadata["findings"].items()
 
 
+@pytest.mark.parametrize("name", ["Quantity", "price", "betrag"])
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_refunds_that_train_as_purchases_are_pointed_out(tmp_path, caplog, name, ending):
+    amounts = [-2 if n in (3, 77, 78) else 1 + n % 4 for n in range(RATINGS.height)]
+    orders = RATINGS.select("user_id", "item_id").with_columns(pl.Series(name, amounts))
+    file = tmp_path / f"orders{ending}"
+    orders.write_csv(file) if ending == ".csv" else orders.write_parquet(file)
+    with caplog.at_level("INFO"):
+        data = DataConfig(dataset=str(file))
+        run = RunConfig(track=False, baselines=False, out=str(tmp_path / "m"))
+        recommender, _ = run_experiment(data, *small("softmax", epochs=1), run)
+    assert f"D205: 3 rows have a {name} below 0 and train as positives" in caplog.text
+    assert recommender.metadata["findings"]["D205"] == 3
+    finding = {f["code"]: f for f in run_check(tmp_path, dataset=file.name)["findings"]}["D205"]
+    assert f"--rating-col {name}" in finding["remedy"] and finding["severity"] == "warning" and not finding["is_fixed"]
+    named = "--rating-col", name, "--duplicates", "sum", "--min-rating", "0.01"
+    assert "D205" not in {f["code"] for f in run_check(tmp_path, *named, dataset=file.name)["findings"]}
+    kept = load_dataset(file, rating_col=name, duplicates="sum").ratings.positives(0.01)
+    bought = orders.group_by("user_id", "item_id").agg(pl.col(name).sum()).filter(pl.col(name) > 0)
+    assert len(kept) == bought.height, "what the remedy says"
+
+
+def test_amounts_below_0_are_no_refunds_beside_ratings_and_types_that_say_no(tmp_path):
+    RATINGS.with_columns(price=pl.lit(-1)).write_csv(tmp_path / "rated.csv")
+    assert "D205" not in {f["code"] for f in run_check(tmp_path, dataset="rated.csv")["findings"]}
+    log = events().with_columns(quantity=pl.when(pl.col("kind") == "return").then(-1).otherwise(1))
+    log.write_csv(tmp_path / "log.csv")
+    assert "D205" not in {f["code"] for f in run_check(tmp_path, "--event-col", "kind", dataset="log.csv")["findings"]}
+    log.with_columns(quantity=-pl.col("quantity")).write_csv(tmp_path / "log.csv")
+    found = {f["code"]: f for f in run_check(tmp_path, "--event-col", "kind", dataset="log.csv")["findings"]}
+    assert found["D205"]["count"] == log.filter(pl.col("kind") != "return").height
+
+
 def test_a_training_on_stars_learns_zeros_too(tmp_path, caplog):
     data = Dataset(Ratings.from_frame(changed("rating", range(5), 0.0).drop("timestamp")), None)
     run = RunConfig(track=False, baselines=False, out=str(tmp_path / "m"))

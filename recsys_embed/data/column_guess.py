@@ -162,6 +162,22 @@ def is_amount(name: str) -> bool:
     return bool(_AMOUNT.match(normalized(name)))
 
 
+def find_refunds(frame: pl.DataFrame, used: Iterable[str]) -> tuple[str, int] | None:
+    """Return the column of amounts, such as quantity or price, that has most numbers below 0, and how many they are.
+
+    None where there is none.
+
+    used: columns that hold something else, or that a setting names.
+    """
+    counts = {}
+    for name in [name for name in frame.columns if is_amount(name) and name not in set(used)]:
+        column = frame[name]
+        if column.dtype.is_numeric() or column.dtype == pl.String:
+            counts[name] = int((column.cast(pl.Float64, strict=False) < 0).fill_null(False).sum())
+    found = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
+    return found if found[1] else None
+
+
 def _numbers(column: pl.Series) -> pl.Series | None:
     """Return the present values of a column as numbers, or None where one is none."""
     present = column.head(_SAMPLE).drop_nulls()

@@ -19,7 +19,8 @@ class Dataset(NamedTuple):
 
     log: the events that the ratings come from, if there are several types of them. valid, test: held-out ratings that
     came in files of their own; `ratings` is then the training part. event_like_column: one that seems to hold
-    types of events, though no setting names it. time_format: how dates are written; None: numbers or ISO.
+    types of events, though no setting names it. time_format: how dates are written; None: numbers or ISO. refunds: a
+    column of amounts that no setting names, and how many of its rows are below 0 and positives all the same.
     """
 
     ratings: Ratings
@@ -29,6 +30,7 @@ class Dataset(NamedTuple):
     log: EventLog | None = None
     event_like_column: str | None = None
     time_format: str | None = None
+    refunds: tuple[str, int] | None = None
 
     def with_unrated_items(self) -> Dataset:
         """Return the same with a vocabulary of items that includes those of the item table without a rating."""

@@ -24,7 +24,14 @@ from recsys_embed.data.time_formats import find_format
 from recsys_embed.doctor.cells import find_odd_lines, readable_rows
 from recsys_embed.doctor.codes import Finding, chosen, finding
 from recsys_embed.doctor.ids import find_ids
-from recsys_embed.doctor.numbers import find_forms, find_time_like_column, find_times, find_units, find_values
+from recsys_embed.doctor.numbers import (
+    find_forms,
+    find_refunds,
+    find_time_like_column,
+    find_times,
+    find_units,
+    find_values,
+)
 from recsys_embed.doctor.rows import find_leaks, find_loops, find_repeats, merged_repeats
 from recsys_embed.doctor.splits import Preview, find_split_problems, preview, previews, suitable
 from recsys_embed.doctor.types import find_events, unknown_types
@@ -198,6 +205,7 @@ def _find_in(dataset: Dataset, config: DataConfig, frame: pl.DataFrame | None, n
         yield from find_times(rows.time, now)
     if not ratings.is_graph:
         yield from find_superhuman(rows.users, rows.user, rows.time)
+    yield from find_refunds(dataset)
     yield from find_item_table(dataset)
     yield from find_events(dataset, frame)
 

@@ -50,6 +50,7 @@ CODES: dict[str, Code] = {
     "D202": Code("warning", "--min-rating 1 leaves out those below 1; --loss mse learns values"),
     "D203": Code("note", "lists need no values; --loss mse would have nothing to learn"),
     "D204": Code("error", "look at --user-col and --item-col, and at what was left out before"),
+    "D205": Code("warning", "leave these rows out, or name the column as the rating"),
     # Times
     "D301": Code("warning", "correct the clock, the unit or --time-format: --split time tests on the newest rows"),
     "D302": Code("warning", "write seconds since 1970 or dates: half-lives and windows are in days"),

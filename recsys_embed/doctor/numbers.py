@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import polars as pl
 
+from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.date_texts import EXCEL, ISO, read_dates
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
@@ -47,6 +48,23 @@ def find_values(ratings: Ratings, min_rating: float | None) -> Iterator[Finding]
         message = f"{plural(low, 'rating')} {'is' if low == 1 else 'are'} 0 or below, and count as positives"
         remedy = "leave out the zeros, with --min-rating 1" if set(values.tolist()) == {0.0, 1.0} else None
         yield finding("D202", low, f"{message} as all others do", (f"{v:g}" for v in values[values <= 0]), remedy)
+
+
+def find_refunds(dataset: Dataset) -> Iterator[Finding]:
+    """Yield amounts below 0, such as goods that came back, that are trained on as if they were bought."""
+    if dataset.refunds is None:
+        return
+    name, count = dataset.refunds
+    message = f"{plural(count, 'row')} {'has' if count == 1 else 'have'} a {name} below 0 and train as positives"
+    if count == 1:
+        message = message.replace(" train ", " trains ")
+    remedy = (
+        f"leave such rows out, or name the column: --rating-col {name} --duplicates sum --min-rating 0.01 trains on "
+    )
+    remedy += "what was kept"
+    if dataset.log is not None:
+        remedy = "leave such rows out, or give them a type of event of their own that says no, such as return"
+    yield finding("D205", count, message, remedy=remedy)
 
 
 def _outside_scale(values: Rows, number: Rows) -> np.ndarray:
