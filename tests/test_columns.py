@@ -147,6 +147,19 @@ def test_what_is_no_number_is_no_rating_and_what_is_no_date_no_time():
     assert find_columns(gap, ROLES | {"rating": "score"})["rating"] == "score"
 
 
+def test_all_that_is_undecided_is_asked_at_once():
+    frame = pl.DataFrame({"c1": ["foo", "x"], "c2": ["bar", "y"], "c3": ["a b", "c d"], "c4": ["e", "f"]})
+    with pytest.raises(DataError) as error:
+        find_columns(frame, dict.fromkeys(("user", "item", "rating", "time")))
+    said = str(error.value)
+    assert "no column for the user and none for the item among 'c1', 'c2', 'c3', 'c4'" in said
+    for option in ("--user-col", "--item-col", "--rating-col", "--time-col", "--columns user,item,rating,timestamp"):
+        assert option in said
+    with pytest.raises(DataError) as error:
+        find_columns(frame.rename({"c1": "user", "c3": "rating"}), dict.fromkeys(("user", "item", "rating")))
+    assert "--item-col)" in str(error.value) and "--user-col" not in str(error.value)
+
+
 @pytest.mark.parametrize("as_text", [False, True])
 def test_content_decides_where_names_say_nothing(as_text, caplog):
     frame = world("c1", "c2", "c3", "c4").select("c4", "c1", "c3", "c2")
@@ -156,7 +169,7 @@ def test_content_decides_where_names_say_nothing(as_text, caplog):
     assert "user = c1, item = c2, rating = c3, time = c4" in caplog.text
     with pytest.raises(DataError, match="user: 'c1' or 'c2' or 'c5'"):
         find_columns(frame.with_columns(c5="c1"), ROLES)
-    with pytest.raises(DataError, match="no column for the item"):
+    with pytest.raises(DataError, match=r"no column for the item among .*: name it \(item=…, --item-col"):
         find_columns(frame.drop("c2"), ROLES | {"user": "c1"})
     with pytest.raises(DataError, match="no column for the user"):
         find_columns(frame.with_columns(c1=pl.int_range(pl.len())), ROLES)  # numbers of rows

@@ -132,17 +132,26 @@ def find_columns(data: pl.DataFrame | list[str], given: dict[str, str | None]) -
         open_ |= open_by_content
     if open_:
         raise undecided({role: open_[role] for role in given if role in open_})
-    for role in ("user", "item"):
-        if role in given and role not in column_of_role:
-            raise DataError(
-                f"no column for the {role} among {_format_names(columns)}: name it ({role}=…, --{role}-col) or, "
-                "for a file without a header, name all columns with --columns user,item,rating,timestamp"
-                + "; a matrix of users x items needs one row a rating"
-                * (sum(c.isdigit() for c in columns) > 5)
-            )
+    if any(role in given and role not in column_of_role for role in ("user", "item")):
+        raise _not_found([role for role in _GUESSED if role in given and role not in column_of_role], columns)
     if guessed:
         _log_guess(column_of_role, columns, "rating" in given)
     return {role: column_of_role[role] for role in given if role in column_of_role}
+
+
+def _not_found(roles: list[str], columns: list[str]) -> DataError:
+    """Return the error for columns of users or items that are not found. roles: all that are not."""
+    needed, optional = ([role for role in roles if (role in ("user", "item")) == is_side] for is_side in (True, False))
+    found = f"no column for the {' and none for the '.join(needed)} among {_format_names(columns)}"
+    names = f"name {'them' if len(needed) > 1 else 'it'} ({', '.join(f'{role}=…' for role in needed)}, "
+    names += f"{' '.join(f'--{role}-col' for role in needed)}"
+    if optional:
+        names += f"; {' and '.join(f'--{role}-col' for role in optional)} if there is one"
+    hint = "; a matrix of users x items needs one row a rating" * (sum(c.isdigit() for c in columns) > 5)
+    return DataError(
+        f"{found}: {names}) or, for a file without a header, name all columns with --columns "
+        f"user,item,rating,timestamp{hint}"
+    )
 
 
 def _named_columns(columns: list[str], given: dict[str, str | None]) -> dict[str, str]:

@@ -58,10 +58,8 @@ def find_refunds(dataset: Dataset) -> Iterator[Finding]:
     message = f"{plural(count, 'row')} {'has' if count == 1 else 'have'} a {name} below 0 and train as positives"
     if count == 1:
         message = message.replace(" train ", " trains ")
-    remedy = (
-        f"leave such rows out, or name the column: --rating-col {name} --duplicates sum --min-rating 0.01 trains on "
-    )
-    remedy += "what was kept"
+    options = f"--rating-col {name} --duplicates sum --min-rating 0.01"
+    remedy = f"leave such rows out, or name the column: {options} trains on what was kept"
     if dataset.log is not None:
         remedy = "leave such rows out, or give them a type of event of their own that says no, such as return"
     yield finding("D205", count, message, remedy=remedy)

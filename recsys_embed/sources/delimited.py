@@ -80,9 +80,7 @@ def parse_text(
     if names is None and expected and not set(dialect.fields) & set(expected):
         header, names = False, expected if len(dialect.fields) == len(expected) else None
     if not header and names is None:
-        names = dialect.default_names
-        if names is None:
-            raise DataError(f"{name} has no header and {len(dialect.fields)} columns: name them with --columns")
+        names = _default_names(dialect, name)
         listed = ", ".join(filter(None, names))
         notes.append(f"has no header: assuming the columns {listed} (--columns names others)")
     width = len(dialect.fields)
@@ -103,6 +101,16 @@ def parse_text(
     has_commas = b"," in data and (dialect.separator != "," or b'"' in data)
     filled, of_numbers = with_plain_numbers(filled, dialect.separator, has_commas)
     return Parsed(Table(filled, True, row_label, tuple(odd)), notes + of_numbers, filled.columns)
+
+
+def _default_names(dialect: Dialect, name: str) -> list[str]:
+    """Return the names of the columns of a file without a header. Raises DataError if it has too few or too many."""
+    if dialect.default_names is None:
+        usual = ",".join(DEFAULT_COLUMNS)
+        raise DataError(
+            f"{name} has no header and {len(dialect.fields)} columns: name them with --columns, as in --columns {usual}"
+        )
+    return dialect.default_names
 
 
 def _with_single_blanks(data: bytes, dialect: Dialect) -> bytes:
