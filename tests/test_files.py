@@ -183,6 +183,19 @@ def test_a_line_has_the_number_that_an_editor_gives_it(tmp_path_factory, files, 
         load_dataset(str(folder if files == 2 else folder / "r.csv"))
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_lines_of_json_have_their_numbers_and_may_be_in_windows_1252(tmp_path, caplog, ending, end):
+    caplog.set_level("INFO")
+    lines = ['{"Käufer": "ä", "item": "x", "rating": "5"}', "", "  ", '{"Käufer": "b", "item": "y", "rating": "bad"}']
+    for encoding in ("utf-8", "cp1252"):
+        (tmp_path / "r.jsonl").write_bytes(("\n".join(lines) + end).replace("\n", ending).encode(encoding))
+        with pytest.raises(DataError, match="'bad' is not a number in line 4"):
+            load_dataset(str(tmp_path / "r.jsonl"), user_col="Käufer")
+        assert read_table(tmp_path / "r.jsonl").frame["Käufer"].to_list() == ["ä", "b"]
+        assert ("Windows-1252" in caplog.text) == (encoding == "cp1252")
+
+
 def test_blank_lines_are_no_rows(tmp_path):
     (tmp_path / "r.csv").write_bytes(b"user,item\r\n1,2\r\n   \r\n\t\r\n\r\n3,4\r\n  \r\n")
     assert read_table(tmp_path / "r.csv").frame.rows() == [("1", "2"), ("3", "4")]

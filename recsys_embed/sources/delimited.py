@@ -32,7 +32,7 @@ _TYPE_SUFFIX = re.compile(r":(?:token|float)(?:_seq)?$")
 # Characters that may surround a field in ASCII data without belonging to it.
 _PADDING = (b" ", b"\t", b"\v", b"\f", b"\r", b'"')
 
-_ONE_BYTE = "is not UTF-8; it was read as Windows-1252 (Latin-1)"
+ONE_BYTE = "is not UTF-8; it was read as Windows-1252 (Latin-1)"
 
 
 class Parsed(NamedTuple):
@@ -189,7 +189,7 @@ def _head_in_utf8(data: bytes) -> tuple[bytes, list[str]]:
     try:
         codecs.getincrementaldecoder("utf-8")().decode(data[:HEAD], final=len(data) <= HEAD)
     except UnicodeDecodeError:
-        return one_byte_text(data).encode(), [_ONE_BYTE]
+        return one_byte_text(data).encode(), [ONE_BYTE]
     return data, []
 
 
@@ -200,7 +200,7 @@ def _decoded_csv(data: bytes, options: dict[str, Any]) -> tuple[pl.DataFrame, li
     except pl.exceptions.PolarsError as error:
         if "utf-8" not in str(error):
             raise
-    return pl.read_csv(one_byte_text(data).encode(), **options), [_ONE_BYTE]
+    return pl.read_csv(one_byte_text(data).encode(), **options), [ONE_BYTE]
 
 
 def one_byte_text(data: bytes) -> str:

@@ -6,11 +6,13 @@ import json
 import logging
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from recsys_embed.data.columns import COLUMN_NAMES, usual_columns
 from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
+from recsys_embed.sources.delimited import ONE_BYTE, one_byte_text
 from recsys_embed.sources.table import Table, without_outer_blanks
 
 log = logging.getLogger("recsys_embed")
@@ -30,6 +32,7 @@ def read_json(data: bytes, name: str, known: tuple[str, ...] = ()) -> Table:
     the file, for messages. known: names of columns that are wanted. Raises DataError.
     """
     is_list = data[:4096].lstrip()[:1] == b"["
+    data = _in_utf8(data, name)
     try:
         # All rows tell the types: the first ones may have no rating, or ids that look like numbers.
         frame = (pl.read_json if is_list else pl.read_ndjson)(data, infer_schema_length=None)
@@ -37,9 +40,28 @@ def read_json(data: bytes, name: str, known: tuple[str, ...] = ()) -> Table:
         raise _error(data, name, is_list, error) from None
     if frame.height == 1 and any(dtype in (pl.List, pl.Struct) for dtype in frame.dtypes) and not is_list:
         raise DataError(f"{name} holds a single JSON object with {', '.join(frame.columns)[:80]}: {_FORMS}")
-    lines_match = not is_list and data.count(b"\n") in (frame.height, frame.height - 1)
-    frame = without_outer_blanks(_without_objects(frame, name, known))
-    return Table(frame, False, RowLabel("line" if lines_match else "row"))
+    label = RowLabel() if is_list else _label_of(data, frame.height)
+    return Table(without_outer_blanks(_without_objects(frame, name, known)), False, label)
+
+
+def _in_utf8(data: bytes, name: str) -> bytes:
+    """Return a text as UTF-8, which JSON should be in; what is not is read as other text is, which is said."""
+    if data.isascii():
+        return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        log.info("%s %s", name, ONE_BYTE)
+        return one_byte_text(data).encode()
+    return data
+
+
+def _label_of(data: bytes, rows: int) -> RowLabel:
+    """Return how messages number the rows of a text with an object a line: as an editor does, blank lines or not."""
+    if data.count(b"\n") + (not data.endswith(b"\n")) == rows:
+        return RowLabel("line")
+    lines = np.array([number for number, line in enumerate(data.split(b"\n"), 1) if line.strip()])
+    return RowLabel("line", lines=lines) if len(lines) == rows else RowLabel()
 
 
 def _without_objects(frame: pl.DataFrame, name: str, known: tuple[str, ...]) -> pl.DataFrame:
