@@ -148,6 +148,10 @@ def test_the_exit_code_of_a_repair_is_that_of_the_file_it_writes(tmp_path):
     (tmp_path / "held.csv").write_text("\n".join(shared) + "\n")
     facts = run_check(tmp_path, "--test", "held.csv", "--fix", "out.csv", dataset="clean.csv")
     assert facts["findings"][0]["code"] == "D701" and facts["findings"][0]["is_fixed"]
+    pairs = {line.rsplit(",", 2)[0]: line for line in LINES[1:] if not line.startswith("u1,")}
+    (tmp_path / "others.csv").write_text("\n".join([LINES[0], *pairs.values()]) + "\n")
+    facts = run_check(tmp_path, "--test", "others.csv", "--fix", "out.csv", dataset="clean.csv", code=3)
+    assert "D204" not in {f["code"] for f in facts["findings"]} and facts["fixed"]["remaining"] == ["D204"]
     both = run_check(
         tmp_path, "--test", "held.csv", "--valid", "held.csv", "--fix", "o.csv", dataset="clean.csv", code=3
     )
