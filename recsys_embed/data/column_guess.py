@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import polars as pl
 
@@ -162,20 +162,20 @@ def is_amount(name: str) -> bool:
     return bool(_AMOUNT.match(normalized(name)))
 
 
-def find_refunds(frame: pl.DataFrame, used: Iterable[str]) -> tuple[str, int] | None:
-    """Return the column of amounts, such as quantity or price, that has most numbers below 0, and how many they are.
+def negative_amounts(
+    frame: pl.DataFrame, used: Collection[str], where: pl.Expr | None = None
+) -> tuple[str, int] | None:
+    """Return the column of amounts, such as quantity or price, that has most numbers below 0, and how many they are;
+    None where there are none.
 
-    None where there is none.
-
-    used: columns that hold something else, or that a setting names.
+    used: columns that hold something else, or that a setting names. where: which rows count; None for all.
     """
-    counts = {}
-    for name in [name for name in frame.columns if is_amount(name) and name not in set(used)]:
-        column = frame[name]
-        if column.dtype.is_numeric() or column.dtype == pl.String:
-            counts[name] = int((column.cast(pl.Float64, strict=False) < 0).fill_null(False).sum())
-    found = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
-    return found if found[1] else None
+    amounts = [c for c in frame.select(pl.selectors.numeric(), pl.selectors.string()).columns if is_amount(c)]
+    below = [(pl.col(name).cast(pl.Float64, strict=False) < 0).alias(name) for name in amounts if name not in used]
+    rows = pl.lit(value=True) if where is None else where
+    counts = frame.select((is_below & rows).sum() for is_below in below).row(0, named=True) if below else {}
+    name = max(counts, key=counts.__getitem__, default="")
+    return (name, counts[name]) if counts.get(name) else None
 
 
 def _numbers(column: pl.Series) -> pl.Series | None:

@@ -56,6 +56,10 @@ class RowLabel(NamedTuple):
     files: tuple[FileRows, ...] = ()
     lines: Rows | None = None
 
+    def named(self, name: str, rows: int) -> tuple[FileRows, ...]:
+        """Return the files that the rows come from: this one, of a name and so many rows, unless they are known."""
+        return self.files or (FileRows(name, rows, self.word, self.first, self.lines),)
+
 
 def id_column(
     column: pl.Series,

@@ -10,7 +10,7 @@ import polars as pl
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.columns import find_columns
 from recsys_embed.data.event_types import says_no
-from recsys_embed.data.ids import FileRows, RowLabel
+from recsys_embed.data.ids import RowLabel
 from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.values import are_days, read_times
 from recsys_embed.errors import DataError
@@ -64,9 +64,7 @@ def find_further_columns(frame: pl.DataFrame, name: str, columns: dict[str, str]
 
 def _labelled(table: Table, name: str) -> Table:
     """Return a table whose messages name its file."""
-    word, first, files, lines = table.row_label
-    files = files or (FileRows(name, table.frame.height, word, first, lines),)
-    return table._replace(row_label=RowLabel(word, first, files))
+    return table._replace(row_label=RowLabel(files=table.row_label.named(name, table.frame.height)))
 
 
 def _joined(table: Table, added: Table, columns: dict[str, str]) -> Table:

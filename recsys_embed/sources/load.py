@@ -14,7 +14,7 @@ import polars as pl
 from recsys_embed.config.addresses import scheme, several_locations, without_password
 from recsys_embed.config.fields import parse_names
 from recsys_embed.config.settings import DataConfig
-from recsys_embed.data.column_guess import find_refunds
+from recsys_embed.data.column_guess import negative_amounts
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns, find_event_like_column
 from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import event_types
@@ -206,7 +206,7 @@ def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
         events = EventLog.from_frame(table.frame, names, types_of, table.is_text, table.row_label, time_format)
         trained = [type_.name for type_ in events.types if type_.weight > 0]
         is_trained = pl.col(columns["event"]).cast(pl.String).str.strip_chars().is_in(trained)
-        refunds = find_refunds(table.frame.filter(is_trained), columns.values())
+        refunds = negative_amounts(table.frame, set(columns.values()), is_trained)
         return Dataset(events.ratings(), tables.items, log=events, time_format=tables.time_format, refunds=refunds)
     read, forms, vocabs = [(table, names)], [time_format], None
     for further in (tables.valid, tables.test):
@@ -235,7 +235,7 @@ def build_dataset(tables: Tables, config: DataConfig) -> Dataset:
     valid, test = ratings[1] if tables.valid is not None else None, ratings[-1] if tables.test is not None else None
     event_like = find_event_like_column(table.frame, columns.values())
     # With ratings, these say what was liked.
-    refunds = None if "rating" in columns else find_refunds(table.frame, columns.values())
+    refunds = None if "rating" in columns else negative_amounts(table.frame, set(columns.values()))
     return Dataset(ratings[0], tables.items, valid, test, None, event_like, tables.time_format, refunds)
 
 

@@ -56,8 +56,7 @@ def join_tables(tables: Sequence[Table], names: Sequence[str]) -> Table:
             raise DataError(f"column {column!r} holds {one} in {first}, but {two} in {second}")
     files: list[FileRows] = []
     for name, frame, table in zip(names, frames, tables, strict=True):
-        label = table.row_label
-        files += label.files or (FileRows(name, frame.height, label.word, label.first, label.lines),)
+        files += table.row_label.named(name, frame.height)
     odd = tuple(line for table in tables for line in table.odd_lines)
     return Table(pl.concat(frames, how="vertical_relaxed"), is_text, RowLabel(files=tuple(files)), odd)
 
