@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from recsys_embed.config.addresses import hide_passwords, several_locations
+from recsys_embed.config.amounts import read_bytes, read_seconds
 from recsys_embed.config.fields import check, check_choices, flag, parse_names
 
 SplitName = Literal["random", "leave-last", "time", "cold-items"]
@@ -76,6 +77,11 @@ class DataConfig:
     split_seed: Annotated[int | None, "seed of the random split (default: --seed)"] = None
     min_rating: Annotated[float | None, "lowest rating that is a positive (default: all ratings are positives)"] = None
     liked: Annotated[float | None, "lowest rating that counts as liked in metrics.liked (default: 4 of 5)"] = None
+    memory_limit: Annotated[
+        str | None,
+        "memory that the training may take, such as 8GB: ratings in Parquet that are longer are read, split and "
+        "trained on from disk (default: what is free)",
+    ] = None
     data_dir: Annotated[str | None, "folder of downloads (default: $RECSYS_DATA, ./data, or the user's cache)"] = None
     offline: Annotated[bool, "never use the network"] = False
 
@@ -96,7 +102,7 @@ class DataConfig:
             "time_format", self.time_format, "a strptime format with a day, such as %d/%m/%Y, or excel",
         )  # fmt: skip
         check(self.valid_share + self.test_share < 1, "valid_share + test_share", "1 or more", "below 1")
-        self.weights_of_events, self.window_seconds, self.max_age_seconds  # noqa: B018
+        self.weights_of_events, self.window_seconds, self.max_age_seconds, self.memory_bytes  # noqa: B018
         self._check_windows()
         options = {name: getattr(self, name) for name in ("event_col", "event_weights", "target", "hide")}
         apart = ("shared_ids", "valid", "test", "weight_col", "rating_col")
@@ -124,12 +130,17 @@ class DataConfig:
     @property
     def window_seconds(self) -> int | None:
         """The length of a window in seconds, or None if windows are shares of the ratings."""
-        return _seconds("window", self.window)
+        return read_seconds("window", self.window)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory that the training may take, or None: what is free."""
+        return read_bytes("memory_limit", self.memory_limit)
 
     @property
     def max_age_seconds(self) -> int | None:
         """The age of rows in seconds from which they are left out, or None."""
-        return _seconds("max_age", self.max_age)
+        return read_seconds("max_age", self.max_age)
 
     @property
     def weights_of_events(self) -> dict[str, float] | None:
@@ -153,15 +164,6 @@ class DataConfig:
     def names_of(text: str | None) -> list[str]:
         """Return the names in a list with commas."""
         return [name.strip() for name in (text or "").split(",") if name.strip()]
-
-
-def _seconds(name: str, text: str | None) -> int | None:
-    """Return a setting such as "12h", "7d" or "4w" in seconds, or None for None."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+)\s*([hdw])", text.strip().lower())
-    check(bool(match and int(match[1])), name, text, "a number with h, d or w, such as 12h, 7d or 4w")
-    return 0 if match is None else int(match[1]) * {"h": 3_600, "d": 86_400, "w": 604_800}[match[2]]
 
 
 @dataclass(frozen=True)

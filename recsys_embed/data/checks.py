@@ -27,8 +27,13 @@ def check_no_leakage(train: Ratings, other: Ratings, name: str, other_name: str)
     if train.users != other.users or train.items != other.items:
         raise DataError(f"{name} and {other_name} do not share their vocabularies")
     n_items, train = len(train.items), train.hiding()
-    keys = sorted_values(np.concatenate([pair_keys(part.user, part.item, n_items) for part in (train, other)]))
-    leaked = keys[1:][keys[1:] == keys[:-1]]  # within one part every pair is unique
+    if train.disk is None:
+        keys = sorted_values(np.concatenate([pair_keys(part.user, part.item, n_items) for part in (train, other)]))
+        leaked = keys[1:][keys[1:] == keys[:-1]]  # within one part every pair is unique
+    else:
+        seen = train.seen()
+        found = [rows.take(seen.contains(rows.user, rows.item)) for rows in other.blocks()]
+        leaked = np.concatenate([pair_keys(rows.user, rows.item, n_items) for rows in found])
     if len(leaked):
         user, item = train.users.ids(leaked[:1] // n_items)[0], train.items.ids(leaked[:1] % n_items)[0]
         raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from recsys_embed.config.settings import DuplicatesName
 from recsys_embed.data.columns import as_polars, find_columns
+from recsys_embed.data.disk import Columns, Disk, release
 from recsys_embed.data.from_python import matrix_frame, tuples_frame
-from recsys_embed.data.ids import Id, RowLabel, Rows, id_column, row_labels
-from recsys_embed.data.sorting import pair_keys, sorted_values, stable_argsort
+from recsys_embed.data.ids import Id, RowLabel, Rows, id_column
+from recsys_embed.data.merge_rows import deduplicate, drop_isolated_nodes, mirror_edges, orient_edges
+from recsys_embed.data.sorting import pair_keys, stable_argsort
 from recsys_embed.data.time_columns import with_joined_times
-from recsys_embed.data.time_formats import settled_format
 from recsys_embed.data.user_items import UserItems
-from recsys_embed.data.values import parse_values, parse_weights, read_times
+from recsys_embed.data.values import parse_columns
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError, SettingError
 
@@ -46,6 +47,8 @@ class Ratings:
     None for all alike; rows of weight 0 only hide. hidden: bool [n], whether the user's lists leave the item out, or
     None: they do. n_duplicates: rows that were dropped as duplicates.
     For a graph both vocabularies are the same object (see `is_graph`), and each edge has two rows, (a, b) and (b, a).
+    disk: where the columns are, if they are not in memory; their rows are ascending by user, then by item. What is done
+    with all of such rows is done with `blocks` of them.
     """
 
     users: Vocab
@@ -57,6 +60,7 @@ class Ratings:
     weight: NDArray[np.float32] | None = None
     hidden: NDArray[np.bool_] | None = None
     n_duplicates: int = 0
+    disk: Disk | None = None
 
     def __post_init__(self) -> None:
         columns = self.user, self.item, self.value, self.time, self.weight, self.hidden
@@ -105,14 +109,14 @@ class Ratings:
         ids = [id_column(data[names[side]], side, from_text, row_label) for side in ("user", "item")]
         users, items = vocabs or _build_vocabs(ids, shared_ids)
         rows = {"user": pl.Series(users.rows(ids[0])), "item": pl.Series(items.rows(ids[1]))}
-        columns, order = _parse_columns(data, names, row_label, time_format)
+        columns, order = parse_columns(data, names, row_label, time_format)
         table = pl.DataFrame({**rows, **columns})
         table = table if order is None else table[order]
-        table, n_duplicates = _deduplicate(_orient_edges(table) if shared_ids else table, duplicates, row_label)
+        table, n_duplicates = deduplicate(orient_edges(table) if shared_ids else table, duplicates, row_label)
         if shared_ids:
-            table = _mirror_edges(table)
+            table = mirror_edges(table)
             if not vocabs:
-                table, users = _drop_isolated_nodes(table, users)
+                table, users = drop_isolated_nodes(table, users)
                 items = users
         return cls(
             users=users,
@@ -160,25 +164,56 @@ class Ratings:
 
     def of_random_users(self, most: int, seed: int = 0) -> Ratings:
         """Return the ratings of at most `most` users, drawn at random."""
-        users = np.unique(self.user)
+        users = np.flatnonzero(np.bincount(self.user))
         if len(users) <= most:
             return self
-        return self.take(np.isin(self.user, np.random.default_rng(seed).permutation(users)[:most]))
+        drawn = np.zeros(len(self.users), bool)
+        drawn[np.random.default_rng(seed).permutation(users)[:most]] = True
+        return self.where(lambda rows: drawn[rows.user])
 
-    def take(self, rows: Rows | NDArray[np.bool_]) -> Ratings:
-        """Return the given rows (row numbers or a mask) with the same vocabularies; splits are built from this."""
-        if rows.dtype == np.bool_:
+    def take(self, rows: Rows | slice | NDArray[np.bool_]) -> Ratings:
+        """Return the given rows (row numbers, a slice or a mask), in memory, with the same vocabularies."""
+        if not isinstance(rows, slice) and rows.dtype == np.bool_:
             rows = np.flatnonzero(rows)  # once, rather than once per column
-        return replace(
-            self,
-            user=self.user[rows],
-            item=self.item[rows],
-            value=self.value[rows],
-            time=None if self.time is None else self.time[rows],
-            weight=None if self.weight is None else self.weight[rows],
-            hidden=None if self.hidden is None else self.hidden[rows],
-            n_duplicates=0,
-        )
+        columns = {name: None if column is None else column[rows] for name, column in self._columns.items()}
+        return replace(self, **columns, n_duplicates=0, disk=None)  # type: ignore[arg-type]
+
+    def where(self, condition: Callable[[Ratings], NDArray[np.bool_]]) -> Ratings:
+        """Return the rows of which a condition is true; it takes rows and returns a mask."""
+        return self.partition(1, lambda rows: (rows.take(condition(rows)),))[0]
+
+    def partition(self, number: int, divide: Callable[[Ratings], Sequence[Ratings]]) -> tuple[Ratings, ...]:
+        """Return so many parts of the rows; splits are made of this.
+
+        divide: takes rows, all of some users, and returns these parts of them, each in the same order. It is called
+        with all rows, or for rows on disk with each block, and then the parts are on the same disk.
+        """
+        if self.disk is None:
+            return tuple(divide(self))
+        written = [Columns(self.disk) for _ in range(number)]
+        for block in self.blocks():
+            for columns, part in zip(written, divide(block), strict=True):
+                columns.append(part._columns)
+        return tuple(replace(self, **columns.finish(), n_duplicates=0) for columns in written)  # type: ignore[arg-type]
+
+    def blocks(self) -> Iterator[Ratings]:
+        """Yield the rows as Ratings in memory, all of each user together: at once, unless they are on disk."""
+        if self.disk is None:
+            yield self
+            return
+        start = 0
+        while start < len(self) or not start:
+            stop = min(start + self.disk.block, len(self))
+            if stop < len(self):  # what a user has is in one block
+                side = "left" if self.user[stop] != self.user[start] else "right"
+                stop = int(np.searchsorted(self.user, self.user[stop], side))  # type: ignore[call-overload]
+            yield self.take(slice(start, stop))
+            start = max(stop, 1)
+        release(*self._columns.values())
+
+    @property
+    def _columns(self) -> dict[str, NDArray[Any] | None]:
+        return {name: getattr(self, name) for name in _COLUMNS}
 
     def amounts(self, by_value: bool = False) -> NDArray[np.float64] | None:
         """Return how much each row counts in training, float64 [n], on any scale; None if all count alike.
@@ -195,18 +230,36 @@ class Ratings:
     def positives(self, threshold: float | None) -> Ratings:
         """Return the ratings of at least the threshold, or all of them if it is None, without rows of weight 0."""
         if self.weight is not None and not self.weight.all():
-            return self.take(self.weight > 0).positives(threshold)
-        return self if threshold is None else self.take(self.value >= threshold)
+            return self.where(lambda rows: np.asarray(rows.weight) > 0).positives(threshold)
+        return self if threshold is None else self.where(lambda rows: rows.value >= threshold)
 
     def concat(self, other: Ratings) -> Ratings:
         """Return these rows followed by those of other Ratings with the same vocabularies.
 
         If only one of them has weights, the others' rows weigh as much as its rows do on average.
         """
+        if self.disk is not None:
+            return self._merged(other)
         one, two = self._like(other), other._like(self)
         pairs = {name: (getattr(one, name), getattr(two, name)) for name in _COLUMNS}
         columns = {name: None if a is None or b is None else np.concatenate((a, b)) for name, (a, b) in pairs.items()}
         return replace(self, **columns, n_duplicates=0)  # type: ignore[arg-type]
+
+    def _merged(self, other: Ratings) -> Ratings:
+        """Return these rows and those of other Ratings, in the order of rows on disk. other: on disk too, or few."""
+        if other.disk is None:
+            other = other.take(stable_argsort(other.user, stable_argsort(other.item)))
+        done, width = 0, len(self.items)
+
+        def with_others(block: Ratings) -> tuple[Ratings]:
+            nonlocal done
+            is_last = not len(block) or block.user[-1] == self.user[-1]
+            stop = len(other) if is_last else int(np.searchsorted(other.user, block.user[-1], "right"))
+            both = block.concat(other.take(slice(done, stop)))
+            done = stop
+            return (both.take(stable_argsort(both.user * width + both.item)),)
+
+        return self.partition(1, with_others)[0]
 
     def _like(self, other: Ratings) -> Ratings:
         """Return these rows with weights and `hidden` if others have them."""
@@ -228,8 +281,10 @@ class Ratings:
         joined = pl.concat([self.items.series, cast_ids.drop_nulls()])
         items = Vocab.of(joined, self.items.name)
         new_row = items.rows(self.items.series)
-        users = {"users": items, "user": new_row[self.user]} if self.is_graph else {}
-        return replace(self, items=items, item=new_row[self.item], **users)  # type: ignore[arg-type]
+        if self.is_graph:
+            return replace(self, items=items, users=items, item=new_row[self.item], user=new_row[self.user])
+        widened = self.partition(1, lambda rows: (replace(rows, item=new_row[rows.item]),))[0]  # in the same order
+        return replace(widened, items=items, n_duplicates=self.n_duplicates)
 
     @property
     def explicit(self) -> bool:
@@ -251,15 +306,21 @@ class Ratings:
         from scipy.sparse import csr_matrix
 
         amounts = np.ones(len(self), np.float32) if amounts is None else amounts
-        return csr_matrix((amounts, (self.user, self.item)), shape=(len(self.users), len(self.items)))
+        shape = len(self.users), len(self.items)
+        if self.disk is not None:
+            return csr_matrix((amounts, self.item, self.seen().indptr), shape=shape)
+        return csr_matrix((amounts, (self.user, self.item)), shape=shape)
 
     def seen(self) -> UserItems:
         """Return the items that each user rated."""
+        if self.disk is not None:
+            count = np.bincount(self.user, minlength=len(self.users))
+            return UserItems(np.concatenate(([0], np.cumsum(count))), self.item)
         return UserItems.of(self.user, self.item, len(self.users))
 
     def hiding(self) -> Ratings:
         """Return the rows whose items are left out of their users' lists."""
-        return self if self.hidden is None else self.take(self.hidden)
+        return self if self.hidden is None else self.where(lambda rows: rows.hidden)  # type: ignore[arg-type,return-value]
 
     def excluded(self) -> UserItems:
         """Return the items that are not recommended to a user: what they rated, if that hides it.
@@ -276,23 +337,29 @@ class Ratings:
             sha.update("\x1f".join(map(str, vocab.series.to_list())).encode() + b"\x1e")
         weights = () if self.weight is None else (self.weight,)  # they came later than digests
         for column in (self.user, self.item, self.value, self.time, *weights):
-            sha.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
+            if column is None:
+                sha.update(b"none")
+                continue
+            for start in range(0, len(column), _HASH_CHUNK):
+                sha.update(np.ascontiguousarray(column[start : start + _HASH_CHUNK]).tobytes())
         return sha.hexdigest()[:16]
 
     def pairs_digest(self) -> str:
         """Return 16 hex digits that are equal for equal sets of (user, item) pairs, whatever their order and values."""
-        sorted_ids, ranks = [], []
-        for vocab, rows in ((self.users, self.user), (self.items, self.item)):
-            order = vocab.series.cast(pl.String).arg_sort().to_numpy()
-            rank = np.empty(len(vocab), np.int64)
-            rank[order] = np.arange(len(vocab))
-            sorted_ids.append(vocab.series.cast(pl.String).gather(order))
-            ranks.append(rank[rows])
-        keys, sha = sorted_values(pair_keys(ranks[0], ranks[1], len(self.items))), hashlib.sha256()
-        for start in range(0, max(1, len(keys)), _HASH_CHUNK):
-            user, item = np.divmod(keys[start : start + _HASH_CHUNK], max(1, len(self.items)))
-            lines = pl.DataFrame({"user_id": sorted_ids[0].gather(user), "item_id": sorted_ids[1].gather(item)})
-            sha.update(lines.write_csv(include_header=not start).encode())
+        users, items = (vocab.series.cast(pl.String) for vocab in (self.users, self.items))
+        by_id, item_order = users.arg_sort().to_numpy(), items.arg_sort().to_numpy()
+        rank = np.empty(len(items), np.int64)
+        rank[item_order] = np.arange(len(items))
+        sorted_items, seen, sha = items.gather(item_order), self.seen(), hashlib.sha256()
+        ends, start = np.cumsum(seen.count[by_id]), 0
+        while start < len(by_id) or not start:  # whole users, of so many pairs or of at least one
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + _HASH_CHUNK, "right")))
+            line, item = seen.pairs_of(by_id[start:stop])
+            line, item = np.divmod(np.sort(pair_keys(line, rank[item], len(items))), max(1, len(items)))
+            lines = {"user_id": users.gather(by_id[start:stop][line]), "item_id": sorted_items.gather(item)}
+            sha.update(pl.DataFrame(lines).write_csv(include_header=not start).encode())
+            start = stop
         return sha.hexdigest()[:16]
 
     def frame(self) -> pl.DataFrame:
@@ -314,68 +381,3 @@ def _build_vocabs(ids: list[pl.Series], shared_ids: bool) -> tuple[Vocab, Vocab]
         ids = [column.cast(pl.String) for column in ids]
     nodes = Vocab.of(pl.concat([column.alias("node") for column in ids]), "node")
     return nodes, nodes
-
-
-def _parse_columns(
-    data: pl.DataFrame, names: dict[str, str], row_label: RowLabel, time_format: str | None
-) -> tuple[dict[str, pl.Series], Rows | None]:
-    """Return the values and, if there are any, the times and weights of the rows, and their order; see `Times`.
-
-    names: the column of each role.
-    """
-    columns = {"value": pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True)}
-    if "rating" in names:
-        columns["value"] = parse_values(data[names["rating"]], row_label)
-    order = None
-    if "time" in names:
-        times = data[names["time"]]
-        columns["time"], order = read_times(times, row_label, settled_format(times, time_format))
-    if "weight" in names:
-        columns["weight"] = parse_weights(data[names["weight"]], row_label)
-    return columns, order
-
-
-def _orient_edges(table: pl.DataFrame) -> pl.DataFrame:
-    """Turn each edge so that the node with the lower row comes first."""
-    return table.with_columns(user=pl.min_horizontal("user", "item"), item=pl.max_horizontal("user", "item"))
-
-
-def _mirror_edges(table: pl.DataFrame) -> pl.DataFrame:
-    """Return each edge in both directions, without self-loops."""
-    edges = table.filter(pl.col("user") != pl.col("item"))
-    if edges.height < table.height:
-        log.warning("dropped %s edges of a node with itself", f"{table.height - edges.height:,}")
-    if edges.is_empty():
-        raise DataError("there are no edges between two nodes")
-    return pl.concat([edges, edges.with_columns(user="item", item="user")])
-
-
-def _drop_isolated_nodes(table: pl.DataFrame, nodes: Vocab) -> tuple[pl.DataFrame, Vocab]:
-    """Leave only nodes that have an edge; those that had self-loops alone have none."""
-    rows = table["user"].unique().sort().to_numpy()
-    vocab = Vocab(nodes.ids(rows), "node")
-    return table.with_columns(pl.Series(c, np.searchsorted(rows, table[c])) for c in ("user", "item")), vocab
-
-
-def _deduplicate(table: pl.DataFrame, duplicates: DuplicatesName, row_label: RowLabel) -> tuple[pl.DataFrame, int]:
-    """Return the table with one row per (user, item), by the given policy, and the number of rows dropped."""
-    width = int(table["item"].max()) + 1  # type: ignore[arg-type]
-    keys = pair_keys(table["user"].to_numpy(), table["item"].to_numpy(), width)
-    if pl.Series(keys).n_unique() == len(keys):
-        return table, 0
-    if duplicates == "error":
-        repeated = row_labels(pl.Series(keys).is_duplicated(), row_label)
-        raise DataError(f"a user and item, or an edge, occur more than once in {repeated}")
-    by_time = stable_argsort(table["time"].to_numpy()) if "time" in table.columns else np.arange(len(keys))
-    if duplicates in ("last", "first"):
-        by_pair = stable_argsort(keys, by_time)
-        last_of_pair = np.flatnonzero(np.diff(keys[by_pair]))
-        keep = np.zeros(len(keys), bool)
-        keep[by_pair[np.append(last_of_pair, -1) if duplicates == "last" else np.insert(last_of_pair + 1, 0, 0)]] = True
-        unique = table[by_time[keep[by_time]]]
-    else:
-        sums = [pl.col(name) for name in ("value", "weight") if name in table.columns]
-        time = [pl.col("time").last()] if "time" in table.columns else []
-        merged = [column.mean() if duplicates == "mean" else column.sum() for column in sums]
-        unique = table[by_time].group_by("user", "item", maintain_order=True).agg(*merged, *time)
-    return unique, table.height - unique.height

@@ -1,15 +1,16 @@
-"""Splits: pure functions from Ratings to (train, valid, test), built from `Ratings.take` alone."""
+"""Splits: pure functions from Ratings to (train, valid, test), built from `Ratings.partition` alone."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
-from recsys_embed.data.sorting import pair_keys, stable_argsort
+from recsys_embed.data.sorting import at_ranks, pair_keys, stable_argsort
 from recsys_embed.errors import DataError, SettingError
 
 _CHUNK = 1 << 15  # numbers that stay in a core's cache
@@ -46,13 +47,20 @@ def _rank_within_user(user: Rows, order: Rows) -> tuple[Rows, Rows]:
     return rank, count
 
 
-def _random_of_pairs(ratings: Ratings, seed: int) -> Rows:
+def _places(ratings: Ratings) -> tuple[Rows, Rows]:
+    """Return the place of each user, and of each item, among those with ratings. So ids without any, such as those of
+    an item table, change no place."""
+    users, items = (np.cumsum(np.bincount(rows) > 0) - 1 for rows in (ratings.user, ratings.item))
+    return users, items
+
+
+def _random_of_pairs(ratings: Ratings, seed: int, places: tuple[Rows, Rows]) -> Rows:
     """Return a random integer of 53 bits [rows] for each rating, which is its pair's wherever its row stands.
 
-    It is the number at the pair's position in the stream of SplitMix64 (Steele, Lea and Flood, 2014). Ids without
-    ratings, such as those of an item table, change no position.
+    It is the number at the pair's position in the stream of SplitMix64 (Steele, Lea and Flood, 2014). places: see
+    `_places`.
     """
-    users, items = (np.cumsum(np.bincount(rows) > 0) - 1 for rows in (ratings.user, ratings.item))
+    users, items = places
     random = pair_keys(users[ratings.user], items[ratings.item], int(items[-1]) + 1)
     stream = np.random.SeedSequence(seed).generate_state(1, np.uint64)
     for start in range(0, len(random), _CHUNK):
@@ -79,15 +87,20 @@ def split_random(ratings: Ratings, valid: float = 0.1, test: float = 0.1, seed: 
         return Split(ratings, ratings, ratings)
     if ratings.is_graph:
         return _split_edges(ratings, valid, test, seed)
-    # Sort by user, then by a random number of 53 bits. Its upper 16 bits go with the user, so that two sorts do.
-    random = _random_of_pairs(ratings, seed)
-    order = stable_argsort((ratings.user << 16) + (random >> 37), stable_argsort(random & (2**37 - 1)))
-    rank, count = _rank_within_user(ratings.user, order)
-    n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
-    n_valid = np.minimum(np.floor(count * valid + 0.5), count - 1 - n_test)
-    is_test = rank < n_test[ratings.user]
-    is_valid = ~is_test & (rank < (n_test + n_valid)[ratings.user])
-    return Split(ratings.take(~is_test & ~is_valid), ratings.take(is_valid), ratings.take(is_test))
+    places = _places(ratings)
+
+    def divide(rows: Ratings) -> Split:
+        # Sort by user, then by a random number of 53 bits. Its upper 16 bits go with the user, so that two sorts do.
+        random = _random_of_pairs(rows, seed, places)
+        order = stable_argsort((rows.user << 16) + (random >> 37), stable_argsort(random & (2**37 - 1)))
+        rank, count = _rank_within_user(rows.user, order)
+        n_test = np.minimum(np.floor(count * test + 0.5), count - 1)
+        n_valid = np.minimum(np.floor(count * valid + 0.5), count - 1 - n_test)
+        is_test = rank < n_test[rows.user]
+        is_valid = ~is_test & (rank < (n_test + n_valid)[rows.user])
+        return Split(rows.take(~is_test & ~is_valid), rows.take(is_valid), rows.take(is_test))
+
+    return Split(*ratings.partition(3, divide))
 
 
 def _split_edges(ratings: Ratings, valid: float, test: float, seed: int) -> Split:
@@ -127,13 +140,19 @@ def split_cold_items(
         raise SettingError(f"a share of {cold} of {len(rated)} items leaves no cold item, or no other item")
     part_of_item = np.zeros(len(ratings.items), np.int64)  # 0 is train, 1 validation, 2 test
     part_of_item[shuffled[:n_test]], part_of_item[shuffled[n_test:n_held_out]] = 2, 1
-    part = part_of_item[ratings.item]
-    warm = split_random(ratings.take(part == 0), valid, test, seed)
-    return Split(
-        warm.train,
-        warm.valid.concat(ratings.take(part == 1)),
-        warm.test.concat(ratings.take(part == 2)),
-    )
+    warm_rows, cold_valid, cold_test = _by_number(ratings, lambda rows: part_of_item[rows.item])
+    warm = split_random(warm_rows, valid, test, seed)
+    return Split(warm.train, warm.valid.concat(cold_valid), warm.test.concat(cold_test))
+
+
+def _by_number(ratings: Ratings, numbered: Callable[[Ratings], Rows]) -> Split:
+    """Split by a function that takes ratings and numbers them: 0 is train, 1 validation, 2 test, another no part."""
+
+    def divide(rows: Ratings) -> Split:
+        part = numbered(rows)
+        return Split(*(rows.take(part == number) for number in range(3)))
+
+    return Split(*ratings.partition(3, divide))
 
 
 def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
@@ -147,9 +166,14 @@ def split_leave_last(ratings: Ratings, test: bool = True) -> Split:
         raise DataError("leave-last needs times, and this data has none: name the column with --time-col")
     if not len(ratings):
         return Split(ratings, ratings, ratings)
-    rank, count = _rank_within_user(ratings.user, stable_argsort(ratings.user, stable_argsort(ratings.time)))
-    from_end = np.where((count >= 3)[ratings.user], (count - 1)[ratings.user] - rank, 2) + (not test)
-    return Split(ratings.take(from_end >= 2), ratings.take(from_end == 1), ratings.take(from_end == 0))
+
+    def numbered(rows: Ratings) -> Rows:
+        assert rows.time is not None
+        rank, count = _rank_within_user(rows.user, stable_argsort(rows.user, stable_argsort(rows.time)))
+        from_end = np.where((count >= 3)[rows.user], (count - 1)[rows.user] - rank, 2) + (not test)
+        return 2 - np.minimum(from_end, 2)
+
+    return _by_number(ratings, numbered)
 
 
 class Cuts(NamedTuple):
@@ -165,17 +189,15 @@ def time_cuts(times: Rows, valid: float, test: float, window: int = 0, seconds: 
 
     valid, test: shares of the rows. seconds: the length of a window, instead of shares; a share of 0 is an empty part.
     """
-    ordered, n = np.sort(times), len(times)
+    after = int(times.max()) + 1
     if seconds is not None:
-        end = int(ordered[-1]) + 1 - window * seconds
+        end = after - window * seconds
         start = end - seconds * (test > 0)
         return Cuts(start - seconds * (valid > 0), start, end)
-
-    def at(share: float) -> int:
-        row = round(n * (1 - share))
-        return int(ordered[row] if row < n else ordered[-1] + 1)
-
-    return Cuts(at(valid + (window + 1) * test), at((window + 1) * test), at(window * test))
+    shares = valid + (window + 1) * test, (window + 1) * test, window * test
+    ranks = [round(len(times) * (1 - share)) for share in shares]
+    found = zip(ranks, at_ranks(times, ranks), strict=True)
+    return Cuts(*(time if rank < len(times) else after for rank, time in found))
 
 
 def check_span(times: Rows, n_train: int) -> None:
@@ -190,9 +212,7 @@ def check_span(times: Rows, n_train: int) -> None:
 
 def split_at(ratings: Ratings, cuts: Cuts) -> Split:
     """Split ratings at points in time, the same for all users."""
-    assert ratings.time is not None
-    part = np.searchsorted(np.array(cuts), ratings.time, side="right")
-    return Split(*(ratings.take(part == number) for number in range(3)))
+    return _by_number(ratings, lambda rows: np.searchsorted(np.array(cuts), np.asarray(rows.time), side="right"))
 
 
 def split_time(

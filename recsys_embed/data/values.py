@@ -10,7 +10,7 @@ import polars as pl
 from recsys_embed.data.date_texts import ISO, read_dates
 from recsys_embed.data.ids import RowLabel, Rows, row_labels
 from recsys_embed.data.sorting import stable_argsort
-from recsys_embed.data.time_formats import find_format, plain_times
+from recsys_embed.data.time_formats import find_format, plain_times, settled_format
 from recsys_embed.errors import DataError
 
 # From which size on a typical time counts milli-, micro- or nanoseconds, and how many of them a second has.
@@ -97,6 +97,25 @@ def _unreadable(column: pl.Series, broken: pl.Series, row_label: RowLabel, time_
         f"time {example!r} is neither seconds since 1970 nor a date in {rows}: --time-format '%d/%m/%Y' says how "
         "dates are written"
     )
+
+
+def parse_columns(
+    data: pl.DataFrame, names: dict[str, str], row_label: RowLabel, time_format: str | None
+) -> tuple[dict[str, pl.Series], Rows | None]:
+    """Return the values and, if there are any, the times and weights of the rows, and their order; see `Times`.
+
+    names: the column of each role.
+    """
+    columns = {"value": pl.repeat(1.0, data.height, dtype=pl.Float32, eager=True)}
+    if "rating" in names:
+        columns["value"] = parse_values(data[names["rating"]], row_label)
+    order = None
+    if "time" in names:
+        times = data[names["time"]]
+        columns["time"], order = read_times(times, row_label, settled_format(times, time_format))
+    if "weight" in names:
+        columns["weight"] = parse_weights(data[names["weight"]], row_label)
+    return columns, order
 
 
 def are_days(column: pl.Series, seconds: pl.Series) -> bool:

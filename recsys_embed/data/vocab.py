@@ -97,7 +97,7 @@ class Vocab:
         if isinstance(ids, np.ndarray):
             ids = pl.Series("id", ids)
         if isinstance(ids, pl.Series) and len(ids) > _MAX_DICT:
-            rows = self._lookup(id_column(ids, self.name))
+            rows = self.look_up(id_column(ids, self.name))
         else:
             if isinstance(ids, str):
                 raise TypeError(f"rows() takes several ids; for one, write rows([{ids!r}])")
@@ -117,7 +117,7 @@ class Vocab:
             raise self.unknown(id_)
         return row
 
-    def _lookup(self, ids: pl.Series) -> Rows:
+    def look_up(self, ids: pl.Series) -> Rows:
         """Map many ids to rows at once, -1 for unknown ones."""
         if self.is_text:
             ids = ids.cast(pl.String)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from recsys_embed.arrays import Floats
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
+from recsys_embed.data.sorting import at_ranks
 from recsys_embed.models.ranker import Ranker
 from recsys_embed.retrieval.fixed_order import FixedOrderIndex
 
@@ -31,6 +34,7 @@ def popularity(train: Ratings) -> Ranker:
 def recent_popularity(train: Ratings, share: float) -> Ranker:
     """Rank items by their ratings within the newest `share` of the ratings, then by all; see `popularity`."""
     assert train.time is not None
-    newest = train.take(train.time >= np.quantile(train.time, 1 - share))
+    since = at_ranks(train.time, [math.ceil(round((len(train) - 1) * (1 - share), 6))])[0]
+    newest = train.where(lambda rows: np.asarray(rows.time) >= since)
     amounts = train.item_amounts
     return unpersonalized((newest.item_amounts + amounts / (amounts.max() + 1)).astype(np.float32))

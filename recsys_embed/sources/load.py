@@ -17,6 +17,7 @@ from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.column_guess import negative_amounts
 from recsys_embed.data.columns import COLUMN_NAMES, find_columns, find_event_like_column
 from recsys_embed.data.dataset import Dataset
+from recsys_embed.data.disk import Disk
 from recsys_embed.data.event_types import event_types
 from recsys_embed.data.events import EventLog
 from recsys_embed.data.ids import RowLabel, as_text, id_column
@@ -32,6 +33,8 @@ from recsys_embed.sources import movielens, synthetic
 from recsys_embed.sources.download import data_dir
 from recsys_embed.sources.extra_ratings import append_ratings
 from recsys_embed.sources.locations import is_path
+from recsys_embed.sources.long_tables import LongTable, ratings_on_disk
+from recsys_embed.sources.memory import long_table
 from recsys_embed.sources.odd_lines import OddLine
 from recsys_embed.sources.read import read_item_table, read_table
 from recsys_embed.sources.remote import is_remote
@@ -79,7 +82,21 @@ def load_dataset(dataset: str | Path = "movielens", config: DataConfig | None = 
     """
     dataset = without_password(str(dataset))
     config = config or DataConfig(dataset=dataset, **options)  # type: ignore[arg-type]
+    if long := long_table(dataset, config):
+        return _on_disk(*long, config)
     return build_dataset(read_tables(dataset, config), config)
+
+
+def _on_disk(table: LongTable, disk: Disk, config: DataConfig) -> Dataset:
+    """Load ratings that are longer than memory."""
+    head = table.head(config.time_col)
+    if head.is_empty():
+        raise DataError("there are no ratings: the data has no row")
+    columns = find_columns(head, column_names(config))
+    time_format = settled_format(head[columns["time"]], config.time_format) if "time" in columns else None
+    ratings = ratings_on_disk(table, columns, disk, config.duplicates, time_format)
+    event_like = find_event_like_column(head, columns.values())
+    return Dataset(ratings, _read_items(config, columns["item"])[0], None, None, None, event_like, time_format)
 
 
 def load_further(dataset: str, config: DataConfig) -> Dataset:
@@ -113,8 +130,7 @@ def read_tables(dataset: str, config: DataConfig, further: bool = False, toleran
     names = _names_there(ratings.frame, given) if further else given
     columns = find_columns(ratings.frame, names)  # once: what is guessed is said once
     if config.items:
-        table = read_item_table(config.items, config.item_columns, config.item_col, columns["item"], tolerant)
-        items, item_lines = with_numbers(table.frame) if table.is_text else table.frame, table.odd_lines
+        items, item_lines = _read_items(config, columns["item"], tolerant)
     valid, test = (
         _read_ratings(location, config, None, True, tolerant) if location else None
         for location in (config.valid, config.test)
@@ -131,6 +147,16 @@ def read_extra(config: DataConfig, tolerant: bool = False) -> tuple[tuple[Table,
         (_read_ratings(location, config, further=True, tolerant=tolerant), location)
         for location in several_locations(config.extra_ratings or "")
     )
+
+
+def _read_items(
+    config: DataConfig, item_column: str, tolerant: bool = False
+) -> tuple[pl.DataFrame | None, tuple[OddLine, ...]]:
+    """Return the item table that the settings name, or None, and its odd lines."""
+    if not config.items:
+        return None, ()
+    table = read_item_table(config.items, config.item_columns, config.item_col, item_column, tolerant)
+    return with_numbers(table.frame) if table.is_text else table.frame, table.odd_lines
 
 
 def _as_table(ratings: pl.DataFrame) -> Table:
