@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+
+import numpy as np
 
 from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.dataset import Dataset
@@ -13,6 +16,8 @@ from recsys_embed.doctor.codes import Finding
 log = logging.getLogger("recsys_embed")
 
 _LINES = 3
+# Ratings that are examined of those on disk.
+_SAMPLE = 2_000_000
 # The notes that a training shows: what was done with its rows, and what its numbers are worth. (Types of events that
 # say no are logged when they are read.)
 _LOGGED_NOTES = ("D103", "D703")
@@ -23,6 +28,8 @@ def log_findings(dataset: Dataset, data: DataConfig, split: Split, loss: str | N
 
     loss: of the training; one that learns values learns those of 0 and below too.
     """
+    if dataset.ratings.disk is not None:
+        dataset, split = _sampled(dataset, split)
     findings = [f for f in check(dataset, data, split) if not (f.code == "D202" and loss == "mse")]
     logged = [f for f in findings if f.severity != "note" or f.code in _LOGGED_NOTES]
     n_lines = len(logged) if len(logged) == len(findings) <= _LINES else min(len(logged), _LINES - 1)
@@ -32,6 +39,19 @@ def log_findings(dataset: Dataset, data: DataConfig, split: Split, loss: str | N
     if any(f in logged for f in others):
         log.warning("%s more: recsys data check shows all", ", ".join(f.code for f in others))
     return {f.code: f.count for f in findings}
+
+
+def _sampled(dataset: Dataset, split: Split) -> tuple[Dataset, Split]:
+    """Return what some of the users have."""
+    ratings = dataset.ratings
+    most = max(1, round(_SAMPLE * len(ratings.users) / len(ratings)))
+    drawn = ratings.of_random_users(most)
+    if len(drawn) == len(ratings):
+        return dataset, split
+    log.info("%s ratings of %s users, drawn at random, are examined", f"{len(drawn):,}", f"{most:,}")
+    users = np.bincount(drawn.user, minlength=len(ratings.users)) > 0
+    sampled = Split(*(part.where(lambda rows: users[rows.user]) for part in split))
+    return dataset._replace(ratings=replace(drawn, n_duplicates=ratings.n_duplicates)), sampled
 
 
 def _log(found: Finding) -> None:

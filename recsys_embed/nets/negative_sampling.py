@@ -77,8 +77,10 @@ class KnownPositives:
 
     def __init__(self, user_items: UserItems, items: int, device: torch.device) -> None:
         self.items = items
-        self.indptr = torch.tensor(user_items.indptr, device=device)
-        self.indices = torch.tensor(user_items.indices, device=device)
+        self.indptr, self.indices = (
+            torch.from_numpy(a if a.flags.writeable else a.copy()).to(device)
+            for a in (user_items.indptr, user_items.indices)
+        )
 
     @cached_property
     def pair_keys(self) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recsys_embed.arrays import Floats
 from recsys_embed.config.settings import ContentConfig, ModelConfig
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.user_items import UserItems
@@ -54,7 +55,12 @@ class TwoTowerModel(nn.Module):
             tower.train(False)
         users, items = self.users.encode_all(counts[0] > 0), self.items.encode_all(counts[1] > 0)
         u, v, layers = self.scorer.to_arrays(users.vectors, items.vectors)  # type: ignore[operator]
-        array = lambda t: t.detach().float().cpu().numpy().copy()  # noqa: E731
+        own = {p.untyped_storage().data_ptr() for p in self.parameters()}
+
+        def array(tensor: Tensor) -> Floats:  # tables are long: what is no view of a parameter is not copied
+            values = tensor.detach().float().cpu()
+            return values.numpy().copy() if values.untyped_storage().data_ptr() in own else values.numpy()
+
         history = content = None
         if isinstance(self.users, HistoryTower):
             history = array(self.users.history_item_vectors(counts[1] > 0) / self.scorer.temperature)  # type: ignore[operator]

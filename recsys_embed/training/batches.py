@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from recsys_embed.config.settings import TrainConfig
+from recsys_embed.data.disk import Columns
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.kernels import available
 from recsys_embed.nets.sparse_ops import expand_ranges
@@ -31,15 +34,33 @@ def batch_drawer(
             return lambda: _split_randomly(n, steps, generator)
         draw = lambda: torch.randperm(n, generator=generator, device=device)  # noqa: E731
         return lambda: [batch.sort().values for batch in draw().tensor_split(steps)]
-    _, counts = columns.user.unique_consecutive(return_counts=True)
+    counts = torch.bincount(columns.user)
+    counts = counts[counts > 0]
     start = counts.cumsum(0) - counts
     steps = max(1, round(len(counts) / config.batch_users))
 
-    def draw_users() -> list[torch.Tensor]:
+    def draw_users() -> _UserBatches:
         drawn = torch.randperm(len(counts), generator=generator, device=device).tensor_split(steps)
-        return [expand_ranges(start[users], counts[users])[0] for users in (part.sort().values for part in drawn)]
+        return _UserBatches(drawn, start, counts)
 
     return draw_users
+
+
+class _UserBatches(Sequence[torch.Tensor]):
+    """The batches of some users each: the rows of all their ratings, which are made when they are asked for.
+
+    users: who is in each batch, as places among `start` and `counts`, their first rows and how many they have.
+    """
+
+    def __init__(self, users: Sequence[torch.Tensor], start: torch.Tensor, counts: torch.Tensor) -> None:
+        self.users, self.start, self.counts = users, start, counts
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __getitem__(self, number: Any) -> Any:
+        users = self.users[number].sort().values
+        return expand_ranges(self.start[users], self.counts[users])[0]
 
 
 def _split_randomly(n: int, steps: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
@@ -59,6 +80,8 @@ def columns_of(ratings: Ratings, config: TrainConfig, device: torch.device) -> B
     Weights are 1 on average; they depend on the weight of the row, and as the settings say on the rating and on how
     many ratings its user has.
     """
+    if ratings.disk is not None:
+        return _columns_on_disk(ratings, config, device)
     ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
     amounts = ratings.amounts(config.sample_weight == "rating")
     weight = np.ones(len(ratings)) if amounts is None else amounts
@@ -67,3 +90,22 @@ def columns_of(ratings: Ratings, config: TrainConfig, device: torch.device) -> B
     weight = (weight / weight.mean()).astype(np.float32)
     arrays = (ratings.user, ratings.item, ratings.value, weight)
     return Batch(*(torch.tensor(a, device=device) for a in arrays))
+
+
+def _columns_on_disk(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
+    """Do what `columns_of` does for ratings on disk, which are ascending by user: the weights are there too."""
+    assert ratings.disk is not None
+    of_user = np.bincount(ratings.user, minlength=len(ratings.users)).astype(np.float64)
+    of_user = np.maximum(of_user, 1) ** -config.balance if config.balance else np.ones(len(of_user))
+
+    def weigh(rows: Ratings) -> NDArray[np.float64]:
+        amounts = rows.amounts(config.sample_weight == "rating")
+        weight: NDArray[np.float64] = of_user[rows.user] if amounts is None else amounts * of_user[rows.user]
+        return weight
+
+    mean = sum(weigh(rows).sum() for rows in ratings.blocks()) / len(ratings)
+    written = Columns(ratings.disk)
+    for rows in ratings.blocks():
+        written.append({"weight": (weigh(rows) / mean).astype(np.float32)})
+    arrays = ratings.user, ratings.item, ratings.value, written.finish()["weight"]
+    return Batch(*(torch.from_numpy(a).to(device) for a in arrays))

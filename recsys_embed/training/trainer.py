@@ -134,7 +134,10 @@ def _set_up(
 
     def to_arrays() -> EmbeddingModel:
         step.flush()
-        return model.to_arrays((counts[0], counts[1]), objective.output, scale)
+        arrays = model.to_arrays((counts[0], counts[1]), objective.output, scale)
+        if ratings.disk is None:
+            return arrays
+        return replace(arrays, users=ratings.disk.stored(arrays.users), items=ratings.disk.stored(arrays.items))
 
     return _Run(step, columns, batch_drawer(columns, config, generator), to_arrays)
 
@@ -164,13 +167,15 @@ def _train_epoch(
     lr, total, last = curve
     note, start = _note(state.history), time.perf_counter()
     batches = _drawn(run, state)
-    first = state.batch
+    first, rows = state.batch, 0
     if state.losses is None:
         state.losses = torch.zeros(len(batches), device=run.columns.user.device)
     for number in range(first, len(batches)):
         done = state.epoch + number / len(batches)
         run.step.optimizer.lr = lr * 0.5 * (1 + math.cos(math.pi * done / total))
-        state.losses[number] = run.step.step_on_rows(run.columns, batches[number])
+        batch = batches[number]
+        state.losses[number] = run.step.step_on_rows(run.columns, batch)
+        rows += len(batch)
         if number % 64 == 0:
             tracker.progress(done, last, note)
         if stage is not None and stage.due:
@@ -180,7 +185,6 @@ def _train_epoch(
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         return {"loss": float(values[bad[0]]), "batch": float(bad[0]) + 1}
-    rows = sum(len(batch) for batch in batches[first:])
     return {"loss": float(values.mean()), "samples_per_s": rows / (time.perf_counter() - start)}
 
 

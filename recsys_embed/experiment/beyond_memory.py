@@ -1,0 +1,67 @@
+"""What a training on ratings on disk can do, and whether its tables fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from recsys_embed.config.settings import DataConfig, ModelConfig, TrainConfig
+from recsys_embed.data.ratings import Ratings
+from recsys_embed.errors import SettingError
+from recsys_embed.sources.memory import free_memory, size_text
+
+log = logging.getLogger("recsys_embed")
+
+# The process with its libraries, before any data.
+_BASE = 600_000_000
+# Numbers that a training holds of each number of a table: itself, its two moments, the model that is measured and the
+# best one.
+_COPIES = 5
+_WIDTHS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
+
+
+def family_on_disk(model: ModelConfig, train: Ratings) -> ModelConfig:
+    """Return the settings with the family that is trained from disk, where the ratings are there.
+
+    Raises SettingError for a family that is not.
+    """
+    if train.disk is None:
+        return model
+    if model.model_family == "auto":
+        log.info("the ratings are on disk: embeddings are trained, without item neighbours beside them")
+        return replace(model, model_family="embeddings")
+    if model.model_family != "embeddings":
+        raise SettingError(f"--model-family {model.model_family} needs the ratings in memory: embeddings does not")
+    return model
+
+
+def check_on_disk(model: ModelConfig, train: TrainConfig, data: DataConfig, ratings: Ratings) -> None:
+    """Raise SettingError for settings that ratings on disk do not go with, or tables that do not fit into memory.
+
+    model, train: complete, see `resolve_settings`.
+    """
+    if ratings.disk is None:
+        return
+    for used, what, other in (
+        (model.scorer != "dot", f"--scorer {model.scorer}", "--scorer dot"),
+        (model.user_tower != "id", f"--user-tower {model.user_tower}", "--user-tower id"),
+        (train.loss not in ("softmax", "sampled-softmax"), f"--loss {train.loss}", "--loss sampled-softmax"),
+        (not train.batch_users, "--batch-size", "--batch-users"),
+    ):
+        if used:
+            raise SettingError(f"{what} needs the ratings in memory, and they are longer: {other} trains from disk")
+    limit = data.memory_bytes or free_memory()
+    ids = len(ratings.users) + len(ratings.items)
+    if limit is None or table_memory(ids, model.dim or 0, train) <= limit:
+        return
+    fitting = next((dim for dim in _WIDTHS if dim < (model.dim or 0) and table_memory(ids, dim, train) <= limit), None)
+    needed = size_text(table_memory(ids, model.dim or 0, train))
+    raise SettingError(
+        f"the tables of {ids:,} users and items x {model.dim} need {needed} while they are trained, and "
+        f"{size_text(limit)} may be taken: {f'--dim {fitting} fits' if fitting else 'give it more (--memory-limit)'}"
+    )
+
+
+def table_memory(ids: int, dim: int, train: TrainConfig) -> int:
+    """Return the bytes that a training takes whose tables have so many rows, at its highest."""
+    return _BASE + ids * (dim + 1) * 4 * (_COPIES - (train.second_moment == "row"))
