@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -10,17 +11,19 @@ import pytest
 from worlds import recsys_here, small
 
 from recsys_embed import DataConfig, Ratings, RunConfig
-from recsys_embed.data import sorting
+from recsys_embed.data import disk, sorting
 from recsys_embed.data.checks import check_no_leakage
 from recsys_embed.data.dataset import SPLITS
 from recsys_embed.data.disk import Columns, Disk
 from recsys_embed.data.sorting import at_ranks
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.experiment.run import run_experiment
+from recsys_embed.models.local_ridge import Sizes, sizes_in
 from recsys_embed.sources import memory
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.sources.synthetic import generate
 from recsys_embed.storage.bundle import Bundle
+from recsys_embed.training import hybrid
 
 
 def rows_of(ratings):
@@ -32,8 +35,8 @@ def rows_of(ratings):
 def on_disk(monkeypatch):
     """Everything is longer than memory, and blocks are of a few rows."""
     monkeypatch.setattr(memory, "BYTES_A_RATING", 10**12)
-    monkeypatch.setattr(memory, "_MOST_ROWS", 700)
-    monkeypatch.setattr(memory, "_FEWEST_ROWS", 700)
+    monkeypatch.setattr(disk, "_MOST_ROWS", 700)
+    monkeypatch.setattr(disk, "_FEWEST_ROWS", 700)
 
 
 def frame_of(n=3000, seed=0):
@@ -155,12 +158,14 @@ def sorted_data(folder):
     return write(folder, frame)
 
 
-@pytest.mark.parametrize(("split", "refit"), [("random", False), ("time", False), ("random", True)])
-def test_a_training_from_disk_is_the_training_in_memory(tmp_path, monkeypatch, request, split, refit):
+@pytest.mark.parametrize(("split", "refit", "family"), [
+    ("random", False, "auto"), ("time", False, "embeddings"), ("random", True, "embeddings"), ("time", True, "both"),
+])  # fmt: skip
+def test_a_training_from_disk_is_the_training_in_memory(tmp_path, monkeypatch, request, split, refit, family):
     """A file in order is learnt from in the same order, bit for bit; a refit adds up in another order."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     data = sorted_data(tmp_path / "data")
-    model, train = small("sampled-softmax", epochs=3, batch_size=None, batch_users=16, refit=refit)
+    model, train = small("sampled-softmax", epochs=3, batch_size=None, batch_users=16, refit=refit, model_family=family)
     reports = []
     for name in ("memory", "disk"):
         if name == "disk":
@@ -175,17 +180,29 @@ def test_a_training_from_disk_is_the_training_in_memory(tmp_path, monkeypatch, r
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "disk", "memory"]
 
 
-def test_auto_trains_embeddings_from_disk_and_says_so(tmp_path, on_disk, caplog):
+def test_item_neighbours_are_learnt_from_as_many_users_as_memory_allows(tmp_path, on_disk, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "recsys_embed")
-    _, train = small("sampled-softmax", epochs=1, batch_size=None, batch_users=16)
+    monkeypatch.setattr(hybrid, "sizes_in", lambda *given: Sizes(1000, 7, 5000))
+    model, train = small("sampled-softmax", epochs=1, batch_size=None, batch_users=16, model_family="neighbours")
     run = RunConfig(out=str(tmp_path / "m"), track=False, resamples=0)
-    report = run_experiment(DataConfig(sorted_data(tmp_path / "data")), None, train, run)[1]
-    assert report["settings"]["model_family"] == "embeddings"
-    assert "without item neighbours" in caplog.text
+    recommender, report = run_experiment(DataConfig(sorted_data(tmp_path / "data")), model, train, run)
+    assert re.search(r"learnt from (9\d\d|1,[01]\d\d) ratings of 3\d users", caplog.text)
+    assert report["settings"]["neighbours"] == 7
+    assert np.bincount(recommender.model.neighbours.weights.target).max() <= 7
+    assert len(recommender.model.histories.item) == len(recommender.state.seen)  # everybody's
+
+
+def test_regressions_keep_to_their_memory():
+    for limit in (10**9, 4 * 10**9, 10**11):
+        for items in (1000, 500_000, 10**7):
+            most = sizes_in(limit, items, 100)
+            assert 1 <= most.neighbours <= 100
+            if most.neighbours > 1 and most.entries > items:
+                assert most.ratings * 60 + most.neighbours * items * 40 + most.entries * 8 <= limit
 
 
 REFUSED = {
-    "--model-family both": "--model-family both needs the ratings in memory",
+    "--model-family ease": "--model-family ease needs the ratings in memory",
     "--loss bpr --model-family embeddings": "--loss bpr needs the ratings in memory",
     "--batch-size 64 --loss softmax": "--batch-size needs the ratings in memory",
     "--user-tower history": "--user-tower history needs the ratings in memory",
@@ -233,7 +250,7 @@ def test_a_broken_row_is_named(tmp_path, on_disk):
 
 
 def test_a_full_disk_is_an_error_that_says_where(tmp_path, monkeypatch):
-    disk = Disk(tmp_path, 10)
+    folder = Disk(tmp_path, 10**9, 10)
 
     class Full:
         def write(self, data):
@@ -241,11 +258,11 @@ def test_a_full_disk_is_an_error_that_says_where(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Disk, "file", lambda self: Full())
     with pytest.raises(DataError, match="No space left on device; TMPDIR names another"):
-        Columns(disk).append({"user": np.arange(3)})
+        Columns(folder).append({"user": np.arange(3)})
 
 
 def test_nothing_that_a_block_changes_reaches_the_file(tmp_path):
-    disk = Disk(tmp_path, 10)
-    stored = disk.stored(np.arange(6.0).reshape(3, 2))
-    assert stored.tolist() == [[0, 1], [2, 3], [4, 5]] and disk.stored(np.zeros((0, 4))).shape == (0, 4)
+    folder = Disk(tmp_path, 10**9, 10)
+    stored = folder.stored(np.arange(6.0).reshape(3, 2))
+    assert stored.tolist() == [[0, 1], [2, 3], [4, 5]] and folder.stored(np.zeros((0, 4))).shape == (0, 4)
     assert list(tmp_path.iterdir()) == []

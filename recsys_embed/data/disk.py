@@ -18,6 +18,8 @@ from recsys_embed.errors import DataError
 Column = NDArray[Any]
 
 _MOUNTS = Path("/proc/mounts")
+# Memory for each row of a block at work, and the most and the fewest rows of one.
+_BYTES_A_BLOCK_ROW, _MOST_ROWS, _FEWEST_ROWS = 1_000, 1 << 22, 1 << 16
 
 
 class Disk:
@@ -27,9 +29,11 @@ class Disk:
     Reading a column maps its file into memory, where the system keeps what there is room for.
     """
 
-    def __init__(self, folder: Path, block: int) -> None:
-        """folder: where the files are. block: rows that are worked on at a time."""
-        self.folder, self.block = folder, block
+    def __init__(self, folder: Path, memory: int, block: int | None = None) -> None:
+        """folder: where the files are. memory: bytes that a training may take. block: rows that are worked on at a
+        time, by default as many as memory allows."""
+        self.folder, self.memory = folder, memory
+        self.block = block or min(_MOST_ROWS, max(_FEWEST_ROWS, memory // _BYTES_A_BLOCK_ROW))
 
     def file(self) -> IO[bytes]:
         """Return a new file without a name. Raises DataError where the folder takes none."""

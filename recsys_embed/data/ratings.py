@@ -221,11 +221,19 @@ class Ratings:
         by_value: multiply weights by ratings. Raises SettingError if these cannot be weights.
         """
         if not by_value:
-            return None if self.weight is None else self.weight.astype(np.float64)
+            return None if self.weight is None else self.computed(lambda rows: np.asarray(rows.weight, np.float64))
         if self.value.min(initial=0) < 0 or not self.value.any():
             raise SettingError("--sample-weight rating needs ratings from 0 up, and one above 0")
-        value = self.value.astype(np.float64)
-        return value if self.weight is None else value * self.weight
+        return self.computed(lambda rows: rows.value.astype(np.float64) * (1 if rows.weight is None else rows.weight))
+
+    def computed(self, column: Callable[[Ratings], NDArray[Any]]) -> NDArray[Any]:
+        """Return a column [n] that a function makes of rows, on disk where the rows are."""
+        if self.disk is None:
+            return column(self)
+        written = Columns(self.disk)
+        for block in self.blocks():
+            written.append({"": column(block)})
+        return np.asarray(written.finish()[""])
 
     def positives(self, threshold: float | None) -> Ratings:
         """Return the ratings of at least the threshold, or all of them if it is None, without rows of weight 0."""

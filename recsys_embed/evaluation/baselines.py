@@ -22,6 +22,8 @@ log = logging.getLogger("recsys_embed")
 
 # Regularization of EASE if there are no validation ratings.
 _EASE_DEFAULT = 300.0
+# Memory that EASE takes for each rating.
+_EASE_BYTES_A_RATING = 60
 # Most validation users that settings of baselines are chosen on.
 _CHOICE_USERS = 2000
 # Shares of the newest ratings that recent popularity may be, chosen on validation data.
@@ -48,10 +50,13 @@ def baselines(splits: SplitPositives) -> Iterator[tuple[str, Ranker]]:
             "recent_popularity",
             _best(windows if len(splits.valid) else [(recent_popularity, {"share": 0.1})], splits),
         )
-    if len(splits.fitted.items) <= EASE_MAX_ITEMS:
-        yield "ease", _best_ease(splits)
+    fitted = splits.fitted
+    if len(fitted.items) > EASE_MAX_ITEMS:
+        log.info("EASE was skipped: %s items are too many for its closed form", f"{len(fitted.items):,}")
+    elif fitted.disk is not None and len(fitted) * _EASE_BYTES_A_RATING > fitted.disk.memory:
+        log.info("EASE was skipped: the histories of %s ratings are too long for memory", f"{len(fitted):,}")
     else:
-        log.info("EASE was skipped: %s items are too many for its closed form", f"{len(splits.fitted.items):,}")
+        yield "ease", _best_ease(splits)
 
 
 def _quality(ranker: Ranker, train: Ratings, valid: Ratings) -> float:

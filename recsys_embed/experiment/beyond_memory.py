@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from recsys_embed.config.settings import DataConfig, ModelConfig, TrainConfig
 from recsys_embed.data.ratings import Ratings
@@ -17,22 +16,8 @@ _BASE = 600_000_000
 # Numbers that a training holds of each number of a table: itself, its two moments, the model that is measured and the
 # best one.
 _COPIES = 5
+_FAMILIES = ("auto", "both", "embeddings", "neighbours")
 _WIDTHS = (256, 192, 128, 96, 64, 48, 32, 24, 16, 8)
-
-
-def family_on_disk(model: ModelConfig, train: Ratings) -> ModelConfig:
-    """Return the settings with the family that is trained from disk, where the ratings are there.
-
-    Raises SettingError for a family that is not.
-    """
-    if train.disk is None:
-        return model
-    if model.model_family == "auto":
-        log.info("the ratings are on disk: embeddings are trained, without item neighbours beside them")
-        return replace(model, model_family="embeddings")
-    if model.model_family != "embeddings":
-        raise SettingError(f"--model-family {model.model_family} needs the ratings in memory: embeddings does not")
-    return model
 
 
 def check_on_disk(model: ModelConfig, train: TrainConfig, data: DataConfig, ratings: Ratings) -> None:
@@ -43,6 +28,7 @@ def check_on_disk(model: ModelConfig, train: TrainConfig, data: DataConfig, rati
     if ratings.disk is None:
         return
     for used, what, other in (
+        (model.model_family not in _FAMILIES, f"--model-family {model.model_family}", "--model-family auto"),
         (model.scorer != "dot", f"--scorer {model.scorer}", "--scorer dot"),
         (model.user_tower != "id", f"--user-tower {model.user_tower}", "--user-tower id"),
         (train.loss not in ("softmax", "sampled-softmax"), f"--loss {train.loss}", "--loss sampled-softmax"),

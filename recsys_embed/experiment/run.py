@@ -18,7 +18,7 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.event_types import saved
 from recsys_embed.evaluation.training_report import TrainingReport, training_report
 from recsys_embed.experiment import publish
-from recsys_embed.experiment.beyond_memory import check_on_disk, family_on_disk
+from recsys_embed.experiment.beyond_memory import check_on_disk
 from recsys_embed.experiment.data_findings import log_findings
 from recsys_embed.experiment.fit_and_refit import Configs, Fit, fit_and_refit
 from recsys_embed.experiment.prepare import (
@@ -74,7 +74,6 @@ def run_experiment(
         if start is not None:
             prepared = prepared.for_warm_start(start)
     data, dataset, split, *_ = prepared
-    model = family_on_disk(model, split.train)
     model, train = resolve_settings(model, train, size_of(split), content.any, content.trains)
     check_on_disk(model, train, data, split.train)
     if start is not None:

@@ -25,7 +25,11 @@ _FREE_NEIGHBOURS, _NEIGHBOURS_PER_USER = 10, 2
 # Added to the denominator of the cosine by which neighbours are chosen.
 _SHRINKAGE = np.float32(20.0)
 # Co-occurrences that are kept: 8 bytes each. Where there are more, each item keeps those with its most similar ones.
-_MAX_ENTRIES = 200_000_000
+MAX_ENTRIES = 200_000_000
+# Bytes for each neighbour of an item, under a few penalties; for each rating; and for each co-occurrence.
+_BYTES_A_NEIGHBOUR, _BYTES_A_RATING, _BYTES_AN_ENTRY = 40, 60, 8
+# The process with its libraries.
+_BASE = 600_000_000
 
 
 class Penalty(NamedTuple):
@@ -33,6 +37,22 @@ class Penalty(NamedTuple):
 
     l2: float
     share: float
+
+
+class Sizes(NamedTuple):
+    """What regressions may take: ratings, neighbours of an item, and co-occurrences."""
+
+    ratings: int
+    neighbours: int
+    entries: int
+
+
+def sizes_in(memory: int, items: int, neighbours: int) -> Sizes:
+    """Return what regressions may take within so many bytes, of at most so many neighbours."""
+    free = max(memory - _BASE, memory // 10)
+    fewer = min(neighbours, max(1, free // 2 // (items * _BYTES_A_NEIGHBOUR)))
+    rest = free - fewer * items * _BYTES_A_NEIGHBOUR
+    return Sizes(rest // 2 // _BYTES_A_RATING, fewer, min(MAX_ENTRIES, max(items, rest // 2 // _BYTES_AN_ENTRY)))
 
 
 class LocalRidge:
@@ -46,8 +66,12 @@ class LocalRidge:
     autoencoder comes to (EDLAE: Steck, NeurIPS 2020, eq. 9).
     """
 
-    def __init__(self, train: Ratings, neighbours: int, amounts: Floats | None = None) -> None:
-        """Count the co-occurrences. amounts [n]: how much each rating counts, above 0; 1 each by default."""
+    def __init__(
+        self, train: Ratings, neighbours: int, amounts: Floats | None = None, max_entries: int = MAX_ENTRIES
+    ) -> None:
+        """Count the co-occurrences, and keep so many. amounts [n]: how much each rating counts, above 0; 1 each by
+        default."""
+        self.max_entries = max_entries
         self.history = balanced_history(train, amounts)
         self.items = self.history.shape[1]
         self.neighbours = max(1, min(neighbours, self.items - 1))
@@ -87,7 +111,7 @@ class LocalRidge:
         from recsys_embed.kernels.neighbours import cooccurrence_rows
 
         limit = self.items - 1
-        while np.minimum(self._bounds, limit).sum() > _MAX_ENTRIES and limit > 2 * self.neighbours:
+        while np.minimum(self._bounds, limit).sum() > self.max_entries and limit > 2 * self.neighbours:
             limit = int(0.8 * limit)
         indptr = np.concatenate(([0], np.cumsum(np.minimum(self._bounds, limit))))
         order = np.random.default_rng(0).permutation(self.items)  # so that threads get equal shares of popular items

@@ -20,8 +20,6 @@ log = logging.getLogger("recsys_embed")
 # Memory that a training in memory takes for each rating, at its highest, and for each byte of a file of text
 # (experiments/LOG.md).
 BYTES_A_RATING, _BYTES_A_BYTE = 250, 8
-# Memory for each row of a block at work on disk, and the most rows of one.
-_BYTES_A_BLOCK_ROW, _MOST_ROWS, _FEWEST_ROWS = 1_000, 1 << 22, 1 << 16
 # Options that need all rows in memory.
 _IN_MEMORY = ("shared_ids", "valid", "test", "extra_ratings", "max_age", "query")
 
@@ -72,7 +70,7 @@ def long_table(location: str, config: DataConfig) -> tuple[LongTable, Disk] | No
     given = [flag(name) for name in _IN_MEMORY if getattr(config, name)] + ["an event log"] * config.is_event_log
     reason = "only Parquet is read in parts" if table is None else f"{', '.join(given)} needs all rows in memory"
     if table is not None and not given:
-        return table, Disk(scratch_folder(), min(_MOST_ROWS, max(_FEWEST_ROWS, limit // _BYTES_A_BLOCK_ROW)))
+        return table, Disk(scratch_folder(), limit)
     text = f"{location} needs about {size_text(needed)} of memory, and {size_text(limit)} may be taken: {reason}"
     if config.memory_limit is not None:
         raise SettingError(text)

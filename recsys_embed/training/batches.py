@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_embed.config.settings import TrainConfig
-from recsys_embed.data.disk import Columns
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.kernels import available
 from recsys_embed.nets.sparse_ops import expand_ranges
@@ -80,32 +80,16 @@ def columns_of(ratings: Ratings, config: TrainConfig, device: torch.device) -> B
     Weights are 1 on average; they depend on the weight of the row, and as the settings say on the rating and on how
     many ratings its user has.
     """
-    if ratings.disk is not None:
-        return _columns_on_disk(ratings, config, device)
-    ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
+    if ratings.disk is None:
+        ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
     amounts = ratings.amounts(config.sample_weight == "rating")
-    weight = np.ones(len(ratings)) if amounts is None else amounts
-    if config.balance:
-        weight = weight * np.bincount(ratings.user)[ratings.user] ** -config.balance
-    weight = (weight / weight.mean()).astype(np.float32)
-    arrays = (ratings.user, ratings.item, ratings.value, weight)
-    return Batch(*(torch.tensor(a, device=device) for a in arrays))
-
-
-def _columns_on_disk(ratings: Ratings, config: TrainConfig, device: torch.device) -> Batch:
-    """Do what `columns_of` does for ratings on disk, which are ascending by user: the weights are there too."""
-    assert ratings.disk is not None
-    of_user = np.bincount(ratings.user, minlength=len(ratings.users)).astype(np.float64)
-    of_user = np.maximum(of_user, 1) ** -config.balance if config.balance else np.ones(len(of_user))
+    weighted = ratings if amounts is None else replace(ratings, weight=amounts)  # type: ignore[arg-type]  # in doubles, for now
+    of_user = np.maximum(np.bincount(ratings.user), 1) ** -(config.balance or 0.0)
 
     def weigh(rows: Ratings) -> NDArray[np.float64]:
-        amounts = rows.amounts(config.sample_weight == "rating")
-        weight: NDArray[np.float64] = of_user[rows.user] if amounts is None else amounts * of_user[rows.user]
-        return weight
+        return of_user[rows.user] * (1.0 if rows.weight is None else rows.weight)
 
-    mean = sum(weigh(rows).sum() for rows in ratings.blocks()) / len(ratings)
-    written = Columns(ratings.disk)
-    for rows in ratings.blocks():
-        written.append({"weight": (weigh(rows) / mean).astype(np.float32)})
-    arrays = ratings.user, ratings.item, ratings.value, written.finish()["weight"]
+    mean = sum(weigh(rows).sum() for rows in weighted.blocks()) / len(ratings)
+    weight = weighted.computed(lambda rows: (weigh(rows) / mean).astype(np.float32))
+    arrays = (ratings.user, ratings.item, ratings.value, weight)
     return Batch(*(torch.from_numpy(a).to(device) for a in arrays))

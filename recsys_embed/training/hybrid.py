@@ -23,7 +23,7 @@ from recsys_embed.models.embedding import EmbeddingModel
 from recsys_embed.models.fold_in.hybrid import HybridFoldIn
 from recsys_embed.models.hybrid import HybridModel, describe_share
 from recsys_embed.models.item_weights import Histories, ItemWeights
-from recsys_embed.models.local_ridge import LocalRidge, Penalty
+from recsys_embed.models.local_ridge import MAX_ENTRIES, LocalRidge, Penalty, sizes_in
 from recsys_embed.models.neighbours import Neighbours
 from recsys_embed.retrieval.base import Mask
 from recsys_embed.retrieval.exact import BLOCK
@@ -91,6 +91,13 @@ def _sparse_recipe(request: FitRequest, result: TrainingResult) -> TrainingResul
     return result if values[0] >= values[1] else replace(other, chosen=dict(_SPARSE))
 
 
+def _histories_on_disk(positives: Ratings, amounts: Floats | None) -> Histories:
+    """Return the histories of all users, beside the ratings on disk."""
+    item = positives.computed(lambda rows: rows.item.astype(np.int32))
+    ones = positives.computed(lambda rows: np.ones(len(rows), np.float32)) if amounts is None else amounts
+    return Histories(positives.seen().indptr, item, ones)
+
+
 def no_embedding(positives: Ratings) -> EmbeddingModel:
     """Return embeddings of width 0, for item neighbours alone."""
     sizes = len(positives.users), len(positives.items)
@@ -115,7 +122,11 @@ class _Candidates:
     def choose(self) -> tuple[Any, dict[str, Any]]:
         """Return the best model on validation data, or that of the default settings without any, and its settings."""
         given, positives = self.request.model, self.request.positives
-        self.histories = Histories.of(positives.matrix(self._amounts()))
+        amounts = self._amounts()
+        if positives.disk is None:
+            self.histories = Histories.of(positives.matrix(amounts))
+        else:
+            self.histories = _histories_on_disk(positives, amounts)
         self.log_counts = log_counts_of(positives)
         self.users = np.flatnonzero(np.bincount(positives.user, minlength=len(positives.users)))
         if self.family == "ease":
@@ -138,20 +149,30 @@ class _Candidates:
     @property
     def most_neighbours(self) -> int:
         """The most neighbours of an item."""
-        few = len(self.request.positives.items) > _MANY_ITEMS
-        return self.request.model.neighbours or (_FEWER_NEIGHBOURS if few else _NEIGHBOURS)
+        positives = self.request.positives
+        few = len(positives.items) > _MANY_ITEMS
+        most = self.request.model.neighbours or (_FEWER_NEIGHBOURS if few else _NEIGHBOURS)
+        return (
+            most if positives.disk is None else sizes_in(positives.disk.memory, len(positives.items), most).neighbours
+        )
 
     def _amounts(self) -> Floats | None:
         """Return how much each rating counts, 1 on average; None for 1 each."""
-        amounts = self.request.positives.amounts(self.request.train.sample_weight == "rating")
+        positives = self.request.positives
+        amounts = positives.amounts(self.request.train.sample_weight == "rating")
         if amounts is None:
             return None
-        amounts = np.maximum(amounts, 1e-3 * amounts.max())  # 0 would be no rating at all
-        return np.asarray(amounts / amounts.mean(), np.float32)
+        weighted, low = replace(positives, weight=amounts), 1e-3 * amounts.max()  # type: ignore[arg-type]
+
+        def clipped(rows: Ratings) -> Any:  # 0 would be no rating at all
+            return np.maximum(np.asarray(rows.weight), low)
+
+        mean = sum(clipped(rows).sum() for rows in weighted.blocks()) / len(positives)
+        return weighted.computed(lambda rows: (clipped(rows) / mean).astype(np.float32))
 
     def _ridge(self, power: float) -> tuple[Penalty, ItemWeights]:
         """Return the best penalty and its weights: that of the first ones, or one beside it."""
-        ridge = LocalRidge(self.request.positives, self.most_neighbours, self._amounts())
+        ridge = LocalRidge(*self._learnt_from())
         most = max(1, int(_MAX_WORK / max(ridge.work, 1.0))) if self.request.validate else 1
 
         def best_of(penalties: Sequence[Penalty]) -> tuple[float, Penalty, ItemWeights]:
@@ -164,6 +185,20 @@ class _Candidates:
         if beside:
             best = max(best, best_of(beside), key=itemgetter(0))
         return best[1:]
+
+    def _learnt_from(self) -> tuple[Ratings, int, Floats | None, int]:
+        """Return the ratings that the regressions are about, the most neighbours, the amounts, and the most
+        co-occurrences. Of ratings on disk they are those of as many users, drawn at random, as memory allows."""
+        positives, amounts = self.request.positives, self._amounts()
+        if positives.disk is None:
+            return positives, self.most_neighbours, amounts, MAX_ENTRIES
+        most = sizes_in(positives.disk.memory, len(positives.items), self.most_neighbours)
+        users = round(most.ratings / len(positives) * len(self.users))
+        weighted = positives if amounts is None else replace(positives, weight=amounts)
+        drawn = weighted.of_random_users(users)
+        if len(drawn) < len(positives):
+            log.info("item neighbours are learnt from %s ratings of %s users", f"{len(drawn):,}", f"{users:,}")
+        return drawn, most.neighbours, None if amounts is None else drawn.weight, most.entries
 
     def _fitted(self, ridge: LocalRidge, penalties: Sequence[Penalty]) -> list[ItemWeights]:
         """Return the weights under each penalty, from the checkpoint if there is one."""

@@ -1,0 +1,113 @@
+"""Ratings from disk and in memory: how long reading, splitting and a pass take, and the memory at its highest.
+
+    python experiments/benchmarks/beyond_memory.py make FOLDER USERS ITEMS RATINGS
+    python experiments/benchmarks/beyond_memory.py fit DATA [--memory-limit 4GB] [--dim 64]
+
+`make` writes Parquet files of made-up ratings in bounded memory: users of several tastes among groups of items, skewed
+activity and popularity, and what everybody takes. `fit` loads DATA, splits it at random and passes over the training
+ratings once. The memory is that of the process without the pages of files, which the system takes back in need, and
+that of those pages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+PART = 5_000_000
+
+
+def make(folder: Path, users: int, items: int, ratings: int) -> None:
+    """Write the ratings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    groups = max(8, items // 500)
+    group = random.integers(0, groups, items)
+    by_group = np.argsort(group, kind="stable")
+    start = np.searchsorted(group[by_group], np.arange(groups + 1))
+    activity = np.cumsum(random.lognormal(0, 1, users))
+    tastes = random.integers(0, groups, (users, 3))
+    popularity = np.cumsum((1.0 + random.permutation(items)) ** -0.7)
+    for part, done in enumerate(range(0, ratings, PART)):
+        n = min(PART, ratings - done)
+        user = np.searchsorted(activity, random.random(n) * activity[-1])
+        taste = tastes[user, random.integers(0, 3, n)]
+        among = start[taste] + (random.random(n) ** 2 * (start[taste + 1] - start[taste])).astype(np.int64)
+        anything = np.searchsorted(popularity, random.random(n) * popularity[-1])
+        item = np.where(random.random(n) < 0.7, by_group[np.minimum(among, items - 1)], anything)
+        columns = {"user_id": user + 1, "item_id": item + 1, "timestamp": 1_600_000_000 + random.integers(0, 10**8, n)}
+        pl.DataFrame(columns).write_parquet(folder / f"part-{part:04}.parquet")
+
+
+class Memory(threading.Thread):
+    """The memory of this process, sampled, in MB. own: without pages of files; files: those pages."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.own = self.files = 0
+        self.start()
+
+    def run(self) -> None:
+        """Sample for ever."""
+        while True:
+            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            self.own = max(self.own, int(lines["RssAnon"].split()[0]) // 1000)
+            self.files = max(self.files, int(lines["RssFile"].split()[0]) // 1000)
+            time.sleep(0.1)
+
+    def highest(self) -> str:
+        """Return the highest since the last call, in words."""
+        text = f"{self.own:,} MB, files {self.files:,} MB"
+        self.own = self.files = 0
+        return text
+
+
+def fit(dataset: str, limit: str, dim: int) -> None:
+    """Load, split and pass over the ratings once."""
+    from recsys_embed import DataConfig, ModelConfig, TrainConfig
+    from recsys_embed.config.settings import ContentConfig
+    from recsys_embed.sources.load import load_dataset
+    from recsys_embed.training.fit import fit_state
+
+    data = DataConfig(dataset, memory_limit=limit)
+    memory, start = Memory(), time.perf_counter()
+
+    def lap(what: str) -> float:
+        nonlocal start
+        seconds, start = time.perf_counter() - start, time.perf_counter()
+        print(f"{what:10} {seconds:8.1f} s   {memory.highest()}", flush=True)
+        return seconds
+
+    loaded = load_dataset(dataset, data)
+    lap("load")
+    train = loaded.split(data).train
+    where = "in memory" if train.disk is None else f"on disk, blocks of {train.disk.block:,}"
+    lap("split")
+    configs = ModelConfig("embeddings", dim=dim), TrainConfig(loss="sampled-softmax", epochs=1), ContentConfig()
+    _, result = fit_state(train, configs)
+    seconds = lap("fit")
+    rate = result.history[0]["samples_per_s"]
+    print(f"{len(train):,} ratings {where}; {rate:,.0f} a second in the pass, {len(train) / seconds:,.0f} in the fit")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make")
+    making.add_argument("folder", type=Path)
+    for name in ("users", "items", "ratings"):
+        making.add_argument(name, type=int)
+    fitting = commands.add_parser("fit")
+    fitting.add_argument("data")
+    fitting.add_argument("--memory-limit", default="4GB")
+    fitting.add_argument("--dim", type=int, default=64)
+    args = parser.parse_args()
+    if args.command == "make":
+        make(args.folder, args.users, args.items, args.ratings)
+    else:
+        fit(args.data, args.memory_limit, args.dim)
