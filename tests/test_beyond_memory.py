@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from worlds import recsys_here, small
 
 from recsys_embed import DataConfig, Ratings, RunConfig
@@ -24,6 +25,7 @@ from recsys_embed.sources.load import load_dataset
 from recsys_embed.sources.synthetic import generate
 from recsys_embed.storage.bundle import Bundle
 from recsys_embed.training import hybrid
+from recsys_embed.training.batches import _GroupedBatches
 
 
 def rows_of(ratings):
@@ -180,6 +182,43 @@ def test_a_training_from_disk_is_the_training_in_memory(tmp_path, monkeypatch, r
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "disk", "memory"]
 
 
+@pytest.mark.parametrize(("loss", "given"), [
+    ("bpr", {}), ("logistic", {}), ("softmax", {}), ("mse", {"method": "adam"}), ("softmax", {"user_tower": "history"}),
+])  # fmt: skip
+def test_every_loss_learns_from_disk_what_it_learns_in_memory(tmp_path, request, loss, given):
+    """Batches are drawn otherwise, so it is the quality that is the same."""
+    data = sorted_data(tmp_path / "data")
+    model, train = small(loss, epochs=12, model_family="embeddings", **given)
+    values = []
+    for name in ("memory", "disk"):
+        if name == "disk":
+            request.getfixturevalue("on_disk")
+        run = RunConfig(out=str(tmp_path / name), track=False, resamples=0, baselines=False)
+        values.append(run_experiment(DataConfig(data), model, train, run)[1]["metrics"]["test"])
+    metric = "rmse" if loss == "mse" else "ndcg_at_10"
+    assert values[1][metric] == pytest.approx(values[0][metric], rel=0.12)
+
+
+def test_batches_from_disk_are_a_random_partition(tmp_path):
+    n, steps = 5000, 40
+    folder, generator = Disk(tmp_path, 10**9, 700), torch.Generator().manual_seed(0)
+    epochs = [_GroupedBatches(folder, n, steps, generator) for _ in range(2)]
+    assert len({len(e.rows) for e in epochs}) == 1 and len(epochs[0].rows) > 3
+    first = [batch.clone() for batch in epochs[0]]
+    for epoch in epochs:
+        batches = [epoch[number] for number in range(len(epoch))]
+        assert torch.equal(torch.cat(batches).sort().values, torch.arange(n))
+        assert all((batch.diff() > 0).all() for batch in batches)
+        assert abs(len(batches) - steps) <= 3 and max(map(len, batches)) < 1.3 * n / steps
+    assert torch.equal(epochs[0][3], first[3]) and not torch.equal(epochs[1][3], first[3])  # again, and anew
+    together = np.zeros((10, 10))  # tenths of the rows meet as often as they would by chance
+    for batch in first:
+        count = np.bincount(batch.numpy() * 10 // n, minlength=10)
+        together += np.outer(count, count) - np.diag(count)
+    expected = (n / 10) ** 2 * np.mean([len(b) for b in first]) / n
+    assert abs(together / expected - 1).max() < 0.12
+
+
 def test_item_neighbours_are_learnt_from_as_many_users_as_memory_allows(tmp_path, on_disk, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "recsys_embed")
     monkeypatch.setattr(hybrid, "sizes_in", lambda *given: Sizes(1000, 7, 5000))
@@ -203,9 +242,9 @@ def test_regressions_keep_to_their_memory():
 
 REFUSED = {
     "--model-family ease": "--model-family ease needs the ratings in memory",
-    "--loss bpr --model-family embeddings": "--loss bpr needs the ratings in memory",
-    "--batch-size 64 --loss softmax": "--batch-size needs the ratings in memory",
-    "--user-tower history": "--user-tower history needs the ratings in memory",
+    "--loss mse --method gibbs": "--method gibbs needs the ratings in memory",
+    "--scorer mlp": "--scorer mlp needs the ratings in memory",
+    "--loss bpr --sampler popularity": "--sampler popularity needs the ratings in memory",
     "--memory-limit 700MB --dim 65536": "and 700 MB may be taken: --dim 256 fits",
     "--memory-limit 1MB": "give it more (--memory-limit)",
     "--memory-limit much": "memory-limit must be a size",

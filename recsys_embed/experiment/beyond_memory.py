@@ -30,9 +30,8 @@ def check_on_disk(model: ModelConfig, train: TrainConfig, data: DataConfig, rati
     for used, what, other in (
         (model.model_family not in _FAMILIES, f"--model-family {model.model_family}", "--model-family auto"),
         (model.scorer != "dot", f"--scorer {model.scorer}", "--scorer dot"),
-        (model.user_tower != "id", f"--user-tower {model.user_tower}", "--user-tower id"),
-        (train.loss not in ("softmax", "sampled-softmax"), f"--loss {train.loss}", "--loss sampled-softmax"),
-        (not train.batch_users, "--batch-size", "--batch-users"),
+        (train.method == "gibbs", "--method gibbs", "--method adam"),
+        (train.sampler != "uniform" and train.loss in ("bpr", "logistic"), f"--sampler {train.sampler}", "uniform"),
     ):
         if used:
             raise SettingError(f"{what} needs the ratings in memory, and they are longer: {other} trains from disk")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from recsys_embed.config.settings import TrainConfig
+from recsys_embed.data.disk import Columns, Disk
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.kernels import available
 from recsys_embed.nets.sparse_ops import expand_ranges
@@ -18,18 +19,20 @@ from recsys_embed.training.autograd_step import Batch
 
 
 def batch_drawer(
-    columns: Batch, config: TrainConfig, generator: torch.Generator
+    columns: Batch, config: TrainConfig, generator: torch.Generator, disk: Disk | None = None
 ) -> Callable[[], Sequence[torch.Tensor]]:
     """Return a function that draws the batches of an epoch: rows of random ratings, or all those of random users.
 
-    columns: ascending by user, and so are the rows of each batch, so that each user's ratings are together.
+    columns: ascending by user, and so are the rows of each batch, so that each user's ratings are together. disk: where
+    the columns are, if they are not in memory.
     Batches have equal sizes, give or take one: Adam takes a full step whatever the gradient, so a small last batch
     would add noise at full strength (it cost 3 % of NDCG@10 on ML-100K).
     """
     n, device = len(columns.user), columns.user.device
     if not config.batch_users:
         steps = max(1, round(n / (config.batch_size or n)))
-
+        if disk is not None:
+            return lambda: _GroupedBatches(disk, n, steps, generator)
         if device.type == "cpu" and available("pairwise"):
             return lambda: _split_randomly(n, steps, generator)
         draw = lambda: torch.randperm(n, generator=generator, device=device)  # noqa: E731
@@ -61,6 +64,41 @@ class _UserBatches(Sequence[torch.Tensor]):
     def __getitem__(self, number: Any) -> Any:
         users = self.users[number].sort().values
         return expand_ranges(self.start[users], self.counts[users])[0]
+
+
+class _GroupedBatches(Sequence[torch.Tensor]):
+    """The rows 0 to n - 1 in about so many random batches, each ascending, of which a group is in memory at a time.
+
+    Each row is in a random group, on disk, and each group is split at random when the first of its batches is asked
+    for; so every row is equally likely to be in each batch, and with any others.
+    """
+
+    def __init__(self, disk: Disk, n: int, steps: int, generator: torch.Generator) -> None:
+        groups = max(1, min(steps, n // disk.block))
+        self.seeds = torch.randint(2**62, (groups,), generator=generator).tolist()
+        written = [Columns(disk) for _ in range(groups)]
+        for start in range(0, n, disk.block):
+            rows = torch.arange(start, min(start + disk.block, n))
+            group = torch.randint(groups, (len(rows),), generator=generator)
+            order = group.argsort(stable=True)
+            for columns, part in zip(
+                written, rows[order].split(group.bincount(minlength=groups).tolist()), strict=True
+            ):
+                columns.append({"": part.numpy()})
+        self.rows = [torch.from_numpy(np.asarray(columns.finish()[""])) for columns in written]
+        self.first = np.cumsum([0, *(max(1, round(steps * len(rows) / n)) for rows in self.rows)])
+        self.group, self.batches = -1, (torch.zeros(0, dtype=torch.int64),)
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def __getitem__(self, number: Any) -> Any:
+        group = int(np.searchsorted(self.first, number, side="right")) - 1
+        if group != self.group:
+            order = torch.randperm(len(self.rows[group]), generator=torch.Generator().manual_seed(self.seeds[group]))
+            drawn = self.rows[group][order].tensor_split(int(self.first[group + 1] - self.first[group]))
+            self.group, self.batches = group, tuple(drawn)
+        return self.batches[number - self.first[group]].sort().values
 
 
 def _split_randomly(n: int, steps: int, generator: torch.Generator) -> Sequence[torch.Tensor]:

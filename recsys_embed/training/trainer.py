@@ -139,7 +139,7 @@ def _set_up(
             return arrays
         return replace(arrays, users=ratings.disk.stored(arrays.users), items=ratings.disk.stored(arrays.items))
 
-    return _Run(step, columns, batch_drawer(columns, config, generator), to_arrays)
+    return _Run(step, columns, batch_drawer(columns, config, generator, ratings.disk), to_arrays)
 
 
 def step_for(model: TwoTowerModel, config: TrainConfig) -> type[AutogradStep]:
