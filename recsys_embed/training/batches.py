@@ -80,14 +80,13 @@ class _GroupedBatches(Sequence[torch.Tensor]):
         for start in range(0, n, disk.block):
             rows = torch.arange(start, min(start + disk.block, n))
             group = torch.randint(groups, (len(rows),), generator=generator)
-            order = group.argsort(stable=True)
-            for columns, part in zip(
-                written, rows[order].split(group.bincount(minlength=groups).tolist()), strict=True
-            ):
+            rows, count = rows[group.argsort(stable=True)], group.bincount(minlength=groups)
+            for columns, part in zip(written, rows.split(count.tolist()), strict=True):
                 columns.append({"": part.numpy()})
         self.rows = [torch.from_numpy(np.asarray(columns.finish()[""])) for columns in written]
         self.first = np.cumsum([0, *(max(1, round(steps * len(rows) / n)) for rows in self.rows)])
-        self.group, self.batches = -1, (torch.zeros(0, dtype=torch.int64),)
+        self.group = -1
+        self.batches: Sequence[torch.Tensor] = ()
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -97,7 +96,7 @@ class _GroupedBatches(Sequence[torch.Tensor]):
         if group != self.group:
             order = torch.randperm(len(self.rows[group]), generator=torch.Generator().manual_seed(self.seeds[group]))
             drawn = self.rows[group][order].tensor_split(int(self.first[group + 1] - self.first[group]))
-            self.group, self.batches = group, tuple(drawn)
+            self.group, self.batches = group, drawn
         return self.batches[number - self.first[group]].sort().values
 
 
