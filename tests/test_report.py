@@ -178,6 +178,17 @@ def test_an_event_log_says_what_counts_and_a_trend_what_rises(tmp_path):
     assert "after 3 days a rating counts half" in text and "The newest ratings were kept back" in text
 
 
+def test_the_lists_of_a_model_for_production_are_not_said_to_be_those_of_the_test(tmp_path):
+    recommender = trained(tmp_path / "one", for_production=True)
+    text = text_of(report_html(recommender))
+    # All of the test was learnt, so nothing is kept back any more, but much was: the numbers are of that.
+    assert "were kept back: the model did not see them" in text
+    assert "Nothing was kept back" not in text and "✓" not in text and "turned out best" not in text
+    assert "These lists are of the model that has learnt from the test as well" in text
+    assert "Whose list was the best of the test: user" in text.replace(" :", ":")
+    assert "Afterwards the model was fitted once more, on all ratings, those of the test included" in text
+
+
 def test_without_a_test_it_says_that_nobody_knows():
     text = text_of(report_html(Recommender(*small("softmax", epochs=2)).fit(RATINGS, TABLE)))
     assert "Nobody knows how good the lists are" in text and "Verdict" not in text and "✓ marks" in text
