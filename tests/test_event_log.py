@@ -245,6 +245,7 @@ def test_a_training_from_a_file(tmp_path):
     args += ["--out", str(tmp_path / "m")]
     output = invoke(*args)
     assert "events: view" in output and "the target" in output
+    assert "(all rated items are ranked, except the user's training items of 'purchase' events)" in output
     model = Recommender.load(tmp_path / "m")
     assert model.state.hidden_items is not None
     measured = json.loads(invoke("evaluate", "--model", str(tmp_path / "m"), "--json"))["metrics"]

@@ -176,6 +176,7 @@ def test_an_event_log_says_what_counts_and_a_trend_what_rises(tmp_path):
     best = facts.rising(recommender.state)[0]
     assert f"{recommender.state.titles[best.row]} {best.times:.1f} times" in text
     assert "after 3 days a rating counts half" in text and "The newest ratings were kept back" in text
+    assert "without what they had already by events that hide it (purchase). The baselines" in text
 
 
 def test_the_lists_of_a_model_for_production_are_not_said_to_be_those_of_the_test(tmp_path):

@@ -186,8 +186,10 @@ def method_section(state: FittedState, terms: Terms) -> list[Markup]:
         if threshold is not None:
             out.append(f"Only {terms.rating}s of {threshold:g} or more count as right.")
         drawn = f", drawn from {test['drawn_from']:,}" if "drawn_from" in test else ""
+        hiding = state.event_types.hiding
+        had = "" if hiding is None else f" by events that hide it ({', '.join(hiding)})"
         out.append(f"All {terms.item}s were ranked for {counted(test['users'], terms.user)}{drawn}, without what they "
-                   "had already. The baselines had the same data and the same test.")  # fmt: skip
+                   f"had already{had}. The baselines had the same data and the same test.")  # fmt: skip
         if test["left_out"]:
             out.append(
                 f"{counted(test['left_out'], 'test ' + terms.rating)} could not be hit: the {terms.item} was new."
