@@ -3,6 +3,7 @@ was."""
 
 import datetime
 import json
+import re
 from unittest.mock import patch
 
 import numpy as np
@@ -162,8 +163,13 @@ def test_a_table_of_items_is_set_as_a_whole(made):
     assert other.recommend(1, rules=Rules(where="shelf == 'x'"), include_seen=True)["item_id"].to_list() == [1]
     assert made.table["stock"][1] == 1
     for column, value in {"stock": "many", "until": "soon", "on": "maybe", "runtime": "long"}.items():
-        with pytest.raises(DataError, match=column):
+        with pytest.raises(DataError, match=column) as error:
             other.set_items(pl.DataFrame({"item_id": range(20), column: [value] * 20}))
+        assert not re.search(r"Int|Float|String|Date|Boolean", str(error.value)), "in words, as for a single value"
+    with pytest.raises(DataError, match="column 'stock' holds numbers in the model, and 'many' is text"):
+        other.set_items(pl.DataFrame({"item_id": range(20), "stock": ["many"] * 20}))
+    with pytest.raises(DataError, match="column 'stock' holds dates, and the model's numbers"):
+        other.set_items(pl.DataFrame({"item_id": [1], "stock": [datetime.date(2026, 1, 1)]}))
 
 
 def test_the_command_line_changes_a_model_or_a_store(made, tmp_path):
