@@ -48,10 +48,11 @@ def update(
     recommender, folder = load(model)
     values = _values_of_file(file, recommender) if file is not None else _values_of_options(item or [], set_ or [])
     found = _store(recommender, values, Path(events)) if events else _save(recommender, values, folder)
-    where = {"events": events} if events else {"model": str(folder)}
     if json:
-        return print_json({**found, **where})
+        return print_json({**found, **({"events": events} if events else {}), "model": str(folder)})
     unknown = f", {found['unknown_items']:,} unknown" if found["unknown_items"] else ""
+    if unknown and events:  # The file does not say which model is served with it, and takes all values.
+        unknown += f" to {folder} (--model names the one that is served)"
     return echo(f"{found['changed']:,} items changed, {found['added']:,} added{unknown}   {events or folder}")
 
 
