@@ -83,8 +83,12 @@ def recommend(
     _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
-    recommender, folder = _load(model, items, index)
     from recsys_embed.answering.request import RecommendRequest
+    from recsys_embed.storage.table_files import check_is_not_read
+
+    if out is not None:
+        check_is_not_read(out, **{"--users": users, "--items": items})
+    recommender, folder = _load(model, items, index)
 
     request = RecommendRequest(
         k=k,
