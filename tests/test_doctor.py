@@ -77,6 +77,11 @@ def test_what_is_broken_is_found_and_counted(code, count, frame):
     assert "D110" not in codes(check(frame)), "the rest is examined all the same"
 
 
+def test_one_is_singular():
+    few = pl.DataFrame({"user": ["a", "b", "b"], "item": ["x", "x", "y"]})
+    assert "1 user of 2 (50 %) has one rating" in found(few, "D501").describe()
+
+
 def test_examples_say_where():
     frame = changed("rating", (0, 4, 5, 6), None)
     assert found(frame, "D105").examples == ("row 1: nothing", "row 5: nothing", "row 6: nothing")

@@ -188,6 +188,8 @@ def test_the_command_line_changes_a_model_or_a_store(made, tmp_path):
     recsys_here(*command, "new.csv", "--events", "events.db", cwd=tmp_path)
     assert ItemValue("3", "box", 7) in ItemStore(store).of_items(["3"])
     store.close()
+    text = recsys_here(*command[:-1], "--item", "3", "--set", "stock=1", "--events", "events.db", cwd=tmp_path).stdout
+    assert text.startswith("1 item changed, 0 added   ")
     # Which model it is that does not know an item: without --model the newest here, whatever is served.
     text = recsys_here(*command[:-1], "--item", "77", "--set", "stock=1", "--events", "events.db", cwd=tmp_path).stdout
     assert text == "0 items changed, 0 added, 1 unknown to m (--model names the one that is served)   events.db\n"

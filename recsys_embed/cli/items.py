@@ -13,6 +13,7 @@ from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json
 from recsys_embed.cli.program import Program
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.state.verdict import counted
 
 if TYPE_CHECKING:
     from recsys_embed.recommender import Recommender
@@ -53,7 +54,7 @@ def update(
     unknown = f", {found['unknown_items']:,} unknown" if found["unknown_items"] else ""
     if unknown and events:  # The file does not say which model is served with it, and takes all values.
         unknown += f" to {folder} (--model names the one that is served)"
-    return echo(f"{found['changed']:,} items changed, {found['added']:,} added{unknown}   {events or folder}")
+    return echo(f"{counted(found['changed'], 'item')} changed, {found['added']:,} added{unknown}   {events or folder}")
 
 
 def _values_of_options(items: list[str], settings: list[str]) -> list[ItemValue]:
