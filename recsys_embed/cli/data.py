@@ -91,10 +91,10 @@ def make(
         "events.csv": shop.events.filter(~is_last),
         "next-week.csv": shop.events.filter(is_last),
     }
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as folder:
         for file, table in tables.items():
-            write_table(table, Path(made) / file)
-            if (out / file).exists() and not filecmp.cmp(Path(made) / file, out / file, shallow=False):
+            write_table(table, Path(folder) / file)
+            if (out / file).exists() and not filecmp.cmp(Path(folder) / file, out / file, shallow=False):
                 raise SettingError(f"{out / file} is there already, and is another: name another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     for file, table in tables.items():

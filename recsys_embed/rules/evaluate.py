@@ -24,8 +24,8 @@ from recsys_embed.rules.expression import (
     SourceText,
     Value,
     ValueList,
-    as_written,
 )
+from recsys_embed.rules.hints import as_written
 from recsys_embed.words import tokens
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from recsys_embed.errors import SettingError
+from recsys_embed.rules.hints import hint
 
 # Bounds of a request: no expression costs more than a few passes over the items.
 MAX_LENGTH, _MAX_DEPTH, _MAX_COMPARISONS = 2_000, 40, 64
@@ -322,27 +323,8 @@ class Parser:
             return self.source.error(token.position, f"it ends where {expected} is needed")
         if token.kind == "column" and token.text.lower() in _KEYWORDS:
             return self.source.error(token.position, f"write {token.text.lower()!r}, in lower case")
-        message = f"{expected} is needed, not {token.text[:40]!r}"
-        return self.source.error(token.position, message + self._hint())
-
-    def _hint(self) -> str:
-        """Return what is likely meant where the current token cannot follow the one before, or nothing."""
-        if not 0 < self.index < len(self.tokens) - 1:
-            return ""
-        before, token, after = self.tokens[self.index - 1 : self.index + 2]
-        if before.kind == token.kind == "column":
-            return f" (a name that is not one word stands in backticks: `{before.text[:40]} {token.text[:40]}`)"
-        if before.kind == after.kind == "number" and token.text == ",":
-            return f" (a number has a point: {before.text[:20]}.{after.text[:20]})"
-        if before.kind == after.kind == "number" and token.text == "-":
-            return " (a date stands in quotes: '2026-12-24')"
-        return ""
-
-
-def as_written(name: str) -> str:
-    """Return the name of a column as it stands in a condition: in backticks if it is not one word."""
-    is_word = re.fullmatch(r"[^\W\d]\w*", name) and name not in (*_KEYWORDS, *_CLOCK)
-    return name if is_word else f"`{name}`"
+        around = [(token.kind, token.text) for token in self.tokens[max(0, self.index - 1) : self.index + 2]]
+        return self.source.error(token.position, f"{expected} is needed, not {token.text[:40]!r}{hint(around)}")
 
 
 def _number(text: str) -> float:
