@@ -39,6 +39,7 @@ from recsys_embed.state.change_items import add_described, set_item_table
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.state.folder import load_state, save_state
 from recsys_embed.state.update import update
+from recsys_embed.storage.table_files import check_is_not_read
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,6 +223,7 @@ class Recommender:
         users: as in `recommend`, or a table of them, a frame or the `Path` of a file (see `users_table`). options:
         those of `recommend`, on_unknown, those of `OutputConfig` and progress; see `answering.batch`.
         """
+        check_is_not_read(out, users=users if isinstance(users, Path) else None)
         output = OutputConfig(**{f.name: options.pop(f.name) for f in fields(OutputConfig) if f.name in options})
         kwargs = {"progress": options.pop("progress")} if "progress" in options else {}
         request = RecommendRequest(k=k, **options)

@@ -62,6 +62,7 @@ def test_clean_data_have_no_fault():
         ("D404", 2, plus(("007", "7", 3, 1_600_000_000), ("07", "8", 3, 1_600_000_000))),
         ("D405", 1, changed("user_id", (3,), "7.0")),
         ("D406", 12, plus(*[("Guest", str(n), 3, 1_600_000_000) for n in range(1, 13)])),
+        ("D406", 12, plus(*[("Gast", str(n), 3, 1_600_000_000) for n in range(1, 13)])),
         ("D406", 1, changed("user_id", (3,), -1, RATINGS.with_columns(pl.col("user_id").cast(pl.Int64)))),
         ("D501", 50, plus(*[(f"new {n}", str(n % 9), 3, 1_600_000_000) for n in range(50)])),
         ("D502", 9, plus(*[("7", f"new {n}", 3, 1_600_000_000) for n in range(9)])),
@@ -74,6 +75,11 @@ def test_what_is_broken_is_found_and_counted(code, count, frame):
     assert (finding.count, finding.severity) == (count, CODES[code].severity)
     assert finding.remedy and len(finding.examples) <= 3
     assert "D110" not in codes(check(frame)), "the rest is examined all the same"
+
+
+def test_one_is_singular():
+    few = pl.DataFrame({"user": ["a", "b", "b"], "item": ["x", "x", "y"]})
+    assert "1 user of 2 (50 %) has one rating" in found(few, "D501").describe()
 
 
 def test_examples_say_where():

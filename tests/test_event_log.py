@@ -16,6 +16,7 @@ from recsys_embed.data.dataset import Dataset
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.data.splits import time_cuts
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.evaluation.admission import compare_with_served
 from recsys_embed.evaluation.evaluate import evaluate
 from recsys_embed.experiment.choose_event_weights import best_weights, choose_event_weights
 from recsys_embed.experiment.prepare import prepare
@@ -199,6 +200,16 @@ def test_lists_leave_out_what_hides_and_hold_what_was_only_viewed(tmp_path):
         assert item not in loaded.recommend(user, 40)["item_id"].to_list(), "what an update brings hides"
 
 
+def test_a_comparison_of_models_of_a_log_says_nothing_of_what_was_viewed(caplog):
+    recommender, train, test = fitted()
+    with caplog.at_level("INFO"):
+        same = compare_with_served(recommender.state, recommender.state, train, test.positives(None))
+    assert same is not None and same.mean == 0 and "known already" not in caplog.text
+    with caplog.at_level("INFO"):
+        recommender.update(train)
+    assert "ratings were known already" in caplog.text
+
+
 def test_weights_are_chosen_by_how_well_targets_are_predicted(caplog):
     config = DataConfig(event_col="event", event_weights="auto", target="purchase", split="time")
     log = event_log(SHOP, config)
@@ -245,6 +256,7 @@ def test_a_training_from_a_file(tmp_path):
     args += ["--out", str(tmp_path / "m")]
     output = invoke(*args)
     assert "events: view" in output and "the target" in output
+    assert "(all rated items are ranked, except the user's training items of 'purchase' events)" in output
     model = Recommender.load(tmp_path / "m")
     assert model.state.hidden_items is not None
     measured = json.loads(invoke("evaluate", "--model", str(tmp_path / "m"), "--json"))["metrics"]

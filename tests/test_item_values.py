@@ -3,6 +3,7 @@ was."""
 
 import datetime
 import json
+import re
 from unittest.mock import patch
 
 import numpy as np
@@ -162,8 +163,13 @@ def test_a_table_of_items_is_set_as_a_whole(made):
     assert other.recommend(1, rules=Rules(where="shelf == 'x'"), include_seen=True)["item_id"].to_list() == [1]
     assert made.table["stock"][1] == 1
     for column, value in {"stock": "many", "until": "soon", "on": "maybe", "runtime": "long"}.items():
-        with pytest.raises(DataError, match=column):
+        with pytest.raises(DataError, match=column) as error:
             other.set_items(pl.DataFrame({"item_id": range(20), column: [value] * 20}))
+        assert not re.search(r"Int|Float|String|Date|Boolean", str(error.value)), "in words, as for a single value"
+    with pytest.raises(DataError, match="column 'stock' holds numbers in the model, and 'many' is text"):
+        other.set_items(pl.DataFrame({"item_id": range(20), "stock": ["many"] * 20}))
+    with pytest.raises(DataError, match="column 'stock' holds dates, and the model's numbers"):
+        other.set_items(pl.DataFrame({"item_id": [1], "stock": [datetime.date(2026, 1, 1)]}))
 
 
 def test_the_command_line_changes_a_model_or_a_store(made, tmp_path):
@@ -182,6 +188,11 @@ def test_the_command_line_changes_a_model_or_a_store(made, tmp_path):
     recsys_here(*command, "new.csv", "--events", "events.db", cwd=tmp_path)
     assert ItemValue("3", "box", 7) in ItemStore(store).of_items(["3"])
     store.close()
+    text = recsys_here(*command[:-1], "--item", "3", "--set", "stock=1", "--events", "events.db", cwd=tmp_path).stdout
+    assert text.startswith("1 item changed, 0 added   ")
+    # Which model it is that does not know an item: without --model the newest here, whatever is served.
+    text = recsys_here(*command[:-1], "--item", "77", "--set", "stock=1", "--events", "events.db", cwd=tmp_path).stdout
+    assert text == "0 items changed, 0 added, 1 unknown to m (--model names the one that is served)   events.db\n"
     one = "--item", "3", "--set"
     wrong = {one[:2]: 2, ("new.csv", *one, "stock=1"): 2, (*one, "stock=x"): 3, (*one, "stock"): 2,
              ("new.csv", "--events", "none.db"): 3, ("none.csv",): 3}  # fmt: skip

@@ -235,7 +235,7 @@ def test_lists_in_files_have_titles_and_say_what_is_wrong(tmp_path):
     report, long = json.loads(done.stdout), pl.read_parquet(tmp_path / "long.parquet")
     assert long.columns == ["user_id", "item_id", "title", "score", "rank"]
     assert (report["rows"], report["lists"], report["without_list"]) == (long.height, len(users) - 1, 1)
-    assert f"1 users have no list, since nothing is left for them: {users[0]}" in done.stderr
+    assert f"1 user has no list, since nothing is left for them: {users[0]}" in done.stderr
     held = model.held_out.pairs_of(np.arange(len(users)))
     pairs = set(zip(model.users.ids(held[0]), model.items.ids(held[1]), strict=True))
     wanted = {user for user, item in long.select("user_id", "item_id").rows() if (user, item) in pairs}

@@ -17,6 +17,7 @@ from recsys_embed.config.answers import Rules
 from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
 from recsys_embed.data.item_table import align_items
 from recsys_embed.data.splits import split_random
+from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import BundleError, DataError, NotFitted, SettingError, UnknownId
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.load import load_dataset
@@ -321,6 +322,10 @@ def test_titles_are_matched_as_people_write_them():
         find_item("Star War", ratings.items, titles)
     with pytest.raises(UnknownId, match="6 items are known"):
         find_item("zzzz", ratings.items, titles)
+    # An id without its zeros is no part of a title.
+    zeros = Vocab(["000", "011", "022"], "item")
+    with pytest.raises(UnknownId, match=r"no item has the id or the title '11'; did you mean 011 Elf\?"):
+        find_item("11", zeros, pl.Series(["Zehn", "Elf", "Ocean's 11"]))
     assert canonical("A Bug's Life (1998)") == canonical("Bug's Life, A (1998)")
 
 

@@ -176,6 +176,18 @@ def test_an_event_log_says_what_counts_and_a_trend_what_rises(tmp_path):
     best = facts.rising(recommender.state)[0]
     assert f"{recommender.state.titles[best.row]} {best.times:.1f} times" in text
     assert "after 3 days a rating counts half" in text and "The newest ratings were kept back" in text
+    assert "without what they had already by events that hide it (purchase). The baselines" in text
+
+
+def test_the_lists_of_a_model_for_production_are_not_said_to_be_those_of_the_test(tmp_path):
+    recommender = trained(tmp_path / "one", for_production=True)
+    text = text_of(report_html(recommender))
+    # All of the test was learnt, so nothing is kept back any more, but much was: the numbers are of that.
+    assert "were kept back: the model did not see them" in text
+    assert "Nothing was kept back" not in text and "✓" not in text and "turned out best" not in text
+    assert "These lists are of the model that has learnt from the test as well" in text
+    assert "Whose list was the best of the test: user" in text.replace(" :", ":")
+    assert "Afterwards the model was fitted once more, on all ratings, those of the test included" in text
 
 
 def test_without_a_test_it_says_that_nobody_knows():

@@ -32,6 +32,19 @@ def test_a_shop_is_the_same_every_time_and_holds_together():
             generate(*sizes)
 
 
+def test_a_made_up_shop_never_takes_the_place_of_a_real_one(tmp_path):
+    command = "data", "make", "shop", "--customers", "50", "--products", "30", "--weeks", "3"
+    recsys_here(*command, cwd=tmp_path)
+    recsys_here(*command, cwd=tmp_path)  # the same again
+    (tmp_path / "shop" / "events.csv").write_text("customer,sku\n1,2\n")
+    (tmp_path / "shop" / "products.csv").unlink()
+    refused = recsys_here(*command, cwd=tmp_path, code=2)
+    assert "shop/events.csv is there already, and is another: name another folder by --out" in refused.stderr
+    assert (tmp_path / "shop" / "events.csv").read_text() == "customer,sku\n1,2\n"
+    assert not (tmp_path / "shop" / "products.csv").exists(), "all or nothing"
+    recsys_here(*command, "--out", "other", cwd=tmp_path)
+
+
 @pytest.mark.slow
 def test_the_guide_runs(tmp_path):
     text = re.sub(r"<!-- not run: .*? -->\n```sh\n.*?```", "", GUIDE.read_text(), flags=re.S)

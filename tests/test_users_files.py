@@ -208,6 +208,25 @@ def test_ids_of_text_keep_their_zeros(tmp_path):
     assert model.write_recommendations(tmp_path / "out.csv", Path(tmp_path / "users.csv")).lists == 1
 
 
+def test_lists_are_not_written_over_what_they_are_made_from(model, tmp_path):
+    model.save(tmp_path / "m")
+    text = "user_id,item_id,stock\n3,4,5\n9,7,1\n"
+    for name in ("letter.csv", "stock.csv", "test.csv"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "link.csv").symlink_to("letter.csv")
+    lists = "recommend", "--model", "m", "--k", "2"
+    for command, said in {
+        (*lists, "--users", "letter.csv", "--out", "./letter.csv"): "./letter.csv is the file that --users reads",
+        (*lists, "--users", "letter.csv", "--out", "link.csv"): "link.csv is the file that --users reads",
+        (*lists, "--all-users", "--items", "stock.csv", "--out", "stock.csv"): "the file that --items reads",
+        ("evaluate", "--model", "m", "--test", "test.csv", "--per-user", "test.csv"): "the file that --test reads",
+    }.items():
+        assert said in recsys_here(*command, cwd=tmp_path, code=2).stderr
+    with pytest.raises(SettingError, match="the file that users reads, and would be lost"):
+        model.write_recommendations(str(tmp_path / "letter.csv"), tmp_path / "letter.csv", k=2)
+    assert all((tmp_path / name).read_text() == text for name in ("letter.csv", "link.csv", "stock.csv", "test.csv"))
+
+
 def test_the_command_line_takes_them(model, tmp_path):
     folder = str(model.save(tmp_path / "model"))
     OWN.rename({"user": "letter_to"}).write_csv(tmp_path / "users.csv")

@@ -64,6 +64,16 @@ def test_unknown_ids_are_named_with_their_nearest(many):
         vocab.rows([*range(1, many), 99999])
 
 
+def test_ids_that_a_spreadsheet_changed_are_named_first():
+    names = Vocab(["7110", "0711", "Anna", "711a"], "user")
+    assert names.nearest("711") == ["0711"] and names.nearest("00711") == ["0711"]
+    assert names.nearest(" anna ") == ["Anna"]
+    assert names.nearest("711\ud800")[0] != "0711"  # half a character is like nothing
+    assert Vocab(["000", "12"], "user").nearest(0) == ["000"]
+    numbers = Vocab([5, 711, 712], "item")
+    assert numbers.nearest("0711") == [711] and numbers.nearest(710) == [5, 711, 712]
+
+
 def test_an_id_is_read_by_the_vocabulary():
     numbers, names = Vocab([1, 42], "user"), Vocab(["007", "42"], "user")
     assert numbers.rows(["42"]).tolist() == [1]

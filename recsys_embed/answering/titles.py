@@ -58,7 +58,8 @@ def find_item(text: str, vocab: Vocab, titles: pl.Series) -> int:
         raise UnknownId(
             f"{len(matches)} items are called {text!r}: {_listing(matches, vocab, titles)}; give the id, or the year"
         )
-    similar = [row for row, (n, _) in enumerate(known) if name and name in n][:5]
+    similar = vocab.rows(vocab.alike(text)).tolist()
+    similar = similar or [row for row, (n, _) in enumerate(known) if name and name in n][:5]
     if not similar:
         by_name = {n: row for row, (n, _) in enumerate(known)}
         similar = [by_name[n] for n in difflib.get_close_matches(name, by_name, n=3, cutoff=0.6)]

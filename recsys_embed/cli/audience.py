@@ -13,6 +13,7 @@ from recsys_embed.cli.options import JSON, MODEL, OUT, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table, written_to
 from recsys_embed.config.answers import OutputConfig
 from recsys_embed.errors import SettingError
+from recsys_embed.state.verdict import counted
 
 if TYPE_CHECKING:
     from recsys_embed.recommender import Recommender
@@ -63,7 +64,7 @@ def audience(
     write_table(table, Path(out))
     if json:
         return print_json({"out": out, "rows": table.height, "model": str(folder)})
-    return echo(f"{table.height:,} rows written to {out}   model {folder}")
+    return echo(f"{counted(table.height, 'row')} written to {out}   model {folder}")
 
 
 def _write_all(
@@ -88,7 +89,7 @@ def _write_all(
     if json:
         facts = {"rows": written.rows, "files": written.files, "new_files": written.new_files}
         return print_json({"out": out, **facts, "model": str(folder)})
-    return echo(f"{written.rows:,} rows {written_to(out, written.files, written.new_files)}   model {folder}")
+    return echo(f"{counted(written.rows, 'row')} {written_to(out, written.files, written.new_files)}   model {folder}")
 
 
 def _print_one(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import filecmp
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,6 +74,8 @@ def make(
 ) -> None:
     """Make up a shop: products.csv, events.csv, and next-week.csv with the events of the last week.
 
+    Files that are there already are not written over.
+
     Example: recsys data make shop
     """
     from recsys_embed.sources.shop import generate
@@ -87,6 +91,11 @@ def make(
         "events.csv": shop.events.filter(~is_last),
         "next-week.csv": shop.events.filter(is_last),
     }
+    with tempfile.TemporaryDirectory() as folder:
+        for file, table in tables.items():
+            write_table(table, Path(folder) / file)
+            if (out / file).exists() and not filecmp.cmp(Path(folder) / file, out / file, shallow=False):
+                raise SettingError(f"{out / file} is there already, and is another: name another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     for file, table in tables.items():
         write_table(table, out / file)

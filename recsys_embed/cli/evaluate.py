@@ -59,12 +59,15 @@ def evaluate(
     from recsys_embed.evaluation import slices
     from recsys_embed.evaluation.cold_start import evaluate_cold
     from recsys_embed.evaluation.evaluate import evaluate
+    from recsys_embed.storage.table_files import check_is_not_read, write_table
 
     if by is not None and probe is not None:
         raise SettingError("--by and --probe ask for different tables: give one of them")
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
     lengths = RunConfig(ks=ks).lengths
+    if per_user:
+        check_is_not_read(per_user, **{"--test": test, "--dataset": dataset})
     recommender, folder = load(model)
     if probe is not None:
         return tables.probe(
@@ -76,8 +79,6 @@ def evaluate(
     report = evaluate(recommender, ratings, sorted({*lengths, k}) if by else lengths)
     cold = evaluate_cold(recommender, ratings)
     if per_user:
-        from recsys_embed.storage.table_files import write_table
-
         write_table(report.per_user, Path(per_user))
     sliced = slices.evaluate_slices(recommender, ratings, report, by, k) if by else None
     if json:

@@ -13,6 +13,7 @@ from recsys_embed.cli.options import JSON, MODEL
 from recsys_embed.cli.output import echo, print_json
 from recsys_embed.cli.program import Program
 from recsys_embed.errors import DataError, SettingError
+from recsys_embed.state.verdict import counted
 
 if TYPE_CHECKING:
     from recsys_embed.recommender import Recommender
@@ -48,11 +49,12 @@ def update(
     recommender, folder = load(model)
     values = _values_of_file(file, recommender) if file is not None else _values_of_options(item or [], set_ or [])
     found = _store(recommender, values, Path(events)) if events else _save(recommender, values, folder)
-    where = {"events": events} if events else {"model": str(folder)}
     if json:
-        return print_json({**found, **where})
+        return print_json({**found, **({"events": events} if events else {}), "model": str(folder)})
     unknown = f", {found['unknown_items']:,} unknown" if found["unknown_items"] else ""
-    return echo(f"{found['changed']:,} items changed, {found['added']:,} added{unknown}   {events or folder}")
+    if unknown and events:  # The file does not say which model is served with it, and takes all values.
+        unknown += f" to {folder} (--model names the one that is served)"
+    return echo(f"{counted(found['changed'], 'item')} changed, {found['added']:,} added{unknown}   {events or folder}")
 
 
 def _values_of_options(items: list[str], settings: list[str]) -> list[ItemValue]:

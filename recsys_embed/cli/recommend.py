@@ -15,6 +15,7 @@ from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, OUT, RATINGS,
 from recsys_embed.cli.output import echo, print_json, print_table, written_to
 from recsys_embed.config.answers import IndexName, ListShape, OnUnknown, OutputConfig, Rules
 from recsys_embed.errors import SettingError, UnknownId
+from recsys_embed.state.verdict import counted
 
 if TYPE_CHECKING:
     from recsys_embed.answering.request import RecommendRequest
@@ -83,8 +84,12 @@ def recommend(
     _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
-    recommender, folder = _load(model, items, index)
     from recsys_embed.answering.request import RecommendRequest
+    from recsys_embed.storage.table_files import check_is_not_read
+
+    if out is not None:
+        check_is_not_read(out, **{"--users": users, "--items": items})
+    recommender, folder = _load(model, items, index)
 
     request = RecommendRequest(
         k=k,
@@ -205,7 +210,8 @@ def _recommend_many(
         )  # fmt: skip
     if written.empty:
         examples = ", ".join(str(user) for user in written.empty[:5]) + (", …" if len(written.empty) > 5 else "")
-        log.warning("%s users have no list, since nothing is left for them: %s", f"{len(written.empty):,}", examples)
+        have = f"{counted(len(written.empty), 'user')} {'has' if len(written.empty) == 1 else 'have'}"
+        log.warning("%s no list, since nothing is left for them: %s", have, examples)
     if written.held_out:
         log.warning(
             "%s of %s lists have items that the user has already: they were held out for test (--hide-test leaves them "
@@ -216,7 +222,7 @@ def _recommend_many(
         facts |= {"held_out": written.held_out, "files": written.files, "new_files": written.new_files}
         return print_json({"out": out, **facts, "model": str(folder)})
     where = written_to(out, written.files, written.new_files)
-    return echo(f"{written.lists:,} lists of {written.rows:,} items {where}   model {folder}")
+    return echo(f"{counted(written.lists, 'list')} of {counted(written.rows, 'item')} {where}   model {folder}")
 
 
 def _recommend_one(recommender: Recommender, folder: Path, request: RecommendRequest, json: bool) -> None:

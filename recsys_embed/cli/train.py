@@ -42,7 +42,7 @@ def train(
     from recsys_embed.experiment.run import run_experiment
     from recsys_embed.models.hybrid import describe_share
 
-    _, report = run_experiment(data, model, train, run, content)
+    recommender, report = run_experiment(data, model, train, run, content)
     if json:
         print_json(report)
         return _check_registered(report)
@@ -52,7 +52,9 @@ def train(
         drawn = f" drawn from {test['drawn_from']:,} (--evaluate-all takes all)" if "drawn_from" in test else ""
         newest = " in the newest window" if metrics.get("windows") else ""
         users = f"test, {counted(test['users'], 'user')}{drawn}{newest}"
-        echo(f"{users} (all rated items are ranked, except the user's training items)")
+        hiding = recommender.state.event_types.hiding
+        hidden = "" if hiding is None else f" of {', '.join(map(repr, hiding)) or 'no'} events"
+        echo(f"{users} (all rated items are ranked, except the user's training items{hidden})")
         _print_metrics({"this model": metrics["test"], **metrics["baselines"]})
         _print_verdict(metrics, report["settings"]["model_family"])
         _print_liked(metrics)

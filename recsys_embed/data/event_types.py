@@ -66,6 +66,12 @@ class EventTypes:
         mean = metadata.get("mean_weight", 1.0)
         return cls(None if types is None else {name: EventType(name, **saved) for name, saved in types.items()}, mean)
 
+    @property
+    def hiding(self) -> list[str] | None:
+        """The types that hide items where others that count do not; None where all that counts hides."""
+        types = (self.types or {}).values()
+        return [t.name for t in types if t.hides] if any(t.weight > 0 and not t.hides for t in types) else None
+
     def type_of(self, name: str) -> EventType | None:
         """Return a type by its name, or None for a model that does not know it.
 

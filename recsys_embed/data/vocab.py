@@ -154,10 +154,23 @@ class Vocab:
         similar = ", ".join(_shorten(i) for i in self.nearest(id_))
         return UnknownId(f"{self.name} {_shorten(id_)} is not known; {len(self):,} {self.name}s are, e.g. {similar}")
 
+    def alike(self, id_: object) -> list[Id]:
+        """Return the ids that differ from an unknown one by leading zeros, case or blanks around it alone.
+
+        Spreadsheets drop zeros, so that 007 is asked for as 7.
+        """
+        plain = str(id_).strip().lstrip("0").lower()
+        if len(plain) > _MAX_ID_CHARS or not plain.isprintable():  # half a character cannot be compared
+            return []
+        ids = self.series.cast(pl.String).str.strip_chars_start("0").str.to_lowercase()
+        return self.series.filter(ids == plain).to_list()
+
     def nearest(self, id_: object, n: int = 3) -> list[Id]:
         """Return the n ids of the vocabulary that are most similar to an unknown one, by number or by spelling."""
         if isinstance(id_, str) and len(id_) > _MAX_ID_CHARS:  # too long for a misspelling
             return self.series.head(n).to_list()
+        if alike := self.alike(id_):
+            return alike[:n]
         if self.is_text:
             # Spelling distance is slow, so at most 5,000 ids with the same first character are compared.
             candidates = self.series.filter(self.series.str.starts_with(str(id_)[:1])).head(5_000).to_list()

@@ -21,6 +21,7 @@ _FORMS = (
 # Ids by which programs say that there is none, or that it is anybody's.
 _PLACEHOLDERS = (
     "-1", "nan", "null", "none", "undefined", "n/a", "<na>", "nat", "(not set)", "unknown", "anonymous", "guest",
+    "gast", "unbekannt", "anonym", "invité", "inconnu", "anonyme", "invitado", "desconocido", "anónimo",
 )  # fmt: skip
 _FLOAT = r"^-?[0-9]+\.0+$"
 

@@ -23,7 +23,8 @@ def find_single(vocab: Vocab, counts: Rows) -> Iterator[Finding]:
     single, rated = int((counts == 1).sum()), int((counts > 0).sum())
     if rated and single >= _MANY * rated:
         code = "D501" if vocab.name == "user" else "D502"
-        message = f"{plural(single, vocab.name)} of {rated:,} ({share_of(single / rated)}) have one rating"
+        have = "has" if single == 1 else "have"
+        message = f"{plural(single, vocab.name)} of {rated:,} ({share_of(single / rated)}) {have} one rating"
         yield finding(code, single, message)
 
 

@@ -20,6 +20,11 @@ _KINDS = {
     "nothing": "A list without a hit, in spite of many {rating}s",
     "new": "A new {user}",
 }
+# A model for production has learnt from the test since: its lists are others than those that were tested.
+_KINDS_FOR_PRODUCTION = _KINDS | {
+    "best": "Whose list was the best of the test",
+    "nothing": "Whose list had no hit in the test, in spite of many {rating}s",
+}
 # What the words about the test mean, and what no test of this kind can say.
 _CONFIDENCE = (
     "A range “with 95 % confidence” comes from repeating the test on users drawn again and again from those tested: "
@@ -72,13 +77,24 @@ def examples_section(state: FittedState, found: list[Example], pictures: Picture
     intro += "lists. "
     if any(example.kind in ("best", "nothing") for example in found):
         intro += "The best and the worst were chosen for how their lists turned out: they are not typical. "
-    intro += f"✓ marks what the {terms.user} turned out to have taken, which the model did not know."
+    if _knows_its_test(state):
+        intro += "These lists are of the model that has learnt from the test as well, as it is used: what comes next "
+        intro += "will say whether they are right."
+    else:
+        intro += f"✓ marks what the {terms.user} turned out to have taken, which the model did not know."
     cards = (_example(state, example, pictures, terms) for example in found)
     return [p(intro), element("div", cards, class_="examples")]
 
 
+def _knows_its_test(state: FittedState) -> bool:
+    """Return whether the model was measured, and fitted on everything afterwards."""
+    test = (state.metadata.get("metrics") or {}).get("test")
+    return "production" in state.metadata and bool(test and test.get("users"))
+
+
 def _example(state: FittedState, example: Example, pictures: Pictures, terms: Terms) -> Markup:
-    kind = _KINDS[example.kind].format(**terms._asdict())
+    knows_its_test = _knows_its_test(state)
+    kind = (_KINDS_FOR_PRODUCTION if knows_its_test else _KINDS)[example.kind].format(**terms._asdict())
     id_ = "" if example.user < 0 else f": {terms.user} {state.users.series[example.user]}"
     had = _history(state, example, terms)
     hits = sum(entry.hit for entry in example.entries)
@@ -86,7 +102,7 @@ def _example(state: FittedState, example: Example, pictures: Pictures, terms: Te
     if example.n_test:
         kept = counted(example.n_test, terms.rating)
         result = f"{kept} kept back; {hits} of {len(example.entries)} in the list were among them."
-    elif example.user >= 0:
+    elif example.user >= 0 and not knows_its_test:
         result = "Nothing was kept back, so nobody knows whether this list is right."
     items = (_entry(state, example, n, pictures) for n in range(len(example.entries)))
     return element("article", element("h3", join(kind, element("bdi", id_))), had, element("h4", "gets"),
@@ -170,11 +186,18 @@ def method_section(state: FittedState, terms: Terms) -> list[Markup]:
         if threshold is not None:
             out.append(f"Only {terms.rating}s of {threshold:g} or more count as right.")
         drawn = f", drawn from {test['drawn_from']:,}" if "drawn_from" in test else ""
+        hiding = state.event_types.hiding
+        had = "" if hiding is None else f" by events that hide it ({', '.join(hiding)})"
         out.append(f"All {terms.item}s were ranked for {counted(test['users'], terms.user)}{drawn}, without what they "
-                   "had already. The baselines had the same data and the same test.")  # fmt: skip
+                   f"had already{had}. The baselines had the same data and the same test.")  # fmt: skip
         if test["left_out"]:
             out.append(
                 f"{counted(test['left_out'], 'test ' + terms.rating)} could not be hit: the {terms.item} was new."
+            )
+        if _knows_its_test(state):
+            out.append(
+                f"Afterwards the model was fitted once more, on all {terms.rating}s, those of the test included, with "
+                "the settings that were chosen. That model is used, and the numbers are from before."
             )
         out.append(_CONFIDENCE)
         windows = metrics.get("windows")

@@ -25,6 +25,7 @@ from recsys_embed.rules.expression import (
     Value,
     ValueList,
 )
+from recsys_embed.rules.hints import as_written
 from recsys_embed.words import tokens
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -81,7 +82,7 @@ class ItemColumns:
                 names = ", ".join([*self.table.columns, "ratings"])
                 names = names if len(names) <= 300 else names[:300] + "…"
                 close = difflib.get_close_matches(name[:40], [*self.table.columns, "ratings"], 1)
-                hint = f" (did you mean {close[0]}?)" if close else ""
+                hint = f" (did you mean {as_written(close[0])}?)" if close else ""
                 raise source.error(column.position, f"there is no column {name[:40]!r}{hint}; the columns are {names}")
             kind = self.kind(name)
             if kind is None:

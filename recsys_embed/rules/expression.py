@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from recsys_embed.errors import SettingError
+from recsys_embed.rules.hints import hint
 
 # Bounds of a request: no expression costs more than a few passes over the items.
 MAX_LENGTH, _MAX_DEPTH, _MAX_COMPARISONS = 2_000, 40, 64
@@ -249,7 +250,7 @@ class Parser:
         elif len(sides) < 2:
             message = "a comparison stands between a column and a value, not beside another condition"
         elif not any(isinstance(side, ColumnRef) for side in sides):
-            message = "this compares no column"
+            message = "this compares no column: names of columns have no quotes, or backticks"
         elif operator.startswith("is") and not (isinstance(left, ColumnRef) and isinstance(right, Value) and has_none):
             message = "'is' goes with None, after a column; == compares"
         elif has_none and not operator.startswith("is"):
@@ -322,7 +323,8 @@ class Parser:
             return self.source.error(token.position, f"it ends where {expected} is needed")
         if token.kind == "column" and token.text.lower() in _KEYWORDS:
             return self.source.error(token.position, f"write {token.text.lower()!r}, in lower case")
-        return self.source.error(token.position, f"{expected} is needed, not {token.text[:40]!r}")
+        around = [(token.kind, token.text) for token in self.tokens[max(0, self.index - 1) : self.index + 2]]
+        return self.source.error(token.position, f"{expected} is needed, not {token.text[:40]!r}{hint(around)}")
 
 
 def _number(text: str) -> float:

@@ -84,6 +84,13 @@ def _misfit(name: str, value: Any, dtype: pl.DataType, kind: str) -> DataError:
     return DataError(f"{name!r} holds {holds}, and {str(value)[:40]!r} is {_described(value)}")
 
 
+def _held(dtype: pl.DataType) -> str:
+    """Return in words what a column of a type holds."""
+    if dtype.is_nested() and dtype != pl.List(pl.String):
+        return str(dtype)
+    return "true or false" if dtype == pl.Boolean else _KINDS[kind_of_type(dtype)]
+
+
 def _described(value: Any) -> str:
     if isinstance(value, bool):
         return "true or false"
@@ -192,11 +199,11 @@ def fit_column(values: pl.Series, dtype: pl.DataType | None) -> pl.Series:
     elif dtype.is_temporal() and given.is_temporal():
         fitted = values.cast(pl.Datetime("us"))
     if fitted is None:
-        raise DataError(f"column {name!r} holds {given}, and the model's {dtype}")
+        raise DataError(f"column {name!r} holds {_held(given)}, and the model's {_held(dtype)}")
     wrong = fitted.is_null() & values.is_not_null() & ((values != "") if given == pl.String else True)
     if wrong.any():
         example = str(values.filter(wrong)[0])[:40]
-        raise DataError(f"column {name!r}: {example!r} does not fit the model's, which holds {dtype}")
+        raise DataError(f"column {name!r} holds {_held(dtype)} in the model, and {example!r} is text")
     return fitted
 
 

@@ -32,8 +32,11 @@ log = logging.getLogger("recsys_embed")
 
 
 @needs_threads("an update")
-def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFrame) -> FittedState:
-    """Return a new state that includes new ratings; see `Recommender.update`. `state` does not change."""
+def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFrame, quiet: bool = False) -> FittedState:
+    """Return a new state that includes new ratings; see `Recommender.update`. `state` does not change.
+
+    quiet: do not say how many ratings were known already.
+    """
     if state.is_graph:
         raise SettingError(
             "a model of nodes cannot be updated, since an edge changes both of its ends: use recsys train --warm-start"
@@ -42,6 +45,8 @@ def update(state: FittedState, new_ratings: Ratings | pl.DataFrame | pd.DataFram
     users, rows = _with_users(state.users, ratings)
     given = _of_known_items(state, replace(ratings, users=users, user=rows[ratings.user]))
     new = _new_ratings(state, given, len(users))
+    if len(new) < len(given) and not quiet:
+        log.info("%s ratings were known already", f"{len(given) - len(new):,}")
     threshold = state.positive_threshold
     positives, unseen = new.positives(threshold), _not_among(new, state.seen.with_users(len(users)))
     # With weights, what was done before may count for more now.
@@ -111,10 +116,7 @@ def _new_ratings(state: FittedState, ratings: Ratings, users: int) -> Ratings:
     if state.hidden_items is not None:
         hides = np.ones(len(ratings), bool) if ratings.hidden is None else ratings.hidden
         known &= ~hides | state.hidden_items.with_users(users).contains(ratings.user, ratings.item)
-    new = ratings.take(~known)
-    if len(new) < len(ratings):
-        log.info("%s ratings were known already", f"{len(ratings) - len(new):,}")
-    return new
+    return ratings.take(~known)
 
 
 def _not_among(ratings: Ratings, items: UserItems) -> Ratings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -64,6 +65,13 @@ def table_writer(path: Path) -> Iterator[Append]:
         raise SettingError(f"{path} must end in one of {', '.join(FORMATS)}")
     with atomic_write(path) as file, FORMATS[path.suffix](file) as append:
         yield append
+
+
+def check_is_not_read(out: str | Path, **read: str | Path | None) -> None:
+    """Raise SettingError for an output that is a file which is read, however it is spelled. read: by option."""
+    for option, file in read.items():
+        if file is not None and os.path.isfile(out) and os.path.isfile(file) and os.path.samefile(out, file):
+            raise SettingError(f"{out} is the file that {option} reads, and would be lost: name another one to write")
 
 
 def write_table(frame: pl.DataFrame, path: Path) -> None:
