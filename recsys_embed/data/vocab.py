@@ -162,7 +162,10 @@ class Vocab:
         plain = str(id_).strip().lstrip("0").lower()
         if len(plain) > _MAX_ID_CHARS or not plain.isprintable():  # half a character cannot be compared
             return []
-        ids = self.series.cast(pl.String).str.strip_chars_start("0").str.to_lowercase()
+        if not self.is_text:
+            number = self.cast(plain)
+            return [number] if number is not None and number in self._row_of else []
+        ids = self.series.str.strip_chars_start("0").str.to_lowercase()
         return self.series.filter(ids == plain).to_list()
 
     def nearest(self, id_: object, n: int = 3) -> list[Id]:
