@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import shutil
+import sqlite3
 
 # Waiting threads must not spin: the suite would take many times longer beside another program.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
@@ -15,6 +18,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 import numpy as np
 import polars as pl
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 from services import odd_model
 from worlds import ITEMS, USERS
@@ -25,6 +30,9 @@ from recsys_embed.tracking import store
 # How long an example takes says nothing of it where other programs run beside the tests.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Typer makes all commands anew for every call, which takes longer than most of them; a program makes one call.
+typer.main.get_command = typer.testing._get_command = functools.cache(typer.main.get_command)
 
 
 def pytest_make_parametrize_id(val, argname):
@@ -74,6 +82,21 @@ def copied_stores(tmp_path_factory):
     store._make = copy
     yield make
     store._make = make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_stores():
+    """SQLite waits for no disk in this process: what a crash of the machine would leave is no test's subject."""
+    from sqlalchemy import Engine, event
+
+    def connected(connection, _):
+        if isinstance(connection, sqlite3.Connection):
+            with contextlib.suppress(sqlite3.Error):  # a broken file, whose users are to say so
+                connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connected)
+    yield
+    event.remove(Engine, "connect", connected)
 
 
 @pytest.fixture(scope="module")
