@@ -118,6 +118,18 @@ def unsynced_stores():
     event.remove(Engine, "connect", connected)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def migrations_read_once():
+    """Alembic executes its files of migrations anew whenever a store is opened; a program opens one or two."""
+    from alembic import util
+
+    load = util.load_python_file
+    once = functools.cache(load)
+    util.load_python_file = lambda folder, name: (load if name == "env.py" else once)(folder, name)
+    yield
+    util.load_python_file = load
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Two models that differ."""

@@ -125,7 +125,7 @@ def test_a_training_in_the_callers_own_run_is_its_child_with_a_model_and_no_othe
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-    open_store(resolve_tracking_uri(None))
+    open_store(uri := resolve_tracking_uri(None))
     mlflow.sklearn.autolog(silent=True)
     try:
         mlflow.set_experiment("mine")
@@ -136,7 +136,8 @@ def test_a_training_in_the_callers_own_run_is_its_child_with_a_model_and_no_othe
     finally:
         mlflow.sklearn.autolog(disable=True)
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # `set_experiment` sets it
-    client = open_store(resolve_tracking_uri(None))
+        mlflow.set_tracking_uri(None)  # MLflow remembers it beside the variable
+    client = open_store(uri)
     (child,) = client.search_runs([outer.info.experiment_id], f"tags.mlflow.parentRunId = '{outer.info.run_id}'")
     assert child.info.status == "FINISHED" and child.info.run_name == "m"
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
