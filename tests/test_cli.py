@@ -26,7 +26,7 @@ FAST = ("--dataset", WORLD, "--epochs", "4", "--dim", "8", "--resamples", "50")
 def trained(tmp_path_factory):
     """A folder in which one tracked training was run, and what it printed."""
     folder = tmp_path_factory.mktemp("work")
-    done = recsys("train", *FAST, "--register", "shop@champion", "--json", cwd=folder)
+    done = recsys_here("train", *FAST, "--register", "shop@champion", "--json", cwd=folder)
     return folder, json.loads(done.stdout)
 
 
@@ -72,7 +72,7 @@ def test_the_run_is_in_mlflow_and_its_model_answers(trained):
     finally:
         mlflow.set_tracking_uri(None)
         os.chdir(here)
-    shown = json.loads(recsys("recommend", "--user", "7", "--k", "4", "--json", cwd=folder).stdout)
+    shown = json.loads(recsys_here("recommend", "--user", "7", "--k", "4", "--json", cwd=folder).stdout)
     assert answer[answer["user_id"] == "7"]["item_id"].tolist() == [str(i["item"]) for i in shown["items"]]
     assert answer["rank"].tolist() == [1, 2, 3, 4] * 2 and len(plain) == 10
 
@@ -172,7 +172,8 @@ def test_machines_get_the_stated_keys(trained):
 def test_an_alias_goes_back_to_an_earlier_version(trained, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(trained[0], work)
-    recsys_here("train", *FAST, "--register", "shop@champion", "--allow-worse", "--for-production", cwd=work)
+    again = "--register", "shop@champion", "--allow-worse", "--for-production", "--no-map"
+    recsys_here("train", *FAST, *again, cwd=work)
 
     def registered():
         listed = json.loads(recsys_here("models", "--json", cwd=work).stdout)["models"]
@@ -367,9 +368,9 @@ def test_every_command_has_help(tmp_path, command):
 
 
 def test_data_can_be_listed_and_checked(tmp_path):
-    listed = json.loads(recsys("data", "list", "--json", cwd=tmp_path).stdout)["datasets"]
+    listed = json.loads(recsys_here("data", "list", "--json", cwd=tmp_path).stdout)["datasets"]
     assert {"movielens", "movielens-1m", "synthetic"} <= {d["name"] for d in listed}
-    facts = json.loads(recsys("data", "check", "--dataset", WORLD, "--json", cwd=tmp_path).stdout)
+    facts = json.loads(recsys_here("data", "check", "--dataset", WORLD, "--json", cwd=tmp_path).stdout)
     assert (facts["users"], facts["items"], facts["ratings"]) == (80, 50, 1500)
 
 
@@ -378,7 +379,7 @@ def test_titles_are_shown_and_never_obeyed(tmp_path):
         "user,item\n" + "".join(f"{u},{i}\n" for u in range(9) for i in range(9) if (u + i) % 2)
     )
     (tmp_path / "i.csv").write_text("id,title\n" + "".join(f'{i},"\x1b[31m[bold]Red{i}"\n' for i in range(9)))
-    done = recsys("train", "--dataset", "r.csv", "--items", "i.csv", "--no-track", "--epochs", "1", cwd=tmp_path)
+    done = recsys_here("train", "--dataset", "r.csv", "--items", "i.csv", "--no-track", "--epochs", "1", cwd=tmp_path)
     assert "against EASE, user by user: " in done.stdout
-    shown = recsys("recommend", "--user", "1", cwd=tmp_path).stdout
+    shown = recsys_here("recommend", "--user", "1", cwd=tmp_path).stdout
     assert "\x1b" not in shown and "[bold]Red" in shown

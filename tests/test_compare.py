@@ -25,7 +25,8 @@ PNG = b"\x89PNG"
 
 def train(folder, name, seed=0, split_seed=0, track=False, data=None, **run):
     model, train = small("softmax", epochs=3, seed=seed)
-    report = RunConfig(out=name, track=track, tracking_uri=f"sqlite:///{folder}/mlflow.db", resamples=20, **run)
+    store = f"sqlite:///{folder}/mlflow.db"
+    report = RunConfig(out=name, track=track, tracking_uri=store, resamples=20, map=False, **run)
     return run_experiment(data or DataConfig(WORLD, split_seed=split_seed), model, train, report)
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from gensim.test.utils import datapath  # gensim brings both lists of word pairs with its own tests
 from worlds import recsys
 
 from recsys_embed.words.vectors import WordVectors, read_word_test
@@ -24,6 +23,8 @@ def test_king_is_to_man_as_queen_to_woman(glove):
 
 @pytest.mark.parametrize(("name", "value"), [("wordsim353.tsv", 0.5033), ("simlex999.txt", 0.2646)])
 def test_vectors_agree_with_people(glove, name, value):
+    from gensim.test.utils import datapath  # gensim brings both lists of word pairs with its own tests
+
     pairs, _ = read_word_test(Path(datapath(name)))
     assert glove.evaluate_word_pairs(pairs)["spearman"] == pytest.approx(value, abs=0.001)
 

@@ -5,10 +5,11 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
+from stores import must_record, record
 from worlds import small
 
 from recsys_embed import DataConfig, Recommender, RunConfig
@@ -21,14 +22,6 @@ from recsys_embed.storage.table_files import write_table
 from recsys_embed.tracking import store
 from recsys_embed.tracking.mlflow_tracker import MLflowTracker
 from recsys_embed.tracking.store import open_store, resolve_tracking_uri
-
-
-def record(uri, start=None):
-    """Track an empty run, as a first training does; return whether MLflow failed."""
-    if start is not None:
-        start.wait()
-    with MLflowTracker(uri, "x", {}) as tracker:
-        return tracker.alive
 
 
 def n_runs(uri):
@@ -47,8 +40,13 @@ def complete(tmp_path_factory):
 def test_processes_that_start_together_make_one_sound_store(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(2, context) as pool:
-        assert all(pool.map(record, [uri] * 2, [manager.Barrier(2)] * 2))
+    barrier = context.Barrier(2, timeout=300)  # one that dies leaves no other waiting
+    processes = [context.Process(target=must_record, args=(uri, barrier)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
     assert n_runs(uri) == 2
     assert sorted(p.name for p in tmp_path.iterdir() if p.suffix == ".db" or p.name.startswith(".")) == ["mlflow.db"]
 
@@ -127,18 +125,19 @@ def test_a_training_in_the_callers_own_run_is_its_child_with_a_model_and_no_othe
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
-    open_store(resolve_tracking_uri(None))
+    open_store(uri := resolve_tracking_uri(None))
     mlflow.sklearn.autolog(silent=True)
     try:
         mlflow.set_experiment("mine")
         with mlflow.start_run() as outer:
-            options = RunConfig(out=str(tmp_path / "m"), resamples=0)
+            options = RunConfig(out=str(tmp_path / "m"), resamples=0, map=False)
             run_experiment(DataConfig("synthetic:users=60,items=40,ratings=900"), *small("softmax", epochs=1), options)
             mlflow.log_metric("after", 1.0)
     finally:
         mlflow.sklearn.autolog(disable=True)
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)  # `set_experiment` sets it
-    client = open_store(resolve_tracking_uri(None))
+        mlflow.set_tracking_uri(None)  # MLflow remembers it beside the variable
+    client = open_store(uri)
     (child,) = client.search_runs([outer.info.experiment_id], f"tags.mlflow.parentRunId = '{outer.info.run_id}'")
     assert child.info.status == "FINISHED" and child.info.run_name == "m"
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])

@@ -51,7 +51,10 @@ def search(trials=2, data=DATA, start=BAD, freeze="epochs,batch_size", content=N
 
 def kept(folder="studies/synthetic-bpr"):
     """Return the trials of a study, as Optuna has them."""
-    return optuna.load_study(study_name="study", storage=f"sqlite:///{folder}/study.db").get_trials()
+    storage = optuna.storages.RDBStorage(
+        f"sqlite:///{folder}/study.db", skip_compatibility_check=True, skip_table_creation=True
+    )
+    return optuna.load_study(study_name="study", storage=storage).get_trials()
 
 
 def finished(folder="studies/synthetic-bpr"):

@@ -48,6 +48,15 @@ def test_big_lookups_agree_with_small_ones():
     assert text.rows(np.arange(20_000)).tolist() == list(range(20_000))
 
 
+def test_a_column_is_looked_up_as_its_ids_are_one_by_one():
+    vocab = Vocab([-(2**63), -42, 0, 7, 10**18 - 1, 10**18, 2**63 - 1], "item")
+    texts = ["7", "007", "-42", "--42", "-0", "0", "1.0", "", "٧"]
+    texts += [str(i) for i in (-(2**63), 10**18 - 1, 10**18, 2**63 - 1, 2**63)]
+    one_by_one = [vocab.rows([text], missing="negative")[0] for text in texts]
+    assert sorted({*one_by_one}) == list(range(-1, len(vocab)))
+    assert vocab.rows(pl.Series(texts * 100), missing="negative").tolist() == one_by_one * 100
+
+
 @pytest.mark.parametrize("apart", [1, 7, 10**12])
 def test_many_integers_are_found_however_far_apart(apart):
     vocab = Vocab(np.arange(-300, 15_000) * apart, "item")

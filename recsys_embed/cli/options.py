@@ -166,10 +166,12 @@ def _folded(
     def show_all(context: typer.Context, wanted: bool) -> None:
         if not wanted:
             return
-        for p in context.command.params:
+        whole = copy.copy(context.command)
+        whole.params = [copy.copy(p) for p in whole.params]
+        for p in whole.params:
             if p.name in by_name:
                 p.hidden, p.rich_help_panel = False, panels.get(p.name)  # type: ignore[attr-defined]
-        typer.echo(context.get_help(), color=context.color)
+        typer.echo(whole.get_help(context), color=context.color)
         raise typer.Exit
 
     text = f"Show all {len(parameters)} options."

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -79,10 +80,13 @@ def command(*configs: Any, name: str = "train", preset: Mapping[str, Any] | None
 
 def options(config: type) -> Iterator[tuple[Field[Any], Any, str]]:
     """Yield (field, type, help) for every setting of a config class."""
+    yield from _options(config)
+
+
+@cache
+def _options(config: type) -> tuple[tuple[Field[Any], Any, str], ...]:
     hints = get_type_hints(config, include_extras=True)
-    for field in fields(config):
-        kind, text = get_args(hints[field.name])
-        yield field, kind, text
+    return tuple((field, *get_args(hints[field.name])) for field in fields(config))
 
 
 def check(valid: bool, name: str, value: object, expected: str) -> None:

@@ -47,8 +47,9 @@ def read_in_each(column: pl.Series, forms: tuple[str, ...]) -> list[pl.Series]:
     """Return texts read in each of several forms of dates, as `read_dates` does."""
     # Most columns have the ending of their first row: then this is several times as fast as to split texts.
     first = column.head(_HEAD).drop_nulls().head(1)
-    for ending in _ENDINGS:
-        if any(len(first) and _as_dates(first, form + ending).null_count() == 0 for form in forms):
+    for ending in _ENDINGS if len(first) else ():
+        likely = [form for form in forms if _may_read(first[0], form, ending)]
+        if any(_as_dates(first, form + ending).null_count() == 0 for form in likely):
             dates = [_as_dates(column, form + ending) for form in forms]
             if any(one.null_count() == column.null_count() for one in dates):
                 return dates
@@ -57,8 +58,18 @@ def read_in_each(column: pl.Series, forms: tuple[str, ...]) -> list[pl.Series]:
     return [_with_time_of_day(pieces, form) for form in forms]
 
 
+def has_time_of_day(form: str) -> bool:
+    """Return whether a form says how a time of day is written, so that nothing may follow it."""
+    return any(directive in form for directive in _TIME_OF_DAY)
+
+
+def _may_read(text: str, form: str, ending: str) -> bool:
+    """Return whether a text may be of a form and an ending by its colons: a look costs nothing beside reading it."""
+    return "z" in form.lower() or text.count(":") == form.count(":") + ending.count(":")
+
+
 def _read_text(column: pl.Series, form: str) -> pl.Series:
-    if any(directive in form for directive in _TIME_OF_DAY):
+    if has_time_of_day(form):
         dates = column.str.strip_chars().str.to_datetime(form, strict=False, time_unit="us")
         dates = dates.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if "%z" in form else dates
         return _of_usual_years(dates)
@@ -73,6 +84,8 @@ def _as_dates(column: pl.Series, form: str) -> pl.Series:
 
 def _of_usual_years(dates: pl.Series) -> pl.Series:
     """Return dates without those that misread a year, such as 25."""
+    if dates.null_count() == len(dates):
+        return dates
     return pl.select(pl.when(dates.dt.year().is_between(*_YEARS)).then(dates)).to_series()
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import polars as pl
 
-from recsys_embed.data.date_texts import ISO, read_dates, read_in_each
+from recsys_embed.data.date_texts import ISO, has_time_of_day, read_dates, read_in_each
 
 log = logging.getLogger("recsys_embed")
 
@@ -79,11 +80,18 @@ def find_format(column: pl.Series, given: str | None = None) -> Reading:
         return Reading(_compact_format(column, numbers))
     if sample.str.contains(r"^\s*\d{4}-\d").mean() > 0.5:  # type: ignore[operator]
         return Reading()
-    counts = {form: int(read_dates(sample, form).is_not_null().sum()) for form in FORMATS}
+    counts = {form: len(dates) - dates.null_count() for form, dates in _read_in_all(sample)}
     best = max(FORMATS, key=lambda form: counts[form])
     if not counts[best]:
         return Reading(ISO)
     return _ordered(column, best) if best in _ORDERS_OF else Reading(best)
+
+
+def _read_in_all(sample: pl.Series) -> Iterator[tuple[str, pl.Series]]:
+    """Give texts read in each of FORMATS. Those of a date alone are read together, so that texts are split once."""
+    alone = tuple(form for form in FORMATS if not has_time_of_day(form))
+    yield from zip(alone, read_in_each(sample, alone), strict=True)
+    yield from ((form, read_dates(sample, form)) for form in FORMATS if form not in alone)
 
 
 def settled_format(column: pl.Series, given: str | None = None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Literal
@@ -11,13 +12,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys_embed.data.ids import CANONICAL_INTEGER, Id, Rows, id_column
+from recsys_embed.data.ids import Id, Rows, id_column
 from recsys_embed.errors import DataError, UnknownId
 
 # Up to this many ids are looked up in a dict, one by one. More are looked up together: in a dense table from the
 # smallest to the largest integer id if it has at most `_MAX_DENSE` entries, or no more than there are ids to look
 # up; in a join otherwise.
-_MAX_DICT, _MAX_DENSE = 10_000, 1_000_000
+_MAX_DICT, _MAX_DENSE = 500, 1_000_000
+
+# How Python writes an integer of up to 19 digits, which an int64 may hold.
+_INTEGER = r"(?:0|-?[1-9][0-9]{0,18})"
+_is_integer = re.compile(_INTEGER).fullmatch
 
 # Characters of an id that a message shows. For longer ids no similar ones are searched: that takes quadratic time.
 _MAX_ID_CHARS = 100
@@ -82,9 +87,7 @@ class Vocab:
         if self.is_text:
             return str(id_)
         text = str(id_)
-        if len(text) <= 20 and text.lstrip("-").isascii() and text.lstrip("-").isdigit() and str(int(text)) == text:
-            return int(text)
-        return None
+        return int(text) if _is_integer(text) else None
 
     def rows(
         self, ids: Iterable[Id] | NDArray[np.int64] | pl.Series, missing: Literal["raise", "negative"] = "raise"
@@ -186,5 +189,5 @@ class Vocab:
 
 def _to_integers(ids: pl.Series) -> pl.Series:
     """Convert text ids to Int64; null for those that are not the canonical text of an integer, such as "007"."""
-    canonical = ids.str.contains(CANONICAL_INTEGER)
+    canonical = ids.str.contains(f"^{_INTEGER}$")
     return pl.select(pl.when(canonical).then(ids)).to_series().cast(pl.Int64, strict=False)
