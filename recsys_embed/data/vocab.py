@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from recsys_embed.data.ids import Id, Rows, id_column
 from recsys_embed.errors import DataError, UnknownId
 
-# Up to this many ids are looked up in a dict, one by one. More are looked up together: in a dense table from the
-# smallest to the largest integer id if it has at most `_MAX_DENSE` entries, or no more than there are ids to look
-# up; in a join otherwise.
-_MAX_DICT, _MAX_DENSE = 500, 1_000_000
+# Few ids are looked up in a dict, one by one: up to the first number, or to the second among as many others. More are
+# looked up together: in a dense table from the smallest to the largest integer id if it has at most `_MAX_DENSE`
+# entries, or no more than there are ids to look up; in a join otherwise.
+_FEW, _MAX_DICT, _MAX_DENSE = 500, 10_000, 1_000_000
 
 # How Python writes an integer of up to 19 digits, which an int64 may hold.
 _INTEGER = r"(?:0|-?[1-9][0-9]{0,18})"
@@ -99,7 +99,7 @@ class Vocab:
         """
         if isinstance(ids, np.ndarray):
             ids = pl.Series("id", ids)
-        if isinstance(ids, pl.Series) and len(ids) > _MAX_DICT:
+        if isinstance(ids, pl.Series) and len(ids) > min(_MAX_DICT, max(_FEW, len(self))):
             rows = self.look_up(id_column(ids, self.name))
         else:
             if isinstance(ids, str):
