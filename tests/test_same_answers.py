@@ -204,12 +204,12 @@ def test_numbers_and_nulls_are_what_json_and_pandas_make_of_them(world, as_sent)
 
 
 @pytest.mark.parametrize("half_life", [0.0, 5.0])
-def test_a_user_without_a_rating_gets_what_the_others_call_recent(half_life):
+def test_a_user_without_a_rating_gets_what_is_popular(half_life):
     train = WORLD.take(WORLD.user != 3)
     model = Recommender(*small("softmax", epochs=1, half_life=half_life)).fit(train)
     table = mlflow_model.answer(model, [{"user_id": user, "k": 1} for user in (3, 4)])
     expected = [recommend(model.state, RecommendRequest(user=user)).origin for user in (3, 4)]
-    assert table["from"].to_list() == expected == ["recent" if half_life else "personal", "personal"]
+    assert table["from"].to_list() == expected == ["recent" if half_life else "popular", "personal"]
 
 
 def test_one_unknown_user_does_not_fail_the_others(world):

@@ -35,8 +35,12 @@ class Dot(nn.Module):
         return u @ v.T
 
     def to_arrays(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-        """Return vectors whose plain dot product is this score, and no layers."""
-        return *self.transform(u, v), []
+        """Return vectors whose plain dot product is this score, and no layers. u, which is long, is overwritten."""
+        u = u.detach()
+        if self.cosine:
+            u.div_(u.norm(dim=-1, keepdim=True).clamp_min_(1e-12))
+            v = nn.functional.normalize(v, dim=-1)
+        return u.div_(self.temperature), v, []
 
 
 class MLP(nn.Module):

@@ -19,7 +19,7 @@ log = logging.getLogger("recsys_embed")
 
 # Memory that a training in memory takes for each rating, at its highest, and for each byte of a file of text
 # (experiments/LOG.md).
-BYTES_A_RATING, _BYTES_A_BYTE = 250, 8
+BYTES_A_RATING, _BYTES_A_BYTE = 160, 6
 # Options that need all rows in memory.
 _IN_MEMORY = ("shared_ids", "valid", "test", "extra_ratings", "max_age", "query")
 

@@ -179,11 +179,11 @@ class FittedState:
         return self.model if self.trend is None else self.model.boosted(self.trend_scores)
 
     def is_known(self, users: Rows) -> Mask:
-        """Return of which users anything is known, bool [n]; with a trend, the others are ranked by popularity.
+        """Return of which users anything is known, bool [n]; the others get what is popular.
 
-        In a model of "chance", whose scores are log-odds, all are known.
+        In a model of "chance" or of "stars", whose scores are log-odds or ratings, all are known.
         """
-        if self.trend is None or self.model.output != "score":
+        if self.model.output != "score":
             return np.ones(len(users), bool)
         return (self.seen if self.history_items is None else self.history_items).count[users] > 0
 
