@@ -108,6 +108,13 @@ def test_a_date_and_a_time_of_day_are_one_time(tmp_path, on_disk):
     assert np.array_equal(np.sort(read.time), np.sort(Ratings.from_frame(apart).time))
 
 
+def test_what_is_last_within_a_second_is_what_stays(tmp_path, on_disk):
+    times = [1_600_000_000_500, 1_600_000_000_200, 1_600_000_000_800, 1_600_000_000_100]
+    frame = pl.DataFrame({"user_id": [1, 1, 2, 2], "item_id": [5, 5, 5, 5], "rating": [1, 2, 3, 4], "timestamp": times})
+    frame.write_parquet(tmp_path / "r.parquet")
+    assert load_dataset(str(tmp_path / "r.parquet"), DataConfig()).ratings.value.tolist() == [1, 3]
+
+
 def test_weights_come_along(tmp_path, on_disk):
     frame = frame_of().unique(["user_id", "item_id"], maintain_order=True).rename({"rating": "amount"})
     read = load_dataset(write(tmp_path / "data", frame), DataConfig(weight_col="amount")).ratings
@@ -138,8 +145,9 @@ def test_rows_are_chosen_and_widened_as_in_memory(tmp_path, on_disk):
     read, expected = both(tmp_path / "data", frame_of())
     assert rows_of(read.positives(4)).equals(rows_of(expected.positives(4)))
     assert rows_of(read.of_random_users(9)).equals(rows_of(expected.of_random_users(9)))
-    few = expected.take(np.flatnonzero(expected.user == 3))
-    others = read.where(lambda rows: rows.user != 3)
+    last = len(read.users) - 1
+    few = expected.take(np.random.default_rng(0).permutation(np.flatnonzero(np.isin(expected.user, (3, last)))))
+    others = read.where(lambda rows: (rows.user != 3) & (rows.user != last))
     assert rows_of(others.concat(few)).equals(rows_of(read))
     more = pl.Series([1000, 30, -5])
     assert rows_of(read.with_items(more)).equals(rows_of(expected.with_items(more)))
@@ -222,11 +230,13 @@ def test_batches_from_disk_are_a_random_partition(tmp_path):
 def test_item_neighbours_are_learnt_from_as_many_users_as_memory_allows(tmp_path, on_disk, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "recsys_embed")
     monkeypatch.setattr(hybrid, "sizes_in", lambda *given: Sizes(1000, 7, 5000))
+    learnt, ridge = [], hybrid.LocalRidge
+    monkeypatch.setattr(hybrid, "LocalRidge", lambda train, *how: (learnt.append(len(train)), ridge(train, *how))[1])
     model, train = small("sampled-softmax", epochs=1, batch_size=None, batch_users=16, model_family="neighbours")
     run = RunConfig(out=str(tmp_path / "m"), track=False, resamples=0)
     recommender, report = run_experiment(DataConfig(sorted_data(tmp_path / "data")), model, train, run)
     assert re.search(r"learnt from (9\d\d|1,[01]\d\d) ratings of 3\d users", caplog.text)
-    assert report["settings"]["neighbours"] == 7
+    assert report["settings"]["neighbours"] == 7 and all(900 < n < 1200 for n in learnt)
     assert np.bincount(recommender.model.neighbours.weights.target).max() <= 7
     assert len(recommender.model.histories.item) == len(recommender.state.seen)  # everybody's
 
@@ -236,6 +246,7 @@ def test_regressions_keep_to_their_memory():
         for items in (1000, 500_000, 10**7):
             most = sizes_in(limit, items, 100)
             assert 1 <= most.neighbours <= 100
+            assert most.neighbours == 1 or most.neighbours * items * 40 <= limit / 2
             if most.neighbours > 1 and most.entries > items:
                 assert most.ratings * 60 + most.neighbours * items * 40 + most.entries * 8 <= limit
 

@@ -76,7 +76,7 @@ def test_a_step_takes_users_whole_and_an_epoch_takes_all(ratings):
     draw = batch_drawer(columns, config, torch.Generator().manual_seed(0))
     first, second = draw(), draw()
     assert len(first) == 4  # 7 users, 2 a step
-    assert torch.cat(first).sort().values.tolist() == list(range(len(ratings)))
+    assert torch.cat(list(first)).sort().values.tolist() == list(range(len(ratings)))
     assert [b.tolist() for b in first] != [b.tolist() for b in second]
     counts = torch.bincount(columns.user)
     for batch in first:

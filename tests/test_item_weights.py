@@ -68,8 +68,7 @@ def test_weights_solve_the_ridge_system_of_the_most_similar():
 def test_where_co_occurrences_are_too_many_the_most_similar_are_kept(monkeypatch):
     kernels(monkeypatch, True)
     whole = dense(LocalRidge(TRAIN, 3).fit([Penalty(30.0, 0.0)])[0])
-    monkeypatch.setattr(local_ridge, "_MAX_ENTRIES", 60 * 12)
-    cut = dense(LocalRidge(TRAIN, 3).fit([Penalty(30.0, 0.0)])[0])
+    cut = dense(LocalRidge(TRAIN, 3, max_entries=60 * 12).fit([Penalty(30.0, 0.0)])[0])
     assert np.array_equal(whole != 0, cut != 0)
     assert np.isfinite(cut).all() and np.abs(cut).max() < 2
 
