@@ -282,6 +282,13 @@ def test_text_that_is_longer_than_memory_is_refused_with_what_it_needs(tmp_path,
     assert "only Parquet is read in parts" in caplog.text
 
 
+def test_a_database_is_asked_for_what_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_BYTES_A_BYTE", 10**9)
+    frame_of(50).write_database("r", f"sqlite:///{tmp_path}/shop.db", engine="sqlalchemy")
+    config = DataConfig(memory_limit="2GB", query="SELECT * FROM r LIMIT 20")
+    assert len(load_dataset(f"{tmp_path}/shop.db", config).ratings) <= 20
+
+
 def test_files_without_a_column_of_the_first_or_broken_in_the_middle_are_named(tmp_path, on_disk):
     folder = tmp_path / "data"
     write(folder, frame_of())

@@ -2,24 +2,31 @@
 
     python experiments/benchmarks/beyond_memory.py make FOLDER USERS ITEMS RATINGS
     python experiments/benchmarks/beyond_memory.py fit DATA [--memory-limit 4GB] [--dim 64]
+    python experiments/benchmarks/beyond_memory.py grow FOLDER [--out PICTURE.png]
 
 `make` writes Parquet files of made-up ratings in bounded memory: users of several tastes among groups of items, skewed
 activity and popularity, and what everybody takes. `fit` loads DATA, splits it at random and passes over the training
-ratings once. The memory is that of the process without the pages of files, which the system takes back in need, and
+ratings once. `grow` does both from 1 to 100 million ratings on disk, 50 a user and 200 an item, each in a process of its
+own, and draws time and memory beside the formulas of docs/scale.md. The memory is that of the process without the pages of files, which the system takes back in need, and
 that of those pages.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-PART = 5_000_000
+from recsys_embed.sources.memory import BYTES_A_RATING
+
+PART, MILLIONS = 5_000_000, (1, 3, 10, 30, 100)
 
 
 def make(folder: Path, users: int, items: int, ratings: int) -> None:
@@ -60,15 +67,15 @@ class Memory(threading.Thread):
             self.files = max(self.files, int(lines["RssFile"].split()[0]) // 1000)
             time.sleep(0.1)
 
-    def highest(self) -> str:
-        """Return the highest since the last call, in words."""
-        text = f"{self.own:,} MB, files {self.files:,} MB"
+    def highest(self) -> tuple[int, int]:
+        """Return the highest since the last call."""
+        found = self.own, self.files
         self.own = self.files = 0
-        return text
+        return found
 
 
-def fit(dataset: str, limit: str, dim: int) -> None:
-    """Load, split and pass over the ratings once."""
+def fit(dataset: str, limit: str, dim: int) -> dict[str, float]:
+    """Load, split and pass over the ratings once; return the sizes, the seconds of each and the memory."""
     from recsys_embed import DataConfig, ModelConfig, TrainConfig
     from recsys_embed.config.settings import ContentConfig
     from recsys_embed.sources.load import load_dataset
@@ -76,11 +83,14 @@ def fit(dataset: str, limit: str, dim: int) -> None:
 
     data = DataConfig(dataset, memory_limit=limit)
     memory, start = Memory(), time.perf_counter()
+    facts: dict[str, float] = {}
 
     def lap(what: str) -> float:
         nonlocal start
         seconds, start = time.perf_counter() - start, time.perf_counter()
-        print(f"{what:10} {seconds:8.1f} s   {memory.highest()}", flush=True)
+        own, files = memory.highest()
+        print(f"{what:10} {seconds:8.1f} s   {own:,} MB, files {files:,} MB", flush=True)
+        facts[what], facts[f"{what} MB"] = seconds, own
         return seconds
 
     loaded = load_dataset(dataset, data)
@@ -93,6 +103,44 @@ def fit(dataset: str, limit: str, dim: int) -> None:
     seconds = lap("fit")
     rate = result.history[0]["samples_per_s"]
     print(f"{len(train):,} ratings {where}; {rate:,.0f} a second in the pass, {len(train) / seconds:,.0f} in the fit")
+    return facts | {"ratings": len(loaded.ratings), "ids": len(train.users) + len(train.items), "dim": dim}
+
+
+def grow(folder: Path, picture: Path) -> None:
+    """Measure each size, and draw."""
+    found = []
+    for million in MILLIONS:
+        data = folder / f"{million}m"
+        if not data.exists():
+            make(data, million * 20_000, million * 5_000, million * 1_000_000)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            found.append(pool.submit(fit, str(data), f"{million * 100}MB", 64).result())
+        print(json.dumps(found[-1]), flush=True)
+    draw(found, picture)
+
+
+def draw(found: list[dict[str, float]], picture: Path) -> None:
+    """Draw seconds and memory of each size, with the formulas."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from recsys_embed.config.settings import TrainConfig
+    from recsys_embed.experiment.beyond_memory import table_memory
+
+    figure, (seconds, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    n = [f["ratings"] / 1e6 for f in found]
+    for what, mark in (("load", "o"), ("split", "s"), ("fit", "^")):
+        seconds.plot(n, [f[what] for f in found], marker=mark, label={"fit": "a pass"}.get(what, what))
+        memory.plot(n, [f[f"{what} MB"] / 1000 for f in found], marker=mark, label={"fit": "a pass"}.get(what, what))
+    tables = [table_memory(int(f["ids"]), int(f["dim"]), TrainConfig()) / 1e9 for f in found]
+    memory.plot(n, tables, color="grey", linestyle="--", label="formula of the tables")
+    memory.plot(n, [f["ratings"] * BYTES_A_RATING / 1e9 for f in found], color="grey", linestyle=":", label="in memory")
+    for axes, title in ((seconds, "seconds"), (memory, "memory, GB")):
+        axes.set(xscale="log", yscale="log", xlabel="million ratings", title=title)
+        axes.legend(frameon=False)
+    figure.savefig(picture, dpi=120)
 
 
 if __name__ == "__main__":
@@ -106,8 +154,13 @@ if __name__ == "__main__":
     fitting.add_argument("data")
     fitting.add_argument("--memory-limit", default="4GB")
     fitting.add_argument("--dim", type=int, default=64)
+    growing = commands.add_parser("grow")
+    growing.add_argument("folder", type=Path)
+    growing.add_argument("--out", type=Path, default=Path("beyond-memory.png"))
     args = parser.parse_args()
     if args.command == "make":
         make(args.folder, args.users, args.items, args.ratings)
+    elif args.command == "grow":
+        grow(args.folder, args.out)
     else:
         fit(args.data, args.memory_limit, args.dim)

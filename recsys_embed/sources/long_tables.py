@@ -24,6 +24,7 @@ from recsys_embed.data.values import parse_columns
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
 from recsys_embed.sources.table import without_outer_blanks
+from recsys_embed.storage.atomic import wrap_read_errors
 
 log = logging.getLogger("recsys_embed")
 
@@ -31,6 +32,12 @@ log = logging.getLogger("recsys_embed")
 _HEAD = 100_000
 # Distinct ids that are merged with those before at a time, at least.
 _MERGED = 1 << 20
+
+
+def begins_with(file: Path, magic: bytes) -> bool:
+    """Return whether a file begins with these bytes. Raises DataError if it cannot be read."""
+    with wrap_read_errors(file), file.open("rb") as opened:
+        return opened.read(len(magic)) == magic
 
 
 class LongTable(NamedTuple):
@@ -42,10 +49,8 @@ class LongTable(NamedTuple):
     @classmethod
     def of(cls, files: Sequence[Path]) -> LongTable | None:
         """Return the table, or None if a file is no Parquet. Raises DataError for files that only begin like it."""
-        for file in files:
-            with file.open("rb") as opened:
-                if opened.read(4) != b"PAR1":
-                    return None
+        if not all(begins_with(file, b"PAR1") for file in files):
+            return None
         return cls(files, sum(_opened(file).metadata.num_rows for file in files))
 
     @property

@@ -11,9 +11,9 @@ from recsys_embed.config.settings import DataConfig
 from recsys_embed.data.disk import Disk, scratch_folder
 from recsys_embed.errors import SettingError
 from recsys_embed.sources.locations import archive_of, find_files, is_path
-from recsys_embed.sources.long_tables import LongTable
+from recsys_embed.sources.long_tables import LongTable, begins_with
 from recsys_embed.sources.remote import is_remote
-from recsys_embed.sources.sql import is_database
+from recsys_embed.sources.sql import SQLITE_MAGIC, is_database
 
 log = logging.getLogger("recsys_embed")
 
@@ -61,7 +61,7 @@ def long_table(location: str, config: DataConfig) -> tuple[LongTable, Disk] | No
     if limit is None or location == "-" or is_database(location) or is_remote(location) or not is_path(location):
         return None
     files = [(archive_of(file) or (file,))[0] for file in find_files(location)]
-    if not all(file.is_file() for file in files):
+    if not all(file.is_file() for file in files) or any(begins_with(file, SQLITE_MAGIC) for file in files):
         return None
     table = LongTable.of(files)
     needed = sum(f.stat().st_size for f in files) * _BYTES_A_BYTE if table is None else table.rows * BYTES_A_RATING
