@@ -6,9 +6,9 @@
 
 `make` writes Parquet files of made-up ratings in bounded memory: users of several tastes among groups of items, skewed
 activity and popularity, and what everybody takes. `fit` loads DATA, splits it at random and passes over the training
-ratings once. `grow` does both from 1 to 100 million ratings on disk, 50 a user and 200 an item, each in a process of its
-own, and draws time and memory beside the formulas of docs/scale.md. The memory is that of the process without the pages of files, which the system takes back in need, and
-that of those pages.
+ratings once. `grow` does both from 1 to 100 million ratings on disk, 50 a user and 200 an item, each in a process of
+its own, and draws time and memory beside the formulas of docs/scale.md. The memory is that of the process without the
+pages of files, which the system takes back in need, and that of those pages.
 """
 
 from __future__ import annotations
@@ -121,26 +121,24 @@ def grow(folder: Path, picture: Path) -> None:
 
 def draw(found: list[dict[str, float]], picture: Path) -> None:
     """Draw seconds and memory of each size, with the formulas."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     from recsys_embed.config.settings import TrainConfig
     from recsys_embed.experiment.beyond_memory import table_memory
+    from recsys_embed.plots.style import COLOURS, GREY, new_figure, save_figure, style_axes
 
-    figure, (seconds, memory) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = new_figure(10, 4)
+    seconds, memory = figure.subplots(1, 2)
     n = [f["ratings"] / 1e6 for f in found]
-    for what, mark in (("load", "o"), ("split", "s"), ("fit", "^")):
-        seconds.plot(n, [f[what] for f in found], marker=mark, label={"fit": "a pass"}.get(what, what))
-        memory.plot(n, [f[f"{what} MB"] / 1000 for f in found], marker=mark, label={"fit": "a pass"}.get(what, what))
+    for what, colour in zip(("load", "split", "fit"), COLOURS, strict=False):
+        for axis, values in ((seconds, [f[what] for f in found]), (memory, [f[f"{what} MB"] / 1000 for f in found])):
+            axis.plot(n, values, marker="o", color=colour, label={"fit": "one pass"}.get(what, what))
     tables = [table_memory(int(f["ids"]), int(f["dim"]), TrainConfig()) / 1e9 for f in found]
-    memory.plot(n, tables, color="grey", linestyle="--", label="formula of the tables")
-    memory.plot(n, [f["ratings"] * BYTES_A_RATING / 1e9 for f in found], color="grey", linestyle=":", label="in memory")
-    for axes, title in ((seconds, "seconds"), (memory, "memory, GB")):
-        axes.set(xscale="log", yscale="log", xlabel="million ratings", title=title)
-        axes.legend(frameon=False)
-    figure.savefig(picture, dpi=120)
+    memory.plot(n, tables, color=GREY, linestyle="--", label="formula of the tables")
+    memory.plot(n, [m * BYTES_A_RATING / 1000 for m in n], color=GREY, linestyle=":", label="ratings in memory")
+    for axis, title in ((seconds, "Seconds"), (memory, "Memory, GB")):
+        axis.set(xscale="log", yscale="log")
+        style_axes(axis, title, "million ratings")
+        axis.legend(frameon=False, fontsize=9)
+    save_figure(figure, picture)
 
 
 if __name__ == "__main__":
