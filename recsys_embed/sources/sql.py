@@ -34,7 +34,7 @@ _PIPES = {
     "snowflake": "its own program for CSV | recsys train -",
 }
 _BYTES = "a column of the database holds bytes and other values: turn it into text, CAST(… AS TEXT)"
-_ROWS = 50_000  # that are turned into columns at a time
+_ROWS = 1_000  # that are turned into columns at a time: of more, the collector of garbage looks at each again and again
 _TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%' ORDER BY name"
 
 
