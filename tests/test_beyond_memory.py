@@ -1,6 +1,7 @@
 """Ratings that are longer than memory: read, split and trained on from disk, they are the same."""
 
 import errno
+import io
 import logging
 import re
 from itertools import pairwise
@@ -8,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.numpy
 import torch
 from worlds import recsys_here, small
 
@@ -23,7 +25,10 @@ from recsys_embed.models.local_ridge import Sizes, sizes_in
 from recsys_embed.sources import memory
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.sources.synthetic import generate
+from recsys_embed.storage import safetensors_writer
 from recsys_embed.storage.bundle import Bundle
+from recsys_embed.storage.safetensors_reader import read_arrays
+from recsys_embed.storage.safetensors_writer import write_arrays
 from recsys_embed.training import hybrid
 from recsys_embed.training.batches import _GroupedBatches
 
@@ -323,3 +328,17 @@ def test_nothing_that_a_block_changes_reaches_the_file(tmp_path):
     stored = folder.stored(np.arange(6.0).reshape(3, 2))
     assert stored.tolist() == [[0, 1], [2, 3], [4, 5]] and folder.stored(np.zeros((0, 4))).shape == (0, 4)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_are_written_one_after_the_other_as_the_library_reads_them(monkeypatch):
+    monkeypatch.setattr(safetensors_writer, "_CHUNK", 16)
+    random, kinds = np.random.default_rng(0), ("<f8", "<f4", "<f2", "<i8", "<i4", "i1", "u1", "?", ">i4", ">f8")
+    given = {f"a{n}": random.integers(0, 99, (n, 3)).astype(kind) for n, kind in enumerate(kinds)}
+    given |= {"turned": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 4), np.float32), "one": np.ones(())}
+    file = io.BytesIO()
+    write_arrays(file, given)
+    for read in (safetensors.numpy.load(file.getvalue()), read_arrays(file.getvalue())):
+        assert read.keys() == given.keys()
+        for name, array in given.items():
+            assert read[name].shape == array.shape and np.array_equal(read[name], array), name
+    assert all(array.flags.aligned for array in read_arrays(file.getvalue()).values())

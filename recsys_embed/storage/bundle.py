@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.atomic import make_hidden, sync
 from recsys_embed.storage.safetensors_reader import read_arrays
+from recsys_embed.storage.safetensors_writer import write_arrays
 
 MANIFEST = "manifest.json"
 
@@ -50,10 +50,11 @@ class Bundle:
             _replace_folder(temporary, folder)
 
     def _fill(self, folder: Path) -> None:
-        from safetensors.numpy import save
-
         for name, arrays in self.arrays.items():
-            _write_synced(folder / name, save({k: np.ascontiguousarray(a) for k, a in arrays.items()}))
+            with (folder / name).open("wb") as file:
+                write_arrays(file, arrays)
+                file.flush()
+                os.fsync(file.fileno())
         for name, frame in self.frames.items():
             frame.write_parquet(folder / name)
             sync(folder / name)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The number types of the format that NumPy has too, little-endian (https://github.com/huggingface/safetensors#format).
-_DTYPES = {
+DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
 }  # fmt: skip
@@ -41,7 +41,7 @@ def _view(
 ) -> NDArray[Any]:
     """Return one array. dtype, shape, data_offsets: its entry in the header."""
     start, stop = data_offsets
-    np_dtype, count = np.dtype(_DTYPES[dtype]), math.prod(shape)
+    np_dtype, count = np.dtype(DTYPES[dtype]), math.prod(shape)
     valid = all(type(number) is int and number >= 0 for number in (*shape, start, stop))
     if not valid or stop - start != count * np_dtype.itemsize or body_start + stop > len(data):
         raise ValueError(f"an array of shape {shape} does not fit into bytes {start} to {stop}")
