@@ -332,11 +332,16 @@ def test_nothing_that_a_block_changes_reaches_the_file(tmp_path):
 
 def test_arrays_are_written_one_after_the_other_as_the_library_reads_them(monkeypatch):
     monkeypatch.setattr(safetensors_writer, "_CHUNK", 16)
-    random, kinds = np.random.default_rng(0), ("<f8", "<f4", "<f2", "<i8", "<i4", "i1", "u1", "?", ">i4", ">f8")
+    random, kinds = (
+        np.random.default_rng(0),
+        ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?", ">i4", ">f8"),
+    )
     given = {f"a{n}": random.integers(0, 99, (n, 3)).astype(kind) for n, kind in enumerate(kinds)}
+    write_arrays(file := io.BytesIO(), given)
+    little = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in given.items()}
+    assert file.getvalue() == safetensors.numpy.save(little)
     given |= {"turned": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 4), np.float32), "one": np.ones(())}
-    file = io.BytesIO()
-    write_arrays(file, given)
+    write_arrays(file := io.BytesIO(), given)
     for read in (safetensors.numpy.load(file.getvalue()), read_arrays(file.getvalue())):
         assert read.keys() == given.keys()
         for name, array in given.items():
