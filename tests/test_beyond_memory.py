@@ -153,7 +153,9 @@ def test_rows_are_chosen_and_widened_as_in_memory(tmp_path, on_disk):
     last = len(read.users) - 1
     few = expected.take(np.random.default_rng(0).permutation(np.flatnonzero(np.isin(expected.user, (3, last)))))
     others = read.where(lambda rows: (rows.user != 3) & (rows.user != last))
-    assert rows_of(others.concat(few)).equals(rows_of(read))
+    merged = others.concat(few)
+    assert rows_of(merged).equals(rows_of(read))
+    assert (np.diff(merged.user * len(merged.items) + merged.item) > 0).all()
     more = pl.Series([1000, 30, -5])
     assert rows_of(read.with_items(more)).equals(rows_of(expected.with_items(more)))
     assert read.with_items(more).items == expected.with_items(more).items
