@@ -1,7 +1,6 @@
 """Ratings that are longer than memory: read, split and trained on from disk, they are the same."""
 
 import errno
-import io
 import logging
 import re
 from itertools import pairwise
@@ -9,7 +8,6 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 import pytest
-import safetensors.numpy
 import torch
 from worlds import recsys_here, small
 
@@ -25,10 +23,7 @@ from recsys_embed.models.local_ridge import Sizes, sizes_in
 from recsys_embed.sources import memory
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.sources.synthetic import generate
-from recsys_embed.storage import safetensors_writer
 from recsys_embed.storage.bundle import Bundle
-from recsys_embed.storage.safetensors_reader import read_arrays
-from recsys_embed.storage.safetensors_writer import write_arrays
 from recsys_embed.training import hybrid
 from recsys_embed.training.batches import _GroupedBatches
 
@@ -104,6 +99,15 @@ def test_what_is_read_onto_disk_is_what_is_read_into_memory(tmp_path, on_disk, k
 def test_repeated_rows_are_merged_as_in_memory(tmp_path, on_disk, duplicates):
     read, expected = both(tmp_path / "data", frame_of(), duplicates=duplicates)
     assert rows_of(read).equals(rows_of(expected))
+
+
+def test_repeated_rows_are_named_where_there_may_be_none(tmp_path, on_disk):
+    frame = frame_of().unique(["user_id", "item_id"], maintain_order=True)
+    assert both(tmp_path / "one", frame, duplicates="error")[0].n_duplicates == 0
+    again = pl.concat([frame, frame.filter((pl.col("user_id") == 41) & (pl.col("item_id") == 7)), frame[:0]])
+    assert again.height == frame.height + 1
+    with pytest.raises(DataError, match="occur more than once, such as user 41 and item 7$"):
+        load_dataset(write(tmp_path / "two", again), DataConfig(duplicates="error"))
 
 
 def test_a_date_and_a_time_of_day_are_one_time(tmp_path, on_disk):
@@ -300,7 +304,10 @@ def test_files_without_a_column_of_the_first_or_broken_in_the_middle_are_named(t
     folder = tmp_path / "data"
     write(folder, frame_of())
     frame_of().drop("item_id").write_parquet(folder / "part-9.parquet")
-    with pytest.raises(DataError, match=r"part-9.parquet has no column 'item_id'"):
+    with pytest.raises(DataError, match=r"part-9.parquet has the columns user_id, rating, timestamp, but .*part-0"):
+        load_dataset(str(folder), DataConfig())
+    frame_of().with_columns(pl.format("u{}", "user_id").alias("user_id")).write_parquet(folder / "part-9.parquet")
+    with pytest.raises(DataError, match=r"'user_id' holds numbers in .*part-\d.parquet, but text in .*part-9.parquet"):
         load_dataset(str(folder), DataConfig())
     (folder / "part-9.parquet").write_bytes(b"PAR1" + b"x" * 99)
     with pytest.raises(DataError, match=r"part-9.parquet is not a readable Parquet file"):
@@ -330,22 +337,3 @@ def test_nothing_that_a_block_changes_reaches_the_file(tmp_path):
     stored = folder.stored(np.arange(6.0).reshape(3, 2))
     assert stored.tolist() == [[0, 1], [2, 3], [4, 5]] and folder.stored(np.zeros((0, 4))).shape == (0, 4)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_arrays_are_written_one_after_the_other_as_the_library_reads_them(monkeypatch):
-    monkeypatch.setattr(safetensors_writer, "_CHUNK", 16)
-    random, kinds = (
-        np.random.default_rng(0),
-        ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?", ">i4", ">f8"),
-    )
-    given = {f"a{n}": random.integers(0, 99, (n, 3)).astype(kind) for n, kind in enumerate(kinds)}
-    write_arrays(file := io.BytesIO(), given)
-    little = {name: array.astype(array.dtype.newbyteorder("<")) for name, array in given.items()}
-    assert file.getvalue() == safetensors.numpy.save(little)
-    given |= {"turned": np.arange(12.0).reshape(3, 4).T, "none": np.zeros((0, 4), np.float32), "one": np.ones(())}
-    write_arrays(file := io.BytesIO(), given)
-    for read in (safetensors.numpy.load(file.getvalue()), read_arrays(file.getvalue())):
-        assert read.keys() == given.keys()
-        for name, array in given.items():
-            assert read[name].shape == array.shape and np.array_equal(read[name], array), name
-    assert all(array.flags.aligned for array in read_arrays(file.getvalue()).values())

@@ -23,7 +23,6 @@ from recsys_embed.recommender import Recommender
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.storage.bundle import Bundle
 from recsys_embed.storage.model_folders import create_unique_folder, list_model_folders, newest_model_folder
-from recsys_embed.storage.safetensors_reader import read_arrays
 
 TITLES = ["Toy Story (1995)", "Matrix, The (1999)", "Heat (1995)", "Heat (1986)", "Été (1990)", "Star Wars (1977)"]
 
@@ -170,45 +169,6 @@ def test_a_mapped_model_stays_as_it_was_when_its_folder_is_replaced(fitted, tmp_
     assert Recommender.load(folder, mmap=True).recommend(k=5).equals(other.recommend(k=5))
     mapped.save(folder)  # and back, from what is mapped
     assert Recommender.load(folder).recommend(k=5).equals(before)
-
-
-def tensors(header, data=bytes(16)):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
-
-
-def test_arrays_are_those_that_safetensors_writes(tmp_path):
-    from safetensors.numpy import save
-
-    random = np.random.default_rng(0)
-    kinds = ("<f8", "<f4", "<f2", "<i8", "<i4", "<i2", "i1", "<u8", "<u4", "<u2", "u1", "?")
-    given = {f"a{n}": random.integers(0, 2, (n, 3)).astype(kind) for n, kind in enumerate(kinds)}
-    for array, back in ((given[name], found) for name, found in read_arrays(save(given, {"about": "this"})).items()):
-        assert array.dtype == back.dtype and np.array_equal(array, back) and back.flags.aligned
-    assert read_arrays(save(given)).keys() == given.keys()
-    odd = tensors(b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}} ')  # at an odd place
-    assert read_arrays(odd)["x"].tolist() == [0, 0]
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"", b"1234567", (99).to_bytes(8, "little") + b"{}", bytes([255] * 8) + b"{}", tensors(b"{"), tensors(b"[]"),
-        tensors(b"[" * 100_000), tensors(b"\xff{}"), tensors({"x": 3}), tensors({"x": {"dtype": "F32"}}),
-        *(
-            tensors({"x": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16], **changed}})
-            for changed in (
-                {"dtype": "BF16"}, {"dtype": []}, {"shape": [2, 3]}, {"shape": [-2, -2]}, {"shape": [4.0]},
-                {"shape": [1 << 40, 1 << 40]}, {"data_offsets": [1, 17]}, {"data_offsets": [-8, 8]}, {"more": 1},
-                {"shape": 4}, {"data_offsets": [16, 0]}, {"data_offsets": [0]}, {"shape": [True, 4]},
-                {"data_offsets": ["0", "16"]},
-            )
-        ),
-    ],
-)  # fmt: skip
-def test_a_broken_header_is_refused(data):
-    with pytest.raises(ValueError, match="its header"):
-        read_arrays(data)
 
 
 def test_a_manifest_cannot_point_elsewhere(fitted, tmp_path):

@@ -17,6 +17,9 @@ from recsys_embed.errors import DataError
 
 Column = NDArray[Any]
 
+# Memory of the process with its libraries, before any data.
+PROGRAM_BYTES = 600_000_000
+
 _MOUNTS = Path("/proc/mounts")
 # Memory for each row of a block at work, and the most and the fewest rows of one.
 _BYTES_A_BLOCK_ROW, _MOST_ROWS, _FEWEST_ROWS = 1_000, 1 << 22, 1 << 16

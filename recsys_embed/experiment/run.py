@@ -75,7 +75,7 @@ def run_experiment(
             prepared = prepared.for_warm_start(start)
     data, dataset, split, *_ = prepared
     model, train = resolve_settings(model, train, size_of(split), content.any, content.trains)
-    check_on_disk(model, train, data, split.train)
+    check_on_disk(model, train, split.train)
     if start is not None:
         check_warm_start(start, model, train, split.train.is_graph, content.any)
     device, configs = start_torch(train), Configs(data, model, train, run, content)

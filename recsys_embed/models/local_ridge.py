@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from recsys_embed.arrays import Floats
+from recsys_embed.data.disk import PROGRAM_BYTES
 from recsys_embed.data.ids import Rows
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.kernels import use_kernel
@@ -28,8 +29,6 @@ _SHRINKAGE = np.float32(20.0)
 MAX_ENTRIES = 200_000_000
 # Bytes for each neighbour of an item, under a few penalties; for each rating; and for each co-occurrence.
 _BYTES_A_NEIGHBOUR, _BYTES_A_RATING, _BYTES_AN_ENTRY = 40, 60, 8
-# The process with its libraries.
-_BASE = 600_000_000
 
 
 class Penalty(NamedTuple):
@@ -49,7 +48,7 @@ class Sizes(NamedTuple):
 
 def sizes_in(memory: int, items: int, neighbours: int) -> Sizes:
     """Return what regressions may take within so many bytes, of at most so many neighbours."""
-    free = max(memory - _BASE, memory // 10)
+    free = max(memory - PROGRAM_BYTES, memory // 10)
     fewer = min(neighbours, max(1, free // 2 // (items * _BYTES_A_NEIGHBOUR)))
     rest = free - fewer * items * _BYTES_A_NEIGHBOUR
     return Sizes(rest // 2 // _BYTES_A_RATING, fewer, min(MAX_ENTRIES, max(items, rest // 2 // _BYTES_AN_ENTRY)))

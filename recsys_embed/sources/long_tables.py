@@ -23,7 +23,7 @@ from recsys_embed.data.time_columns import with_joined_times
 from recsys_embed.data.values import parse_columns
 from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
-from recsys_embed.sources.table import without_outer_blanks
+from recsys_embed.sources.table import Table, join_tables, without_outer_blanks
 from recsys_embed.storage.atomic import wrap_read_errors
 
 log = logging.getLogger("recsys_embed")
@@ -53,11 +53,11 @@ class LongTable(NamedTuple):
             return None
         return cls(files, sum(_opened(file).metadata.num_rows for file in files))
 
-    @property
     def columns(self) -> list[str]:
-        """The names of the columns."""
-        names: list[str] = _opened(self.files[0]).schema_arrow.names
-        return names
+        """Return the names of the columns. Raises DataError where those of the files do not go together."""
+        empty = [from_arrow(_opened(file).schema_arrow.empty_table()) for file in self.files]
+        joined = join_tables([Table(frame, False, RowLabel()) for frame in empty], [str(file) for file in self.files])
+        return joined.frame.columns
 
     def head(self, time_col: str | None) -> pl.DataFrame:
         """Return the first rows, with all columns."""
@@ -83,9 +83,6 @@ class LongTable(NamedTuple):
 
         for file in self.files:
             parquet = _opened(file)
-            missing = [name for name in columns or () if name not in parquet.schema_arrow.names]
-            if missing:
-                raise DataError(f"{file} has no column {missing[0]!r}, which {self.files[0]} has")
             try:
                 for batch in parquet.iter_batches(rows, columns=None if columns is None else list(columns)):
                     yield without_outer_blanks(from_arrow(pa.Table.from_batches([batch])))
@@ -134,7 +131,7 @@ def ratings_on_disk(
     a block of the result, is then merged and ordered in memory.
     """
     log.info("%s rows are read onto disk (%s), since they are long for memory", f"{table.rows:,}", disk.folder)
-    joined, there = names.get("time"), table.columns
+    joined, there = names.get("time"), table.columns()
     columns = [c for name in names.values() for c in ([name] if name in there else parse_names(name))]
     (users, per_user), items = _vocabs(table, names, columns, disk)
     ranges = _Ranges.of(per_user, disk.block)
@@ -147,8 +144,13 @@ def ratings_on_disk(
             except OSError as error:
                 raise disk.problem(error) from None
         written, n_duplicates = Columns(disk), 0
+        policy: DuplicatesName = "last" if duplicates == "error" else duplicates  # rows have no numbers any more
         for rows in ranges.read(file, record):
-            merged, dropped = deduplicate(pl.DataFrame(rows), duplicates, RowLabel())
+            merged, dropped = deduplicate(
+                pl.DataFrame(rows), "last" if duplicates == "error" else duplicates, RowLabel()
+            )
+            if dropped and duplicates == "error":
+                raise _repeated(rows, users, items)
             n_duplicates += dropped
             by_pair = stable_argsort(merged["user"].to_numpy() * len(items) + merged["item"].to_numpy())
             written.append({name: merged[name].gather(by_pair).to_numpy() for name in record.names or ()})
@@ -157,6 +159,15 @@ def ratings_on_disk(
         users, items, found["user"], found["item"], found["value"],  # type: ignore[arg-type]
         found.get("time"), found.get("weight"), n_duplicates=n_duplicates, disk=disk,
     )  # fmt: skip
+
+
+def _repeated(rows: NDArray[Any], users: Vocab, items: Vocab) -> DataError:
+    """Return the error for rows of which some are of one user and item."""
+    order = stable_argsort(rows["user"] * len(items) + rows["item"])
+    user, item = (rows[side][order] for side in ("user", "item"))
+    at = int(np.flatnonzero((user[1:] == user[:-1]) & (item[1:] == item[:-1]))[0])
+    pair = f"user {users.ids(user[at : at + 1])[0]} and item {items.ids(item[at : at + 1])[0]}"
+    return DataError(f"a user and item occur more than once, such as {pair}")
 
 
 def _optional(names: dict[str, str]) -> list[tuple[str, str]]:

@@ -15,7 +15,10 @@ from recsys_embed.data.disk import Columns, Disk
 from recsys_embed.data.ratings import Ratings
 from recsys_embed.kernels import available
 from recsys_embed.nets.sparse_ops import expand_ranges
-from recsys_embed.training.autograd_step import Batch
+from recsys_embed.training.autograd_step import Batch, draw_seed
+
+# Groups of batches on disk: each has a file, and a process may have some hundreds open.
+_MOST_GROUPS = 256
 
 
 def batch_drawer(
@@ -74,7 +77,8 @@ class _GroupedBatches(Sequence[torch.Tensor]):
     """
 
     def __init__(self, disk: Disk, n: int, steps: int, generator: torch.Generator) -> None:
-        groups = max(1, min(steps, n // disk.block))
+        groups = max(1, min(steps, n // disk.block, _MOST_GROUPS))
+        self.device, generator = generator.device, torch.Generator().manual_seed(int(draw_seed(generator)))
         self.seeds = torch.randint(2**62, (groups,), generator=generator).tolist()
         written = [Columns(disk) for _ in range(groups)]
         for start in range(0, n, disk.block):
@@ -97,7 +101,7 @@ class _GroupedBatches(Sequence[torch.Tensor]):
             order = torch.randperm(len(self.rows[group]), generator=torch.Generator().manual_seed(self.seeds[group]))
             drawn = self.rows[group][order].tensor_split(int(self.first[group + 1] - self.first[group]))
             self.group, self.batches = group, drawn
-        return self.batches[number - self.first[group]].sort().values
+        return self.batches[number - self.first[group]].sort().values.to(self.device)
 
 
 def _split_randomly(n: int, steps: int, generator: torch.Generator) -> Sequence[torch.Tensor]:
@@ -120,7 +124,7 @@ def columns_of(ratings: Ratings, config: TrainConfig, device: torch.device) -> B
     if ratings.disk is None:
         ratings = ratings.take(np.argsort(ratings.user, kind="stable"))
     amounts = ratings.amounts(config.sample_weight == "rating")
-    weighted = ratings if amounts is None else replace(ratings, weight=amounts)  # type: ignore[arg-type]  # in doubles, for now
+    weighted = ratings if amounts is None else replace(ratings, weight=amounts)  # type: ignore[arg-type]  # in doubles
     of_user = np.maximum(np.bincount(ratings.user), 1) ** -(config.balance or 0.0)
 
     def weigh(rows: Ratings) -> NDArray[np.float64]:
