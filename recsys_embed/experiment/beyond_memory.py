@@ -27,11 +27,7 @@ def check_on_disk(model: ModelConfig, train: TrainConfig, ratings: Ratings) -> N
         (model.model_family not in _FAMILIES, f"--model-family {model.model_family}", "--model-family auto"),
         (model.scorer != "dot", f"--scorer {model.scorer}", "--scorer dot"),
         (train.method == "gibbs", "--method gibbs", "--method adam"),
-        (
-            train.sampler != "uniform" and train.loss in ("bpr", "logistic"),
-            f"--sampler {train.sampler}",
-            "--sampler uniform",
-        ),
+        (pairwise and train.sampler != "uniform", f"--sampler {train.sampler}", "--sampler uniform"),
     ):
         if used:
             raise SettingError(f"{what} needs the ratings in memory, and they are longer: {other} trains from disk")

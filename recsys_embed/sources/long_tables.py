@@ -146,9 +146,7 @@ def ratings_on_disk(
         written, n_duplicates = Columns(disk), 0
         policy: DuplicatesName = "last" if duplicates == "error" else duplicates  # rows have no numbers any more
         for rows in ranges.read(file, record):
-            merged, dropped = deduplicate(
-                pl.DataFrame(rows), "last" if duplicates == "error" else duplicates, RowLabel()
-            )
+            merged, dropped = deduplicate(pl.DataFrame(rows), policy, RowLabel())
             if dropped and duplicates == "error":
                 raise _repeated(rows, users, items)
             n_duplicates += dropped
