@@ -20,6 +20,8 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 SampleWeightName = Literal["none", "rating"]
 SecondMomentName = Literal["number", "row"]
+EngineName = Literal["local", "torchrec"]
+ShardingName = Literal["auto", "row-wise", "table-wise"]
 FitMethodName = Literal["adam", "gibbs"]
 # The weights of events, if they are to be chosen.
 AUTO = "auto"
@@ -322,6 +324,12 @@ class TrainConfig:
     seed: Annotated[int, "random seed"] = 0
     device: Annotated[DeviceName, "device that holds the tables"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: all cores)"] = None
+    engine: Annotated[
+        EngineName, "what trains the tables: this process, or torchrec, which spreads them over --nproc or torchrun's"
+    ] = "local"
+    sharding: Annotated[
+        ShardingName, "torchrec: each table spread over all processes, whole tables, or what its planner chooses"
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -364,6 +372,7 @@ class RunConfig:
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     checkpoint_every: Annotated[float | None, "minutes between checkpoints, for --resume (default: none)"] = None
     resume: Annotated[bool, "go on from the checkpoints that the same command has left, and write more"] = False
+    nproc: Annotated[int | None, "--engine torchrec: processes on this machine (default: 1, or torchrun's)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
     map: Annotated[bool | None, "log a map and projector files to MLflow (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
@@ -389,6 +398,7 @@ class RunConfig:
         check(valid, "ks", self.ks, "list lengths such as 5,10,20")
         minutes = self.checkpoint_every
         check(minutes is None or 0 <= minutes < math.inf, "checkpoint_every", minutes, "0 minutes or more")
+        check(self.nproc is None or self.nproc >= 1, "nproc", self.nproc, "at least 1")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         both = bool(self.preset and self.warm_start)
         check(not both, "preset", "one with --warm-start", "given alone: each brings settings")

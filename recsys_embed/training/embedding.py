@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +15,7 @@ from recsys_embed.models.fold_in.choose import fold_in_for
 
 if TYPE_CHECKING:
     from recsys_embed.training.interface import FitRequest, TrainingResult
+    from recsys_embed.training.trainer import Engine
 
 
 def fit_embedding(request: FitRequest) -> TrainingResult:
@@ -41,7 +44,12 @@ def fit_embedding(request: FitRequest) -> TrainingResult:
     history = positives.seen(), train.history_dropout
     sizes = len(ratings.users), len(ratings.items)
     net = build_two_tower(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.is_graph)
-    how = request.tracker, request.validate, request.monitor, request.epochs, init, request.checkpoints
+    engine: Callable[..., Engine] | None = None
+    if train.engine == "torchrec":
+        from recsys_embed.distributed.engine import ShardedEngine
+
+        engine = partial(ShardedEngine, model)
+    how = request.tracker, request.validate, request.monitor, request.epochs, init, request.checkpoints, engine
     result = fit(net, positives, train, *how)
     return replace(result, device=train.device)
 
