@@ -81,7 +81,7 @@ class ShardedEngine:
         self.counts = [torch.bincount(c, minlength=n) for c, n in zip(columns[:2], sizes, strict=True)]
         self.kind = LOSSES[config.loss or "softmax"].output, scale_of(ratings)
         known = replace(ratings, hidden=None).excluded()
-        cuts, steps = _cuts(self.counts[0], self.ranks.size, config)
+        cuts, steps = cuts_of(self.counts[0], self.ranks.size, config)
         start = torch.cat((torch.zeros(1, dtype=torch.int64), self.counts[0].cumsum(0)))
         message = {
             "op": "fit",
@@ -336,7 +336,7 @@ def check_can_be_spread(model: TwoTowerModel, config: TrainConfig) -> None:
             raise SettingError(f"--engine torchrec does not go with {what}")
 
 
-def _cuts(counts: Tensor, size: int, config: TrainConfig) -> tuple[list[int], int]:
+def cuts_of(counts: Tensor, size: int, config: TrainConfig) -> tuple[list[int], int]:
     """Return the first user of each rank, and the end, so that ranks have about as many ratings; and the batches.
 
     Every rank has a rating in every batch.

@@ -47,8 +47,8 @@ def _state_of(model: nn.Module, optimizer: RowLazyAdam, ranks: Ranks) -> dict[st
     state: dict[str, Any] = {}
     tables = {f"{name}.": module for name, module in model.named_modules() if isinstance(module, ShardedTable)}
     for prefix, table in tables.items():
-        shapes: dict[str, Any] = {"weight": table.width, "mean": table.width, "steps": 1, "log_decay": 1}
-        shapes["square"] = 1 if rowwise and ".bias." not in prefix else table.width
+        shapes: dict[str, Any] = {"weight": table.dim, "mean": table.dim, "steps": 1, "log_decay": 1}
+        shapes["square"] = 1 if rowwise and ".bias." not in prefix else table.dim
         own: dict[str, Tensor] = {}
         if table.weight is not None:
             own = {"weight": table.weight.detach(), **vars(optimizer.state_of(table.weight))}

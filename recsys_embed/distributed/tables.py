@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from recsys_embed.distributed.backend import quietly
 from recsys_embed.distributed.ranks import Ranks
 from recsys_embed.errors import SettingError
+from recsys_embed.nets.sparse_ops import empty_hugepage_table
 from recsys_embed.nets.towers import TowerOutput
 from recsys_embed.sources.memory import size_text
 
-# FBGEMM's rows have a multiple of so many numbers; those too many stay zero.
+# FBGEMM carries rows with a multiple of so many numbers; those too many are zero.
 _MULTIPLE = 4
 _ROWS = "rows"
 
@@ -23,13 +24,12 @@ _ROWS = "rows"
 class ShardedTable(nn.Module):
     """A table [rows, dim] of which each rank has some rows, one after the other.
 
-    weight: this rank's rows, [n, width]; None if it has none. ranges: the first row and the end of each rank's.
+    weight: this rank's rows, [n, dim]; None if it has none. ranges: the first row and the end of each rank's.
     """
 
     def __init__(self, exchange: nn.Module, ranges: list[tuple[int, int]], shape: tuple[int, int]) -> None:
         super().__init__()
         self.ranges, self.rows, self.dim = ranges, *shape
-        self.width = _width(self.dim)
         # Not as a submodule: TorchRec shows the same rows as parameters of its own.
         self.exchange = (exchange,)
         holders = [lookup._emb_modules for lookup in exchange._lookups if len(lookup._emb_modules)]  # type: ignore[union-attr, operator]
@@ -37,7 +37,8 @@ class ShardedTable(nn.Module):
         if holders:
             (holder,) = holders
             (rows,) = holder[0].split_embedding_weights()
-            self.weight = nn.Parameter(rows.detach())
+            own = rows.detach() if rows.shape[1] == self.dim else empty_hugepage_table(rows[:, : self.dim])
+            self.weight = nn.Parameter(own)
             holder[0] = _Rows(self.weight)
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -50,15 +51,15 @@ class ShardedTable(nn.Module):
     @torch.no_grad()
     def scatter(self, ranks: Ranks, whole: Tensor | None) -> None:
         """Take this rank's rows from rank 0, which has all of them, [rows, dim]."""
-        part = torch.empty(0, self.dim) if self.weight is None else self.weight[:, : self.dim]
-        if self.weight is not None:
-            self.weight.zero_()
-        ranks.scatter(whole, self.ranges, part)
+        ranks.scatter(whole, self.ranges, self._part())
 
     @torch.no_grad()
     def gather(self, ranks: Ranks, out: Tensor | None) -> None:
         """Give rank 0 the rows of all ranks, [rows, dim]."""
-        ranks.gather(torch.empty(0, self.dim) if self.weight is None else self.weight[:, : self.dim], self.ranges, out)
+        ranks.gather(self._part(), self.ranges, out)
+
+    def _part(self) -> Tensor:
+        return torch.empty(0, self.dim) if self.weight is None else self.weight.detach()
 
 
 class _Rows(nn.Module):
@@ -73,8 +74,9 @@ class _Rows(nn.Module):
         self.weight = weight
 
     def forward(self, features: Any) -> Tensor:
-        """Return rows [n, width], as often as they were asked for."""
-        return F.embedding(features.values(), self.weight, sparse=True)
+        """Return rows as FBGEMM carries them, as often as they were asked for."""
+        vectors, dim = F.embedding(features.values(), self.weight, sparse=True), self.weight.shape[1]
+        return vectors if dim == _width(dim) else F.pad(vectors, (0, _width(dim) - dim))
 
 
 class ShardedTower(nn.Module):
