@@ -106,7 +106,13 @@ class ShardedEngine:
         member, note, begin = self.member, describe(state.history), time.perf_counter()
         first = min(state.batch, member.steps)
         before = state.losses
-        message = {"op": "epoch", "done": state.epoch, "first": first, "curve": curve, "saves": stage is not None}
+        message = {
+            "op": "epoch",
+            "done": state.epoch,
+            "first": first,
+            "curve": curve,
+            "asks": 0 if stage is None else _ASK_EVERY,
+        }
         self.ranks.say(**message)
 
         def together(losses: Tensor) -> Tensor:
@@ -227,8 +233,9 @@ class Member:
                 self.losses[number] = self.step(batch._replace(weight=batch.weight * scale[number]))
                 if leading is not None:
                     leading.after(number)
-                asks = (number + 1) % _ASK_EVERY == 0 or number + 1 == self.steps
-                if message["saves"] and asks and self.ranks.agree(int(leading is not None and leading.due())):
+                every = message["asks"]
+                asks = every and ((number + 1) % every == 0 or number + 1 == self.steps)
+                if asks and self.ranks.agree(int(leading is not None and leading.due())):
                     if leading is None:
                         self.do(self.ranks.hear())
                     else:
