@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from functools import partial
@@ -82,6 +83,7 @@ def main(folder: Path, nproc: int, what: str) -> None:
     from recsys_embed.distributed import engine
     from recsys_embed.distributed.ranks import joined
 
+    logging.basicConfig(level=logging.INFO)
     engine._ASK_EVERY = 2  # so that a training stops in the middle of an epoch
     with joined(nproc):
         if what == "cases":

@@ -77,7 +77,7 @@ def test_the_same_ranks_go_on_bit_for_bit(tmp_path):
     for what in ("whole", "resumed"):
         status, error = run(tmp_path, 2, f"{what}-sampled")
         assert status == 0, error
-    assert ("going on" in error) and "cannot be read" not in error
+    assert "going on with" in error and "cannot be read" not in error
     whole, resumed = (read(tmp_path, what) for what in ("whole", "resumed"))
     for key, value in whole.items():
         np.testing.assert_array_equal(resumed[key], value, err_msg=key)

@@ -30,6 +30,8 @@ def check_torchrec() -> None:
     try:
         with quietly():
             import torchrec.distributed.embedding  # noqa: F401
+        # It warns of a function that TorchRec calls in every lookup.
+        logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     except (ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise SettingError(

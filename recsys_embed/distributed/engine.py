@@ -388,13 +388,14 @@ def _sharded_model(
     ranks: Ranks, message: dict[str, Any], settings: ModelConfig, net: TwoTowerModel | None
 ) -> TwoTowerModel:
     """Return the net with tables that are spread over the ranks, with the weights of rank 0's."""
-    shapes, config = {}, TrainConfig(**message["config"])
+    shapes: dict[str, tuple[int, int]] = {}
+    config = TrainConfig(**message["config"])
     for name, rows, biases in zip(("users", "items"), message["sizes"], message["biases"], strict=True):
         shapes |= {f"{name}_table": (rows, settings.dim or 1)} | ({f"{name}_bias": (rows, 1)} if biases else {})
     tables = shard_tables(shapes, ranks, config.sharding, message["memory"])
     first = {"users": message["cuts"][ranks.rank], "items": 0}
-    towers = [ShardedTower(tables[f"{n}_table"], tables.get(f"{n}_bias"), first[n]) for n in ("users", "items")]
-    model = TwoTowerModel(*towers, SCORERS[settings.scorer](settings))  # type: ignore[arg-type]
+    towers = {n: ShardedTower(tables[f"{n}_table"], tables.get(f"{n}_bias"), first[n]) for n in first}
+    model = TwoTowerModel(scorer=SCORERS[settings.scorer](settings), **towers)  # type: ignore[arg-type]
     for name, table in _tables_of(model).items():
         table.scatter(ranks, None if net is None else _weight_of(net, name).detach())
     own = net.scorer.state_dict() if net is not None else {}

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import HashStore, Store, TCPStore
 
 from recsys_embed.errors import SettingError, TrainingError
 
@@ -128,7 +129,7 @@ _joined: Ranks | None = None
 
 def current() -> Ranks:
     """Return the ranks that this process is one of; without any, it becomes the only one."""
-    return _join(0, 1, (0, 1), dist.HashStore()) if _joined is None else _joined
+    return _join(0, 1, (0, 1), HashStore()) if _joined is None else _joined
 
 
 @contextlib.contextmanager
@@ -156,7 +157,7 @@ def joined(nproc: int | None) -> Iterator[Ranks]:
 
 def _start(nproc: int) -> Ranks:
     """Start the other processes, and join them."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     workers = []
     for rank in range(1, nproc):
         command = [sys.executable, "-m", "recsys_embed.distributed.worker", *map(str, (rank, nproc, store.port))]
@@ -169,14 +170,14 @@ def _start(nproc: int) -> Ranks:
 @contextlib.contextmanager
 def beside(rank: int, size: int, port: int) -> Iterator[Ranks]:
     """Join the ranks of a process on this machine that has started this one."""
-    ranks = _join(rank, size, (rank, size), dist.TCPStore("127.0.0.1", port, is_master=False))
+    ranks = _join(rank, size, (rank, size), TCPStore("127.0.0.1", port, is_master=False))
     try:
         yield ranks
     finally:
         _leave(ranks)
 
 
-def _join(rank: int, size: int, local: tuple[int, int], store: dist.Store | None) -> Ranks:
+def _join(rank: int, size: int, local: tuple[int, int], store: Store | None) -> Ranks:
     global _joined
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local[0] % torch.cuda.device_count()) if cuda else torch.device("cpu")

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from recsys_embed.distributed.backend import quietly
 from recsys_embed.distributed.ranks import Ranks
@@ -28,8 +30,8 @@ def save_shards(folder: Path, model: nn.Module, optimizer: RowLazyAdam, own: dic
     Raises an OSError or a CheckpointException on all ranks if one of them cannot write.
     """
     with quietly():
-        writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        dcp.save(_state_of(model, optimizer, ranks) | own, storage_writer=writer)
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        save(_state_of(model, optimizer, ranks) | own, storage_writer=writer)
     for file in folder.glob(f"shard-{ranks.rank + 1:05}-*"):
         sync(file)
     dist.barrier()
@@ -38,7 +40,7 @@ def save_shards(folder: Path, model: nn.Module, optimizer: RowLazyAdam, own: dic
 def load_shards(folder: Path, model: nn.Module, optimizer: RowLazyAdam, own: dict[str, Tensor], ranks: Ranks) -> None:
     """Read what `save_shards` wrote, perhaps on other ranks, in place. own: the arrays that this rank reads besides."""
     with quietly():
-        dcp.load(_state_of(model, optimizer, ranks) | own, storage_reader=dcp.HuggingFaceStorageReader(str(folder)))
+        load(_state_of(model, optimizer, ranks) | own, storage_reader=HuggingFaceStorageReader(str(folder)))
 
 
 def _state_of(model: nn.Module, optimizer: RowLazyAdam, ranks: Ranks) -> dict[str, Any]:
@@ -63,8 +65,9 @@ def _state_of(model: nn.Module, optimizer: RowLazyAdam, ranks: Ranks) -> dict[st
 
 def _whole(part: Tensor | None, table: ShardedTable, width: int, ranks: Ranks) -> Any:
     """Return a rank's rows as a part of the whole table."""
-    from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor
-    from torch.distributed._shard.sharding_spec import ShardMetadata
+    from torch.distributed._shard.metadata import ShardMetadata
+    from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+    from torch.distributed._shard.sharded_tensor.shard import Shard
 
     start, end = table.ranges[ranks.rank]
     where = f"rank:{ranks.rank}/{ranks.device}"

@@ -32,7 +32,7 @@ class ShardedTable(nn.Module):
         self.ranges, self.rows, self.dim = ranges, *shape
         # Not as a submodule: TorchRec shows the same rows as parameters of its own.
         self.exchange = (exchange,)
-        holders = [lookup._emb_modules for lookup in exchange._lookups if len(lookup._emb_modules)]  # type: ignore[union-attr, operator]
+        holders = [lookup._emb_modules for lookup in exchange._lookups if len(lookup._emb_modules)]  # type: ignore[union-attr]
         self.weight: nn.Parameter | None = None
         if holders:
             (holder,) = holders

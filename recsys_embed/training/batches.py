@@ -37,20 +37,20 @@ def batch_drawer(
     """
     n, device = len(columns.user), columns.user.device
     if not config.batch_users:
-        steps = steps or steps_of(config, n, 0)
+        count = steps or steps_of(config, n, 0)
         if disk is not None:
-            return lambda: _GroupedBatches(disk, n, steps, generator)
+            return lambda: _GroupedBatches(disk, n, count, generator)
         if device.type == "cpu" and available("pairwise"):
-            return lambda: _split_randomly(n, steps, generator)
+            return lambda: _split_randomly(n, count, generator)
         draw = lambda: torch.randperm(n, generator=generator, device=device)  # noqa: E731
-        return lambda: [batch.sort().values for batch in draw().tensor_split(steps)]
+        return lambda: [batch.sort().values for batch in draw().tensor_split(count)]
     counts = torch.bincount(columns.user)
     counts = counts[counts > 0]
     start = counts.cumsum(0) - counts
-    steps = steps or steps_of(config, n, len(counts))
+    number = steps or steps_of(config, n, len(counts))
 
     def draw_users() -> _UserBatches:
-        drawn = torch.randperm(len(counts), generator=generator, device=device).tensor_split(steps)
+        drawn = torch.randperm(len(counts), generator=generator, device=device).tensor_split(number)
         return _UserBatches(drawn, start, counts)
 
     return draw_users
