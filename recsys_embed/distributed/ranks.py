@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore, Store, TCPStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from recsys_embed.errors import SettingError, TrainingError
 
@@ -144,7 +144,7 @@ def joined(nproc: int | None) -> Iterator[Ranks]:
     if by_torchrun:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         rank, size, local, locals_ = (int(os.environ.get(name, d)) for name, d in zip(names, "0101", strict=True))
-        ranks = _join(rank, size, (local, locals_), None)
+        ranks = _join(rank, size, (local, locals_), _store_of_torchrun(size))
     else:
         ranks = _start(nproc or 1)
     try:
@@ -165,6 +165,17 @@ def _start(nproc: int) -> Ranks:
     ranks = _join(0, nproc, (0, nproc), store)
     ranks.workers = workers
     return ranks
+
+
+def _store_of_torchrun(size: int) -> Store | None:
+    """Return where ranks find each other after a restart too, or None: as torch finds it.
+
+    torchrun keeps its store over restarts, and with it the addresses of ranks that were killed (torch 2.13).
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, False)
+    return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 @contextlib.contextmanager
