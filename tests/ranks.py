@@ -84,7 +84,7 @@ def main(folder: Path, nproc: int, what: str) -> None:
     from recsys_embed.distributed.ranks import joined
 
     logging.basicConfig(level=logging.INFO)
-    engine._ASK_EVERY = 2  # so that a training stops in the middle of an epoch
+    engine._SYNC_EVERY = 2  # so that a training stops in the middle of an epoch
     with joined(nproc):
         if what == "cases":
             for name, given in CASES.items():

@@ -298,9 +298,7 @@ class TrainConfig:
     ] = None
     history_dropout: Annotated[float, "share of a user's ratings left out of their vector in a step (history)"] = 0.5
     lr: Annotated[float | None, "learning rate of Adam"] = None
-    user_decay: Annotated[float | None, "decoupled weight decay of user vectors: a step shrinks them by lr x this"] = (
-        None
-    )
+    user_decay: Annotated[float | None, "decoupled weight decay of user vectors: lr x this in each step"] = None
     item_decay: Annotated[float | None, "weight decay of item vectors"] = None
     bias_decay: Annotated[float | None, "weight decay of biases and of the scorer's weights"] = None
     content_decay: Annotated[float | None, "weight decay of the layers that turn content into vectors"] = None
@@ -333,15 +331,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name, minimum in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("batch_users", 1),
-            ("negatives", 1),
-            ("patience", 0),
-            ("seed", 0),
-            ("threads", 1),
-        ):
+        minimums = dict.fromkeys(("epochs", "batch_size", "batch_users", "negatives", "threads"), 1)
+        for name, minimum in {**minimums, "patience": 0, "seed": 0}.items():
             value = getattr(self, name)
             check(value is None or value >= minimum, name, value, f"at least {minimum}")
         for name in ("lr", "max_grad_norm"):
@@ -366,9 +357,7 @@ class RunConfig:
     ks: Annotated[str, "list lengths at which metrics are measured"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users for the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
-    evaluate_all: Annotated[bool, "measure all test users (default: 200,000, drawn at random, if there are more)"] = (
-        False
-    )
+    evaluate_all: Annotated[bool, "measure all test users (default: 200,000 at random, if there are more)"] = False
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     checkpoint_every: Annotated[float | None, "minutes between checkpoints, for --resume (default: none)"] = None
     resume: Annotated[bool, "go on from the checkpoints that the same command has left, and write more"] = False

@@ -45,8 +45,8 @@ class ShardedTable(nn.Module):
         """Return the vectors [n, dim] of rows [n], wherever they are."""
         from torchrec import KeyedJaggedTensor
 
-        asked = KeyedJaggedTensor(keys=[_ROWS], values=rows, lengths=torch.ones_like(rows))
-        return self.exchange[0](asked)[_ROWS].values()[:, : self.dim]
+        request = KeyedJaggedTensor(keys=[_ROWS], values=rows, lengths=torch.ones_like(rows))
+        return self.exchange[0](request)[_ROWS].values()[:, : self.dim]
 
     @torch.no_grad()
     def scatter(self, ranks: Ranks, whole: Tensor | None) -> None:

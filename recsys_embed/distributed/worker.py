@@ -10,7 +10,7 @@ from recsys_embed.distributed.ranks import Ranks, beside, defer_to_leader
 
 def work(ranks: Ranks) -> None:
     """Take part in trainings until rank 0 ends, or is lost: then this process ends with code 1."""
-    from recsys_embed.distributed.engine import Member
+    from recsys_embed.distributed.member import Member
 
     defer_to_leader()
     member: Member | None = None

@@ -106,7 +106,7 @@ class Stage:
         """Warn that a state cannot be written, and wait for the next."""
         log.warning("no checkpoint was written, and the training goes on: %s", reason)
         self._written = time.monotonic()
-        self._raise_if_told()
+        self._raise_if_signalled()
 
     def save(self, arrays: Arrays, facts: Mapping[str, Any], done: bool = False) -> None:
         """Save a state, or warn where none can be written.
@@ -126,9 +126,9 @@ class Stage:
                 for folder in (old, _shards_of(old)):
                     shutil.rmtree(folder, ignore_errors=True)
         self._written = time.monotonic()
-        self._raise_if_told()
+        self._raise_if_signalled()
 
-    def _raise_if_told(self) -> None:
+    def _raise_if_signalled(self) -> None:
         if self._came:
             handler = self._before[self._came]  # which may have more to do than to raise
             if callable(handler):

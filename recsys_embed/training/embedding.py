@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +13,12 @@ from recsys_embed.models.fold_in.choose import fold_in_for
 
 if TYPE_CHECKING:
     from recsys_embed.training.interface import FitRequest, TrainingResult
-    from recsys_embed.training.trainer import Engine
 
 
 def fit_embedding(request: FitRequest) -> TrainingResult:
     """Train towers and a scorer, or sample the posterior of a factorization; return plain arrays."""
     from recsys_embed.nets.two_tower import build_two_tower
+    from recsys_embed.training.engines import engine_of
     from recsys_embed.training.gibbs import fit_gibbs
     from recsys_embed.training.trainer import choose_device, fit
     from recsys_embed.training.warm_start import shortened, warm_start_initializer
@@ -44,11 +42,7 @@ def fit_embedding(request: FitRequest) -> TrainingResult:
     history = positives.seen(), train.history_dropout
     sizes = len(ratings.users), len(ratings.items)
     net = build_two_tower(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.is_graph)
-    engine: Callable[..., Engine] | None = None
-    if train.engine == "torchrec":
-        from recsys_embed.distributed.engine import ShardedEngine
-
-        engine = partial(ShardedEngine, model)
+    engine = engine_of(train.engine, model)
     how = request.tracker, request.validate, request.monitor, request.epochs, init, request.checkpoints, engine
     result = fit(net, positives, train, *how)
     return replace(result, device=train.device)

@@ -61,11 +61,9 @@ def fit(
     validate: called with the model after each epoch; with it, the best epoch's model is kept and training stops
         after `config.patience` epochs without a better one. monitor: the metric that decides, and +1 if more is better
         or -1 if less is.
-    init: initializes the model, in place of random vectors and biases from the numbers of ratings.
-    checkpoints: where the state is saved from time to time, and which one to go on from.
-    engine: what runs it, made from model, ratings, config and init; by default `LocalEngine`.
-    Ctrl-C stops the training and keeps the best model so far; before the end of the first epoch it is passed on.
-    Raises TrainingError when the loss is not finite.
+    init: initializes the model, in place of random vectors and biases from the numbers of ratings. checkpoints: where
+        the state is saved from time to time, and gone on from. engine: makes what runs it, see `engine_of`.
+    Ctrl-C keeps the best model so far; before the end of the first epoch it is passed on. Raises TrainingError when the loss is not finite.
     """
     tracker = tracker or Tracker()
     last, (name, sign) = epochs or config.epochs or 1, monitor
