@@ -49,7 +49,7 @@ def updated(rows, dim, fused, layout="sparse", decay=0.4, moments=torch.float32,
     torch.manual_seed(1)
     table = nn.Parameter(torch.randn(rows, dim).to(DEVICE))
     adam = RowLazyAdam([Group([table], weight_decay=decay)], lr=0.03, fused=fused)
-    state = adam._state(table)
+    state = adam.state_of(table)
     state.mean, state.square = state.mean.to(moments), state.square.to(moments)
     never = torch.randperm(rows)[: rows // 5]
     for at in range(steps):
@@ -78,7 +78,7 @@ def test_adam_is_the_plain_step(rows, dim, layout, decay):
 def test_first_steps_and_late_ones_have_the_bias_corrections_of_doubles():
     table = nn.Parameter(torch.zeros(200, 1, device=DEVICE))
     adam = RowLazyAdam([Group([table])], lr=1.0, eps=0.0)
-    steps = adam._state(table).steps
+    steps = adam.state_of(table).steps
     steps += torch.arange(200, device=DEVICE)[:, None] ** 2
     table.grad = torch.ones_like(table)
     adam.step()
@@ -100,7 +100,7 @@ def test_moments_of_sixteen_bits_are_close():
 def test_a_square_of_sixteen_bits_falls_as_it_should():
     table = nn.Parameter(torch.zeros(8, 64, device=DEVICE))
     adam = RowLazyAdam([Group([table])], lr=0.0)
-    state = adam._state(table)
+    state = adam.state_of(table)
     state.mean = torch.full_like(state.mean, torch.nan, dtype=torch.bfloat16)
     state.square = torch.ones_like(state.square, dtype=torch.bfloat16)
     for _ in range(20):

@@ -39,6 +39,7 @@ ROOMS = [
     "nets",
     "state",
     "training",
+    "distributed",
     "answering",
     "recommender",
     "evaluation",

@@ -8,6 +8,7 @@ from recsys_embed.cli.evaluate_tables import print_cold
 from recsys_embed.cli.options import JSON, with_settings
 from recsys_embed.cli.output import TEST_METRICS, echo, p_text, print_json, print_table
 from recsys_embed.config.settings import ContentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig
+from recsys_embed.distributed.launch import ranks_of
 from recsys_embed.errors import NotRegistered
 from recsys_embed.state.verdict import counted, verdict
 
@@ -39,6 +40,14 @@ def train(
 
     Example: recsys train ratings.csv, or recsys train movielens
     """
+    with ranks_of(train.engine, run.nproc) as leads:
+        if leads:
+            _train(data, content, model, train, run, json)
+
+
+def _train(
+    data: DataConfig, content: ContentConfig, model: ModelConfig, train: TrainConfig, run: RunConfig, json: bool
+) -> None:
     from recsys_embed.experiment.run import run_experiment
     from recsys_embed.models.hybrid import describe_share
 

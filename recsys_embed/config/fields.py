@@ -38,6 +38,7 @@ NON_RESULT_SETTINGS = (
     "out",
     "checkpoint_every",
     "resume",
+    "nproc",
     "track",
     "map",
     "tracking_uri",

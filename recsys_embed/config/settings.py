@@ -20,6 +20,8 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 DuplicatesName = Literal["last", "first", "mean", "sum", "error"]
 SampleWeightName = Literal["none", "rating"]
 SecondMomentName = Literal["number", "row"]
+EngineName = Literal["local", "torchrec"]
+ShardingName = Literal["auto", "row-wise", "table-wise"]
 FitMethodName = Literal["adam", "gibbs"]
 # The weights of events, if they are to be chosen.
 AUTO = "auto"
@@ -296,9 +298,7 @@ class TrainConfig:
     ] = None
     history_dropout: Annotated[float, "share of a user's ratings left out of their vector in a step (history)"] = 0.5
     lr: Annotated[float | None, "learning rate of Adam"] = None
-    user_decay: Annotated[float | None, "decoupled weight decay of user vectors: a step shrinks them by lr x this"] = (
-        None
-    )
+    user_decay: Annotated[float | None, "decoupled weight decay of user vectors: lr x this in each step"] = None
     item_decay: Annotated[float | None, "weight decay of item vectors"] = None
     bias_decay: Annotated[float | None, "weight decay of biases and of the scorer's weights"] = None
     content_decay: Annotated[float | None, "weight decay of the layers that turn content into vectors"] = None
@@ -322,18 +322,17 @@ class TrainConfig:
     seed: Annotated[int, "random seed"] = 0
     device: Annotated[DeviceName, "device that holds the tables"] = "auto"
     threads: Annotated[int | None, "CPU threads (default: all cores)"] = None
+    engine: Annotated[
+        EngineName, "what trains the tables: this process, or torchrec, which spreads them over --nproc or torchrun's"
+    ] = "local"
+    sharding: Annotated[
+        ShardingName, "torchrec: each table spread over all processes, whole tables, or what its planner chooses"
+    ] = "auto"
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name, minimum in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("batch_users", 1),
-            ("negatives", 1),
-            ("patience", 0),
-            ("seed", 0),
-            ("threads", 1),
-        ):
+        minimums = dict.fromkeys(("epochs", "batch_size", "batch_users", "negatives", "threads"), 1)
+        for name, minimum in {**minimums, "patience": 0, "seed": 0}.items():
             value = getattr(self, name)
             check(value is None or value >= minimum, name, value, f"at least {minimum}")
         for name in ("lr", "max_grad_norm"):
@@ -358,12 +357,11 @@ class RunConfig:
     ks: Annotated[str, "list lengths at which metrics are measured"] = "5,10,20,50"
     resamples: Annotated[int, "bootstrap resamples of the users for the 95 % intervals"] = 1000
     baselines: Annotated[bool, "measure popularity and EASE on the same split"] = True
-    evaluate_all: Annotated[bool, "measure all test users (default: 200,000, drawn at random, if there are more)"] = (
-        False
-    )
+    evaluate_all: Annotated[bool, "measure all test users (default: 200,000 at random, if there are more)"] = False
     out: Annotated[str | None, "folder of the model, replacing one there (default: models/DATASET-LOSS-TIME)"] = None
     checkpoint_every: Annotated[float | None, "minutes between checkpoints, for --resume (default: none)"] = None
     resume: Annotated[bool, "go on from the checkpoints that the same command has left, and write more"] = False
+    nproc: Annotated[int | None, "--engine torchrec: processes on this machine (default: 1, or torchrun's)"] = None
     track: Annotated[bool, "record the run in MLflow"] = True
     map: Annotated[bool | None, "log a map and projector files to MLflow (default: up to 2,000 items)"] = None
     tracking_uri: Annotated[str | None, "MLflow store (default: $MLFLOW_TRACKING_URI or sqlite:///mlflow.db)"] = None
@@ -389,6 +387,7 @@ class RunConfig:
         check(valid, "ks", self.ks, "list lengths such as 5,10,20")
         minutes = self.checkpoint_every
         check(minutes is None or 0 <= minutes < math.inf, "checkpoint_every", minutes, "0 minutes or more")
+        check(self.nproc is None or self.nproc >= 1, "nproc", self.nproc, "at least 1")
         check(self.resamples >= 0, "resamples", self.resamples, "0 or more")
         both = bool(self.preset and self.warm_start)
         check(not both, "preset", "one with --warm-start", "given alone: each brings settings")

@@ -23,7 +23,7 @@ log = logging.getLogger("recsys_embed")
 USER_FOLDER = Path("presets")
 _PACKAGE_FOLDER = Path(__file__).parent
 # Settings that a preset must not fix: a run with another seed or on another machine still follows the preset.
-_EXCLUDED = ("seed", "device", "threads")
+_EXCLUDED = ("seed", "device", "threads", "engine", "sharding")
 # The type of each setting of ModelConfig and TrainConfig, and the names of those that a preset may have.
 SETTING_TYPES = {f.name: kind for config in (ModelConfig, TrainConfig) for f, kind, _ in options(config)}
 SETTINGS = tuple(name for name in SETTING_TYPES if name not in _EXCLUDED)

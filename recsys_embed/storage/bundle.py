@@ -63,7 +63,7 @@ class Bundle:
             _write_synced(folder / name, text.encode())
         for name, text in self.texts.items():
             _write_synced(folder / name, text.encode())
-        files = {f.name: {"size": f.stat().st_size, "sha256": _digest(f)} for f in sorted(folder.iterdir())}
+        files = files_of(folder)
         _write_synced(folder / MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1).encode() + b"\n")
         sync(folder)
 
@@ -188,6 +188,11 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def files_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the size and the SHA-256 of each file of a folder, by name."""
+    return {f.name: {"size": f.stat().st_size, "sha256": _digest(f)} for f in sorted(folder.iterdir())}
 
 
 def _digest(path: Path) -> str:

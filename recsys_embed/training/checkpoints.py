@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError, DataError
-from recsys_embed.storage.bundle import Bundle
+from recsys_embed.storage.bundle import Bundle, files_of
 
 log = logging.getLogger("recsys_embed")
 
@@ -30,11 +30,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Saved:
-    """The state of a stage. done: whether the stage had ended; it is its result then."""
+    """The state of a stage. done: whether the stage had ended; it is its result then. folder: of its shards, if any."""
 
     arrays: Arrays
     facts: dict[str, Any]
     done: bool
+    folder: Path
 
 
 class Checkpoints:
@@ -46,7 +47,8 @@ class Checkpoints:
     CPU bit for bit.
 
     Each state is a folder NUMBER-VERSION, or NUMBER-done, that is complete or absent; of the present stage the last two
-    are kept.
+    are kept. Shards, which ranks have written, are in NUMBER-VERSION.shards, and the state, which is written after
+    them, has their digests.
     """
 
     _KEPT = 2
@@ -92,13 +94,27 @@ class Stage:
         """Whether a state is to be saved now: some time has passed, or the program was told to end."""
         return bool(self._came) or time.monotonic() - self._written >= self._checkpoints.seconds
 
+    @property
+    def shards(self) -> Path:
+        """The folder of the shards of the next state."""
+        return self._checkpoints.folder / f"{self._name}-{self._next()}.shards"
+
+    def _next(self) -> str:
+        return f"{1 + max((n for n, _ in self._states()), default=0):06}"
+
+    def skip(self, reason: str) -> None:
+        """Warn that a state cannot be written, and wait for the next."""
+        log.warning("no checkpoint was written, and the training goes on: %s", reason)
+        self._written = time.monotonic()
+        self._raise_if_signalled()
+
     def save(self, arrays: Arrays, facts: Mapping[str, Any], done: bool = False) -> None:
         """Save a state, or warn where none can be written.
 
         Raises KeyboardInterrupt afterwards if the program was told to end, see `deferred`.
         """
         states = self._states()
-        version = "done" if done else f"{1 + max((n for n, _ in states), default=0):06}"
+        version = "done" if done else self._next()
         text = json.dumps({"key": self._key, "done": done, "facts": facts})
         bundle = Bundle(arrays={_ARRAYS: arrays}, texts={_FACTS: text})
         try:
@@ -107,8 +123,12 @@ class Stage:
             log.warning("no checkpoint was written, and the training goes on: %s", error)
         else:
             for _, old in sorted(states)[: None if done else -self._checkpoints._KEPT + 1 or None]:
-                shutil.rmtree(old, ignore_errors=True)
+                for folder in (old, _shards_of(old)):
+                    shutil.rmtree(folder, ignore_errors=True)
         self._written = time.monotonic()
+        self._raise_if_signalled()
+
+    def _raise_if_signalled(self) -> None:
         if self._came:
             handler = self._before[self._came]  # which may have more to do than to raise
             if callable(handler):
@@ -148,6 +168,7 @@ class Stage:
             try:
                 bundle = Bundle.read(folder)
                 found, arrays = json.loads(bundle.texts[_FACTS]), bundle.arrays[_ARRAYS]
+                _check_shards(_shards_of(folder), found["facts"].get("shards"))
             except (BundleError, KeyError, ValueError) as error:
                 log.warning("a checkpoint cannot be read (%s): the one before it is taken", error)
                 continue
@@ -156,8 +177,21 @@ class Stage:
                     f"the checkpoints in {self._checkpoints.folder} are of other data or settings: "
                     "train without --resume"
                 )
-            return Saved(arrays, found["facts"], found["done"])
+            return Saved(arrays, found["facts"], found["done"], _shards_of(folder))
         return None
+
+
+def _shards_of(state: Path) -> Path:
+    return state.with_name(f"{state.name}.shards")
+
+
+def _check_shards(folder: Path, files: dict[str, Any] | None) -> None:
+    """Raise BundleError unless a folder has these files, with these digests."""
+    try:
+        if files is not None and files_of(folder) != files:
+            raise BundleError(f"{folder} was changed after it was written")
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read ({error.strerror})") from None
 
 
 def below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:

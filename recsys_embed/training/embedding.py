@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def fit_embedding(request: FitRequest) -> TrainingResult:
     """Train towers and a scorer, or sample the posterior of a factorization; return plain arrays."""
     from recsys_embed.nets.two_tower import build_two_tower
+    from recsys_embed.training.engines import engine_of
     from recsys_embed.training.gibbs import fit_gibbs
     from recsys_embed.training.trainer import choose_device, fit
     from recsys_embed.training.warm_start import shortened, warm_start_initializer
@@ -41,7 +42,8 @@ def fit_embedding(request: FitRequest) -> TrainingResult:
     history = positives.seen(), train.history_dropout
     sizes = len(ratings.users), len(ratings.items)
     net = build_two_tower(model, *sizes, train.seed, request.item_features, content, history, shared=ratings.is_graph)
-    how = request.tracker, request.validate, request.monitor, request.epochs, init, request.checkpoints
+    engine = engine_of(train.engine, model)
+    how = request.tracker, request.validate, request.monitor, request.epochs, init, request.checkpoints, engine
     result = fit(net, positives, train, *how)
     return replace(result, device=train.device)
 

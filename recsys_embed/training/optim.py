@@ -108,7 +108,7 @@ class RowLazyAdam:
 
     def kernel_arguments(self, table: nn.Parameter) -> tuple[Any, Any, Any]:
         """Return a table as CPU kernels take it (kernels/adam.py): tables, row_state, hyper. See `fits_cpu_kernels`."""
-        state, group = self._state(table), self._group(table)
+        state, group = self.state_of(table), self._group(table)
         tables = tuple(t.detach().numpy() for t in (table, state.mean, state.square))
         row_state = tuple(column.view(-1).numpy() for column in (state.steps, state.log_decay))
         return tables, row_state, (self.lr * group.lr_scale, *self.betas, self.eps, group.log_decay)
@@ -130,7 +130,7 @@ class RowLazyAdam:
             adam(self.cuda_table(table), entries, gradient.contiguous(), AdamConstants(*self.betas, self.eps))
             return
         beta1, beta2 = self.betas
-        state = self._state(table)
+        state = self.state_of(table)
         mean = state.mean[rows].lerp_(gradient, 1 - beta1)
         squared = gradient.square()
         if group.rowwise:
@@ -154,14 +154,15 @@ class RowLazyAdam:
         """Return a table as CUDA kernels take it (kernels/cuda_adam.py). See `fits_cuda_kernels`."""
         from recsys_embed.kernels.cuda_adam import Table
 
-        state, group = self._state(table), self._group(table)
+        state, group = self.state_of(table), self._group(table)
         columns = state.steps.view(-1), state.log_decay.view(-1)
         return Table(table.detach(), state.mean, state.square, *columns, self.lr * group.lr_scale, group.log_decay)
 
     def _group(self, table: nn.Parameter) -> Group:
         return next(group for group in self.groups if any(one is table for one in group.parameters))
 
-    def _state(self, table: nn.Parameter) -> _State:
+    def state_of(self, table: nn.Parameter) -> _State:
+        """Return the state of a table, which is zero before its first step."""
         if table not in self.state:
             column = (len(table), *[1] * (table.ndim - 1))
             if self._group(table).rowwise:
@@ -191,7 +192,7 @@ class RowLazyAdam:
             group.log_decay = log_decay
         for n, table in enumerate(self._tables()):
             if f"{n}.mean" in arrays:
-                for name, value in vars(self._state(table)).items():
+                for name, value in vars(self.state_of(table)).items():
                     value.copy_(torch.from_numpy(arrays[f"{n}.{name}"].copy()))
 
     def _tables(self) -> list[nn.Parameter]:
@@ -202,7 +203,7 @@ class RowLazyAdam:
         """Apply the weight decay that rows still owe; without this, reading a table gives outdated rows."""
         for group in self.groups:
             for table in group.parameters if group.log_decay else ():
-                state = self._state(table)
+                state = self.state_of(table)
                 table.mul_(torch.exp(group.log_decay - state.log_decay).to(table.dtype))
                 state.log_decay.fill_(group.log_decay)
 

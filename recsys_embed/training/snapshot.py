@@ -58,23 +58,27 @@ class LoopState:
         best = self.best or TrainingResult(to_arrays(), self.epoch)
         return replace(best, history=self.history, seconds=time.perf_counter() - self._start, stopped=stopped)
 
-    def save(self, stage: Stage, step: AutogradStep) -> None:
-        """Save it, with all that the next steps depend on."""
+    def save(self, stage: Stage, arrays: Arrays, facts: Mapping[str, Any] | None = None) -> None:
+        """Save it, with arrays and facts that the next steps depend on."""
         assert self.losses is not None
-        arrays = step_arrays(step) | {f"drawn.{name}": value for name, value in self.drawn.items()}
+        arrays = arrays | {f"drawn.{name}": value for name, value in self.drawn.items()}
         arrays["losses"] = self.losses.cpu().numpy()
-        facts = {"history": self.history, "batch": self.batch, "seconds": time.perf_counter() - self._start}
+        facts = {
+            **(facts or {}),
+            "history": self.history,
+            "batch": self.batch,
+            "seconds": time.perf_counter() - self._start,
+        }
         if self.best is not None:
             best, facts["best"] = result_arrays(self.best)
             arrays |= best
         stage.save(arrays, facts)
 
-    def restore(self, step: AutogradStep, saved: Saved) -> None:
-        """Restore what `save` saved."""
-        load_step(step, saved.arrays)
+    def restore(self, saved: Saved, device: torch.device) -> None:
+        """Restore what `save` saved, but for its arrays and facts. device: where losses are noted."""
         self.history, self.batch, self.seconds = (saved.facts[name] for name in ("history", "batch", "seconds"))
         self.best = load_result(saved.arrays, saved.facts["best"]) if "best" in saved.facts else None
-        self.losses = torch.from_numpy(saved.arrays["losses"].copy()).to(step.generator.device)
+        self.losses = torch.from_numpy(saved.arrays["losses"].copy()).to(device)
         self.drawn = below(saved.arrays, "drawn.")
 
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # A warm start needs fewer and smaller steps than a training from scratch (experiments/LOG.md).
 _EPOCH_SHARE, _LR_SHARE = 0.25, 0.25
 _NOT_INHERITED = (
-    "seed", "device", "threads", "valid", "test", "windows", "half_life", "trend", *NON_RESULT_SETTINGS
+    "seed", "device", "threads", "engine", "sharding",
+    "valid", "test", "windows", "half_life", "trend", *NON_RESULT_SETTINGS
 )  # fmt: skip
 
 

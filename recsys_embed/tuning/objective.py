@@ -27,7 +27,7 @@ log = logging.getLogger("recsys_embed")
 
 _DECAYS = ("user_decay", "item_decay", "bias_decay", "content_decay")
 # Settings that describe the machine, or that a trial's value does not depend on.
-_MACHINE_SETTINGS = ("threads", "device", "data_dir", "offline")
+_MACHINE_SETTINGS = ("threads", "device", "engine", "sharding", "nproc", "data_dir", "offline")
 # A trial is compared with the others after each of this many equal parts of its epochs.
 _N_STAGES = 10
 

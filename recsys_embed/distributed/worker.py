@@ -1,0 +1,30 @@
+"""What a rank other than 0 does: as rank 0 says. Started by --nproc, its arguments are RANK SIZE PORT."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from recsys_embed.distributed.ranks import Ranks, beside, defer_to_leader
+
+
+def work(ranks: Ranks) -> None:
+    """Take part in trainings until rank 0 ends, or is lost: then this process ends with code 1."""
+    from recsys_embed.distributed.member import Member
+
+    defer_to_leader()
+    member: Member | None = None
+    try:
+        while (message := ranks.hear())["op"] != "end":
+            if message["op"] == "fit":
+                member = None  # the tables of the fit before
+                member = Member.set_up(ranks, message)
+            elif member is not None:
+                member.do(message)
+    except RuntimeError:  # a connection was closed: whoever closed it says why
+        os._exit(1)  # without waiting for the others
+
+
+if __name__ == "__main__":
+    with beside(*map(int, sys.argv[1:])) as ranks:
+        work(ranks)
