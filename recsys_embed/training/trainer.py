@@ -63,10 +63,10 @@ def fit(
         or -1 if less is.
     init: initializes the model, in place of random vectors and biases from the numbers of ratings. checkpoints: where
         the state is saved from time to time, and gone on from. engine: makes what runs it, see `engine_of`.
-    Ctrl-C keeps the best model so far; before the end of the first epoch it is passed on. Raises TrainingError when the loss is not finite.
+    Ctrl-C keeps the best model so far; before the end of the first epoch it is passed on.
+    Raises TrainingError when the loss is not finite.
     """
-    tracker = tracker or Tracker()
-    last, (name, sign) = epochs or config.epochs or 1, monitor
+    tracker, last, (name, sign) = tracker or Tracker(), epochs or config.epochs or 1, monitor
     run, state = (engine or LocalEngine)(model, ratings, config, init), LoopState()
     stage = None
     if checkpoints is not None:
