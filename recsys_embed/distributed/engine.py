@@ -30,7 +30,7 @@ from recsys_embed.training.checkpoints import Saved, Stage
 from recsys_embed.training.snapshot import LoopState
 from recsys_embed.training.trainer import describe, initialize, scale_of, stored, summary
 
-# Steps after which ranks ask rank 0 whether it wants a checkpoint.
+# Steps after which rank 0 says whether it wants a checkpoint.
 _SYNC_EVERY = 16
 # A table with its two moments.
 _COPIES = 3
@@ -94,7 +94,7 @@ class ShardedEngine:
             "done": state.epoch,
             "first": first,
             "curve": curve,
-            "asks": 0 if stage is None else _SYNC_EVERY,
+            "sync_every": 0 if stage is None else _SYNC_EVERY,
         }
         self.ranks.say(**message)
 
