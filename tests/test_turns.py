@@ -52,14 +52,18 @@ def test_the_batch_with_the_fewest_lists_left_goes_first_and_one_thread_works(th
 
 @pytest.mark.parametrize("waits", [False, True], ids=["in its turn", "while it waits"])
 def test_a_cancelled_batch_passes_its_turn_on(threads, waits):
-    done, go = [], threading.Event()
+    done, started, go = [], threading.Event(), threading.Event()
+
+    def wait():
+        started.set()
+        go.wait()
 
     async def run():
         turned = Turns(threads)
-        first = asyncio.create_task(turned.run(batch(done, "a", 3, go.wait)))
+        first = asyncio.create_task(turned.run(batch(done, "a", 3, wait)))
         second = asyncio.create_task(turned.run(batch(done, "b", 2)))
         third = asyncio.create_task(turned.run(batch(done, "c", 2)))
-        await asyncio.sleep(0)
+        await asyncio.to_thread(started.wait)  # what has not begun would not be done at all
         cancelled = second if waits else first
         cancelled.cancel()
         go.set()
