@@ -45,6 +45,10 @@ class NotRegistered(RecsysError):
     exit_code = 6
 
 
+class ProcessLost(RecsysError):
+    """Another process of the same command has ended."""
+
+
 class TrainingError(RecsysError, ArithmeticError):
     """Training diverged."""
 

@@ -30,6 +30,7 @@ from recsys_embed.config.renamed import RENAMED_ATTRIBUTES
 from recsys_embed.config.settings import ContentConfig, ModelConfig, TrainConfig
 from recsys_embed.data.columns import as_polars
 from recsys_embed.data.ids import Id, Rows
+from recsys_embed.distributed.sharing import sharing
 from recsys_embed.errors import NotFitted
 from recsys_embed.forks import needs_threads
 from recsys_embed.models.hybrid import embedding_of
@@ -221,14 +222,16 @@ class Recommender:
         """Write lists to a file, or to a folder of parts that the same call continues: "lists/".
 
         users: as in `recommend`, or a table of them, a frame or the `Path` of a file (see `users_table`). options:
-        those of `recommend`, on_unknown, those of `OutputConfig` and progress; see `answering.batch`.
+        those of `recommend`, on_unknown, those of `OutputConfig` and progress; see `answering.batch`. Processes that
+        torchrun has started share the parts of a folder.
         """
         check_is_not_read(out, users=users if isinstance(users, Path) else None)
         output = OutputConfig(**{f.name: options.pop(f.name) for f in fields(OutputConfig) if f.name in options})
         kwargs = {"progress": options.pop("progress")} if "progress" in options else {}
         request = RecommendRequest(k=k, **options)
         who = None if isinstance(users, AllUsers) else find_recipients(self.state, users, request)
-        return write_recommendations(self.state, out, who, request, shape, output=output, **kwargs)
+        with sharing() as team:
+            return write_recommendations(self.state, out, who, request, shape, output=output, team=team, **kwargs)
 
     def recommend_for(
         self,

@@ -21,7 +21,7 @@ from recsys_embed.retrieval.base import NO_ROWS, Mask
 from recsys_embed.retrieval.topk import topk
 from recsys_embed.state.digest import state_digest
 from recsys_embed.state.fitted import FittedState
-from recsys_embed.storage.part_folder import Facts
+from recsys_embed.storage.part_folder import ALONE, Facts, Team
 from recsys_embed.storage.table_files import Append
 
 # Items whose audiences are found together.
@@ -72,11 +72,12 @@ def write_audiences(
     hide_test: bool = False,
     progress: Progress = lambda done, total: None,
     output: OutputConfig = OutputConfig(),  # noqa: B008
+    team: Team = ALONE,
 ) -> Written:
     """Write item_id, user_id, score, rank of the audiences of all items to a file or to a folder of parts.
 
     out: a folder if it is one, or ends in a slash; see `answering.batch.write_recommendations`. progress: called with
-    the number of items that are done, and of all.
+    the number of items that are done, and of all. team: processes that share the parts.
     """
     check_k(k)
 
@@ -97,7 +98,7 @@ def write_audiences(
             tick(done)
         return facts
 
-    return write_lists(out, output, "audiences", len(state.items), k, describe, write, progress)
+    return write_lists(out, output, "audiences", len(state.items), k, describe, write, progress, team)
 
 
 def audience_entries(

@@ -24,7 +24,7 @@ from recsys_embed.forks import needs_threads
 from recsys_embed.retrieval.exact import query_batch_size
 from recsys_embed.state.digest import state_digest
 from recsys_embed.state.fitted import FittedState
-from recsys_embed.storage.part_folder import Facts
+from recsys_embed.storage.part_folder import ALONE, Facts, Team
 from recsys_embed.storage.table_files import Append
 
 
@@ -85,6 +85,7 @@ def write_recommendations(
     shape: ListShape = "long",
     progress: Progress = lambda done, total: None,
     output: OutputConfig = OutputConfig(),  # noqa: B008
+    team: Team = ALONE,
 ) -> Written:
     """Write lists for users, None for all, to a .parquet, .csv or .jsonl file, or to a folder of parts.
 
@@ -94,7 +95,8 @@ def write_recommendations(
     shape: "long", a row for each item: user_id, item_id, title, score, rank; "wide", a row for each user: user_id,
     item_1, title_1, score_1, item_2, …; or "json", a row for each user: user_id, items, which is a JSON array of
     objects. Columns of the recipients follow user_id. progress: called with the number of users that are done, and of
-    all. Raises SettingError for a folder of other lists.
+    all. team: processes that share the parts of a folder; all call this. Raises SettingError for a folder of other
+    lists.
     """
     if not isinstance(users, Recipients):
         users = Recipients.alike(state, np.arange(len(state.users)) if users is None else users, request)
@@ -124,7 +126,7 @@ def write_recommendations(
             tick(done)
         return facts
 
-    return write_lists(out, output, "lists", len(users), users.k, describe, write, progress)
+    return write_lists(out, output, "lists", len(users), users.k, describe, write, progress, team)
 
 
 def _with_held_out(state: FittedState, frame: pl.DataFrame) -> int:

@@ -11,7 +11,7 @@ from recsys_embed.config.answers import OutputConfig
 from recsys_embed.config.fields import flag
 from recsys_embed.data.ids import Id
 from recsys_embed.errors import SettingError
-from recsys_embed.storage.part_folder import Facts, PartFolder, is_part_folder
+from recsys_embed.storage.part_folder import ALONE, Facts, PartFolder, Team, is_part_folder
 from recsys_embed.storage.table_files import FORMATS, Append, table_writer
 from recsys_embed.version import __version__
 
@@ -55,16 +55,22 @@ def write_lists(
     describe: Callable[[], dict[str, Any]],
     write: WriteLists,
     progress: Progress,
+    team: Team = ALONE,
 ) -> Written:
     """Write lists to a file or to a folder of parts.
 
     kind: what they are. total: their number. k: the length of the longest. describe: returns all that they depend on,
-    as JSON values; it is called for a folder only. Raises SettingError and DataError.
+    as JSON values; it is called for a folder only. team: processes that share its parts. Raises SettingError and
+    DataError.
     """
     if not is_part_folder(out):
         path = Path(out)
         if path.suffix not in FORMATS:
             raise SettingError(f"{out} must end in one of {', '.join(FORMATS)}, or in / for a folder of parts")
+        if team is not ALONE:
+            raise SettingError(
+                f"several processes share a folder of parts: end --out with a slash, {path.with_suffix('')}/"
+            )
         for name in ("format", "per_part"):
             if getattr(output, name) is not None:
                 raise SettingError(
@@ -76,7 +82,7 @@ def write_lists(
         return Written.of([facts], 1)
     form, per_part = output.format or "parquet", output.per_part or max(1, _ROWS_PER_PART // k)
     request = {"kind": kind, **describe(), "format": form, "per_part": output.per_part, "recsys_embed": __version__}
-    folder = PartFolder.open(Path(out), request, f".{form}", output.overwrite)
+    folder = PartFolder.open(Path(out), request, f".{form}", output.overwrite, team)
     new = folder.fill(
         total, per_part, lambda append, start, stop, tick: write(append, start, stop, folder.started, tick), progress
     )

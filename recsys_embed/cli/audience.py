@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recsys_embed.cli.loading import load
-from recsys_embed.cli.options import JSON, MODEL, OUT, with_settings
+from recsys_embed.cli.options import JSON, MODEL, NPROC, OUT, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table, written_to
 from recsys_embed.config.answers import OutputConfig
 from recsys_embed.errors import SettingError
@@ -32,6 +32,7 @@ def audience(
         bool, typer.Option("--hide-test", help="Leave out users for whom the item is held out as well.")
     ] = False,
     out: OUT = None,
+    nproc: NPROC = None,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
@@ -43,6 +44,8 @@ def audience(
         raise SettingError("say for what: one of --item ID (or its title) and --all-items")
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
+    if nproc is not None and not all_items:
+        raise SettingError("--nproc goes with --all-items")
     if all_items and out is None:
         raise SettingError(
             "audiences of all items go to a file: name it with --out audiences.parquet (or .csv, .jsonl), or a folder "
@@ -51,7 +54,7 @@ def audience(
     recommender, folder = load(model)
     if item is None:
         assert out is not None
-        return _write_all(recommender, folder, out, k, include_seen, hide_test, output, json)
+        return _write_all(recommender, folder, out, k, include_seen, hide_test, output, nproc, json)
     item_id = recommender.find_item(item)
     if out is None:
         return _print_one(recommender, folder, item_id, k, include_seen, hide_test, json)
@@ -75,17 +78,21 @@ def _write_all(
     include_seen: bool,
     hide_test: bool,
     output: OutputConfig,
+    nproc: int | None,
     json: bool,
 ) -> None:
     from recsys_embed.answering.audience import write_audiences
+    from recsys_embed.distributed.sharing import sharing
     from recsys_embed.storage.part_folder import explain_interrupt
     from recsys_embed.tracking.progress import progress_bar
 
-    with explain_interrupt(out), progress_bar() as bar:
+    with explain_interrupt(out), progress_bar() as bar, sharing(nproc) as team:
         written = write_audiences(
             recommender.state, out, k, include_seen, hide_test,
-            lambda done, total: bar.progress(done, total, unit="items"), output,
+            lambda done, total: bar.progress(done, total, unit="items"), output, team,
         )  # fmt: skip
+    if team.rank:
+        return None
     if json:
         facts = {"rows": written.rows, "files": written.files, "new_files": written.new_files}
         return print_json({"out": out, **facts, "model": str(folder)})

@@ -31,6 +31,10 @@ OUT = Annotated[
     str | None,
     typer.Option("--out", help="Write to this file: .parquet, .csv or .jsonl; or to a folder of parts: lists/"),
 ]
+NPROC = Annotated[
+    int | None,
+    typer.Option("--nproc", min=1, help="Processes on this machine that share a folder of parts (or torchrun's)."),
+]
 K = Annotated[int, typer.Option("--k", help="Length of a list.")]
 LIKES = Annotated[
     str | None,

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from recsys_embed.distributed.started import rank
+
 # Titles are data: escape sequences, line breaks and marks that reverse text must not reach a terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -23,12 +25,15 @@ _MIN_WIDTH = 8  # cells that a column keeps, however narrow the terminal is
 
 
 def start_logging(quiet: bool) -> None:
-    """Log the package's messages to stderr, one plain line each; with `quiet` only warnings."""
+    """Log the package's messages to stderr, one plain line each; with `quiet` only warnings.
+
+    Of several processes only the first speaks.
+    """
     logger = logging.getLogger("recsys_embed")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PlainFormatter())
     logger.handlers = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.setLevel(logging.ERROR if rank() else logging.WARNING if quiet else logging.INFO)
     logger.propagate = False
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys_embed.cli.loading import load, read_item_values
-from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, OUT, RATINGS, K, with_settings
+from recsys_embed.cli.options import DISLIKES, JSON, LIKES, MODEL, NPROC, OUT, RATINGS, K, with_settings
 from recsys_embed.cli.output import echo, print_json, print_table, written_to
 from recsys_embed.config.answers import IndexName, ListShape, OnUnknown, OutputConfig, Rules
 from recsys_embed.errors import SettingError, UnknownId
@@ -73,6 +73,7 @@ def recommend(
     shape: Annotated[
         ListShape, typer.Option(help="Of --out: a row for each item; for each user, with k columns; or with JSON.")
     ] = "long",
+    nproc: NPROC = None,
     model: MODEL = None,
     json: JSON = False,
 ) -> None:
@@ -84,6 +85,8 @@ def recommend(
     _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
     if k < 1:
         raise SettingError(f"--k must be at least 1, got {k}")
+    if nproc is not None and (out is None or users == "-"):
+        raise SettingError("--nproc is for a folder of parts (--out lists/), and users that come from a file")
     from recsys_embed.answering.request import RecommendRequest
     from recsys_embed.storage.table_files import check_is_not_read
 
@@ -105,7 +108,7 @@ def recommend(
         return _recommend_one(recommender, folder, with_user(recommender, request, user, feedback), json)
     who = None if users is None else _read_recipients(recommender, users, user_col, request)
     who = who if user is None else recommender.users.rows([user])
-    return _recommend_many(recommender, folder, request, who, out, shape, output, json)
+    return _recommend_many(recommender, folder, request, who, out, shape, output, nproc, json)
 
 
 def _load(model: str | None, items: Path | None, index: IndexName) -> tuple[Recommender, Path]:
@@ -197,17 +200,21 @@ def _recommend_many(
     out: str,
     shape: ListShape,
     output: OutputConfig,
+    nproc: int | None,
     json: bool,
 ) -> None:
     from recsys_embed.answering.batch import write_recommendations
+    from recsys_embed.distributed.sharing import sharing
     from recsys_embed.storage.part_folder import explain_interrupt
     from recsys_embed.tracking.progress import progress_bar
 
-    with explain_interrupt(out), progress_bar() as bar:
+    with explain_interrupt(out), progress_bar() as bar, sharing(nproc) as team:
         written = write_recommendations(
             recommender.state, out, users, request, shape,
-            lambda done, total: bar.progress(done, total, unit="user"), output,
+            lambda done, total: bar.progress(done, total, unit="user"), output, team,
         )  # fmt: skip
+    if team.rank:
+        return None
     if written.empty:
         examples = ", ".join(str(user) for user in written.empty[:5]) + (", …" if len(written.empty) > 5 else "")
         have = f"{counted(len(written.empty), 'user')} {'has' if len(written.empty) == 1 else 'have'}"

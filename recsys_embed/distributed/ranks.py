@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
-from recsys_embed.errors import SettingError, TrainingError
+from recsys_embed.distributed.started import BESIDE, THREADS, by_torchrun
+from recsys_embed.errors import ProcessLost, SettingError
 
 # Rows that are sent at once, in bytes.
 _CHUNK_BYTES = 64_000_000
@@ -138,33 +141,63 @@ def joined(nproc: int | None) -> Iterator[Ranks]:
 
     Yields once all are there. Raises SettingError for a number of processes where torchrun has given one.
     """
-    by_torchrun = "RANK" in os.environ and "WORLD_SIZE" in os.environ
-    if by_torchrun and nproc is not None:
-        raise SettingError("--nproc is for a training without torchrun, which has its own --nproc-per-node")
-    if by_torchrun:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        rank, size, local, locals_ = (int(os.environ.get(name, d)) for name, d in zip(names, "0101", strict=True))
-        ranks = _join(rank, size, (local, locals_), _store_of_torchrun(size))
-    else:
-        ranks = _start(nproc or 1)
+    ranks = join_torchrun(nproc) if by_torchrun() else start(nproc or 1, ["recsys_embed.distributed.worker"])
     try:
         yield ranks
         if ranks.leads and ranks.in_step:
             ranks.say(op="end")
     finally:
-        _leave(ranks)
+        leave(ranks)
 
 
-def _start(nproc: int) -> Ranks:
-    """Start the other processes, and join them."""
+def join_torchrun(nproc: int | None = None) -> Ranks:
+    """Join the ranks that torchrun has started. Raises SettingError for another number of them."""
+    if nproc is not None:
+        raise SettingError("--nproc is for a command without torchrun, which has its own --nproc-per-node")
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, size, local, locals_ = (int(os.environ.get(name, d)) for name, d in zip(names, "0101", strict=True))
+    return _join(rank, size, (local, locals_), _store_of_torchrun(size))
+
+
+def start(nproc: int, command: Sequence[str]) -> Ranks:
+    """Start the other processes, and join them.
+
+    command: a module and its arguments, which joins `beside` this process. Raises ProcessLost if one ends before it
+    has joined.
+    """
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    threads = str(max(1, (os.cpu_count() or 1) // nproc))
     workers = []
     for rank in range(1, nproc):
-        command = [sys.executable, "-m", "recsys_embed.distributed.worker", *map(str, (rank, nproc, store.port))]
-        workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+        place = {BESIDE: f"{rank} {nproc} {store.port}", **dict.fromkeys(THREADS, threads)}
+        arguments = [sys.executable, "-m", *command]
+        workers.append(subprocess.Popen(arguments, stdin=subprocess.PIPE, env={**os.environ, **place}))
+    while not all(store.check([_here(rank)]) for rank in range(1, nproc)):
+        if any(worker.poll() is not None for worker in workers):
+            for worker in workers:
+                worker.kill()
+            raise ProcessLost("a process that was to take part ended before it did")
+        time.sleep(0.02)
     ranks = _join(0, nproc, (0, nproc), store)
     ranks.workers = workers
     return ranks
+
+
+def join_beside() -> Ranks:
+    """Join the process that has started this one, and end with it."""
+    rank, size, port = map(int, os.environ[BESIDE].split())
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    return _join(rank, size, (rank, size), TCPStore("127.0.0.1", port, is_master=False))
+
+
+def _end_with_starter() -> None:
+    while os.read(0, 1):  # nothing is ever written: it ends when the other end of the pipe is gone
+        pass
+    os._exit(1)
+
+
+def _here(rank: int) -> str:
+    return f"rank {rank} is here"
 
 
 def _store_of_torchrun(size: int) -> Store | None:
@@ -178,16 +211,6 @@ def _store_of_torchrun(size: int) -> Store | None:
     return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-@contextlib.contextmanager
-def beside(rank: int, size: int, port: int) -> Iterator[Ranks]:
-    """Join the ranks of a process on this machine that has started this one."""
-    ranks = _join(rank, size, (rank, size), TCPStore("127.0.0.1", port, is_master=False))
-    try:
-        yield ranks
-    finally:
-        _leave(ranks)
-
-
 def _join(rank: int, size: int, local: tuple[int, int], store: Store | None) -> Ranks:
     global _joined
     cuda = torch.cuda.is_available()
@@ -196,12 +219,15 @@ def _join(rank: int, size: int, local: tuple[int, int], store: Store | None) -> 
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     where: dict[str, Any] = {} if store is None else {"store": store, "rank": rank, "world_size": size}
+    if store is not None:
+        store.set(_here(rank), "")
     dist.init_process_group(backend, timeout=_TIMEOUT, **where)
     _joined = Ranks(rank, size, local, device)
     return _joined
 
 
-def _leave(ranks: Ranks) -> None:
+def leave(ranks: Ranks) -> None:
+    """Take leave of the others; those that this process has started end first."""
     global _joined
     _joined = None
     with contextlib.suppress(RuntimeError):
@@ -228,9 +254,9 @@ def _telling_of_lost_ranks() -> Iterator[None]:
         raise lost(error) from None
 
 
-def lost(error: RuntimeError) -> TrainingError:
+def lost(error: RuntimeError) -> ProcessLost:
     """Return what to raise where a message could not be sent or received."""
-    return TrainingError(
+    return ProcessLost(
         f"another process of this training ended ({str(error).splitlines()[0][:120]}): with --checkpoint-every, "
         "--resume goes on from the last checkpoint"
     )

@@ -1,11 +1,10 @@
-"""What a rank other than 0 does: as rank 0 says. Started by --nproc, its arguments are RANK SIZE PORT."""
+"""What a rank other than 0 does: as rank 0 says. Started by --nproc."""
 
 from __future__ import annotations
 
 import os
-import sys
 
-from recsys_embed.distributed.ranks import Ranks, beside, defer_to_leader
+from recsys_embed.distributed.ranks import Ranks, defer_to_leader, join_beside, leave
 
 
 def work(ranks: Ranks) -> None:
@@ -26,5 +25,8 @@ def work(ranks: Ranks) -> None:
 
 
 if __name__ == "__main__":
-    with beside(*map(int, sys.argv[1:])) as ranks:
+    ranks = join_beside()
+    try:
         work(ranks)
+    finally:
+        leave(ranks)

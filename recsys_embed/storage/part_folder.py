@@ -1,4 +1,8 @@
-"""A folder of part files and a manifest: each part is written whole, and what was interrupted goes on."""
+"""A folder of part files and a manifest: each part is written whole, and what was interrupted goes on.
+
+Several processes may share the parts. Each notes what its own parts hold in a file beside them; the first of them,
+which leads, keeps the manifest.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,10 @@ import datetime
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write
@@ -23,32 +27,72 @@ MANIFEST = "_manifest.json"
 _VERSION = 1
 _PART = re.compile(r"part-\d{5,}\.(?:parquet|csv|jsonl)")
 # Parts and manifests that a killed command had not finished.
-_TEMPORARY = re.compile(r"\.(?:part-\d{5,}\.(?:parquet|csv|jsonl)|_manifest\.json)-\w+")
+_TEMPORARY = re.compile(r"\.(?:_?part-\d{5,}\.(?:parquet|csv|jsonl)(?:\.json)?|_manifest\.json)-\w+")
+# What a part of another process holds.
+_NOTE = re.compile(r"_(part-\d{5,}\.(?:parquet|csv|jsonl))\.json")
+# Seconds after which a network drive shows a file that another machine has written.
+_SEEN_AFTER = 90
 
 # What a part holds: the numbers "rows" and "lists", the ids "without_list", and more.
 Facts = dict[str, Any]
 
 
+class Team(Protocol):
+    """The processes that fill a folder. rank: this one; 0 leads. size: how many."""
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+
+    def start(self) -> None:
+        """Start the others, if this process is to."""
+
+    def meet(self) -> None:
+        """Wait until all processes are here. Raises RecsysError if one has ended."""
+
+
+class _Alone:
+    rank, size = 0, 1
+
+    def start(self) -> None:
+        pass
+
+    def meet(self) -> None:
+        pass
+
+
+ALONE: Team = _Alone()
+
+
 class PartFolder:
     """A folder of files part-00000, part-00001, … and a manifest that says what they are of and which are complete."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], suffix: str) -> None:
-        self.path, self.manifest, self.suffix = path, manifest, suffix
+    def __init__(self, path: Path, manifest: dict[str, Any], suffix: str, team: Team) -> None:
+        self.path, self.manifest, self.suffix, self.team = path, manifest, suffix, team
 
     @classmethod
-    def open(cls, path: Path, request: Mapping[str, Any], suffix: str, overwrite: bool = False) -> PartFolder:
+    def open(
+        cls, path: Path, request: Mapping[str, Any], suffix: str, overwrite: bool = False, team: Team = ALONE
+    ) -> PartFolder:
         """Make a folder, or continue one of the same request.
 
         request: all that the content depends on, as JSON values by name, and its kind. suffix: of the parts,
-        ".parquet". overwrite: start anew, whatever the parts are of. Raises SettingError if the folder holds something
-        else.
+        ".parquet". overwrite: start anew, whatever the parts are of. team: all of which call this. Raises SettingError
+        if the folder holds something else.
         """
+        if team.rank:
+            return cls._opened(path, request, suffix, team)
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"the folder {path} cannot be made: {error.strerror}") from None
         manifest = _read_manifest(path)
         if manifest is None or overwrite:
+            _drop_notes(path)  # before there is a manifest that they could be taken into
             started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             manifest = {"done": False, "version": _VERSION, "started": started, "request": dict(request), "parts": {}}
         elif different := _differences(manifest["request"], request):
@@ -56,11 +100,25 @@ class PartFolder:
                 f"{path} holds other {request['kind']}: {'; '.join(different)} (--overwrite starts anew; another --out "
                 "keeps them)"
             )
-        folder = cls(path, manifest, suffix)
+        folder = cls(path, manifest, suffix, team)
+        folder._take_notes()
         folder._drop_missing()
         folder._save()
         folder._clean()
         return folder
+
+    @classmethod
+    def _opened(cls, path: Path, request: Mapping[str, Any], suffix: str, team: Team) -> PartFolder:
+        """Return the folder that the process which leads has opened."""
+        team.meet()
+        manifest = _read_manifest(path) if path.is_dir() else None
+        if manifest is None:
+            raise SettingError(
+                f"{path} is not the same folder on all machines: --out must be on a disk that they share"
+            )
+        if different := _differences(manifest["request"], request):
+            raise SettingError(f"process {team.rank} would write other {request['kind']}: {'; '.join(different)}")
+        return cls(path, manifest, suffix, team)
 
     @property
     def started(self) -> str:
@@ -89,19 +147,53 @@ class PartFolder:
         starts = range(0, max(1, total), per_part)
         spans = {self._name(n): (start, min(total, start + per_part)) for n, start in enumerate(starts)}
         left = [name for name in spans if name not in self.manifest["parts"]]
-        done = sum(end - start for name, (start, end) in spans.items() if name not in left)
-        self._say(len(left), len(spans))
-        for name in left:
+        leads = self.team.rank == 0
+        if leads:
+            self._say(len(left), len(spans))
+            if len(left) > 1:
+                self.team.start()
+            self.team.meet()
+        for name in left[self.team.rank :: self.team.size]:
             start, end = spans[name]
+            before = sum(end - start for name, (start, end) in spans.items() if name in self.manifest["parts"])
             with table_writer(self.path / name) as append:
-                facts = write(append, start, end, partial(_report, progress, done, total))
-            self.manifest["parts"][name] = {**facts, "bytes": (self.path / name).stat().st_size}
-            self._save()
-            done += end - start
-        if not self.manifest["done"]:
-            self.manifest["done"] = True
-            self._save()
+                facts = write(append, start, end, lambda done, before=before: progress(before + done, total))  # type: ignore[misc]
+            facts = {**facts, "bytes": (self.path / name).stat().st_size}
+            if leads:
+                self.manifest["parts"][name] = facts
+                self._take_notes()
+                self._save()
+            else:
+                _write_json(self.path / f"_{name}.json", facts)
+        self.team.meet()
+        if leads and not self.manifest["done"]:
+            self._complete(list(spans))
+            if self.team.size > 1:
+                progress(total, total)
+        self.team.meet()
+        if not leads:
+            self.manifest = _read_manifest(self.path) or self.manifest
         return len(left)
+
+    def _complete(self, names: list[str]) -> None:
+        """Note in the manifest that all parts are there, once those of other machines are seen here."""
+        until = time.monotonic() + _SEEN_AFTER
+        self._take_notes()
+        while any(name not in self.manifest["parts"] for name in names):
+            if time.monotonic() > until:
+                raise DataError(f"parts of other processes do not appear in {self.path}: the same command goes on")
+            time.sleep(0.2)
+            self._take_notes()
+        self.manifest["done"] = True
+        self._save()
+        _drop_notes(self.path)
+
+    def _take_notes(self) -> None:
+        """Put what parts of other processes hold into the manifest."""
+        for file in self.path.iterdir():
+            if (found := _NOTE.fullmatch(file.name)) and found[1] not in self.manifest["parts"]:
+                with contextlib.suppress(OSError, ValueError):  # the part is then written again
+                    self.manifest["parts"][found[1]] = json.loads(file.read_text("utf-8"))
 
     def _name(self, n: int) -> str:
         return f"part-{n:05d}{self.suffix}"
@@ -130,11 +222,11 @@ class PartFolder:
             **rest,
             "parts": dict(sorted(self.manifest["parts"].items())),
         }
-        with atomic_write(self.path / MANIFEST) as file:
-            file.write(json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        _write_json(self.path / MANIFEST, manifest)
 
     def _clean(self) -> None:
-        """Remove unfinished files, and parts that the manifest does not name."""
+        """Remove unfinished files, parts that the manifest does not name, and notes, which are in it."""
+        _drop_notes(self.path)
         for file in self.path.iterdir():
             left_over = _PART.fullmatch(file.name) and file.name not in self.manifest["parts"]
             if left_over or _TEMPORARY.fullmatch(file.name):
@@ -146,8 +238,15 @@ def is_part_folder(out: str | Path) -> bool:
     return str(out).endswith(("/", "\\")) or Path(out).is_dir()
 
 
-def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+def _drop_notes(path: Path) -> None:
+    for file in path.iterdir():
+        if _NOTE.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
