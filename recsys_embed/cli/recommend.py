@@ -83,10 +83,7 @@ def recommend(
     """
     feedback = {"likes": likes, "dislikes": dislikes, "ratings": ratings}
     _check(user is not None, users is not None, all_users, anonymous, feedback, hide_test, out)
-    if k < 1:
-        raise SettingError(f"--k must be at least 1, got {k}")
-    if nproc is not None and (out is None or users == "-"):
-        raise SettingError("--nproc is for a folder of parts (--out lists/), and users that come from a file")
+    _check_numbers(k, nproc, out, users)
     from recsys_embed.answering.request import RecommendRequest
     from recsys_embed.storage.table_files import check_is_not_read
 
@@ -140,6 +137,13 @@ def _check(
             "lists of many users go to a file: name it with --out lists.parquet (or .csv, .jsonl), or a folder with "
             "--out lists/"
         )
+
+
+def _check_numbers(k: int, nproc: int | None, out: str | None, users: str | None) -> None:
+    if k < 1:
+        raise SettingError(f"--k must be at least 1, got {k}")
+    if nproc is not None and (out is None or users == "-"):
+        raise SettingError("--nproc is for a folder of parts (--out lists/), and users that come from a file")
 
 
 def item_ids(recommender: Recommender, text: str, option: str, on_unknown: OnUnknown = "error") -> list[Id]:
