@@ -29,6 +29,8 @@ def sharing(nproc: int | None = None) -> Iterator[Team]:
     from recsys_embed.distributed import ranks
 
     if by_another():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that has started it says how it goes on
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         team = _Team(ranks.join_beside())
     elif by_torchrun():
         team = _Team(ranks.join_torchrun(nproc))
@@ -48,9 +50,6 @@ class _Team:
 
     def __init__(self, ranks: Ranks | None, nproc: int = 1) -> None:
         self.ranks, self.nproc = ranks, nproc
-        if self.rank:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first one says how it goes on
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     @property
     def rank(self) -> int:
