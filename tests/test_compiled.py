@@ -82,6 +82,7 @@ assert os.waitpid(child, 0)[1] == 0
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_change_of_a_part_changes_the_kernels_of_other_files(tmp_path):
     """Numba's cache looks at the date of a function's own file alone, and its parts may stand elsewhere."""
     kernels = tmp_path / "recsys_embed" / "kernels"

@@ -299,6 +299,7 @@ def test_gradients_with_ascending_rows_are_not_sorted_again():
         assert found.to_dense().equal(torch.bincount(torch.tensor(rows), minlength=9)[:, None] * torch.ones(1, 2))
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_kernels_are_compiled_all_the_same(tmp_path):
     code = 'from recsys_embed.kernels import available; assert available("adam")'
     command = f"ulimit -f 1; {sys.executable} -c '{code}'"

@@ -159,6 +159,7 @@ def test_models_for_production_are_compared_as_they_were_measured():
     assert compare_as_measured(unknown, unknown) is None
 
 
+@pytest.mark.slow
 def test_what_is_clearly_worse_is_not_registered(tmp_path):
     RATINGS.frame().write_csv(tmp_path / "r.csv")
     common = ("train", "--dataset", "r.csv", "--register", "shop@champion", "--test-share", "0.3", "--no-map")

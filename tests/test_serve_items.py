@@ -199,6 +199,7 @@ with serving(Path(sys.argv[1]), Path(sys.argv[2])) as (client, _):
 """
 
 
+@pytest.mark.slow
 def test_no_acknowledged_value_is_lost_when_the_process_is_killed(model, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     command = [sys.executable, "-c", _KILLED, str(model[1]), str(tmp_path / "events.db")]

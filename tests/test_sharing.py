@@ -196,6 +196,7 @@ def ranks(model, out, dies):
     return [process.returncode for process in started], errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", ["0", "1"])
 def test_a_process_that_is_killed_ends_the_others_and_the_same_call_goes_on(model, tmp_path, dies):
     codes, errors = ranks(model, tmp_path / "out", dies)

@@ -37,6 +37,7 @@ def complete(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_make_one_sound_store(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     context = multiprocessing.get_context("spawn")

@@ -280,6 +280,7 @@ def test_words_are_learnt_from_texts():
         train_words(texts.head(2), min_count=99)
 
 
+@pytest.mark.slow
 def test_a_picture_of_words_is_drawn(tmp_path):
     from PIL import Image
 
