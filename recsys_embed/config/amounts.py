@@ -21,5 +21,5 @@ def read_bytes(name: str, text: str | None) -> int | None:
     if text is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([mgt])i?b?", text.strip().lower())
-    check(bool(match and float(match[1])), name, text, "a size with MB, GB or TB, such as 500MB or 1.5GB")
+    check(bool(match and 0 < float(match[1]) < 1e9), name, text, "a size with MB, GB or TB, such as 500MB or 1.5GB")
     return 0 if match is None else int(float(match[1]) * 1e6 * 1000 ** "mgt".index(match[2]))

@@ -93,7 +93,7 @@ def _options(config: type) -> tuple[tuple[Field[Any], Any, str], ...]:
 def check(valid: bool, name: str, value: object, expected: str) -> None:
     """Raise SettingError, worded alike for all settings, unless `valid`."""
     if not valid:
-        raise SettingError(f"{name.replace('_', '-')} must be {expected}, got {value}")
+        raise SettingError(f"{name.replace('_', '-')} must be {expected}, got {' '.join(str(value).split())}")
 
 
 def choices(kind: Any) -> list[str]:

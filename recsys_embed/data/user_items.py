@@ -34,6 +34,16 @@ class UserItems:
         """Build it for users who have no items."""
         return cls(np.zeros(users + 1, np.int64), np.zeros(0, np.int64))
 
+    def checked(self, users: int, items: int) -> UserItems:
+        """Return it. Raises ValueError unless it is of so many users, and of items among so many."""
+        start, item = self.indptr, self.indices
+        of_users = start.shape == (users + 1,) and item.ndim == 1 and start.dtype.kind == item.dtype.kind == "i"
+        if not of_users or start[0] or start[-1] != len(item) or bool((start[1:] < start[:-1]).any()):
+            raise ValueError(f"the items of {users:,} users do not lie one after the other")
+        if len(item) and not 0 <= int(item.min()) <= int(item.max()) < items:
+            raise ValueError(f"users have items that are not among the {items:,}")
+        return self
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -107,7 +107,7 @@ def _from_zip(data: bytes, name: str, member: str | None) -> bytes:
             return archive.read(tables[0])
     except NotImplementedError:
         raise DataError(f"{name} is packed by a method that Python does not read: unpack it first") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError):
         raise DataError(
             f"{name} is not a complete zip archive: it may have been cut short; download it again"
         ) from None

@@ -36,7 +36,7 @@ def read_json(data: bytes, name: str, known: tuple[str, ...] = ()) -> Table:
     try:
         # All rows tell the types: the first ones may have no rating, or ids that look like numbers.
         frame = (pl.read_json if is_list else pl.read_ndjson)(data, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise _error(data, name, is_list, error) from None
     if frame.height == 1 and any(dtype in (pl.List, pl.Struct) for dtype in frame.dtypes) and not is_list:
         raise DataError(f"{name} holds a single JSON object with {', '.join(frame.columns)[:80]}: {_FORMS}")

@@ -25,6 +25,7 @@ from recsys_embed.data.vocab import Vocab
 from recsys_embed.errors import DataError
 from recsys_embed.sources.table import Table, join_tables, without_outer_blanks
 from recsys_embed.storage.atomic import wrap_read_errors
+from recsys_embed.storage.parquet_reader import first_line
 
 log = logging.getLogger("recsys_embed")
 
@@ -86,8 +87,8 @@ class LongTable(NamedTuple):
             try:
                 for batch in parquet.iter_batches(rows, columns=None if columns is None else list(columns)):
                     yield without_outer_blanks(from_arrow(pa.Table.from_batches([batch])))
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{file} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}") from None
 
 
 def _opened(file: Path) -> Any:
@@ -96,8 +97,8 @@ def _opened(file: Path) -> Any:
 
     try:
         return pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} is not a readable Parquet file: {first_line(error)}") from None
 
 
 class _Distinct:

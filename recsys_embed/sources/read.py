@@ -27,6 +27,7 @@ from recsys_embed.sources.serving_events import is_event_store, read_events
 from recsys_embed.sources.sql import SQLITE_MAGIC, is_database, read_database, read_sqlite, sqlite_path
 from recsys_embed.sources.table import Table, join_tables, without_outer_blanks
 from recsys_embed.storage.atomic import wrap_read_errors
+from recsys_embed.storage.parquet_reader import read_parquet
 
 log = logging.getLogger("recsys_embed")
 
@@ -150,7 +151,7 @@ def _is_sqlite(path: Path) -> bool:
 def _parse(data: bytes, name: str, reading: _Reading) -> tuple[Table, list[str]]:
     """Read the bytes of a file that is not packed any more."""
     if data.startswith(_PARQUET_MAGIC):
-        return _plain(_read_parquet(data, name)), []
+        return _plain(read_parquet(data, name)), []
     problem = next((text for magic, text in _OTHER_FORMATS if data.startswith(magic)), None)
     if problem or data[257:262] == b"ustar":
         raise DataError(f"{name} is {problem or 'a tar archive: unpack it first'}")
@@ -172,13 +173,6 @@ def _standard_input() -> bytes:
     if not data:
         raise DataError("standard input is empty; it can be read once only")
     return unpack(data, "standard input")
-
-
-def _read_parquet(data: bytes, name: str) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(data)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{name} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
 
 
 # Columns of an item table that are recognised under other names too.

@@ -39,7 +39,13 @@ def read_remote(location: str) -> bytes | pl.DataFrame:
         return "\n".join(lines.to_list()).encode() + b"\n"
     except urllib.error.HTTPError as error:
         raise DataError(f"{location} cannot be read: {error.code} {error.reason}") from None
-    except (OSError, http.client.HTTPException, pl.exceptions.PolarsError, ValueError) as error:
+    except (
+        OSError,
+        http.client.HTTPException,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+        ValueError,
+    ) as error:
         if isinstance(error, DataError):
             raise
         reason = str(getattr(error, "reason", None) or error).splitlines() or [type(error).__name__]

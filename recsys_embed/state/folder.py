@@ -21,6 +21,7 @@ from recsys_embed.state.content_model import FILES
 from recsys_embed.state.fitted import FittedState
 from recsys_embed.storage.bundle import Bundle
 from recsys_embed.storage.json import jsonable
+from recsys_embed.storage.parquet_reader import first_line
 
 PER_USER = "per_user.parquet"
 # Fields of a state that hold `UserItems`, and their names in seen.safetensors.
@@ -78,9 +79,9 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
             raise BundleError(f"{folder} is a model of the family {kind!r}; this version reads {', '.join(FAMILIES)}")
         model = family(kind).load(bundle.arrays["vectors.safetensors"], metadata)
         _, model_metadata = model.save()
-        arrays = bundle.arrays["seen.safetensors"]
+        arrays, sizes = bundle.arrays["seen.safetensors"], (bundle.frames["users.parquet"].height, table.height)
         user_items = {
-            field: UserItems(arrays[f"{name}.start"], arrays[f"{name}.item"])
+            field: UserItems(arrays[f"{name}.start"], arrays[f"{name}.item"]).checked(*sizes)
             for field, name in _USER_ITEMS.items()
             if field in ("seen", "held_out") or f"{name}.start" in arrays
         }
@@ -93,8 +94,10 @@ def load_state(folder: Path, mmap: bool = False) -> FittedState:
         trend = None
         if "trend" in metadata:
             trend = Trend(recent=arrays["trend.recent"], trained=arrays["trend.trained"], **metadata["trend"])
-    except KeyError as missing:
-        raise BundleError(f"{folder} lacks {missing}: it is not a model of this version") from None
+    except (KeyError, pl.exceptions.ColumnNotFoundError) as missing:
+        raise BundleError(f"{folder} lacks {first_line(missing)}: it is not a model of this version") from None
+    except (ValueError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise BundleError(f"{folder} is not what this version writes: {first_line(error)}") from None
     return FittedState(
         users=users,
         items=items,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.atomic import make_hidden, sync
+from recsys_embed.storage.parquet_reader import first_line, read_parquet
 from recsys_embed.storage.safetensors_reader import read_arrays
 from recsys_embed.storage.safetensors_writer import write_arrays
 
@@ -86,18 +87,22 @@ class Bundle:
             if name in without or (only is not None and name not in only):
                 continue
             data = _read_verified(folder, name, entry, mapped and name.endswith(".safetensors"))
-            if name.endswith(".safetensors"):
-                try:
-                    bundle.arrays[name] = read_arrays(data)
-                except ValueError as error:
-                    raise BundleError(f"{folder}: {name} is broken: {error}") from None
-            elif name.endswith(".parquet"):
-                bundle.frames[name] = pl.read_parquet(bytes(data))
-            elif name.endswith(".json"):
-                bundle.metadata[name] = json.loads(bytes(data))
-            else:
-                bundle.texts[name] = bytes(data).decode()
+            try:
+                bundle._parse(name, data)
+            except (ValueError, RecursionError) as error:
+                raise BundleError(f"{folder}: {name} is broken: {first_line(error)}") from None
         return bundle
+
+    def _parse(self, name: str, data: bytes | mmap.mmap) -> None:
+        """Take in a file. Raises ValueError or RecursionError for a broken one: digests do not say who wrote it."""
+        if name.endswith(".safetensors"):
+            self.arrays[name] = read_arrays(data)
+        elif name.endswith(".parquet"):
+            self.frames[name] = read_parquet(bytes(data), "it")
+        elif name.endswith(".json"):
+            self.metadata[name] = json.loads(bytes(data))
+        else:
+            self.texts[name] = bytes(data).decode()
 
 
 def _read_verified(folder: Path, name: str, entry: Mapping[str, Any], mapped: bool) -> bytes | mmap.mmap:

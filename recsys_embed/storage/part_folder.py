@@ -192,8 +192,12 @@ class PartFolder:
         """Put what parts of other processes hold into the manifest."""
         for file in self.path.iterdir():
             if (found := _NOTE.fullmatch(file.name)) and found[1] not in self.manifest["parts"]:
-                with contextlib.suppress(OSError, ValueError):  # the part is then written again
-                    self.manifest["parts"][found[1]] = json.loads(file.read_text("utf-8"))
+                with contextlib.suppress(
+                    OSError, ValueError, KeyError, TypeError, RecursionError
+                ):  # the part is then written again
+                    facts = json.loads(file.read_text("utf-8"))
+                    _check_facts(found[1], facts)
+                    self.manifest["parts"][found[1]] = facts
 
     def _name(self, n: int) -> str:
         return f"part-{n:05d}{self.suffix}"
@@ -253,15 +257,27 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest of a folder, or None if the folder is empty. Raises SettingError for another folder."""
     try:
         manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text("utf-8"))
-        if manifest["version"] == _VERSION and isinstance(manifest["request"], dict) and "parts" in manifest:
+        if manifest["version"] == _VERSION:
+            if not isinstance(manifest["request"], dict) or not isinstance(manifest["started"], str):
+                raise TypeError
+            for name, facts in manifest["parts"].items():
+                _check_facts(name, facts)
+            manifest.setdefault("done", False)
             return manifest
         raise SettingError(f"{path / MANIFEST} is of another version of recsys-embed: choose another folder")
     except FileNotFoundError:
         if all(_TEMPORARY.fullmatch(file.name) for file in path.iterdir()):
             return None
         raise SettingError(f"{path} is not empty, and no folder of parts: choose another one") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SettingError(f"{path / MANIFEST} is broken: choose another folder, or remove this one") from None
+
+
+def _check_facts(name: str, facts: Any) -> None:
+    """Raise a KeyError or a TypeError for what does not say how much a part holds."""
+    numbers = isinstance(facts["rows"], int) and isinstance(facts["lists"], int)
+    if not numbers or not isinstance(facts["without_list"], list) or not _PART.fullmatch(name):
+        raise TypeError
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

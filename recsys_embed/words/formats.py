@@ -29,6 +29,7 @@ import polars as pl
 from recsys_embed.arrays import Floats
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write, wrap_read_errors
+from recsys_embed.storage.parquet_reader import read_parquet
 from recsys_embed.words.subwords import Subwords
 
 log = logging.getLogger("recsys_embed")
@@ -298,10 +299,7 @@ def _read_words_of(path: Path) -> pl.Series:
     words_path = path.with_suffix(".parquet")
     if not words_path.is_file():
         raise DataError(f"{path} holds vectors alone; its words are expected in {words_path.name} beside it")
-    try:
-        frame = pl.read_parquet(words_path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{words_path} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
+    frame = read_parquet(words_path, words_path)
     column = next((frame[c] for c in ("word", "index") if c in frame.columns), frame.to_series(0))
     if column.dtype != pl.String or column.null_count():
         raise DataError(f"{words_path}: its column {column.name!r} must hold a word in every row")
