@@ -105,6 +105,8 @@ def _from_zip(data: bytes, name: str, member: str | None) -> bytes:
                     f"({', '.join(tables)[:300]})"
                 )
             return archive.read(tables[0])
+    except DataError:
+        raise
     except NotImplementedError:
         raise DataError(f"{name} is packed by a method that Python does not read: unpack it first") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError):
