@@ -11,14 +11,18 @@ import polars as pl
 import pytest
 from worlds import small
 
+from recsys_embed.answering.titles import split_ratings
 from recsys_embed.config.amounts import read_bytes
 from recsys_embed.data.user_items import UserItems
 from recsys_embed.errors import BundleError, DataError, SettingError
 from recsys_embed.recommender import Recommender
 from recsys_embed.sources.load import load_dataset
 from recsys_embed.sources.read import read_table
+from recsys_embed.storage.json import parse_json
+from recsys_embed.storage.model_folders import list_model_folders
 from recsys_embed.storage.parquet_reader import read_parquet
 from recsys_embed.storage.part_folder import PartFolder
+from recsys_embed.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +147,27 @@ def test_a_manifest_of_parts_says_what_it_must(tmp_path, change):
     with pytest.raises(SettingError, match="is broken"):
         PartFolder.open(tmp_path / "out", request, ".parquet")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("text", ["a=\x1c.5", "a=5 "])
+def test_a_rating_is_a_number(text):
+    assert list(split_ratings(text)) == ["a"]
+    for wrong in ("a=" + "9" * 400, "a=\x1cx", "a=nan"):
+        with pytest.raises(SettingError, match="is not a rating"):
+            split_ratings(wrong)
+
+
+DEEP = "[" * 100_000
+
+
+def test_lists_in_lists_without_end_are_no_manifest(saved, tmp_path):
+    with pytest.raises(ValueError, match="too deeply"):
+        parse_json(DEEP)
+    shutil.copytree(saved, tmp_path / "m")
+    (tmp_path / "m" / "manifest.json").write_text(DEEP)
+    with pytest.raises(BundleError, match="is broken"):
+        Recommender.load(tmp_path / "m")
+    assert list_model_folders(tmp_path) == []
+    (tmp_path / "states" / "001-000001").mkdir(parents=True)
+    (tmp_path / "states" / "001-000001" / "manifest.json").write_text(DEEP)
+    assert Checkpoints(tmp_path / "states", 60.0, resume=True).stage("fit", "x").saved is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 
 import polars as pl
@@ -35,7 +36,8 @@ def split_ratings(text: str) -> dict[str, float]:
     ratings = {}
     for entry in split_names(text):
         name, _, value = entry.rpartition("=")
-        if not name or not re.fullmatch(r"\s*-?(\d+\.?\d*|\.\d+)\s*", value):
+        value = value.strip()
+        if not name or not re.fullmatch(r"-?(\d+\.?\d*|\.\d+)", value) or not math.isfinite(float(value)):
             raise SettingError(f"{entry!r} is not a rating: write ITEM=NUMBER")
         ratings[name.strip()] = float(value)
     return ratings

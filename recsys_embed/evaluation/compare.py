@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from recsys_embed.evaluation.metrics import Values
 from recsys_embed.evaluation.significance import Difference, by_user, paired
 from recsys_embed.state.folder import PER_USER
 from recsys_embed.storage.bundle import Bundle
+from recsys_embed.storage.json import parse_json
 from recsys_embed.storage.parquet_reader import read_parquet
 from recsys_embed.tracking.model_registry import is_model_uri, resolve_folder
 from recsys_embed.tracking.runs import is_run_id, read_run
@@ -48,7 +48,7 @@ class Run:
         elif is_run_id(name):
             name, files = read_run(name, (_METADATA, PER_USER), uri)
             try:
-                metadata = json.loads(files[_METADATA]) if _METADATA in files else None
+                metadata = parse_json(files[_METADATA]) if _METADATA in files else None
                 per_user = read_parquet(files[PER_USER], PER_USER) if PER_USER in files else None
             except ValueError:
                 raise BundleError(f"run {name}: its {_METADATA} or {PER_USER} is broken") from None

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from recsys_embed.errors import DataError
 from recsys_embed.storage.atomic import atomic_write
+from recsys_embed.storage.json import parse_json
 
 # The record in the folder: names the files that exports wrote, each with its export format.
 RECORD = "export.json"
@@ -84,7 +85,7 @@ def _check_names(folder: Path, names: Iterable[str]) -> dict[str, str]:
 def _read_record(folder: Path) -> dict[str, str]:
     """Return the kind of export of each file that the folder's record names, {} without a record."""
     try:
-        record = json.loads((folder / RECORD).read_text("utf-8"))
+        record = parse_json((folder / RECORD).read_text("utf-8"))
         valid = record["package"] == _PACKAGE
         files = {str(name): str(kind) for name, kind in record["files"].items()}
     except (FileNotFoundError, NotADirectoryError):

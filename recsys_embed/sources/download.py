@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_embed.errors import DataError
+from recsys_embed.storage.json import parse_json
 
 log = logging.getLogger("recsys_embed")
 
@@ -176,7 +177,7 @@ def _check_archive(source: DownloadSource, archive: Path, parent: Path) -> None:
     if source.digest:
         return _check_digest(archive, source.digest, archive.name)
     record_path = parent / "digests.json"
-    recorded = json.loads(record_path.read_text()) if record_path.exists() else {}
+    recorded = parse_json(record_path.read_text()) if record_path.exists() else {}
     if source.url in recorded:
         return _check_digest(archive, recorded[source.url], archive.name)
     log.info("%s has no published digest: trusted on first use, recorded in %s", archive.name, record_path)

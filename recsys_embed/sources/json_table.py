@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -14,6 +13,7 @@ from recsys_embed.data.ids import RowLabel
 from recsys_embed.errors import DataError
 from recsys_embed.sources.delimited import ONE_BYTE, one_byte_text
 from recsys_embed.sources.table import Table, without_outer_blanks
+from recsys_embed.storage.json import parse_json
 
 log = logging.getLogger("recsys_embed")
 
@@ -102,7 +102,7 @@ def _error(data: bytes, name: str, is_list: bool, error: Exception) -> DataError
     if not is_list:
         for number, line in enumerate(data.split(b"\n"), 1):
             try:
-                if line.strip() and not isinstance(json.loads(line), dict):
+                if line.strip() and not isinstance(parse_json(line), dict):
                     return DataError(f"{name}: line {number} is no JSON object: {_start(line)}")
             except ValueError:
                 hint = " (JSON has double quotes)" if line.lstrip()[:2] in (b"{'", b"{u") else ""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.atomic import make_hidden, sync
+from recsys_embed.storage.json import parse_json
 from recsys_embed.storage.parquet_reader import first_line, read_parquet
 from recsys_embed.storage.safetensors_reader import read_arrays
 from recsys_embed.storage.safetensors_writer import write_arrays
@@ -89,18 +90,18 @@ class Bundle:
             data = _read_verified(folder, name, entry, mapped and name.endswith(".safetensors"))
             try:
                 bundle._parse(name, data)
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise BundleError(f"{folder}: {name} is broken: {first_line(error)}") from None
         return bundle
 
     def _parse(self, name: str, data: bytes | mmap.mmap) -> None:
-        """Take in a file. Raises ValueError or RecursionError for a broken one: digests do not say who wrote it."""
+        """Take in a file. Raises ValueError for a broken one: digests do not say who wrote it."""
         if name.endswith(".safetensors"):
             self.arrays[name] = read_arrays(data)
         elif name.endswith(".parquet"):
             self.frames[name] = read_parquet(bytes(data), "it")
         elif name.endswith(".json"):
-            self.metadata[name] = json.loads(bytes(data))
+            self.metadata[name] = parse_json(bytes(data))
         else:
             self.texts[name] = bytes(data).decode()
 
@@ -148,7 +149,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise BundleError(f"there is no model folder {folder}")
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest: dict[str, Any] = parse_json((folder / MANIFEST).read_text())
         version, files = manifest["format"], manifest["files"]
         valid = all(isinstance(e["size"], int) and isinstance(e["sha256"], str) for e in files.values())
     except OSError:

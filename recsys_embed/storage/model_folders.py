@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import json
 import logging
 import re
 import shutil
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 from recsys_embed.config.renamed import with_current_names
 from recsys_embed.errors import BundleError
 from recsys_embed.storage.bundle import MANIFEST, read_manifest, temporary_sibling
+from recsys_embed.storage.json import parse_json
 from recsys_embed.storage.lease import lease
 
 log = logging.getLogger("recsys_embed")
@@ -102,7 +102,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """Read model.json of a model folder and nothing else, for lists of models. Raises BundleError."""
     read_manifest(folder)
     try:
-        metadata: dict[str, Any] = json.loads((folder / "model.json").read_text())
+        metadata: dict[str, Any] = parse_json((folder / "model.json").read_text())
         return with_current_names(metadata)
     except (OSError, ValueError):
         raise BundleError(f"{folder}: model.json cannot be read") from None

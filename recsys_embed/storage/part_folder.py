@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write
+from recsys_embed.storage.json import parse_json
 from recsys_embed.storage.table_files import Append, table_writer
 
 log = logging.getLogger("recsys_embed")
@@ -192,10 +193,8 @@ class PartFolder:
         """Put what parts of other processes hold into the manifest."""
         for file in self.path.iterdir():
             if (found := _NOTE.fullmatch(file.name)) and found[1] not in self.manifest["parts"]:
-                with contextlib.suppress(
-                    OSError, ValueError, KeyError, TypeError, RecursionError
-                ):  # the part is then written again
-                    facts = json.loads(file.read_text("utf-8"))
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # the part is then written again
+                    facts = parse_json(file.read_text("utf-8"))
                     _check_facts(found[1], facts)
                     self.manifest["parts"][found[1]] = facts
 
@@ -256,7 +255,7 @@ def _write_json(path: Path, value: Any) -> None:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest of a folder, or None if the folder is empty. Raises SettingError for another folder."""
     try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text("utf-8"))
+        manifest: dict[str, Any] = parse_json((path / MANIFEST).read_text("utf-8"))
         if manifest["version"] == _VERSION:
             if not isinstance(manifest["request"], dict) or not isinstance(manifest["started"], str):
                 raise TypeError
@@ -269,7 +268,7 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         if all(_TEMPORARY.fullmatch(file.name) for file in path.iterdir()):
             return None
         raise SettingError(f"{path} is not empty, and no folder of parts: choose another one") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise SettingError(f"{path / MANIFEST} is broken: choose another folder, or remove this one") from None
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from recsys_embed.storage.json import parse_json
 
 # The number types of the format that NumPy has too, little-endian (https://github.com/huggingface/safetensors#format).
 DTYPES = {
@@ -29,10 +30,10 @@ def read_arrays(data: bytes | mmap.mmap) -> dict[str, NDArray[Any]]:
     if len(data) < 8 or size > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise ValueError(f"its header of {size:,} bytes is longer than the file")
     try:
-        header = json.loads(data[8 : 8 + size])
+        header = parse_json(data[8 : 8 + size])
         header.pop("__metadata__", None)
         return {name: _view(data, 8 + size, **entry) for name, entry in header.items()}
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise ValueError(f"its header is broken ({error})") from None
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from recsys_embed.errors import BundleError, DataError
 from recsys_embed.storage.bundle import Bundle, files_of
+from recsys_embed.storage.json import parse_json
 
 log = logging.getLogger("recsys_embed")
 
@@ -167,7 +168,7 @@ class Stage:
         for folder in ([done] if done.is_dir() else []) + [f for _, f in sorted(self._states(), reverse=True)]:
             try:
                 bundle = Bundle.read(folder)
-                found, arrays = json.loads(bundle.texts[_FACTS]), bundle.arrays[_ARRAYS]
+                found, arrays = parse_json(bundle.texts[_FACTS]), bundle.arrays[_ARRAYS]
                 _check_shards(_shards_of(folder), found["facts"].get("shards"))
             except (BundleError, KeyError, ValueError) as error:
                 log.warning("a checkpoint cannot be read (%s): the one before it is taken", error)

@@ -16,6 +16,7 @@ import numpy as np
 from recsys_embed.config.renamed import current_name, current_names, with_current_names
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write
+from recsys_embed.storage.json import parse_json
 from recsys_embed.tuning.space import Range
 
 HOME = Path("studies")
@@ -78,7 +79,7 @@ def _tower(stored: Mapping[str, Any]) -> dict[str, Any]:
 def read_facts(folder: Path) -> dict[str, Any] | None:
     """Return the facts that identify a study, or None if there is no study. Raises DataError for a broken file."""
     try:
-        facts = with_current_names(json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        facts = with_current_names(parse_json((folder / FACTS).read_text(encoding="utf-8")))
         facts["settings"] = {**_LATER_SETTINGS, **_tower(facts["settings"]), **facts["settings"]}
         return {**facts, "moved": [current_name(name) for name in facts["moved"]]}
     except FileNotFoundError:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import json
 import logging
 import math
 import os
@@ -29,6 +28,7 @@ import polars as pl
 from recsys_embed.arrays import Floats
 from recsys_embed.errors import DataError, SettingError
 from recsys_embed.storage.atomic import atomic_write, wrap_read_errors
+from recsys_embed.storage.json import parse_json
 from recsys_embed.storage.parquet_reader import read_parquet
 from recsys_embed.words.subwords import Subwords
 
@@ -338,7 +338,7 @@ def _read_safetensors(path: Path) -> Read:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(os.path.getsize(path), 1 << 20):
                 raise ValueError("the length of its header is wrong")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         vectors = _map_tensor(path, header["vectors"], 8 + length, "F32", 2)
         subwords = None
         if "ngrams" in header:
@@ -350,7 +350,7 @@ def _read_safetensors(path: Path) -> Read:
             if len(rows) != len(ngrams) or ngrams.shape[1] != vectors.shape[1] or facts["buckets"] < 1:
                 raise ValueError("its n-grams do not fit together")
             subwords = Subwords(np.asarray(rows), ngrams, **facts)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f'{path} is not a complete safetensors file with a tensor "vectors": {error}') from None
     return _with_words(path, vectors)._replace(subwords=subwords)
 
