@@ -1,9 +1,11 @@
 """What nobody vouches for is refused in one line, whatever is wrong with it. Found by experiments/faults/fuzz.py."""
 
+import contextlib
 import hashlib
 import io
 import json
 import shutil
+import sqlite3
 import zipfile
 
 import numpy as np
@@ -103,6 +105,24 @@ def test_an_archive_with_a_wrong_directory_is_refused(tmp_path):
     with pytest.raises(DataError) as error:
         read_table(tmp_path / "a.zip")
     assert "a.zip" in text_of(error)
+
+
+def test_an_archive_of_nameless_files_and_a_database_of_no_text_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", "user,item\n1,2\n")
+    data = (tmp_path / "a.zip").read_bytes()
+    end = data.rindex(b"PK\x01\x02")
+    (tmp_path / "a.zip").write_bytes(data[: end + 28] + b"\x00\x00" + data[end + 30 :])  # the length of the name
+    with pytest.raises(DataError, match="zip"):
+        read_table(tmp_path / "a.zip")
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("create table rating (user_id, item_id)")
+        connection.commit()
+    data = (tmp_path / "a.db").read_bytes()
+    (tmp_path / "a.db").write_bytes(data.replace(b"(user_id, item_id)", b"(\xffser_id, item_id)"))
+    with pytest.raises(DataError) as error:
+        read_table(tmp_path / "a.db")
+    assert "a.db" in text_of(error)
 
 
 def test_a_panic_of_native_code_is_an_unreadable_file(monkeypatch):

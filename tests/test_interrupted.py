@@ -100,6 +100,21 @@ def test_what_a_killed_training_held_is_ended_by_the_next(tmp_path):
     assert not folder.exists() and not lease_file(folder).exists()
 
 
+def test_who_holds_the_lease_of_a_killed_training_ends_its_run(tmp_path, monkeypatch):
+    """As the same command does, by the same --out."""
+    uri, client = f"sqlite:///{tmp_path}/mlflow.db", open_store(f"sqlite:///{tmp_path}/mlflow.db")
+
+    def status(run_id):
+        return client.get_run(run_id).info.status
+
+    with reserved_folder(tmp_path / "m", unique=False) as (_, file):
+        tags = lease_tag(file)
+        with MLflowTracker(uri, "x", tags, "mine") as mine:
+            before = client.create_run(mine.experiment_id, tags=tags).info.run_id
+            with MLflowTracker(uri, "x", tags, "another of mine"):
+                assert status(mine.run_id) == "RUNNING" and status(before) == "KILLED"
+
+
 def test_a_folder_with_a_model_stays_whoever_is_killed(tmp_path):
     with reserved_folder(tmp_path / "m", unique=True) as (folder, _):
         (folder / "manifest.json").write_text("{}")

@@ -109,7 +109,7 @@ def _from_zip(data: bytes, name: str, member: str | None) -> bytes:
         raise
     except NotImplementedError:
         raise DataError(f"{name} is packed by a method that Python does not read: unpack it first") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError):
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError, IndexError):
         raise DataError(
             f"{name} is not a complete zip archive: it may have been cut short; download it again"
         ) from None

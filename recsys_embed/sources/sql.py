@@ -97,7 +97,7 @@ def read_sqlite(path: Path, query: str) -> Table:
         if cursor.description is None:
             raise DataError(f"--query must be a SELECT, got {query[:60]}")
         return Table(without_outer_blanks(_columns(cursor)), False, RowLabel())
-    except (sqlite3.Error, sqlite3.Warning) as error:
+    except (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the query fails: {error}") from None
     finally:
         if connection is not None:

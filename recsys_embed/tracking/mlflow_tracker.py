@@ -36,6 +36,10 @@ P = ParamSpec("P")
 _LEASE, _PLACE = "recsys_embed.lease", "recsys_embed.lease_place"
 
 
+# The runs that this process has started.
+_OWN: set[str] = set()
+
+
 def lease_tag(path: Path) -> dict[str, str]:
     """Return the tags of a run that this process holds by a lease, see `storage.lease`.
 
@@ -114,6 +118,7 @@ class MLflowTracker(Tracker):
                 self._hold_again(self._resumed_id)
                 self.client.update_run(self._resumed_id, status="RUNNING")
                 self.run_id = self._resumed_id
+                _OWN.add(self.run_id)
                 return
         outer = self._outer_run()
         if outer is not None:
@@ -121,6 +126,7 @@ class MLflowTracker(Tracker):
         self.experiment_id = self._find_experiment(outer)
         self._end_abandoned()
         self.run_id = self.client.create_run(self.experiment_id, tags=self.tags, run_name=self.name).info.run_id
+        _OWN.add(self.run_id)
 
     def _hold_again(self, run_id: str) -> None:
         """Replace the lease of a run that is resumed, before it runs: by the old one it would be taken for dead."""
@@ -138,9 +144,15 @@ class MLflowTracker(Tracker):
             held = f"attributes.status = 'RUNNING' and tags.`{_LEASE}` LIKE '%'"
             for run in self.client.search_runs(experiments, held, max_results=10_000):
                 # One that has ended meanwhile gave its lease back after that, so its state is read after the lease's.
-                if _is_abandoned(run.data.tags) and self.client.get_run(run.info.run_id).info.status == "RUNNING":
+                dead = _is_abandoned(run.data.tags) or self._is_of_one_before(run)
+                if dead and self.client.get_run(run.info.run_id).info.status == "RUNNING":
                     self.client.set_terminated(run.info.run_id, "KILLED")
                     log.info("the run %s was left open by a process that was killed: ended", run.info.run_name)
+
+    def _is_of_one_before(self, run: Any) -> bool:
+        """Return whether a run was held by the lease that this process holds now, by a process before it."""
+        held = self.tags.get(_LEASE)
+        return held is not None and run.data.tags.get(_LEASE) == held and run.info.run_id not in _OWN
 
     def _outer_run(self) -> Any:
         """Return the run that the caller has started in this store, or None."""
